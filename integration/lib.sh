@@ -1,0 +1,134 @@
+# What integration/demo, integration/test and .ci/run share: saying what happens, running steps that can be interrupted, and
+# installing what is missing. It must never install what is there, nor touch anything but packages and target/.
+# shellcheck shell=bash
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+drivers=${PGWEIR_DRIVERS:-$root/target/drivers}
+step_pid=
+
+say() { printf '==> %4ds  %s\n' "$SECONDS" "$*"; }
+die() { printf 'integration: %s\n' "$*" >&2; exit 1; }
+
+# A signal ends the step that runs, whole process group, and then the script.
+interrupted() {
+    trap '' INT TERM HUP
+    if [ -n "$step_pid" ]; then
+        kill -TERM -- "-$step_pid" 2>/dev/null
+        for _ in $(seq 50); do
+            kill -0 -- "-$step_pid" 2>/dev/null || break
+            sleep 0.1
+        done
+        kill -KILL -- "-$step_pid" 2>/dev/null
+    fi
+    printf '\n==> stopped by SIG%s\n' "$1" >&2
+    exit $((128 + $(kill -l "$1")))
+}
+trap 'interrupted INT' INT
+trap 'interrupted TERM' TERM
+trap 'interrupted HUP' HUP
+
+# Runs a command in a process group of its own, says how long it took, and ends the script when it fails.
+step() {
+    local what=$1 from=$SECONDS status
+    shift
+    say "$what"
+    # With job control a background job gets a group of its own, and does not ignore SIGINT.
+    set -m
+    setpriv --pdeathsig TERM -- "$@" </dev/null &
+    step_pid=$!
+    set +m
+    if wait "$step_pid"; then status=0; else status=$?; fi
+    step_pid=
+    [ "$status" = 0 ] || die "failed after $((SECONDS - from)) s (status $status): $what"
+    say "done in $((SECONDS - from)) s: $what"
+}
+
+# Runs a command as root. In the foreground, because sudo may ask for a password and a package manager must not be killed halfway:
+# a signal takes effect when it is done.
+as_root() {
+    if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
+}
+
+# has_postgres: a server of version 15 or newer, where integration/src/postgres.rs looks for it.
+has_postgres() {
+    local bin
+    bin=${PG_BIN:-$(find /usr/lib/postgresql/*/bin -name initdb 2>/dev/null | sort -V | tail -n 1 | xargs -r dirname)}
+    bin=${bin:-$(pg_config --bindir 2>/dev/null)}
+    [ -n "$bin" ] && [ -x "$bin/initdb" ] || return 1
+    [ "$("$bin/postgres" --version | sed 's/[^0-9]*\([0-9]*\).*/\1/')" -ge 15 ]
+}
+
+has() { command -v "$1" >/dev/null 2>&1; }
+
+# The library bindgen loads, and a compiler of any version that brings clang's own headers.
+has_clang() { has clang || compgen -G '/usr/lib/llvm-*/bin/clang' >/dev/null; }
+has_libclang() { find /usr/lib/llvm-*/lib /usr/lib/*-linux-gnu -name 'libclang*.so*' 2>/dev/null | grep -q .; }
+
+# Adds a package to $missing unless the test succeeds: need PACKAGE COMMAND…
+need() {
+    local package=$1
+    shift
+    "$@" >/dev/null 2>&1 || missing+=("$package")
+}
+
+# Installs what building and running need; with "drivers" also what the drivers of other languages need.
+install_missing() {
+    missing=()
+    has cargo || die "no Rust toolchain: cargo is not in PATH"
+    need postgresql has_postgres
+    need postgresql-client has psql
+    need postgresql-client has pgbench
+    need redis-server has redis-server
+    need gcc has cc
+    need libc6-dev test -e /usr/include/stdio.h
+    need make has make
+    need clang has_clang
+    need libclang-dev has_libclang
+    need util-linux has setpriv
+    if [ "${1:-}" = drivers ]; then
+        need python3-venv python3 -c 'import venv, ensurepip'
+        need nodejs has node
+        # nodesource's nodejs has npm inside and refuses Debian's.
+        has npm || missing+=(npm)
+    fi
+    if [ ${#missing[@]} = 0 ]; then
+        say "every package needed is installed"
+        return
+    fi
+    mapfile -t missing < <(printf '%s\n' "${missing[@]}" | sort -u)
+    say "installing ${missing[*]}"
+    has apt-get || die "please install by hand, there is no apt-get here: ${missing[*]}"
+    [ "$(id -u)" = 0 ] || has sudo || die "neither root nor sudo: please install by hand: ${missing[*]}"
+    install_quietly || die "apt-get could not install: ${missing[*]}"
+    has_postgres || die "the distribution's PostgreSQL is older than 15; please install a newer one"
+}
+
+# Installs $missing. A policy-rc.d that says no keeps the packages from starting servers of their own on the default ports.
+install_quietly() {
+    as_root env DEBIAN_FRONTEND=noninteractive sh -c '
+        policy=/usr/sbin/policy-rc.d
+        if [ ! -e $policy ]; then
+            trap "rm -f $policy" EXIT
+            printf "#!/bin/sh\nexit 101\n" >$policy
+            chmod 755 $policy
+        fi
+        apt-get update -qq || echo "the package lists could not be renewed; trying with those at hand" >&2
+        apt-get install -y -qq --no-install-recommends "$@" >/dev/null' apt "${missing[@]}"
+}
+
+# Installs the pinned drivers into target/drivers, once for each version of the lists.
+install_drivers() {
+    local lists=$root/integration/drivers stamp=$drivers/stamp wanted
+    wanted=$(cat "$lists/requirements.txt" "$lists/package.json" | sha256sum)
+    if [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then
+        say "the drivers are installed in ${drivers#"$root/"}"
+        return
+    fi
+    rm -rf "$drivers"
+    mkdir -p "$drivers/node"
+    cp "$lists/package.json" "$drivers/node/"
+    step "a Python environment with psycopg and asyncpg" bash -c \
+        'python3 -m venv "$1/venv" && "$1/venv/bin/pip" install -q --disable-pip-version-check -r "$2/requirements.txt"' _ "$drivers" "$lists"
+    step "node-postgres" npm install --prefix "$drivers/node" --no-fund --no-audit --loglevel=error
+    echo "$wanted" >"$stamp"
+}

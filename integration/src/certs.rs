@@ -1,0 +1,82 @@
+//! A certificate authority of a test's own, and a server certificate for `localhost` and 127.0.0.1.
+//! It must never be used for anything that outlives the test.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+
+use crate::error::{During, Result};
+use crate::run::Run;
+
+/// Files of a certificate authority and of one server.
+#[derive(Debug, Clone)]
+pub struct Certificates {
+    /// The authority's certificate, for clients.
+    pub ca: PathBuf,
+    /// The server's certificate.
+    pub certificate: PathBuf,
+    /// The server's private key; readable by the account servers run as.
+    pub key: PathBuf,
+}
+
+impl Certificates {
+    /// Makes an authority and a server certificate in a folder of the current run.
+    ///
+    /// # Errors
+    /// When the files cannot be written.
+    pub fn new() -> Result<Self> {
+        let run = Run::current()?;
+        let folder = run.folder("certs")?;
+        // Clients of any account read the CA.
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o711))
+            .during(|| "open the certificates' folder".into())?;
+        let files = Self::in_folder(&folder)?;
+        for path in [&files.ca, &files.certificate, &files.key] {
+            run.give(path)?;
+        }
+        Ok(files)
+    }
+
+    fn in_folder(folder: &Path) -> Result<Self> {
+        let mut params = CertificateParams::default();
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "pgweir test authority");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let ca_key = KeyPair::generate().during(|| "make a key".into())?;
+        let ca = params
+            .self_signed(&ca_key)
+            .during(|| "sign the authority".into())?;
+        let issuer = Issuer::new(params, ca_key);
+
+        let names = vec!["localhost".into(), "127.0.0.1".into()];
+        let mut server = CertificateParams::new(names).during(|| "name the server".into())?;
+        server
+            .distinguished_name
+            .push(DnType::CommonName, "localhost");
+        server.use_authority_key_identifier_extension = true;
+        let key = KeyPair::generate().during(|| "make a key".into())?;
+        let certificate = server
+            .signed_by(&key, &issuer)
+            .during(|| "sign the server".into())?;
+
+        let files = Self {
+            ca: folder.join("ca.crt"),
+            certificate: folder.join("server.crt"),
+            key: folder.join("server.key"),
+        };
+        write(&files.ca, &ca.pem(), 0o644)?;
+        write(&files.certificate, &certificate.pem(), 0o644)?;
+        write(&files.key, &key.serialize_pem(), 0o600)?;
+        Ok(files)
+    }
+}
+
+fn write(path: &Path, text: &str, mode: u32) -> Result<()> {
+    fs::write(path, text).during(|| format!("write {}", path.display()))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+        .during(|| format!("protect {}", path.display()))
+}

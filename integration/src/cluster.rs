@@ -1,0 +1,339 @@
+//! A primary with streaming replicas.
+//! It must never be shared state between tests: a test starts its own, which takes about a second.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use crate::certs::Certificates;
+use crate::error::{During, Error, Result};
+use crate::postgres::{Postgres, Stop, bin};
+use crate::process::{output, tied};
+use crate::run::Run;
+
+/// The role every cluster has besides `postgres`.
+pub const USER: &str = "app";
+/// The password of [`USER`] and of `postgres`.
+pub const PASSWORD: &str = "app-secret";
+/// The database every cluster has, owned by [`USER`].
+pub const DATABASE: &str = "app";
+
+/// Settings of every server: nothing is durable, nothing runs by itself in the background.
+const SETTINGS: &str = "
+listen_addresses = '127.0.0.1'
+max_connections = 150
+shared_buffers = 32MB
+dynamic_shared_memory_type = mmap  # leaves nothing in /dev/shm when the server is killed
+fsync = off
+full_page_writes = off
+autovacuum = off
+jit = off
+wal_level = replica
+wal_keep_size = 256MB
+max_wal_senders = 10
+hot_standby = on
+wal_retrieve_retry_interval = 100ms
+wal_receiver_status_interval = 1s
+log_line_prefix = '%m [%p] %q%u@%d '
+lc_messages = C
+";
+
+/// How clients other than `postgres` on the unix socket authenticate (`pg_hba.conf`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hba {
+    /// Nobody is asked.
+    Trust,
+    /// Cleartext password.
+    Password,
+    /// MD5; passwords are stored as MD5 too.
+    Md5,
+    /// SCRAM-SHA-256.
+    Scram,
+}
+
+impl Hba {
+    fn method(self) -> &'static str {
+        match self {
+            Self::Trust => "trust",
+            Self::Password => "password",
+            Self::Md5 => "md5",
+            Self::Scram => "scram-sha-256",
+        }
+    }
+}
+
+/// What a cluster shall be; see [`Cluster::builder`].
+#[derive(Debug, Clone)]
+pub struct Builder {
+    replicas: usize,
+    hba: Hba,
+    hba_lines: String,
+    tls: bool,
+    settings: String,
+    sql: Vec<String>,
+}
+
+impl Builder {
+    /// How many streaming replicas; none unless said.
+    #[must_use]
+    pub fn replicas(mut self, count: usize) -> Self {
+        self.replicas = count;
+        self
+    }
+
+    /// How clients authenticate; trust unless said.
+    #[must_use]
+    pub fn auth(mut self, hba: Hba) -> Self {
+        self.hba = hba;
+        self
+    }
+
+    /// A line of `pg_hba.conf` that precedes the rule of [`Builder::auth`].
+    #[must_use]
+    pub fn hba(mut self, line: &str) -> Self {
+        self.hba_lines += line;
+        self.hba_lines.push('\n');
+        self
+    }
+
+    /// Whether the servers accept TLS; see [`Cluster::certificates`].
+    #[must_use]
+    pub fn tls(mut self, on: bool) -> Self {
+        self.tls = on;
+        self
+    }
+
+    /// A setting of every server, with units or quotes as `postgresql.conf` wants them inside `'…'`.
+    #[must_use]
+    pub fn setting(mut self, name: &str, value: &str) -> Self {
+        self.settings += &format!("{name} = '{}'\n", value.replace('\'', "''"));
+        self
+    }
+
+    /// SQL to run as superuser in database [`DATABASE`] before the cluster is handed out; replicas have it then.
+    #[must_use]
+    pub fn sql(mut self, sql: &str) -> Self {
+        self.sql.push(sql.into());
+        self
+    }
+
+    /// Starts everything and waits until each replica streams and has replayed what was set up.
+    ///
+    /// # Errors
+    /// With the log of the server that failed.
+    pub fn start(self) -> Result<Cluster> {
+        let template = template()?;
+        let certificates = self.tls.then(Certificates::new).transpose()?;
+        let primary = Postgres::copy_of(template, "primary")?;
+        self.configure(&primary, certificates.as_ref())?;
+        let mut replicas = Vec::new();
+        for number in 1..=self.replicas {
+            let replica = Postgres::copy_of(template, &format!("replica{number}"))?;
+            self.configure(&replica, certificates.as_ref())?;
+            follow(&replica, &primary)?;
+            replicas.push(replica);
+        }
+        let cluster = Cluster {
+            primary,
+            replicas,
+            certificates,
+        };
+        cluster.nodes().try_for_each(Postgres::launch)?;
+        cluster.nodes().try_for_each(Postgres::wait_ready)?;
+        self.populate(&cluster.primary)?;
+        cluster.wait_streaming()?;
+        cluster.wait_caught_up()?;
+        Ok(cluster)
+    }
+
+    fn configure(&self, node: &Postgres, certificates: Option<&Certificates>) -> Result<()> {
+        let encryption = if self.hba == Hba::Md5 {
+            "md5"
+        } else {
+            "scram-sha-256"
+        };
+        let mut settings = format!("{SETTINGS}password_encryption = '{encryption}'\n");
+        if let Some(files) = certificates {
+            settings += &format!(
+                "ssl = on\nssl_cert_file = '{}'\n",
+                files.certificate.display()
+            );
+            settings += &format!(
+                "ssl_key_file = '{}'\nssl_ca_file = '{}'\n",
+                files.key.display(),
+                files.ca.display()
+            );
+        }
+        settings += &self.settings;
+        node.append("postgresql.conf", &settings)?;
+        let method = self.hba.method();
+        let mut rules =
+            String::from("local all postgres trust\nlocal replication postgres trust\n");
+        rules += &self.hba_lines;
+        rules += &format!(
+            "local all all {method}\nhost all all 127.0.0.1/32 {method}\nhost replication all 127.0.0.1/32 {method}\n"
+        );
+        node.write("pg_hba.conf", &rules)
+    }
+
+    fn populate(&self, primary: &Postgres) -> Result<()> {
+        let mut admin = primary.admin("postgres")?;
+        admin.query(&format!("ALTER ROLE postgres PASSWORD '{PASSWORD}'"))?;
+        admin.query(&format!("CREATE ROLE {USER} LOGIN PASSWORD '{PASSWORD}'"))?;
+        admin.query(&format!("CREATE DATABASE {DATABASE} OWNER {USER}"))?;
+        let mut admin = primary.admin(DATABASE)?;
+        self.sql
+            .iter()
+            .try_for_each(|sql| admin.query(sql).map(|_| ()))
+    }
+}
+
+/// A running cluster; stopped and removed when dropped.
+#[derive(Debug)]
+pub struct Cluster {
+    // Dropped first, so that the primary does not wait for its replicas.
+    replicas: Vec<Postgres>,
+    primary: Postgres,
+    certificates: Option<Certificates>,
+}
+
+impl Cluster {
+    /// One primary without replicas, trusting everybody, without TLS, until told otherwise.
+    pub fn builder() -> Builder {
+        let (hba_lines, settings) = (String::new(), String::new());
+        Builder {
+            replicas: 0,
+            hba: Hba::Trust,
+            hba_lines,
+            tls: false,
+            settings,
+            sql: Vec::new(),
+        }
+    }
+
+    /// The server started as primary.
+    pub fn primary(&self) -> &Postgres {
+        &self.primary
+    }
+
+    /// The servers started as replicas.
+    pub fn replicas(&self) -> &[Postgres] {
+        &self.replicas
+    }
+
+    /// Primary, then replicas.
+    pub fn nodes(&self) -> impl Iterator<Item = &Postgres> {
+        std::iter::once(&self.primary).chain(&self.replicas)
+    }
+
+    /// The certificates when TLS is on.
+    pub fn certificates(&self) -> Option<&Certificates> {
+        self.certificates.as_ref()
+    }
+
+    /// Waits until every replica streams from the primary.
+    ///
+    /// # Errors
+    /// When one does not within a minute.
+    pub fn wait_streaming(&self) -> Result<()> {
+        let count = self.replicas.len();
+        let sql = format!(
+            "SELECT count(*) >= {count} FROM pg_stat_replication WHERE state = 'streaming'"
+        );
+        if count == 0 {
+            Ok(())
+        } else {
+            self.primary.wait_true(&sql)
+        }
+    }
+
+    /// Waits until every replica has replayed what the primary has written by now.
+    ///
+    /// # Errors
+    /// When one does not within a minute.
+    pub fn wait_caught_up(&self) -> Result<()> {
+        if self.replicas.is_empty() {
+            return Ok(());
+        }
+        // The insert position may lie behind a record that is not written yet; a commit with synchronous_commit writes it.
+        let position = self
+            .primary
+            .value_in("postgres", "SELECT pg_current_wal_flush_lsn()")?;
+        let sql = format!("SELECT pg_last_wal_replay_lsn() >= '{position}'");
+        self.replicas
+            .iter()
+            .try_for_each(|replica| replica.wait_true(&sql))
+    }
+
+    /// The `[databases.NAME]` lines of a pgweir configuration for this cluster: `primary` and `replicas`.
+    pub fn config_lines(&self) -> String {
+        let replicas: Vec<String> = self
+            .replicas
+            .iter()
+            .map(|replica| format!("\"{}\"", replica.address()))
+            .collect();
+        format!(
+            "primary = \"{}\"\nreplicas = [{}]\n",
+            self.primary.address(),
+            replicas.join(", ")
+        )
+    }
+
+    /// Stops every server, replicas first. Dropping does it too; this tells whether all ended in order.
+    ///
+    /// # Errors
+    /// When one had to be killed.
+    pub fn stop(&self, how: Stop) -> Result<()> {
+        self.replicas
+            .iter()
+            .chain([&self.primary])
+            .try_for_each(|node| node.stop(how))
+    }
+}
+
+/// Makes a node with the primary's data a streaming replica of it.
+fn follow(replica: &Postgres, primary: &Postgres) -> Result<()> {
+    let (host, port) = (primary.socket_folder().display(), primary.port());
+    let source = format!(
+        "host={host} port={port} user=postgres application_name={}",
+        replica.name()
+    );
+    replica.append(
+        "postgresql.conf",
+        &format!("primary_conninfo = '{source}'\n"),
+    )?;
+    replica.write("standby.signal", "")
+}
+
+/// A data directory to copy: one `initdb` per process. A copy of a cleanly stopped primary is all a replica needs to begin.
+fn template() -> Result<&'static Path> {
+    static TEMPLATE: OnceLock<Result<PathBuf>> = OnceLock::new();
+    let made = TEMPLATE.get_or_init(|| {
+        let run = Run::current()?;
+        let data = run.folder("template")?;
+        let mut initdb = tied(bin()?.join("initdb"), run.account(), "KILL");
+        initdb.args([
+            "--no-sync",
+            "--no-instructions",
+            "--username=postgres",
+            "--auth=trust",
+        ]);
+        initdb
+            .args(["--encoding=UTF8", "--locale=C", "-D"])
+            .arg(&data)
+            .current_dir(run.root());
+        output(&mut initdb, "make the template")?;
+        let version =
+            fs::read_to_string(data.join("PG_VERSION")).during(|| "read PG_VERSION".into())?;
+        let known = version.trim().parse().is_ok_and(|number: u32| number >= 15);
+        if known {
+            Ok(data)
+        } else {
+            Err(Error::new(format!(
+                "PostgreSQL {} is too old, 15 is needed",
+                version.trim()
+            )))
+        }
+    });
+    made.as_deref().map_err(Clone::clone)
+}

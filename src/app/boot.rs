@@ -1,0 +1,126 @@
+//! Brings everything up: sockets first, then workers, then the gate.
+//! Must never leave half of it running: an error is returned before the first client is served.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::runtime::Builder;
+use tokio::sync::mpsc;
+
+use crate::config::Config;
+use crate::gate::{self, Gate, Order};
+use crate::meter::Registry;
+use crate::worker::{self, Mailbox};
+
+/// Everything that runs.
+pub struct Running {
+    /// In force.
+    pub config: Arc<Config>,
+    /// Numbers.
+    pub registry: Arc<Registry>,
+    /// To every worker.
+    pub workers: Vec<Mailbox>,
+    /// To the gate.
+    pub gate: mpsc::UnboundedSender<Order>,
+    /// The HTTP socket, if any.
+    pub stats: Option<std::net::TcpListener>,
+    /// Ends when its mailbox is dropped.
+    pub threads: Vec<JoinHandle<()>>,
+}
+
+/// Why the program cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum BootError {
+    /// An address is taken, or not ours.
+    #[error("cannot listen on {0}: {1}")]
+    Listen(SocketAddr, std::io::Error),
+    /// The certificate for clients is of no use.
+    #[error("{0}")]
+    Tls(#[from] crate::net::tls::TlsError),
+    /// The system refused a thread or randomness.
+    #[error("{0}")]
+    System(String),
+}
+
+impl From<std::io::Error> for BootError {
+    fn from(error: std::io::Error) -> Self {
+        Self::System(error.to_string())
+    }
+}
+
+/// Starts the program.
+///
+/// # Errors
+/// [`BootError`]; nothing is listening then.
+pub fn boot(config: Config) -> Result<Running, BootError> {
+    // redis and others may use rustls too: they all get the same provider.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    raise_descriptor_limit(&config);
+    let config = Arc::new(config);
+    let tls = gate::client_tls(&config)?;
+    let mut listeners = Vec::new();
+    for &address in &config.listen.address {
+        let at = SocketAddr::new(address, config.listen.port);
+        listeners.push(gate::bind(address, config.listen.port).map_err(|error| BootError::Listen(at, error))?);
+    }
+    let stats = match config.stats.address {
+        Some(at) => Some(gate::bind(at.ip(), at.port()).map_err(|error| BootError::Listen(at, error))?),
+        None => None,
+    };
+    let registry = Arc::new(Registry::new());
+    registry.set_databases(config.databases.keys().map(|name| Arc::from(name.as_str())));
+    let mut workers = Vec::new();
+    let mut threads = Vec::new();
+    for number in 0..worker_count(&config) {
+        let (mailbox, thread) = worker::start(number, Arc::clone(&config), Arc::clone(&registry))?;
+        workers.push(mailbox);
+        threads.push(thread);
+    }
+    let mut secret = [0; 32];
+    aws_lc_rs::rand::fill(&mut secret).map_err(|_| BootError::System("the system gave no random bytes".into()))?;
+    for listener in &listeners {
+        tracing::info!("listening for clients on {}", listener.local_addr()?);
+    }
+    let (gate, orders) = mpsc::unbounded_channel();
+    let (gate_config, gate_workers, gate_registry) = (Arc::clone(&config), workers.clone(), Arc::clone(&registry));
+    let thread = std::thread::Builder::new().name("gate".into()).spawn(move || {
+        match Builder::new_current_thread().enable_all().build_local(Default::default()) {
+            Ok(runtime) => runtime.block_on(async move {
+                let gate = Gate::new(gate_config, tls, secret, gate_workers, gate_registry);
+                gate.run(listeners, orders).await;
+            }),
+            Err(error) => tracing::error!("the gate cannot start: {error}"),
+        }
+    })?;
+    threads.push(thread);
+    registry.set_listening(true);
+    Ok(Running { config, registry, workers, gate, stats, threads })
+}
+
+/// Half the cores unless configured: PostgreSQL and the clients often share the machine, and a
+/// worker that is never idle is cheaper than two that keep waking up.
+fn worker_count(config: &Config) -> u8 {
+    let wanted = match config.workers {
+        0 => std::thread::available_parallelism().map_or(1, |cores| cores.get() / 2),
+        wanted => wanted,
+    };
+    wanted.clamp(1, 127) as u8
+}
+
+/// As many descriptors as the system allows; says so if that is fewer than clients may come.
+fn raise_descriptor_limit(config: &Config) {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }) {
+        tracing::warn!("cannot raise the limit of open files: {error}");
+    }
+    let needed = u64::from(config.listen.max_client_conn) + 512;
+    if limit.maximum.is_some_and(|maximum| maximum < needed) {
+        tracing::warn!(
+            "max_client_conn = {} may need {needed} open files, but the system allows {}",
+            config.listen.max_client_conn,
+            limit.maximum.unwrap_or(0)
+        );
+    }
+}

@@ -1,0 +1,7 @@
+//! Floor 8: the program around the workers: command line, boot, signals, reload, logs.
+//! Must never be needed by any floor below.
+
+pub mod boot;
+pub mod cli;
+pub mod log;
+mod run;

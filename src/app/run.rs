@@ -1,0 +1,138 @@
+//! The control thread: statistics over HTTP, signals, reload, the end.
+//! Must never be waited for by a worker.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::Builder;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
+
+use super::boot::{BootError, Running};
+use crate::config::Config;
+use crate::export::{self, Exporter};
+use crate::gate::{self, Order};
+use crate::worker::Mail;
+
+/// Serves until a signal ends the program.
+///
+/// # Errors
+/// The control thread itself cannot run.
+pub fn run(running: Running, file: Option<&Path>) -> Result<(), BootError> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(control(running, file))
+}
+
+async fn control(mut running: Running, file: Option<&Path>) -> Result<(), BootError> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    if let Some(listener) = running.stats.take() {
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        tracing::info!("metrics on http://{}/metrics", listener.local_addr()?);
+        let exporter = Arc::new(Exporter::new(Arc::clone(&running.registry)));
+        tokio::spawn(export::serve(listener, exporter, std::future::pending()));
+    }
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hangup.recv() => reload(&mut running, file),
+        }
+    }
+    shut_down(running, &mut terminate, &mut interrupt).await;
+    Ok(())
+}
+
+/// Reads the configuration again: all of it takes effect, or none.
+fn reload(running: &mut Running, file: Option<&Path>) {
+    let Some(file) = file else {
+        tracing::warn!("nothing to reload: pgweir was started without a configuration file");
+        return;
+    };
+    let loaded = Config::load(file).map_err(|problems| problems.to_string());
+    let ready = loaded.and_then(|config| {
+        let tls = gate::client_tls(&config).map_err(|error| error.to_string())?;
+        Ok((Arc::new(config), tls))
+    });
+    match ready {
+        Ok((config, tls)) => {
+            for what in needs_restart(&running.config, &config) {
+                tracing::warn!("{what} has changed; that takes effect at the next start");
+            }
+            running.registry.set_databases(config.databases.keys().map(|name| Arc::from(name.as_str())));
+            let _ = running.gate.send(Order::Reload(Arc::clone(&config), tls));
+            for worker in &running.workers {
+                let _ = worker.send(Mail::Reload(Arc::clone(&config)));
+            }
+            running.config = config;
+            running.registry.note_reload(true);
+            tracing::info!("configuration reloaded from {}", file.display());
+        }
+        Err(problems) => {
+            running.registry.note_reload(false);
+            tracing::error!("the configuration is refused and the old one stays in force:\n{problems}");
+        }
+    }
+}
+
+fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
+    let mut changed = Vec::new();
+    if (&old.listen.address, old.listen.port) != (&new.listen.address, new.listen.port) {
+        changed.push("the address of [listen]");
+    }
+    if old.stats != new.stats {
+        changed.push("[stats]");
+    }
+    if old.workers != new.workers {
+        changed.push("`workers`");
+    }
+    if old.log != new.log {
+        changed.push("[log]");
+    }
+    changed
+}
+
+/// Nobody new; transactions go on to their end, but not beyond `shutdown_timeout`. A second signal
+/// ends it at once.
+async fn shut_down(running: Running, terminate: &mut Signal, interrupt: &mut Signal) {
+    let limit = running.config.shutdown_timeout;
+    tracing::info!("shutting down: transactions may take up to {} s to finish", limit.as_secs_f32());
+    running.registry.set_draining(true);
+    let _ = running.gate.send(Order::Close);
+    let drained = async {
+        let waits: Vec<_> = running.workers.iter().filter_map(drain).collect();
+        for wait in waits {
+            let _ = wait.await;
+        }
+    };
+    let in_time = tokio::select! {
+        () = drained => true,
+        () = tokio::time::sleep(limit) => false,
+        _ = terminate.recv() => false,
+        _ = interrupt.recv() => false,
+    };
+    if !in_time {
+        tracing::warn!("ending sessions that are still in a transaction");
+        for worker in &running.workers {
+            let _ = worker.send(Mail::CutOff);
+        }
+        let waits: Vec<_> = running.workers.iter().filter_map(drain).collect();
+        for wait in waits {
+            // Their last error needs a moment to leave.
+            let _ = tokio::time::timeout(Duration::from_secs(1), wait).await;
+        }
+    }
+    let Running { workers, gate, threads, .. } = running;
+    drop((workers, gate));
+    for thread in threads {
+        let _ = thread.join();
+    }
+    tracing::info!("bye");
+}
+
+fn drain(worker: &crate::worker::Mailbox) -> Option<oneshot::Receiver<()>> {
+    let (done, wait) = oneshot::channel();
+    worker.send(Mail::Drain(done)).ok().map(|()| wait)
+}

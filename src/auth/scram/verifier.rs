@@ -1,0 +1,114 @@
+//! What the server side of SCRAM stores about a password: PostgreSQL's `SCRAM-SHA-256$…` text.
+//! Must never show its keys in `Debug`, nor allow the password or ClientKey to be computed from it.
+
+use std::fmt;
+use std::num::NonZeroU32;
+
+use zeroize::{Zeroize as _, Zeroizing};
+
+use super::text::{decode, decode_iterations, decode_key, encode};
+use super::{ITERATIONS, MECHANISM, SALT_LEN, SALT_MAX, keys};
+use crate::auth::{KEY_LEN, Key};
+
+/// Iterations as PostgreSQL stores them: a positive C `int` (`scram_iterations`).
+const STORED_ITERATIONS_MAX: u32 = i32::MAX as u32;
+
+/// Salt, iteration count and the two keys of a password.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Verifier {
+    /// PBKDF2 iterations, at least 1.
+    pub iterations: NonZeroU32,
+    /// Salt, 1 to [`SALT_MAX`] bytes.
+    pub salt: Vec<u8>,
+    /// SHA-256 of the ClientKey: proves that the client knows the password.
+    pub stored_key: Key,
+    /// Key with which the server proves that it knows the verifier.
+    pub server_key: Key,
+}
+
+impl Verifier {
+    /// Derives the verifier of a plaintext password (PostgreSQL `scram_build_secret`). Costs one PBKDF2 run.
+    pub fn derive(password: &[u8], salt: &[u8], iterations: NonZeroU32) -> Self {
+        let derived = keys::derive(password, salt, iterations);
+        Self {
+            iterations,
+            salt: salt.to_vec(),
+            stored_key: keys::stored_key(&derived.client_key),
+            server_key: *derived.server_key,
+        }
+    }
+
+    /// Reads `SCRAM-SHA-256$<iterations>:<salt>$<StoredKey>:<ServerKey>` (PostgreSQL `parse_scram_secret`).
+    /// `None` for anything else.
+    pub fn parse(stored: &str) -> Option<Self> {
+        let rest = stored.strip_prefix(MECHANISM)?.strip_prefix('$')?;
+        let (head, keys) = rest.split_once('$')?;
+        let (iterations, salt) = head.split_once(':')?;
+        let (stored_key, server_key) = keys.split_once(':')?;
+        let salt = decode(salt, SALT_MAX)?;
+        if salt.is_empty() {
+            return None;
+        }
+        Some(Self {
+            iterations: decode_iterations(iterations, STORED_ITERATIONS_MAX)?,
+            salt,
+            stored_key: decode_key(stored_key)?,
+            server_key: decode_key(server_key)?,
+        })
+    }
+
+    /// The text that [`Verifier::parse`] reads. It is a secret: who has it can pretend to be the server.
+    pub fn format(&self) -> Zeroizing<String> {
+        Zeroizing::new(format!(
+            "{MECHANISM}${}:{}${}:{}",
+            self.iterations,
+            encode(&self.salt),
+            encode(&self.stored_key),
+            encode(&self.server_key),
+        ))
+    }
+
+    /// A verifier for a user without usable password. Its keys are never consulted, for the exchange is
+    /// [doomed](super::ServerExchange::doomed); its salt is the one that a plaintext password of this user would get,
+    /// so that nobody can tell by the salt whether a user exists.
+    pub fn mock(user: &str, secret: &Key) -> Self {
+        Self {
+            iterations: default_iterations(),
+            salt: user_salt(user, secret).to_vec(),
+            stored_key: [0; KEY_LEN],
+            server_key: [0; KEY_LEN],
+        }
+    }
+}
+
+/// The salt of a user: fixed as long as `secret` is, so that repeated attempts see the same one. PostgreSQL
+/// (`scram_mock_salt`) takes SHA-256 of name and secret; HMAC does the same without a concatenation.
+pub(in crate::auth) fn user_salt(user: &str, secret: &Key) -> [u8; SALT_LEN] {
+    let digest = keys::hmac(secret, user.as_bytes());
+    let mut salt = [0; SALT_LEN];
+    salt.iter_mut()
+        .zip(digest)
+        .for_each(|(to, from)| *to = from);
+    salt
+}
+
+/// [`ITERATIONS`] as PBKDF2 wants it.
+pub(in crate::auth) fn default_iterations() -> NonZeroU32 {
+    NonZeroU32::new(ITERATIONS).unwrap_or(NonZeroU32::MIN)
+}
+
+impl Drop for Verifier {
+    fn drop(&mut self) {
+        self.stored_key.zeroize();
+        self.server_key.zeroize();
+    }
+}
+
+impl fmt::Debug for Verifier {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Verifier")
+            .field("iterations", &self.iterations)
+            .finish_non_exhaustive()
+    }
+}

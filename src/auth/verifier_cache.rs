@@ -1,0 +1,112 @@
+//! SCRAM verifiers of plaintext passwords, derived once; owned by the gate.
+//! Must never keep a plaintext password, nor give users a salt that tells whether they exist.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use zeroize::Zeroizing;
+
+use super::scram::Verifier;
+use super::{Key, sha256};
+use crate::auth::scram::{default_iterations, user_salt};
+
+/// Most verifiers kept. Only configured users get here, so a full cache means passwords of earlier configurations.
+const CAPACITY: usize = 16_384;
+
+/// Verifiers by user and password, and the secret that salts and mock verifiers are derived from.
+pub struct VerifierCache {
+    secret: Zeroizing<Key>,
+    verifiers: HashMap<Key, Arc<Verifier>>,
+}
+
+impl VerifierCache {
+    /// An empty cache. `secret` is random, made once per process and shared by all gates: were it not, salts would
+    /// differ between gates.
+    pub fn new(secret: Key) -> Self {
+        Self {
+            secret: Zeroizing::new(secret),
+            verifiers: HashMap::new(),
+        }
+    }
+
+    /// The verifier of a user's plaintext password; the first time it costs a PBKDF2 run of some 0.7 ms. Call it for
+    /// all users when a configuration is loaded, so that a first login is not slower than one of an unknown user.
+    pub fn derive(&mut self, user: &str, password: &str) -> Arc<Verifier> {
+        // The length keeps ("ab", "c") apart from ("a", "bc").
+        let length = (user.len() as u64).to_be_bytes();
+        let key = sha256(&[&length, user.as_bytes(), password.as_bytes()]);
+        if let Some(verifier) = self.verifiers.get(&key) {
+            return Arc::clone(verifier);
+        }
+        let salt = user_salt(user, &self.secret);
+        let verifier = Arc::new(Verifier::derive(
+            password.as_bytes(),
+            &salt,
+            default_iterations(),
+        ));
+        if self.verifiers.len() >= CAPACITY {
+            self.verifiers.clear();
+        }
+        self.verifiers.insert(key, Arc::clone(&verifier));
+        verifier
+    }
+
+    /// The verifier for a user without usable password, for a doomed exchange.
+    pub fn mock(&self, user: &str) -> Verifier {
+        Verifier::mock(user, &self.secret)
+    }
+
+    /// Forgets all verifiers and keeps the secret; for a reload of the configuration.
+    pub fn clear(&mut self) {
+        self.verifiers.clear();
+    }
+
+    /// Verifiers kept at the moment.
+    pub fn len(&self) -> usize {
+        self.verifiers.len()
+    }
+
+    /// Whether no verifier is kept.
+    pub fn is_empty(&self) -> bool {
+        self.verifiers.is_empty()
+    }
+}
+
+impl fmt::Debug for VerifierCache {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("VerifierCache")
+            .field("len", &self.len())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn derives_once_and_salts_like_the_mock() {
+        let mut cache = VerifierCache::new([9; 32]);
+        let first = cache.derive("ab", "c");
+        assert!(Arc::ptr_eq(&first, &cache.derive("ab", "c")));
+        assert_ne!(first, cache.derive("a", "bc"));
+        assert_eq!(cache.len(), 2);
+        let mock = cache.mock("ab");
+        assert_eq!(
+            (&mock.salt, mock.iterations),
+            (&first.salt, first.iterations),
+            "a user's existence shows in its salt"
+        );
+        assert_ne!(mock.salt, cache.mock("abc").salt);
+        assert_ne!(mock.salt, VerifierCache::new([8; 32]).mock("ab").salt);
+        cache.clear();
+        assert!(cache.is_empty());
+        assert_eq!(
+            first,
+            cache.derive("ab", "c"),
+            "a reload does not change the salt"
+        );
+    }
+}

@@ -1,0 +1,7 @@
+//! Floor 0: small building blocks without knowledge of PostgreSQL.
+//! Must never import another module of the crate.
+
+pub mod clock;
+pub mod outbuf;
+pub mod secret;
+pub mod slab;

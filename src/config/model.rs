@@ -1,0 +1,351 @@
+//! The validated configuration: what the rest of pgweir sees.
+//! Must never hold a value that has not been checked, nor know how it was written.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::endpoint::Endpoint;
+use super::password::Password;
+use super::words::words;
+
+/// A whole configuration. Equality is what a reload compares; files named in it
+/// (certificates) are compared by path only.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// `[listen]`: how clients reach pgweir.
+    pub listen: Listen,
+    /// `[stats]`: metrics and health over HTTP.
+    pub stats: Stats,
+    /// `[pool]`: defaults for all pools.
+    pub pool: Pool,
+    /// `[log]`.
+    pub log: Log,
+    /// Worker threads; 0 (default): half the cores, at least one. At most 127.
+    pub workers: usize,
+    /// How long transactions may go on after SIGTERM or SIGINT. Default 30 s; 0: do not wait.
+    pub shutdown_timeout: Duration,
+    /// `[databases.NAME]`, by the name clients ask for. At least one.
+    pub databases: BTreeMap<String, Database>,
+    /// `[users.NAME]`, by the name clients log in with. At least one.
+    pub users: BTreeMap<String, User>,
+}
+
+impl Config {
+    /// Default of [`Config::shutdown_timeout`].
+    pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
+
+    /// Connections to one server of `database` for `user`: the user's `pool_size`, else the
+    /// database's, else `default_pool_size` (PgBouncer's precedence).
+    #[must_use]
+    pub fn pool_size(&self, database: &Database, user: &User) -> u32 {
+        user.pool_size
+            .or(database.pool_size)
+            .unwrap_or(self.pool.default_pool_size)
+    }
+}
+
+/// `[listen]`: how clients reach pgweir.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Listen {
+    /// Addresses to listen on, without duplicates, at least one. Default 127.0.0.1; `"*"`
+    /// is 0.0.0.0 and ::, whose socket must then be IPv6 only.
+    pub address: Vec<IpAddr>,
+    /// TCP port. Default 6432; 0: the system chooses one.
+    pub port: u16,
+    /// Clients at one time, all databases together. Default 10000.
+    pub max_client_conn: u32,
+    /// From accept to the end of authentication. Default 60 s; never 0.
+    pub client_login_timeout: Duration,
+    /// How clients prove who they are. Default SCRAM-SHA-256.
+    pub auth_type: AuthType,
+    /// Whether clients use TLS. Default [`TlsMode::Disable`] without a certificate and
+    /// [`TlsMode::Allow`] with one.
+    pub client_tls_sslmode: TlsMode,
+    /// Certificate chain for clients, PEM. Set whenever the mode is not `Disable`.
+    pub client_tls_cert_file: Option<PathBuf>,
+    /// Its private key, PEM. Set exactly when the certificate is.
+    pub client_tls_key_file: Option<PathBuf>,
+    /// Largest message in bytes, length word included. Default [`Listen::MAX_PACKET_SIZE`].
+    pub max_packet_size: u32,
+    /// TCP keepalive on client and server connections. Default on.
+    pub tcp_keepalive: bool,
+}
+
+impl Listen {
+    /// What PostgreSQL itself accepts: `PQ_LARGE_MESSAGE_LIMIT` (`src/include/libpq/libpq.h`)
+    /// is `MaxAllocSize - 1`, and `MaxAllocSize` (`src/include/utils/memutils.h`) 0x3fffffff.
+    pub const MAX_PACKET_SIZE: u32 = 0x3fff_fffe;
+}
+
+impl Default for Listen {
+    fn default() -> Self {
+        Self {
+            address: vec![IpAddr::V4(Ipv4Addr::LOCALHOST)],
+            port: 6432,
+            max_client_conn: 10_000,
+            client_login_timeout: Duration::from_secs(60),
+            auth_type: AuthType::ScramSha256,
+            client_tls_sslmode: TlsMode::Disable,
+            client_tls_cert_file: None,
+            client_tls_key_file: None,
+            max_packet_size: Self::MAX_PACKET_SIZE,
+            tcp_keepalive: true,
+        }
+    }
+}
+
+words! {
+    /// How clients prove who they are. In all cases the user must be configured.
+    pub enum AuthType {
+        /// Not at all.
+        Trust = "trust",
+        /// MD5 challenge; SCRAM for a user whose password is a SCRAM verifier, as in PostgreSQL.
+        Md5 = "md5",
+        /// SCRAM-SHA-256.
+        ScramSha256 = "scram-sha-256",
+    }
+    refused {
+        "any" => "logging in under any name",
+        "plain" => "cleartext passwords from clients",
+        "cert" => "client certificates",
+        "hba" => "host-based rules",
+        "ldap" => "LDAP",
+        "pam" => "PAM",
+        "peer" => "peer authentication",
+    }
+}
+
+words! {
+    /// Whether clients use TLS.
+    pub enum TlsMode {
+        /// Refuse TLS; the connection goes on in plain.
+        Disable = "disable",
+        /// TLS for clients that ask for it.
+        Allow = "allow",
+        /// Refuse clients that do not use TLS.
+        Require = "require",
+    }
+    refused {
+        "verify-ca" => "client certificates",
+        "verify-full" => "client certificates",
+    }
+}
+
+/// `[stats]`: metrics and health over HTTP.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stats {
+    /// Where `/metrics`, `/healthz` and `/readyz` are served. Default 127.0.0.1:9127;
+    /// `"off"` is `None`.
+    pub address: Option<SocketAddr>,
+    /// Query shapes with figures of their own; the rest shares one, `other`. Default 2000.
+    pub max_shapes: u32,
+}
+
+impl Default for Stats {
+    fn default() -> Self {
+        let address = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 9127)));
+        Self {
+            address,
+            max_shapes: 2000,
+        }
+    }
+}
+
+/// `[pool]`: defaults for all pools. `None` in a timeout is the `0` of the file: no limit.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pool {
+    /// When a client gives its server back. Only [`PoolMode::Transaction`].
+    pub pool_mode: PoolMode,
+    /// Connections to one server per database and user. Default 20.
+    pub default_pool_size: u32,
+    /// How long a client waits for a server before it gets an error. Default 120 s.
+    pub query_wait_timeout: Option<Duration>,
+    /// Connecting and logging in to a server. Default 15 s; never 0.
+    pub server_connect_timeout: Duration,
+    /// A server unused this long is closed. Default 600 s.
+    pub server_idle_timeout: Option<Duration>,
+    /// A server this old is closed once free. Default 3600 s; never 0, which PgBouncer
+    /// reads as "use once".
+    pub server_lifetime: Duration,
+    /// Upper bound of the growing pause after a failed login to a server. Default 15 s; never 0.
+    pub server_login_retry: Duration,
+    /// A client idle this long outside a transaction is disconnected. Default: no limit.
+    pub client_idle_timeout: Option<Duration>,
+    /// A client idle this long inside a transaction is disconnected. Default: no limit.
+    pub idle_transaction_timeout: Option<Duration>,
+    /// Prepared statements kept on one server connection, least recently used ones closed
+    /// first. Default 200; never 0, with which PgBouncer turns prepared statements off.
+    pub max_prepared_statements: u32,
+}
+
+impl Default for Pool {
+    fn default() -> Self {
+        Self {
+            pool_mode: PoolMode::Transaction,
+            default_pool_size: 20,
+            query_wait_timeout: Some(Duration::from_secs(120)),
+            server_connect_timeout: Duration::from_secs(15),
+            server_idle_timeout: Some(Duration::from_secs(600)),
+            server_lifetime: Duration::from_secs(3600),
+            server_login_retry: Duration::from_secs(15),
+            client_idle_timeout: None,
+            idle_transaction_timeout: None,
+            max_prepared_statements: 200,
+        }
+    }
+}
+
+words! {
+    /// When a client gives its server back.
+    pub enum PoolMode {
+        /// At the end of each transaction.
+        Transaction = "transaction",
+    }
+    refused {
+        "session" => "session pooling",
+        "statement" => "statement pooling",
+    }
+}
+
+/// `[databases.NAME]`: one database as clients see it, and the servers that hold it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Database {
+    /// Name clients ask for.
+    pub name: String,
+    /// Its name on the servers. Default: `name`.
+    pub dbname: String,
+    /// The server that takes writes.
+    pub primary: Endpoint,
+    /// Servers that take reads; may be empty.
+    pub replicas: Vec<Endpoint>,
+    /// Role to log in with on the servers for every client. Default: the client's own.
+    pub user: Option<String>,
+    /// Password of `user`, never a SCRAM verifier. Only set when `user` is.
+    pub password: Option<Password>,
+    /// Overrides `default_pool_size` for this database.
+    pub pool_size: Option<u32>,
+    /// Whether reads go to replicas. Default on when there are any, off without.
+    pub routing: Routing,
+    /// TLS to the servers. Default [`SslMode::Prefer`]. Unix sockets never use TLS.
+    pub server_tls_sslmode: SslMode,
+    /// Certificates that may sign the servers', PEM; only with a verifying mode. Default:
+    /// those the system trusts.
+    pub server_tls_ca_file: Option<PathBuf>,
+    /// Certificate presented to servers, PEM.
+    pub server_tls_cert_file: Option<PathBuf>,
+    /// Its private key, PEM. Set exactly when the certificate is.
+    pub server_tls_key_file: Option<PathBuf>,
+}
+
+impl Database {
+    /// A database with nothing but a name and a primary; all else as by default.
+    #[must_use]
+    pub fn new(name: &str, primary: Endpoint) -> Self {
+        Self {
+            name: name.to_owned(),
+            dbname: name.to_owned(),
+            primary,
+            replicas: Vec::new(),
+            user: None,
+            password: None,
+            pool_size: None,
+            routing: Routing::Off,
+            server_tls_sslmode: SslMode::Prefer,
+            server_tls_ca_file: None,
+            server_tls_cert_file: None,
+            server_tls_key_file: None,
+        }
+    }
+
+    /// What to log in with on this database's servers when `user` is the client: the
+    /// database's own `user` and `password` if it has them, else the client's.
+    #[must_use]
+    pub fn server_login<'a>(&'a self, user: &'a User) -> (&'a str, Option<&'a Password>) {
+        match &self.user {
+            Some(name) => (name, self.password.as_ref()),
+            None => (&user.name, user.password.as_ref()),
+        }
+    }
+}
+
+words! {
+    /// Whether reads go to replicas.
+    pub enum Routing {
+        /// Reads to replicas, all else to the primary.
+        On = "on",
+        /// Everything to the primary.
+        Off = "off",
+    }
+    refused {}
+}
+
+words! {
+    /// TLS to servers, with the meaning libpq gives these words.
+    pub enum SslMode {
+        /// Never.
+        Disable = "disable",
+        /// Only if the server refuses plain connections.
+        Allow = "allow",
+        /// If the server has it.
+        Prefer = "prefer",
+        /// Always, whoever the server is.
+        Require = "require",
+        /// Always, with a certificate signed by a trusted authority.
+        VerifyCa = "verify-ca",
+        /// As before, and with the server's host name in it.
+        VerifyFull = "verify-full",
+    }
+    refused {}
+}
+
+impl SslMode {
+    /// Whether the server's certificate is checked.
+    #[must_use]
+    pub fn verifies(self) -> bool {
+        matches!(self, Self::VerifyCa | Self::VerifyFull)
+    }
+}
+
+/// `[users.NAME]`: someone who may log in.
+#[derive(Clone, Debug, PartialEq)]
+pub struct User {
+    /// Name to log in with.
+    pub name: String,
+    /// Proves clients, and logs in to servers unless the database has its own `user`.
+    /// Always set unless `auth_type` is trust.
+    pub password: Option<Password>,
+    /// Overrides the pool size of database and default for this user.
+    pub pool_size: Option<u32>,
+}
+
+/// `[log]`: what is logged and how.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Log {
+    /// `error`, `warn`, `info`, `debug`, `trace` or `off`, also per target: `info,pgweir::pool=debug`.
+    /// Default `info`.
+    pub level: String,
+    /// Default text.
+    pub format: LogFormat,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            level: "info".to_owned(),
+            format: LogFormat::Text,
+        }
+    }
+}
+
+words! {
+    /// Form of a log line.
+    pub enum LogFormat {
+        /// For people.
+        Text = "text",
+        /// One JSON object per line.
+        Json = "json",
+    }
+    refused {}
+}

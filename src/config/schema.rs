@@ -1,0 +1,109 @@
+//! The raw configuration: every key there is, and how its value is read.
+//! Must never judge how values go together; `check` does.
+
+use toml::Spanned;
+use toml::de::DeValue;
+
+use super::endpoint::Endpoint;
+use super::leaf::{
+    Addresses, FilePath, Filter, HttpAddress, Number, RawSecret, Size, Text, Timeout, Wait, Word,
+};
+use super::model::{AuthType, LogFormat, PoolMode, Routing, SslMode, TlsMode};
+use super::reader::{Field, Leaf, Named, Reader, join, section};
+
+section! {
+    /// The whole file.
+    RawConfig {
+        // The key of a cancel request has 7 bits for the worker.
+        workers: Number<0, 127>,
+        shutdown_timeout: Wait,
+        listen: RawListen,
+        stats: RawStats,
+        pool: RawPool,
+        log: RawLog,
+        databases: Named<RawDatabase>,
+        users: Named<RawUser>,
+    }
+}
+
+section! {
+    /// `[listen]`
+    RawListen {
+        address: Addresses,
+        port: Number<0, 65_535>,
+        max_client_conn: Number<1, 10_000_000>,
+        client_login_timeout: Timeout,
+        auth_type: Word<AuthType>,
+        client_tls_sslmode: Word<TlsMode>,
+        client_tls_cert_file: FilePath,
+        client_tls_key_file: FilePath,
+        // At least what a login needs; at most what a length word can say.
+        max_packet_size: Size<16_384, 0x7fff_ffff>,
+        tcp_keepalive: bool,
+    }
+}
+
+section! {
+    /// `[stats]`
+    RawStats {
+        address: HttpAddress,
+        max_shapes: Number<1, 1_000_000>,
+    }
+}
+
+section! {
+    /// `[pool]`
+    RawPool {
+        pool_mode: Word<PoolMode>,
+        default_pool_size: Number<1, 100_000>,
+        query_wait_timeout: Wait,
+        server_connect_timeout: Timeout,
+        server_idle_timeout: Wait,
+        server_lifetime: Timeout,
+        server_login_retry: Timeout,
+        client_idle_timeout: Wait,
+        idle_transaction_timeout: Wait,
+        max_prepared_statements: Number<1, 1_000_000>,
+    }
+}
+
+section! {
+    /// `[log]`
+    RawLog {
+        level: Filter,
+        format: Word<LogFormat>,
+    }
+}
+
+section! {
+    /// `[databases.NAME]`
+    RawDatabase {
+        primary: Endpoint,
+        replicas: Vec<Endpoint>,
+        dbname: Text,
+        user: Text,
+        password: RawSecret,
+        pool_size: Number<1, 100_000>,
+        routing: Word<Routing>,
+        server_tls_sslmode: Word<SslMode>,
+        server_tls_ca_file: FilePath,
+        server_tls_cert_file: FilePath,
+        server_tls_key_file: FilePath,
+    }
+}
+
+section! {
+    /// `[users.NAME]`
+    RawUser {
+        password: RawSecret,
+        pool_size: Number<1, 100_000>,
+    }
+}
+
+/// Every key of the schema with its path; `NAME` stands for a name the operator chooses.
+#[cfg(test)]
+pub(super) fn all_keys() -> Vec<String> {
+    let mut keys = Vec::new();
+    RawConfig::keys("", &mut keys);
+    keys
+}

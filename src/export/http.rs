@@ -1,0 +1,127 @@
+//! The stats port: `/metrics`, `/healthz`, `/readyz` over HTTP/1.1.
+//! Never changes anything: every endpoint only reads.
+
+use std::io;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use tokio::net::TcpListener;
+
+use super::prometheus::{CONTENT_TYPE, Exporter};
+use crate::meter::NotReady;
+
+const INDEX: &str = "pgweir\n\n\
+    /metrics  everything measured, for Prometheus\n\
+    /healthz  200 while the process lives\n\
+    /readyz   200 when clients can be served, else 503 and why\n";
+
+/// Serves the stats port on a bound listener until `shutdown` resolves and the requests under way are answered.
+///
+/// A client that does not read its answer can keep this from returning: bound it by the caller's own time limit.
+///
+/// # Errors
+/// Those of the listener; failures of single connections end only those.
+pub async fn serve(
+    listener: TcpListener,
+    exporter: Arc<Exporter>,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    axum::serve(listener, router(exporter))
+        .with_graceful_shutdown(shutdown)
+        .await
+}
+
+/// The endpoints, to be served alone or beside others.
+pub fn router(exporter: Arc<Exporter>) -> Router {
+    Router::new()
+        .route("/", get(|| async { INDEX }))
+        .route("/metrics", get(metrics))
+        .route(
+            "/healthz",
+            get(|| async { json(StatusCode::OK, r#"{"status":"ok"}"#.to_owned()) }),
+        )
+        .route("/readyz", get(readyz))
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .with_state(exporter)
+}
+
+async fn metrics(State(exporter): State<Arc<Exporter>>) -> Response {
+    match exporter.encode() {
+        Ok(text) => ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response(),
+        Err(error) => failure(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+    }
+}
+
+async fn readyz(State(exporter): State<Arc<Exporter>>) -> Response {
+    let reasons = exporter.registry().not_ready();
+    if reasons.is_empty() {
+        return json(StatusCode::OK, r#"{"status":"ready"}"#.to_owned());
+    }
+    let reasons: Vec<String> = reasons.iter().map(reason).collect();
+    let body = format!(
+        r#"{{"status":"not ready","reasons":[{}]}}"#,
+        reasons.join(",")
+    );
+    json(StatusCode::SERVICE_UNAVAILABLE, body)
+}
+
+fn reason(reason: &NotReady) -> String {
+    match reason {
+        NotReady::NotListening => r#"{"reason":"not listening"}"#.to_owned(),
+        NotReady::Draining => r#"{"reason":"draining"}"#.to_owned(),
+        NotReady::PrimaryUnreachable(database) => {
+            format!(
+                r#"{{"reason":"primary unreachable","database":{}}}"#,
+                quoted(database)
+            )
+        }
+    }
+}
+
+async fn not_found(uri: Uri) -> Response {
+    failure(
+        StatusCode::NOT_FOUND,
+        &format!("no such path: {}", uri.path()),
+    )
+}
+
+async fn method_not_allowed() -> Response {
+    // axum adds the Allow header itself.
+    failure(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "only GET and HEAD are allowed here",
+    )
+}
+
+fn failure(status: StatusCode, message: &str) -> Response {
+    json(status, format!(r#"{{"error":{}}}"#, quoted(message)))
+}
+
+fn json(status: StatusCode, mut body: String) -> Response {
+    body.push('\n');
+    (status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
+}
+
+/// A JSON string (RFC 8259, section 7).
+fn quoted(text: &str) -> String {
+    let mut quoted = String::with_capacity(text.len() + 2);
+    quoted.push('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => quoted.extend(['\\', c]),
+            c if c < ' ' => quoted.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c => quoted.push(c),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+#[cfg(test)]
+#[path = "http_tests.rs"]
+mod tests;

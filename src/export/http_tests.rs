@@ -1,0 +1,96 @@
+//! The endpoints over a real socket.
+//! Never depends on an HTTP client library: the requests are text.
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+use crate::meter::Registry;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+
+/// Status line plus headers (lower case), and body.
+async fn request(port: u16, method: &str, path: &str) -> (String, String) {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let request = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.to_lowercase(), body.to_owned())
+}
+
+#[tokio::test]
+async fn every_endpoint_answers_as_documented_and_shutdown_ends_it() {
+    let registry = Arc::new(Registry::new());
+    registry.set_databases(["a\"b\\".into()]);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let exporter = Arc::new(Exporter::new(Arc::clone(&registry)));
+    let server = tokio::spawn(serve(listener, exporter, async {
+        stopped.await.ok();
+    }));
+
+    let (head, body) = request(port, "GET", "/metrics").await;
+    assert!(head.starts_with("http/1.1 200"), "{head}");
+    assert!(
+        head.contains("content-type: text/plain; version=0.0.4; charset=utf-8"),
+        "{head}"
+    );
+    assert!(
+        body.contains("\npgweir_primary_reachable{database=\"a\\\"b\\\\\"} 0\n"),
+        "{body}"
+    );
+
+    let (head, body) = request(port, "GET", "/readyz").await;
+    assert!(head.starts_with("http/1.1 503"), "{head}");
+    assert!(head.contains("content-type: application/json"));
+    assert_eq!(
+        body,
+        "{\"status\":\"not ready\",\"reasons\":[{\"reason\":\"not listening\"},\
+         {\"reason\":\"primary unreachable\",\"database\":\"a\\\"b\\\\\"}]}\n"
+    );
+    registry.set_listening(true);
+    registry
+        .database("a\"b\\")
+        .unwrap()
+        .set_primary_reachable(true);
+    assert!(
+        request(port, "GET", "/readyz")
+            .await
+            .0
+            .starts_with("http/1.1 200")
+    );
+    registry.set_draining(true);
+    let (head, body) = request(port, "GET", "/readyz").await;
+    assert!(head.starts_with("http/1.1 503") && body.contains("draining"));
+    assert!(
+        request(port, "GET", "/healthz")
+            .await
+            .0
+            .starts_with("http/1.1 200")
+    );
+    assert!(request(port, "GET", "/").await.1.contains("/metrics"));
+
+    let (head, body) = request(port, "GET", "/nothing?x=1").await;
+    assert!(
+        head.starts_with("http/1.1 404") && head.contains("application/json"),
+        "{head}"
+    );
+    assert_eq!(body, "{\"error\":\"no such path: /nothing\"}\n");
+    let (head, body) = request(port, "POST", "/metrics").await;
+    assert!(
+        head.starts_with("http/1.1 405") && head.contains("allow: get,head"),
+        "{head}"
+    );
+    assert!(body.starts_with("{\"error\":"));
+
+    stop.send(()).unwrap();
+    server.await.unwrap().unwrap();
+    assert!(TcpStream::connect(("127.0.0.1", port)).await.is_err());
+}
+
+#[test]
+fn json_strings_are_escaped() {
+    assert_eq!(quoted("a\"\\\n\u{1}é"), "\"a\\\"\\\\\\u000a\\u0001é\"");
+}

@@ -1,0 +1,16 @@
+//! Floor 7: the stats port: `/metrics` for Prometheus, `/healthz`, `/readyz`.
+//! Never takes a lock that a query can wait for, and runs on the control thread only.
+
+pub mod http;
+pub mod prometheus;
+
+mod family;
+mod pools;
+mod process;
+mod queries;
+
+pub use http::serve;
+pub use prometheus::Exporter;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,144 @@
+//! Metrics per pool (database, user, server, role), the workers' blocks of the same pool added up.
+//! Never invents a number: each one is a field of `PoolCounters`.
+
+use std::collections::BTreeMap;
+
+use prometheus::proto::{LabelPair, MetricFamily, MetricType};
+
+use super::family::{family, label, number};
+use crate::meter::{PoolCounters, PoolTarget, Registry};
+
+/// A number per pool and how it is shown.
+struct Field {
+    name: &'static str,
+    help: &'static str,
+    kind: MetricType,
+    /// Value of the `state` label; families with the same name stand next to each other.
+    state: Option<&'static str>,
+    /// Multiplier to the base unit.
+    scale: f64,
+    get: fn(&PoolCounters) -> u64,
+}
+
+const fn count(name: &'static str, help: &'static str, get: fn(&PoolCounters) -> u64) -> Field {
+    Field {
+        name,
+        help,
+        kind: MetricType::COUNTER,
+        state: None,
+        scale: 1.0,
+        get,
+    }
+}
+
+/// A time counted in µs, shown in seconds.
+const fn time(name: &'static str, help: &'static str, get: fn(&PoolCounters) -> u64) -> Field {
+    Field {
+        scale: 1e-6,
+        ..count(name, help, get)
+    }
+}
+
+const fn clients(state: &'static str, get: fn(&PoolCounters) -> u64) -> Field {
+    Field {
+        kind: MetricType::GAUGE,
+        state: Some(state),
+        ..count("pgweir_pool_clients", "Clients by state.", get)
+    }
+}
+
+const fn servers(state: &'static str, get: fn(&PoolCounters) -> u64) -> Field {
+    Field {
+        kind: MetricType::GAUGE,
+        state: Some(state),
+        ..count("pgweir_pool_servers", "Server connections by state.", get)
+    }
+}
+
+/// Every number of a pool.
+#[rustfmt::skip]
+static FIELDS: [Field; 28] = [
+    clients("active", |p| p.clients_active.get()),
+    clients("waiting", |p| p.clients_waiting.get()),
+    clients("idle", |p| p.clients_idle.get()),
+    servers("active", |p| p.servers_active.get()),
+    servers("idle", |p| p.servers_idle.get()),
+    servers("connecting", |p| p.servers_connecting.get()),
+    Field { kind: MetricType::GAUGE, ..time("pgweir_pool_oldest_wait_seconds", "Time the longest waiting client has waited for a server.", |p| p.maxwait_us.get()) },
+    count("pgweir_pool_transactions_total", "Transactions finished.", |p| p.total_xact_count.get()),
+    count("pgweir_pool_queries_total", "Statements finished.", |p| p.total_query_count.get()),
+    count("pgweir_pool_received_bytes_total", "Message bytes received from clients.", |p| p.total_received.get()),
+    count("pgweir_pool_sent_bytes_total", "Message bytes relayed from servers to clients.", |p| p.total_sent.get()),
+    time("pgweir_pool_transaction_seconds_total", "Time spent in transactions.", |p| p.total_xact_time_us.get()),
+    time("pgweir_pool_query_seconds_total", "Time servers worked on statements.", |p| p.total_query_time_us.get()),
+    time("pgweir_pool_wait_seconds_total", "Time clients waited for a server.", |p| p.total_wait_time_us.get()),
+    count("pgweir_pool_server_assignments_total", "Times a server was given to a client.", |p| p.total_server_assignment_count.get()),
+    count("pgweir_pool_errors_total", "Errors reported by servers.", |p| p.total_errors.get()),
+    count("pgweir_pool_client_parses_total", "Named statements prepared by clients.", |p| p.total_client_parse_count.get()),
+    count("pgweir_pool_server_parses_total", "Named statements prepared on servers.", |p| p.total_server_parse_count.get()),
+    count("pgweir_pool_binds_total", "Binds of named statements.", |p| p.total_bind_count.get()),
+    count("pgweir_pool_logins_total", "Clients that logged in.", |p| p.total_logins.get()),
+    count("pgweir_pool_login_failures_total", "Clients of a known database and user that failed to log in.", |p| p.total_login_failures.get()),
+    count("pgweir_pool_query_wait_timeouts_total", "Clients that got no server in time.", |p| p.total_query_wait_timeouts.get()),
+    count("pgweir_pool_query_timeouts_total", "Statements or idle transactions ended by a time limit.", |p| p.total_query_timeouts.get()),
+    count("pgweir_pool_cancels_total", "Cancel requests passed to a server.", |p| p.total_cancels.get()),
+    count("pgweir_pool_server_opens_total", "Server connections opened.", |p| p.total_server_opens.get()),
+    count("pgweir_pool_server_open_failures_total", "Server connections that could not be opened.", |p| p.total_server_open_failures.get()),
+    count("pgweir_pool_server_closes_total", "Server connections closed.", |p| p.total_server_closes.get()),
+    // Last, as a family of its own made of the three gauges: what pgweir holds of a server's max_connections.
+    Field { kind: MetricType::GAUGE, ..count("pgweir_pool_server_connections", "Server connections in any state.", |p| p.servers_active.get() + p.servers_idle.get() + p.servers_connecting.get()) },
+];
+
+/// Name and help of every family made here; names may repeat.
+pub(super) fn families() -> impl Iterator<Item = (&'static str, &'static str)> {
+    FIELDS.iter().map(|field| (field.name, field.help))
+}
+
+fn labels(target: &PoolTarget, state: Option<&str>) -> Vec<LabelPair> {
+    let mut labels = vec![
+        label("database", &target.database),
+        label("user", &target.user),
+        label("host", &target.host),
+        label("role", target.role.as_str()),
+    ];
+    labels.extend(state.map(|state| label("state", state)));
+    labels
+}
+
+/// All families of pools; empty ones if there is no pool.
+pub(super) fn collect(registry: &Registry) -> Vec<MetricFamily> {
+    let pools = registry.pools();
+    let mut sums: BTreeMap<&PoolTarget, [u64; FIELDS.len()]> = BTreeMap::new();
+    for pool in pools.iter() {
+        let sum = sums.entry(&pool.target).or_insert([0; FIELDS.len()]);
+        for (total, field) in sum.iter_mut().zip(&FIELDS) {
+            let value = (field.get)(pool);
+            // Waits do not add up: the oldest of all workers is the oldest.
+            let is_maximum = field.name == "pgweir_pool_oldest_wait_seconds";
+            *total = if is_maximum {
+                value.max(*total)
+            } else {
+                *total + value
+            };
+        }
+    }
+    let mut families: Vec<MetricFamily> = Vec::new();
+    for (at, field) in FIELDS.iter().enumerate() {
+        let metrics = sums.iter().map(|(target, sum)| {
+            let value = sum.get(at).copied().unwrap_or(0) as f64 * field.scale;
+            number(field.kind, labels(target, field.state), value)
+        });
+        match families.last_mut() {
+            Some(last) if last.name() == field.name => last.mut_metric().extend(metrics),
+            Some(_) | None => {
+                families.push(family(
+                    field.name,
+                    field.help,
+                    field.kind,
+                    metrics.collect(),
+                ));
+            }
+        }
+    }
+    families
+}

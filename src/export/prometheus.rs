@@ -1,0 +1,186 @@
+//! Everything pgweir measures as Prometheus metrics, in the text format 0.0.4.
+//! Never touches a number but to read it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Instant;
+
+use prometheus::TextEncoder;
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::{MetricFamily, MetricType};
+
+use super::family::{family, keep, label, number};
+use super::{pools, process, queries};
+use crate::meter::{Registry, SharedCounter};
+
+/// Value of the `Content-Type` header of what [`Exporter::encode`] returns.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Name and help of the families made in this file.
+const FAMILIES: [(&str, &str); 13] = [
+    ("pgweir_build_info", "Version of pgweir; always 1."),
+    (
+        "process_start_time_seconds",
+        "Start of the process, in seconds since 1970.",
+    ),
+    (
+        "pgweir_config_reloads_total",
+        "Reloads of the configuration by outcome.",
+    ),
+    (
+        "pgweir_config_loaded_timestamp_seconds",
+        "When the configuration in force was loaded, in seconds since 1970.",
+    ),
+    ("pgweir_draining", "1 while shutting down."),
+    (
+        "pgweir_primary_reachable",
+        "1 if the primary of the database was reached when last tried.",
+    ),
+    (
+        "pgweir_accepted_connections_total",
+        "Client connections accepted.",
+    ),
+    (
+        "pgweir_refused_connections_total",
+        "Client connections refused for a limit, before login.",
+    ),
+    (
+        "pgweir_login_failures_total",
+        "Failed logins, also of unknown users and databases.",
+    ),
+    (
+        "pgweir_panics_total",
+        "Panics, each of which ended one connection.",
+    ),
+    (
+        "pgweir_scrapes_total",
+        "Times these metrics were collected, without this time.",
+    ),
+    (
+        "pgweir_last_scrape_duration_seconds",
+        "Time the previous collection took; 0 at the first.",
+    ),
+    (
+        "pgweir_last_scrape_query_shapes",
+        "Statement shapes in the previous collection, with one for the rest per database and user.",
+    ),
+];
+
+/// Reads a [`Registry`] for Prometheus.
+#[derive(Debug)]
+pub struct Exporter {
+    registry: Arc<Registry>,
+    descs: Vec<Desc>,
+    scrapes: SharedCounter,
+    last_us: AtomicU64,
+    last_shapes: AtomicU64,
+}
+
+impl Exporter {
+    /// An exporter of all that is, and will be, in the registry.
+    pub fn new(registry: Arc<Registry>) -> Self {
+        Self {
+            registry,
+            descs: descs(),
+            scrapes: SharedCounter::default(),
+            last_us: AtomicU64::new(0),
+            last_shapes: AtomicU64::new(0),
+        }
+    }
+
+    /// The registry that is read.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// All metrics in the text format.
+    ///
+    /// # Errors
+    /// If the encoder refuses a family, which would be a defect of pgweir.
+    pub fn encode(&self) -> Result<String, prometheus::Error> {
+        let start = Instant::now();
+        let mut text = String::with_capacity(64 * 1024);
+        TextEncoder::new().encode_utf8(&self.collect(), &mut text)?;
+        let shapes = queries::write(&self.registry, &mut text);
+        self.last_shapes.store(shapes as u64, Relaxed);
+        self.scrapes.add(1);
+        self.last_us
+            .store(start.elapsed().as_micros() as u64, Relaxed);
+        Ok(text)
+    }
+
+    /// The families of [`FAMILIES`].
+    fn own(&self) -> Vec<MetricFamily> {
+        use MetricType::{COUNTER, GAUGE};
+        let registry = &self.registry;
+        let version = label("version", env!("CARGO_PKG_VERSION"));
+        let reloads = [
+            ("ok", &registry.reloads_ok),
+            ("error", &registry.reloads_failed),
+        ];
+        let reloads = reloads.map(|(outcome, count)| {
+            number(COUNTER, vec![label("outcome", outcome)], count.get() as f64)
+        });
+        let databases = registry.databases();
+        let reachable = databases.iter().map(|health| {
+            let labels = vec![label("database", &health.database)];
+            number(
+                GAUGE,
+                labels,
+                f64::from(u8::from(health.primary_reachable())),
+            )
+        });
+        let one = |kind, value| (kind, vec![number(kind, Vec::new(), value)]);
+        let contents = [
+            (GAUGE, vec![number(GAUGE, vec![version], 1.0)]),
+            one(GAUGE, registry.started_unix_s()),
+            (COUNTER, reloads.into()),
+            one(GAUGE, registry.config_loaded_unix_s()),
+            one(GAUGE, f64::from(u8::from(registry.draining()))),
+            (GAUGE, reachable.collect()),
+            one(COUNTER, registry.accepts.get() as f64),
+            one(COUNTER, registry.refused.get() as f64),
+            one(COUNTER, registry.login_failures.get() as f64),
+            one(COUNTER, registry.panics.get() as f64),
+            one(COUNTER, self.scrapes.get() as f64),
+            one(GAUGE, self.last_us.load(Relaxed) as f64 / 1e6),
+            one(GAUGE, self.last_shapes.load(Relaxed) as f64),
+        ];
+        let families = FAMILIES.iter().zip(contents);
+        families
+            .map(|((name, help), (kind, metrics))| family(name, help, kind, metrics))
+            .collect()
+    }
+}
+
+/// All but the families per shape, which would take too long this way (see `queries.rs`).
+impl Collector for Exporter {
+    fn desc(&self) -> Vec<&Desc> {
+        self.descs.iter().collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let mut families = self.own();
+        families.extend(process::collect());
+        families.extend(pools::collect(&self.registry));
+        keep(families)
+    }
+}
+
+/// One description per family; labels vary, so they are not part of it.
+fn descs() -> Vec<Desc> {
+    let mut names: Vec<(&str, &str)> = FAMILIES.to_vec();
+    names.extend(process::FAMILIES);
+    names.extend(pools::families());
+    names.dedup_by_key(|(name, _)| *name);
+    let desc = |(name, help): (&str, &str)| {
+        Desc::new(
+            name.to_owned(),
+            help.to_owned(),
+            Vec::new(),
+            Default::default(),
+        )
+        .ok()
+    };
+    names.into_iter().filter_map(desc).collect()
+}

@@ -1,0 +1,110 @@
+//! The ring of replies that a server still owes, each entry with its owner.
+//! Must never be guessed at: an entry is pushed exactly when its message is put on the wire.
+
+use std::collections::VecDeque;
+
+/// Which message of the client's a reply answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Parse, answered by ParseComplete.
+    Parse,
+    /// Bind, answered by BindComplete.
+    Bind,
+    /// Describe, answered by RowDescription or NoData.
+    Describe,
+    /// Execute, answered by CommandComplete, EmptyQueryResponse or PortalSuspended.
+    Execute,
+    /// Close, answered by CloseComplete.
+    Close,
+    /// Sync, answered by ReadyForQuery.
+    Sync,
+    /// Query, answered by anything and then ReadyForQuery.
+    Query,
+    /// FunctionCall, answered by FunctionCallResponse and then ReadyForQuery.
+    Call,
+}
+
+impl Kind {
+    /// The reply ends in a ReadyForQuery of its own.
+    pub fn ends_in_ready(self) -> bool {
+        matches!(self, Self::Sync | Self::Query | Self::Call)
+    }
+}
+
+/// Who caused an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The client sent the message: the reply is the client's.
+    Client,
+    /// pgweir put the message in: the reply must never leave.
+    Injected,
+    /// The message was not sent because its effect was there already: the reply is made up.
+    Faked,
+}
+
+/// One owed reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Expect {
+    /// What it answers.
+    pub kind: Kind,
+    /// Who caused it.
+    pub origin: Origin,
+    /// Slot of the client it belongs to. An exclusive lease is the case of one owner; shared
+    /// lanes are the case of several.
+    pub owner: u32,
+    /// Parse: which statement, so that a failure can be undone. Opaque here.
+    pub statement: u32,
+    /// The shape's place in the statistics. Opaque here.
+    pub cookie: u64,
+    /// When the message was forwarded, microseconds of the worker's clock.
+    pub sent_us: u64,
+}
+
+/// The replies owed by one server connection, oldest first.
+#[derive(Debug, Default)]
+pub struct Ring {
+    entries: VecDeque<Expect>,
+}
+
+impl Ring {
+    /// Adds the newest.
+    pub fn push(&mut self, entry: Expect) {
+        self.entries.push_back(entry);
+    }
+
+    /// The oldest.
+    pub fn head(&self) -> Option<&Expect> {
+        self.entries.front()
+    }
+
+    /// Takes the oldest.
+    pub fn pop(&mut self) -> Option<Expect> {
+        self.entries.pop_front()
+    }
+
+    /// Nothing is owed.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// How many replies are owed.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Removes the Syncs behind the head and tells how many: a server in COPY mode reads over
+    /// them (see [`super::replies`]).
+    pub(super) fn take_syncs_behind_head(&mut self) -> usize {
+        let before = self.entries.len();
+        let mut first = true;
+        self.entries.retain(|entry| std::mem::take(&mut first) || entry.kind != Kind::Sync);
+        before - self.entries.len()
+    }
+
+    /// Gives back capacity beyond what a common batch needs.
+    pub fn trim(&mut self) {
+        if self.entries.is_empty() && self.entries.capacity() > 64 {
+            self.entries = VecDeque::new();
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! Floor 2: what passes over a connection, as state machines on bytes.
+//! Must never do I/O, read a clock or know who is connected.
+
+pub mod expect;
+pub mod params;
+pub mod replies;
+pub mod requests;

@@ -1,0 +1,379 @@
+//! Reads a server's byte stream against the ring of owed replies.
+//! Must never let a reply to an injected message out, and must call a fault what it cannot match.
+//!
+//! ReadyForQuery is the only place where a server can change hands, and the ring tells whether a
+//! ReadyForQuery is the last one owed. What makes that subtle, and is modelled here:
+//! - Errors in the extended protocol: the server discards messages up to the next Sync, so their
+//!   entries go, and messages forwarded later are not entered until a Sync is.
+//! - COPY FROM STDIN: the server reads over Flush and Sync until CopyDone or CopyFail
+//!   (`CopyGetData` in src/backend/commands/copyfromparse.c), so Syncs sent before CopyInResponse
+//!   owe nothing. Whether an error came before the first of them was read over cannot always be
+//!   told; then the connection is marked `unsure` and must not be used by anyone else.
+
+use super::expect::{Expect, Kind, Origin, Ring};
+use crate::wire::error::ServerError;
+use crate::wire::frame::{HEADER, Header, cstr, rows_of_tag};
+use crate::wire::tag::server as tag;
+
+/// Bytes of an ErrorResponse that are looked at: severity, SQLSTATE and the start of the message
+/// come first.
+const ERROR_HEAD: usize = 512;
+/// Longest message that must be whole before it is understood (CommandComplete, ParameterStatus).
+const MAX_CONTROL: usize = 32 * 1024;
+
+/// What the front of the server's bytes is.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Step {
+    /// More bytes are needed; none was consumed.
+    More,
+    /// `n` bytes for the owner, nothing to know about them.
+    Forward(usize),
+    /// `n` bytes for nobody.
+    Drop(usize),
+    /// An answer that the server was never asked for because its effect was there already.
+    Fake(Kind),
+    /// `n` bytes that mean something, for the owner unless `swallow`.
+    Event {
+        /// Bytes consumed now.
+        n: usize,
+        /// The bytes must not leave.
+        swallow: bool,
+        /// What they mean.
+        event: Event,
+    },
+    /// The stream makes no sense: both connections must close.
+    Fault(&'static str),
+}
+
+/// What a server message changed.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A statement ended.
+    Completed(Expect, Outcome),
+    /// A statement failed. Entries up to the next Sync were dropped: see [`Replies::dropped`].
+    Failed(Option<Expect>, ServerError),
+    /// ReadyForQuery with its status; the entry it answered.
+    Ready(Expect, u8),
+    /// ParameterStatus; the bytes hold name and value.
+    Parameter,
+    /// The server waits for COPY data.
+    CopyIn,
+}
+
+/// How a statement ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// Rows its tag counts.
+    pub rows: u64,
+    /// It was `DISCARD ALL`.
+    pub discarded_all: bool,
+    /// It was `DEALLOCATE ALL` (or `DISCARD ALL`, which includes it).
+    pub deallocated_all: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Copy {
+    None,
+    /// CopyInResponse seen; has the client sent anything of the copy, has it ended it?
+    In { begun: bool, ended: bool },
+}
+
+/// Reply side of one server connection.
+#[derive(Debug)]
+pub struct Replies {
+    ring: Ring,
+    /// Rest of a message whose beginning was handled.
+    rest: usize,
+    rest_swallow: bool,
+    status: u8,
+    /// An error made the server discard messages until a Sync that has not been sent yet.
+    skipping: bool,
+    copy: Copy,
+    maybe_syncs: usize,
+    unsure: bool,
+    dropped: Vec<Expect>,
+}
+
+impl Default for Replies {
+    fn default() -> Self {
+        Self {
+            ring: Ring::default(),
+            rest: 0,
+            rest_swallow: false,
+            status: b'I',
+            skipping: false,
+            copy: Copy::None,
+            maybe_syncs: 0,
+            unsure: false,
+            dropped: Vec::new(),
+        }
+    }
+}
+
+impl Replies {
+    /// Enters the reply owed for a message that is being put on the wire.
+    pub fn expect(&mut self, entry: Expect) {
+        if entry.kind == Kind::Sync {
+            if let Copy::In { ended: false, .. } = self.copy {
+                self.maybe_syncs += 1;
+                return;
+            }
+            self.skipping = false;
+        } else if self.skipping {
+            self.dropped.push(entry);
+            return;
+        }
+        self.ring.push(entry);
+    }
+
+    /// The client sent CopyData (`end` false), CopyDone or CopyFail (`end` true).
+    pub fn copy_sent(&mut self, end: bool) {
+        if let Copy::In { begun, ended } = &mut self.copy {
+            *begun = true;
+            *ended |= end;
+        }
+    }
+
+    /// Transaction status of the last ReadyForQuery: `I`, `T` or `E`.
+    pub fn status(&self) -> u8 {
+        self.status
+    }
+
+    /// Replies are owed.
+    pub fn busy(&self) -> bool {
+        !self.ring.is_empty() || self.rest > 0 || self.copy != Copy::None
+    }
+
+    /// The connection may serve another client: nothing owed, nothing half read, no COPY, no
+    /// transaction, no doubt (`reference/defects.md` entry 12).
+    pub fn is_clean(&self) -> bool {
+        !self.busy() && self.status == b'I' && !self.unsure && !self.skipping && self.maybe_syncs == 0
+    }
+
+    /// Entries that an error made void since the last call: what they prepared was not prepared.
+    pub fn dropped(&mut self) -> Vec<Expect> {
+        std::mem::take(&mut self.dropped)
+    }
+
+    /// The oldest owed reply.
+    pub fn head(&self) -> Option<&Expect> {
+        self.ring.head()
+    }
+
+    /// How many replies are owed.
+    pub fn owed(&self) -> usize {
+        self.ring.len()
+    }
+
+    /// Says what the front of `bytes` is and moves on over it. Call until [`Step::More`].
+    pub fn step(&mut self, bytes: &[u8]) -> Step {
+        if self.rest > 0 {
+            let n = self.rest.min(bytes.len());
+            self.rest -= n;
+            return match n {
+                0 => Step::More,
+                n if self.rest_swallow => Step::Drop(n),
+                n => Step::Forward(n),
+            };
+        }
+        if let Some(head) = self.ring.head()
+            && head.origin == Origin::Faked
+        {
+            let kind = head.kind;
+            self.ring.pop();
+            return Step::Fake(kind);
+        }
+        match Header::peek(bytes, usize::MAX) {
+            Err(_) => Step::Fault("message length out of bounds"),
+            Ok(None) => Step::More,
+            Ok(Some(header)) => self.message(header, bytes),
+        }
+    }
+
+    fn message(&mut self, header: Header, bytes: &[u8]) -> Step {
+        if self.ring.is_empty() && !may_come_unasked(header.tag) {
+            return Step::Fault("reply that nobody asked for");
+        }
+        if must_be_whole(header.tag) {
+            if header.total > MAX_CONTROL {
+                return Step::Fault("control message of more than 32 KiB");
+            }
+            if bytes.len() < header.total {
+                return Step::More;
+            }
+        }
+        let hidden = self.ring.head().is_some_and(|head| head.origin == Origin::Injected);
+        match header.tag {
+            tag::DATA_ROW | tag::COPY_DATA if !hidden => self.rows(bytes),
+            tag::DATA_ROW | tag::COPY_DATA | tag::COPY_DONE | tag::COPY_OUT | tag::COPY_BOTH
+            | tag::PARAMETER_DESCRIPTION | tag::FUNCTION_RESULT | tag::NOTICE => {
+                self.pass(header, bytes, hidden)
+            }
+            // A notification is for whoever listens, never a part of a reply.
+            tag::NOTIFICATION => self.pass(header, bytes, false),
+            tag::ROW_DESCRIPTION | tag::NO_DATA => {
+                if self.head_is(Kind::Describe) {
+                    self.ring.pop();
+                }
+                self.pass(header, bytes, hidden)
+            }
+            tag::PARSE_COMPLETE => self.bodiless(header, Kind::Parse, hidden),
+            tag::BIND_COMPLETE => self.bodiless(header, Kind::Bind, hidden),
+            tag::CLOSE_COMPLETE => self.bodiless(header, Kind::Close, hidden),
+            tag::COMMAND_COMPLETE | tag::EMPTY_QUERY | tag::PORTAL_SUSPENDED => self.completed(header, bytes, hidden),
+            tag::ERROR => self.error(header, bytes, hidden),
+            tag::READY => self.ready(header, bytes, hidden),
+            tag::PARAMETER_STATUS => Step::Event { n: header.total, swallow: hidden, event: Event::Parameter },
+            tag::COPY_IN => {
+                self.copy = Copy::In { begun: false, ended: false };
+                if self.head_is(Kind::Execute) {
+                    self.maybe_syncs += self.ring.take_syncs_behind_head();
+                }
+                Step::Event { n: header.total, swallow: hidden, event: Event::CopyIn }
+            }
+            _ => Step::Fault("message type that a server does not send here"),
+        }
+    }
+
+    /// As many whole rows as are here, in one step.
+    fn rows(&mut self, bytes: &[u8]) -> Step {
+        let mut at = 0;
+        while let Some(rest) = bytes.get(at..)
+            && let Ok(Some(header)) = Header::peek(rest, usize::MAX)
+            && matches!(header.tag, tag::DATA_ROW | tag::COPY_DATA)
+        {
+            if header.total > rest.len() {
+                self.rest = header.total - rest.len();
+                self.rest_swallow = false;
+                return Step::Forward(bytes.len());
+            }
+            at += header.total;
+        }
+        Step::Forward(at)
+    }
+
+    /// A message of any size whose content does not matter.
+    fn pass(&mut self, header: Header, bytes: &[u8], swallow: bool) -> Step {
+        let n = header.total.min(bytes.len());
+        self.rest = header.total - n;
+        self.rest_swallow = swallow;
+        if swallow { Step::Drop(n) } else { Step::Forward(n) }
+    }
+
+    fn head_is(&self, kind: Kind) -> bool {
+        self.ring.head().is_some_and(|head| head.kind == kind)
+    }
+
+    fn bodiless(&mut self, header: Header, kind: Kind, hidden: bool) -> Step {
+        if header.total != HEADER || !self.head_is(kind) {
+            return Step::Fault("completion message out of turn");
+        }
+        self.ring.pop();
+        if hidden { Step::Drop(HEADER) } else { Step::Forward(HEADER) }
+    }
+
+    fn completed(&mut self, header: Header, bytes: &[u8], swallow: bool) -> Step {
+        let Some(&head) = self.ring.head() else {
+            return Step::Fault("CommandComplete that nobody asked for");
+        };
+        match head.kind {
+            Kind::Execute => {
+                self.ring.pop();
+            }
+            Kind::Query => {}
+            _ => return Step::Fault("CommandComplete out of turn"),
+        }
+        self.copy_over();
+        let text = bytes.get(HEADER..header.total).and_then(cstr).map_or(&[][..], |(text, _)| text);
+        let mut outcome = Outcome::default();
+        if header.tag == tag::COMMAND_COMPLETE {
+            outcome.rows = rows_of_tag(text);
+            outcome.discarded_all = text == b"DISCARD ALL";
+            outcome.deallocated_all = outcome.discarded_all || text == b"DEALLOCATE ALL";
+        }
+        Step::Event { n: header.total, swallow, event: Event::Completed(head, outcome) }
+    }
+
+    /// A COPY ended well: the server has read over every Sync sent during it.
+    fn copy_over(&mut self) {
+        if self.copy != Copy::None {
+            self.copy = Copy::None;
+            self.maybe_syncs = 0;
+        }
+    }
+
+    fn error(&mut self, header: Header, bytes: &[u8], hidden: bool) -> Step {
+        let wanted = header.total.min(ERROR_HEAD);
+        if bytes.len() < wanted {
+            return Step::More;
+        }
+        let error = ServerError::parse(&bytes[HEADER..wanted]);
+        let head = self.ring.head().copied();
+        match head.map(|head| head.kind) {
+            Some(Kind::Query | Kind::Call) => self.copy_over(),
+            Some(_) => self.skip_to_sync(),
+            // Nothing owed: the server's farewell, 57P01 and the like.
+            None => {}
+        }
+        // A statement that cannot be prepared again is the client's affair: it takes the place of
+        // the answer to its Bind. Only settings that fail to be carried over stay inside.
+        let swallow = hidden && head.is_some_and(|head| head.kind == Kind::Query);
+        self.rest = header.total - wanted;
+        self.rest_swallow = swallow;
+        Step::Event { n: wanted, swallow, event: Event::Failed(head, error) }
+    }
+
+    fn skip_to_sync(&mut self) {
+        if let Copy::In { begun, ended } = self.copy {
+            let syncs = std::mem::take(&mut self.maybe_syncs);
+            let owner = self.ring.head().copied();
+            if begun && !ended && syncs > 0 {
+                self.unsure = true;
+            } else if !begun && let Some(head) = owner {
+                // The error came before any copy data: the Syncs are still to be read.
+                for _ in 0..syncs {
+                    self.ring.push(Expect { kind: Kind::Sync, ..head });
+                }
+            }
+            self.copy = Copy::None;
+        }
+        while let Some(head) = self.ring.head() {
+            if head.kind == Kind::Sync {
+                return;
+            }
+            self.dropped.extend(self.ring.pop());
+        }
+        self.skipping = true;
+    }
+
+    fn ready(&mut self, header: Header, bytes: &[u8], swallow: bool) -> Step {
+        let &[_, _, _, _, 5, status @ (b'I' | b'T' | b'E'), ..] = bytes else {
+            return Step::Fault("bad ReadyForQuery");
+        };
+        match self.ring.pop() {
+            Some(entry) if entry.kind.ends_in_ready() => {
+                self.status = status;
+                self.copy_over();
+                Step::Event { n: header.total, swallow, event: Event::Ready(entry, status) }
+            }
+            _ => Step::Fault("ReadyForQuery that nobody asked for"),
+        }
+    }
+}
+
+/// Messages that are understood only as a whole; all are short.
+fn must_be_whole(tag: u8) -> bool {
+    matches!(
+        tag,
+        tag::COMMAND_COMPLETE | tag::EMPTY_QUERY | tag::PORTAL_SUSPENDED | tag::PARAMETER_STATUS | tag::COPY_IN | tag::READY
+    )
+}
+
+/// Messages that a server may send at any time.
+fn may_come_unasked(tag: u8) -> bool {
+    matches!(tag, tag::NOTICE | tag::NOTIFICATION | tag::PARAMETER_STATUS | tag::ERROR)
+}
+
+#[cfg(test)]
+#[path = "replies_tests.rs"]
+mod tests;

@@ -1,0 +1,115 @@
+//! Floor 7: the thread that accepts, negotiates and authenticates, and hands clients to workers.
+//! Must never see a query: whoever has logged in is a worker's affair.
+
+mod accept;
+mod knock;
+mod login;
+
+use std::cell::RefCell;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+
+use tokio::sync::mpsc;
+
+use crate::auth::{Key, VerifierCache};
+use crate::config::{Config, TlsMode};
+use crate::meter::Registry;
+use crate::net::tls;
+use crate::worker::Mailbox;
+
+pub use accept::bind;
+
+/// What the control thread tells the gate.
+pub enum Order {
+    /// From now on by this configuration, whose certificate is already read.
+    Reload(Arc<Config>, Option<Arc<rustls::ServerConfig>>),
+    /// Accept nobody any more.
+    Close,
+}
+
+/// What the logins of a gate share.
+pub struct Gate {
+    config: RefCell<Arc<Config>>,
+    tls: RefCell<Option<Arc<rustls::ServerConfig>>>,
+    verifiers: RefCell<VerifierCache>,
+    workers: Vec<Mailbox>,
+    seats: Arc<AtomicU32>,
+    registry: Arc<Registry>,
+}
+
+/// TLS for clients as configured; `None` when there is none.
+///
+/// # Errors
+/// The certificate or key is not usable; says which and why.
+pub fn client_tls(config: &Config) -> Result<Option<Arc<rustls::ServerConfig>>, tls::TlsError> {
+    let files: Option<(&PathBuf, &PathBuf)> =
+        config.listen.client_tls_cert_file.as_ref().zip(config.listen.client_tls_key_file.as_ref());
+    match (config.listen.client_tls_sslmode, files) {
+        (TlsMode::Disable, _) | (_, None) => Ok(None),
+        (TlsMode::Allow | TlsMode::Require, Some((cert, key))) => tls::server_config(cert, key).map(Some),
+    }
+}
+
+impl Gate {
+    /// A gate in front of `workers`; `secret` makes what unknown users are shown unguessable.
+    pub fn new(
+        config: Arc<Config>,
+        tls: Option<Arc<rustls::ServerConfig>>,
+        secret: Key,
+        workers: Vec<Mailbox>,
+        registry: Arc<Registry>,
+    ) -> Rc<Self> {
+        let gate = Self {
+            config: RefCell::new(config),
+            tls: RefCell::new(tls),
+            verifiers: RefCell::new(VerifierCache::new(secret)),
+            workers,
+            seats: Arc::new(AtomicU32::new(0)),
+            registry,
+        };
+        gate.derive_verifiers();
+        Rc::new(gate)
+    }
+
+    fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.config.borrow())
+    }
+
+    /// Computes what plaintext passwords are checked with now, so that a first login takes no
+    /// longer than that of an unknown user.
+    fn derive_verifiers(&self) {
+        let config = self.config();
+        let mut cache = self.verifiers.borrow_mut();
+        cache.clear();
+        for user in config.users.values() {
+            if let Some(crate::config::Password::Plain(secret)) = &user.password {
+                cache.derive(&user.name, secret.expose());
+            }
+        }
+    }
+
+    /// Accepts on `listeners` until told to close.
+    pub async fn run(self: Rc<Self>, listeners: Vec<std::net::TcpListener>, mut orders: mpsc::UnboundedReceiver<Order>) {
+        let mut accepting = Vec::new();
+        for listener in listeners {
+            match tokio::net::TcpListener::from_std(listener) {
+                Ok(listener) => {
+                    accepting.push(tokio::task::spawn_local(accept::accept(Rc::clone(&self), listener)));
+                }
+                Err(error) => tracing::error!("a listening socket is of no use: {error}"),
+            }
+        }
+        while let Some(order) = orders.recv().await {
+            match order {
+                Order::Reload(config, tls) => {
+                    *self.config.borrow_mut() = config;
+                    *self.tls.borrow_mut() = tls;
+                    self.derive_verifiers();
+                }
+                Order::Close => accepting.drain(..).for_each(|task| task.abort()),
+            }
+        }
+    }
+}

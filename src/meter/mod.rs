@@ -1,0 +1,16 @@
+//! Floor 2: numbers written by the workers and read by anybody: counters, histograms, statement shapes.
+//! Never takes a lock, reads a clock or does I/O; a reader never makes a writer wait.
+//!
+//! Every number has **one writer**, the worker that owns it, which does `store(load + 1, Relaxed)`: a plain
+//! move, no lock prefix. A second writer would lose updates (never memory safety). Readers see each number
+//! monotonic, but two numbers read one after the other may be some samples apart.
+
+pub mod counters;
+pub mod histogram;
+pub mod registry;
+pub mod shapes;
+
+pub use counters::{Counter, Gauge, PoolCounters, PoolTarget, Role, SharedCounter};
+pub use histogram::{Histogram, HistogramSnapshot};
+pub use registry::{DatabaseHealth, NotReady, Registry};
+pub use shapes::{PoolLabel, Sample, ShapeStats, ShapeTable, ShapeView, SlotId};

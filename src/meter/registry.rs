@@ -1,0 +1,283 @@
+//! What the workers and the exporter share: who has numbers, and the state of the process.
+//! Never makes a registering worker wait for a reader: lists are replaced, not locked.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use arc_swap::ArcSwap;
+
+use super::counters::{PoolCounters, SharedCounter};
+use super::shapes::ShapeView;
+
+/// Whether the primary of a database could be reached when last tried.
+#[derive(Debug)]
+pub struct DatabaseHealth {
+    /// Name of the database as clients give it.
+    pub database: Arc<str>,
+    reachable: AtomicBool,
+}
+
+impl DatabaseHealth {
+    /// Notes the outcome of an attempt; any thread may call this.
+    pub fn set_primary_reachable(&self, reachable: bool) {
+        self.reachable.store(reachable, Relaxed);
+    }
+
+    /// The outcome of the last attempt; false before the first.
+    pub fn primary_reachable(&self) -> bool {
+        self.reachable.load(Relaxed)
+    }
+}
+
+/// Why the process should get no new clients.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotReady {
+    /// The listener is not open yet.
+    NotListening,
+    /// Shutting down.
+    Draining,
+    /// The primary of this database could not be reached when last tried.
+    PrimaryUnreachable(Arc<str>),
+}
+
+/// Shared by `Arc` between the workers, the control thread and the exporter.
+#[derive(Debug)]
+pub struct Registry {
+    shapes: ArcSwap<Vec<Arc<ShapeView>>>,
+    pools: ArcSwap<Vec<Arc<PoolCounters>>>,
+    databases: ArcSwap<Vec<Arc<DatabaseHealth>>>,
+    listening: AtomicBool,
+    draining: AtomicBool,
+    started: SystemTime,
+    reload_success_unix_s: AtomicU64,
+    /// Configurations loaded, the first one included if the caller says so.
+    pub reloads_ok: SharedCounter,
+    /// Configurations refused.
+    pub reloads_failed: SharedCounter,
+    /// Connections accepted.
+    pub accepts: SharedCounter,
+    /// Connections refused before a login, for a limit.
+    pub refused: SharedCounter,
+    /// Failed logins of any kind, also of unknown users and databases, which have no pool to be counted in.
+    pub login_failures: SharedCounter,
+    /// Panics caught, each of which ended one connection.
+    pub panics: SharedCounter,
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Registry {
+    /// An empty registry, not listening, started now.
+    pub fn new() -> Self {
+        Self {
+            shapes: ArcSwap::default(),
+            pools: ArcSwap::default(),
+            databases: ArcSwap::default(),
+            listening: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
+            started: SystemTime::now(),
+            reload_success_unix_s: AtomicU64::new(0),
+            reloads_ok: SharedCounter::default(),
+            reloads_failed: SharedCounter::default(),
+            accepts: SharedCounter::default(),
+            refused: SharedCounter::default(),
+            login_failures: SharedCounter::default(),
+            panics: SharedCounter::default(),
+        }
+    }
+
+    /// Adds a worker's shapes.
+    pub fn add_shapes(&self, view: Arc<ShapeView>) {
+        push(&self.shapes, view);
+    }
+
+    /// Adds a worker's counters of one pool and returns them, to be written by that worker only.
+    pub fn add_pool(&self, counters: PoolCounters) -> Arc<PoolCounters> {
+        let counters = Arc::new(counters);
+        push(&self.pools, Arc::clone(&counters));
+        counters
+    }
+
+    /// Forgets the counters of a pool that was closed.
+    pub fn remove_pool(&self, counters: &Arc<PoolCounters>) {
+        self.pools.rcu(|pools| {
+            let kept = pools.iter().filter(|pool| !Arc::ptr_eq(pool, counters));
+            kept.cloned().collect::<Vec<_>>()
+        });
+    }
+
+    /// Replaces the databases that readiness depends on; those already known keep their state. Called by one thread
+    /// at a time (start and reload).
+    pub fn set_databases(&self, names: impl IntoIterator<Item = Arc<str>>) {
+        let known = self.databases.load();
+        let find = |name: &Arc<str>| known.iter().find(|health| health.database == *name);
+        let list = names.into_iter().map(|database| match find(&database) {
+            Some(health) => Arc::clone(health),
+            None => Arc::new(DatabaseHealth {
+                database,
+                reachable: AtomicBool::new(false),
+            }),
+        });
+        self.databases.store(Arc::new(list.collect()));
+    }
+
+    /// The health cell of a database, to be kept by whoever connects to its primary.
+    pub fn database(&self, name: &str) -> Option<Arc<DatabaseHealth>> {
+        let databases = self.databases.load();
+        databases
+            .iter()
+            .find(|health| &*health.database == name)
+            .cloned()
+    }
+
+    /// All health cells.
+    pub fn databases(&self) -> Arc<Vec<Arc<DatabaseHealth>>> {
+        self.databases.load_full()
+    }
+
+    /// All workers' shapes.
+    pub fn shapes(&self) -> Arc<Vec<Arc<ShapeView>>> {
+        self.shapes.load_full()
+    }
+
+    /// All workers' pools; the same target occurs once per worker that has it.
+    pub fn pools(&self) -> Arc<Vec<Arc<PoolCounters>>> {
+        self.pools.load_full()
+    }
+
+    /// Says whether the listeners are open.
+    pub fn set_listening(&self, listening: bool) {
+        self.listening.store(listening, Relaxed);
+    }
+
+    /// Says that the process is shutting down.
+    pub fn set_draining(&self, draining: bool) {
+        self.draining.store(draining, Relaxed);
+    }
+
+    /// Whether the process is shutting down.
+    pub fn draining(&self) -> bool {
+        self.draining.load(Relaxed)
+    }
+
+    /// Counts a reload of the configuration by its outcome, and notes the time of a good one.
+    pub fn note_reload(&self, ok: bool) {
+        if !ok {
+            self.reloads_failed.add(1);
+            return;
+        }
+        self.reloads_ok.add(1);
+        self.reload_success_unix_s
+            .store(unix_s(SystemTime::now()) as u64, Relaxed);
+    }
+
+    /// Time of the last good reload in seconds since 1970; the start if there was none.
+    pub fn config_loaded_unix_s(&self) -> f64 {
+        match self.reload_success_unix_s.load(Relaxed) {
+            0 => self.started_unix_s(),
+            at => at as f64,
+        }
+    }
+
+    /// Start of the process in seconds since 1970.
+    pub fn started_unix_s(&self) -> f64 {
+        unix_s(self.started)
+    }
+
+    /// Every reason for which the process should get no new clients; empty if it is ready.
+    pub fn not_ready(&self) -> Vec<NotReady> {
+        let mut reasons = Vec::new();
+        if !self.listening.load(Relaxed) {
+            reasons.push(NotReady::NotListening);
+        }
+        if self.draining() {
+            reasons.push(NotReady::Draining);
+        }
+        for health in self
+            .databases
+            .load()
+            .iter()
+            .filter(|h| !h.primary_reachable())
+        {
+            reasons.push(NotReady::PrimaryUnreachable(Arc::clone(&health.database)));
+        }
+        reasons
+    }
+}
+
+/// Appends to a shared list without a lock; several threads may do so at once.
+fn push<T>(list: &ArcSwap<Vec<Arc<T>>>, item: Arc<T>) {
+    list.rcu(|old| {
+        let mut new = Vec::with_capacity(old.len() + 1);
+        new.extend(old.iter().cloned());
+        new.push(Arc::clone(&item));
+        new
+    });
+}
+
+fn unix_s(time: SystemTime) -> f64 {
+    time.duration_since(UNIX_EPOCH)
+        .map_or(0.0, |since| since.as_secs_f64())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::meter::{PoolTarget, Role, ShapeTable};
+
+    fn target(user: &str) -> PoolTarget {
+        PoolTarget {
+            database: "db".into(),
+            user: user.into(),
+            host: "h:1".into(),
+            role: Role::Primary,
+        }
+    }
+
+    #[test]
+    fn workers_that_register_at_once_all_get_in() {
+        let registry = Registry::new();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..50 {
+                        registry.add_shapes(ShapeTable::new(1).view());
+                        registry.add_pool(PoolCounters::new(target("u")));
+                    }
+                });
+            }
+        });
+        assert_eq!(
+            (registry.shapes().len(), registry.pools().len()),
+            (200, 200)
+        );
+        let one = Arc::clone(&registry.pools()[7]);
+        registry.remove_pool(&one);
+        assert_eq!(registry.pools().len(), 199);
+        assert!(!registry.pools().iter().any(|pool| Arc::ptr_eq(pool, &one)));
+    }
+
+    #[test]
+    fn ready_only_when_listening_not_draining_and_every_primary_was_reached() {
+        let registry = Registry::new();
+        registry.set_databases(["a".into(), "b".into()]);
+        let unreachable = |name: &str| NotReady::PrimaryUnreachable(name.into());
+        assert_eq!(
+            registry.not_ready(),
+            [NotReady::NotListening, unreachable("a"), unreachable("b")]
+        );
+        registry.set_listening(true);
+        registry.database("a").unwrap().set_primary_reachable(true);
+        assert_eq!(registry.not_ready(), [unreachable("b")]);
+        registry.set_databases(["a".into()]);
+        assert_eq!(registry.not_ready(), [], "a known database keeps its state");
+        registry.set_draining(true);
+        assert_eq!(registry.not_ready(), [NotReady::Draining]);
+    }
+}

@@ -1,0 +1,295 @@
+//! One connection's socket, whatever it is made of, and the bytes it would not take yet.
+//! Must never block, and must never wake anybody: the caller knows who flushes.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsStream;
+
+use crate::base::outbuf::OutBuf;
+
+/// A plain stream, on the way from one thread's reactor to another's if need be.
+#[derive(Debug)]
+pub enum Plain {
+    /// TCP.
+    Tcp(TcpStream),
+    /// Unix.
+    Unix(UnixStream),
+    /// TCP, registered nowhere.
+    LooseTcp(std::net::TcpStream),
+    /// Unix, registered nowhere.
+    LooseUnix(std::os::unix::net::UnixStream),
+    /// Nothing: only while the stream changes its form, or after that failed.
+    Nothing,
+}
+
+impl Plain {
+    /// Takes the stream off this thread's reactor, so that it can be sent to another thread.
+    ///
+    /// # Errors
+    /// Whatever the system says; the stream is lost then.
+    pub fn loosen(&mut self) -> io::Result<()> {
+        *self = match std::mem::replace(self, Self::Nothing) {
+            Self::Tcp(stream) => Self::LooseTcp(stream.into_std()?),
+            Self::Unix(stream) => Self::LooseUnix(stream.into_std()?),
+            loose => loose,
+        };
+        Ok(())
+    }
+
+    /// Puts the stream on this thread's reactor.
+    ///
+    /// # Errors
+    /// Whatever the system says; the stream is lost then.
+    pub fn settle(&mut self) -> io::Result<()> {
+        *self = match std::mem::replace(self, Self::Nothing) {
+            Self::LooseTcp(stream) => Self::Tcp(TcpStream::from_std(stream)?),
+            Self::LooseUnix(stream) => Self::Unix(UnixStream::from_std(stream)?),
+            settled => settled,
+        };
+        Ok(())
+    }
+
+    /// Nothing has come in since the last read that found the socket drained, as far as the
+    /// reactor has been told. Costs no system call. When false, the readiness is used up: only
+    /// for a connection that will then be closed.
+    fn is_quiet(&self) -> bool {
+        let mut stirred = false;
+        let mut peek = || -> io::Result<()> {
+            stirred = true;
+            Err(io::ErrorKind::WouldBlock.into())
+        };
+        let _ = match self {
+            Self::Tcp(stream) => stream.try_io(Interest::READABLE, &mut peek),
+            Self::Unix(stream) => stream.try_io(Interest::READABLE, &mut peek),
+            _ => peek(),
+        };
+        !stirred
+    }
+
+    fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.try_write(bytes),
+            Self::Unix(stream) => stream.try_write(bytes),
+            _ => Err(not_settled()),
+        }
+    }
+}
+
+fn not_settled() -> io::Error {
+    io::Error::new(io::ErrorKind::NotConnected, "the socket belongs to no thread")
+}
+
+impl AsyncRead for Plain {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+            _ => Poll::Ready(Err(not_settled())),
+        }
+    }
+}
+
+impl AsyncWrite for Plain {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
+            _ => Poll::Ready(Err(not_settled())),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+            _ => Poll::Ready(Err(not_settled())),
+        }
+    }
+}
+
+/// What a connection is made of.
+#[derive(Debug)]
+pub enum Socket {
+    /// No encryption.
+    Plain(Plain),
+    /// TLS over it. Boxed: rustls' state is about a kilobyte and most connections have none.
+    Tls(Box<TlsStream<Plain>>),
+    /// In memory, for tests and simulations.
+    #[cfg(any(test, feature = "simulation"))]
+    Mem(super::mem::Mem),
+}
+
+impl Socket {
+    /// See [`Plain::loosen`].
+    ///
+    /// # Errors
+    /// Whatever the system says.
+    pub fn loosen(&mut self) -> io::Result<()> {
+        self.plain_mut().map_or(Ok(()), Plain::loosen)
+    }
+
+    /// See [`Plain::settle`].
+    ///
+    /// # Errors
+    /// Whatever the system says.
+    pub fn settle(&mut self) -> io::Result<()> {
+        self.plain_mut().map_or(Ok(()), Plain::settle)
+    }
+
+    fn plain_mut(&mut self) -> Option<&mut Plain> {
+        match self {
+            Self::Plain(plain) => Some(plain),
+            Self::Tls(stream) => Some(match &mut **stream {
+                TlsStream::Client(stream) => stream.get_mut().0,
+                TlsStream::Server(stream) => stream.get_mut().0,
+            }),
+            #[cfg(any(test, feature = "simulation"))]
+            Self::Mem(_) => None,
+        }
+    }
+
+    /// Reads what is there; 0 is the end. A short read costs no second system call: tokio then
+    /// knows that the socket is drained.
+    pub fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
+        let mut buf = ReadBuf::new(into);
+        let polled = match self {
+            Self::Plain(plain) => Pin::new(plain).poll_read(cx, &mut buf),
+            Self::Tls(stream) => Pin::new(&mut **stream).poll_read(cx, &mut buf),
+            #[cfg(any(test, feature = "simulation"))]
+            Self::Mem(mem) => return mem.poll_read(into),
+        };
+        polled.map_ok(|()| buf.filled().len())
+    }
+
+    /// Writes what the socket takes at once.
+    fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(plain) => plain.try_write(bytes),
+            Self::Tls(stream) => {
+                let cx = &mut Context::from_waker(Waker::noop());
+                match Pin::new(&mut **stream).poll_write(cx, bytes) {
+                    Poll::Ready(written) => written,
+                    Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+                }
+            }
+            #[cfg(any(test, feature = "simulation"))]
+            Self::Mem(mem) => mem.try_write(bytes),
+        }
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Plain(plain) => Pin::new(plain).poll_write(cx, bytes),
+            Self::Tls(stream) => Pin::new(&mut **stream).poll_write(cx, bytes),
+            #[cfg(any(test, feature = "simulation"))]
+            Self::Mem(mem) => Poll::Ready(mem.try_write(bytes)),
+        }
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tls(stream) => Pin::new(&mut **stream).poll_flush(cx),
+            _ => Poll::Ready(Ok(())),
+        }
+    }
+}
+
+/// A socket and the bytes it would not take yet.
+#[derive(Debug)]
+pub struct Conn {
+    socket: Socket,
+    out: OutBuf,
+    /// TLS records are made but not on the wire.
+    unflushed: bool,
+}
+
+impl Conn {
+    /// Wraps a settled socket.
+    pub fn new(socket: Socket) -> Self {
+        Self { socket, out: OutBuf::default(), unflushed: false }
+    }
+
+    /// The socket alone. Only for a connection without a backlog.
+    pub fn into_socket(self) -> Socket {
+        debug_assert_eq!(self.backlog(), 0, "bytes would be lost");
+        self.socket
+    }
+
+    /// Bytes that wait for the socket.
+    pub fn backlog(&self) -> usize {
+        self.out.len() + usize::from(self.unflushed)
+    }
+
+    /// Nothing stirred on the socket since it was drained: see [`Plain`]. When this is false the
+    /// connection must be closed.
+    pub fn is_quiet(&mut self) -> bool {
+        self.socket.plain_mut().is_none_or(|plain| plain.is_quiet())
+    }
+
+    /// See [`Socket::poll_read`].
+    pub fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
+        self.socket.poll_read(cx, into)
+    }
+
+    /// Sends `bytes` behind all that was sent before. What the socket does not take at once waits:
+    /// if [`Conn::backlog`] is not 0 afterwards, the task of this connection must be woken to
+    /// [`Conn::poll_drain`].
+    ///
+    /// # Errors
+    /// The connection is broken.
+    pub fn send(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while self.out.is_empty() && !bytes.is_empty() {
+            match self.socket.try_write(bytes) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(n) => bytes = bytes.get(n..).unwrap_or_default(),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if !bytes.is_empty() {
+            self.out.push(bytes);
+        }
+        if matches!(self.socket, Socket::Tls(_)) {
+            let cx = &mut Context::from_waker(Waker::noop());
+            match self.socket.poll_flush(cx) {
+                Poll::Ready(flushed) => flushed?,
+                Poll::Pending => self.unflushed = true,
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the backlog; pending while some is left, with the task registered.
+    ///
+    /// # Errors
+    /// The connection is broken.
+    pub fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.out.is_empty() {
+            match self.socket.poll_write(cx, self.out.pending()) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(n)) => self.out.consume(n),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        match self.socket.poll_flush(cx) {
+            Poll::Ready(flushed) => {
+                self.unflushed = false;
+                Poll::Ready(flushed)
+            }
+            Poll::Pending => {
+                self.unflushed = true;
+                Poll::Pending
+            }
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! Floor 5: who gets a server, and when one more is opened.
+//! Must never do I/O or know what a server or a client is made of.
+
+pub mod slice;

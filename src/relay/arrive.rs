@@ -1,0 +1,261 @@
+//! How clients and servers come into a worker.
+//! Must never let a client query before a server has accepted its settings.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::client::{Arriving, Key, Rest, State, Unnamed};
+use super::server::{UnnamedOn, Use};
+use super::{Client, ClientId, PoolId, Relay, Server, ServerId};
+use crate::base::clock;
+use crate::flow::params::Settings;
+use crate::flow::replies::Replies;
+use crate::net::socket::{Conn, Socket};
+use crate::pool::slice::Next;
+use crate::server::open::{OpenError, Opened};
+use crate::sql::verdict::Effects;
+use crate::wire::build;
+use crate::wire::error::{PgError, SqlState};
+
+/// A place under a limit, given back on drop.
+#[derive(Debug)]
+pub struct Seat(Arc<AtomicU32>);
+
+impl Seat {
+    /// A place among at most `limit` that share `taken`.
+    pub fn take(taken: &Arc<AtomicU32>, limit: u32) -> Option<Self> {
+        let before = taken.fetch_add(1, Ordering::Relaxed);
+        let seat = Self(Arc::clone(taken));
+        (before < limit).then_some(seat)
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A client that has proved who it is.
+#[derive(Debug)]
+pub struct Arrival {
+    /// Its connection, settled on no reactor.
+    pub socket: Socket,
+    /// Database it asked for.
+    pub database: String,
+    /// User it is.
+    pub user: String,
+    /// Settings it starts with.
+    pub settings: Settings,
+    /// Minor protocol version.
+    pub minor: u32,
+    /// Messages to be sent ahead of the welcome, up to AuthenticationOk.
+    pub prefix: Vec<u8>,
+    /// What it sent behind its login.
+    pub leftover: Vec<u8>,
+    /// Its place under `max_client_conn`.
+    pub seat: Option<Seat>,
+}
+
+impl Relay {
+    /// Takes a client in. Its task must then be started; until its settings are known to be good
+    /// it waits for a server like everybody else.
+    pub fn arrive(&mut self, arrival: Arrival) -> Option<ClientId> {
+        self.now_us = clock::now_us();
+        self.shapes.new_turn();
+        let Arrival { socket, database, user, settings, minor, mut prefix, leftover, seat } = arrival;
+        let mut conn = Conn::new(socket);
+        let made = self.group_for(&database, &user).and_then(|group| {
+            let key = Key::random(minor)
+                .map_err(|_| PgError::fatal(SqlState::INTERNAL, "pgweir: the system gave no random bytes"))?;
+            Ok((group, key))
+        });
+        let (group, key) = match made {
+            Ok(made) => made,
+            Err(error) => {
+                error.encode(&mut prefix);
+                let _ = conn.send(&prefix);
+                return None;
+            }
+        };
+        let params = self.groups[group].intern(settings);
+        let id = self.clients.insert(Client {
+            conn,
+            waker: None,
+            state: State::Idle,
+            arriving: Some(Box::new(Arriving { prefix })),
+            inbox: leftover,
+            rest: Rest::default(),
+            mid_batch: false,
+            group,
+            params,
+            prepared: None,
+            unnamed: Unnamed::Nothing,
+            bound: 0,
+            pinned: Effects::NONE,
+            conforming: true,
+            waited_us: 0,
+            active_us: self.now_us,
+            key,
+            _seat: seat,
+        });
+        self.greet(id);
+        Some(id)
+    }
+
+    /// Welcomes a client whose settings are known to be good; otherwise gets a server to try them.
+    fn greet(&mut self, id: ClientId) {
+        let Some(client) = self.clients.get(id) else { return };
+        let group = &self.groups[client.group];
+        let primary = group.primary;
+        if group.base.is_some() && client.params.reported.borrow().is_some() {
+            self.welcome(id);
+        } else if let Some(server) = self.lease(id, primary)
+            && self.attach(id, server)
+        {
+            self.welcome(id);
+            self.release(server);
+        }
+    }
+
+    /// Sends everything from AuthenticationOk to ReadyForQuery.
+    pub(super) fn welcome(&mut self, id: ClientId) {
+        let Some(client) = self.clients.get_mut(id) else { return };
+        let Some(arriving) = client.arriving.take() else { return };
+        let group = &self.groups[client.group];
+        self.pools[group.primary].counters.total_logins.add(1);
+        let mut out = arriving.prefix;
+        let mut parameters = group.base.clone().unwrap_or_default();
+        if let Some(reported) = &*client.params.reported.borrow() {
+            for (name, value) in reported {
+                match parameters.iter_mut().find(|(known, _)| known == name) {
+                    Some(known) => known.1.clone_from(value),
+                    None => parameters.push((name.clone(), value.clone())),
+                }
+            }
+        }
+        for (name, value) in &parameters {
+            build::parameter_status(&mut out, name, value);
+            if name == b"standard_conforming_strings" {
+                client.conforming = value == b"on";
+            }
+        }
+        let pid = u32::from(self.worker) << 24 | (id.index() & 0x00ff_ffff);
+        build::backend_key(&mut out, pid, client.key.bytes());
+        build::ready(&mut out, b'I');
+        client.send(&out);
+    }
+
+    /// A server connection asked for is open. Its task must then be started.
+    pub fn opened(&mut self, pool: PoolId, opened: Opened) -> ServerId {
+        self.now_us = clock::now_us();
+        self.shapes.new_turn();
+        let this = &mut self.pools[pool];
+        this.failures = 0;
+        this.retry_us = 0;
+        this.counters.total_server_opens.add(1);
+        if let Some(health) = &this.health {
+            health.set_primary_reachable(true);
+        }
+        let group = &mut self.groups[this.group];
+        if group.base.is_none() || this.role == crate::meter::Role::Primary {
+            group.base = Some(opened.parameters);
+        }
+        this.slice.opened();
+        let server = self.servers.insert(Server {
+            conn: Conn::new(opened.socket),
+            waker: None,
+            pool,
+            use_: Use::Idle,
+            replies: Replies::default(),
+            inbox: Vec::new(),
+            params: Rc::clone(&group.no_params),
+            reported: Vec::new(),
+            prepared: HashMap::default(),
+            tick: 0,
+            batch_tick: 0,
+            unnamed: UnnamedOn::Nobody,
+            stalled: false,
+            key: (opened.pid, opened.key),
+            opened_us: self.now_us,
+            lent_us: self.now_us,
+            rested_us: self.now_us,
+            done_us: 0,
+            cancels: 0,
+            retire: group.retired,
+        });
+        match self.pools[pool].slice.put(server) {
+            Next::Attach(client, server) => self.grant(client, server),
+            Next::Rests => {}
+            Next::Close(server) => self.discard_idle(server),
+        }
+        server
+    }
+
+    /// A server connection asked for could not be opened.
+    pub fn open_failed(&mut self, pool: PoolId, error: &OpenError) {
+        self.now_us = clock::now_us();
+        let longest_us = self.config.pool.server_login_retry.as_micros() as u64;
+        let this = &mut self.pools[pool];
+        this.slice.open_failed();
+        this.counters.total_server_open_failures.add(1);
+        this.failures = this.failures.saturating_add(1);
+        // 50 ms, 100 ms, … up to the limit.
+        let pause_us = 50_000u64.saturating_mul(1 << (this.failures - 1).min(20)).min(longest_us);
+        this.retry_us = self.now_us.saturating_add(pause_us);
+        if let Some(health) = &this.health
+            && this.slice.open() == 0
+        {
+            health.set_primary_reachable(false);
+        }
+        tracing::warn!(server = %this.dial.endpoint, user = %this.dial.user, "could not open a server connection: {error}");
+        let nobody_knows_it = self.groups[this.group].base.is_none();
+        let is_replica = this.role == crate::meter::Role::Replica;
+        if this.slice.open() == 0 && (error.is_permanent() || nobody_knows_it || is_replica) {
+            let told = error.to_client(&this.dial);
+            self.turn_away(pool, is_replica, &told);
+        }
+    }
+
+    /// Nobody waits in vain: readers of a replica that is down go elsewhere, all others are told.
+    fn turn_away(&mut self, pool: PoolId, elsewhere: bool, error: &PgError) {
+        while let Some(id) = self.pools[pool].slice.pop_waiter() {
+            if let Some(client) = self.clients.get_mut(id) {
+                client.state = State::Idle;
+            }
+            if elsewhere {
+                self.pump_inbox(id);
+            } else {
+                self.fatal(id, error);
+            }
+        }
+    }
+
+    /// A client of a replaced group moves to its successor between transactions. False if there is
+    /// none: the client has been told.
+    pub(super) fn move_to_successor(&mut self, id: ClientId) -> bool {
+        let Some(client) = self.clients.get(id) else { return false };
+        let old = &self.groups[client.group];
+        if !old.retired {
+            return true;
+        }
+        let (database, user) = (old.database.clone(), old.user.clone());
+        let settings = client.params.settings.clone();
+        match self.group_for(&database, &user) {
+            Ok(group) => {
+                let params = self.groups[group].intern(settings);
+                if let Some(client) = self.clients.get_mut(id) {
+                    client.group = group;
+                    client.params = params;
+                }
+                true
+            }
+            Err(error) => {
+                self.fatal(id, &error);
+                false
+            }
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! Puts a client and a server together, settings first.
+//! Must never let a statement run under settings that are not its client's.
+
+use std::rc::Rc;
+
+use super::client::State;
+use super::server::Use;
+use super::{ClientId, Relay, ServerId};
+use crate::flow::expect::{Expect, Kind, Origin};
+use crate::flow::params::transition;
+use crate::wire::build;
+
+/// No prepared statement is concerned.
+pub(super) const NO_STATEMENT: u32 = u32::MAX;
+/// The unnamed statement is concerned.
+pub(super) const UNNAMED: u32 = u32::MAX - 1;
+
+impl Relay {
+    /// Lends `server` to the client. False while the client's settings are being tried on the
+    /// server: its bytes must wait until [`Relay::settled`].
+    pub(super) fn attach(&mut self, id: ClientId, server: ServerId) -> bool {
+        let now_us = self.now_us;
+        let (Some(client), Some(this)) = (self.clients.get_mut(id), self.servers.get_mut(server)) else {
+            return false;
+        };
+        let counters = &self.pools[this.pool].counters;
+        if let State::Waiting { since_us, .. } = client.state {
+            client.waited_us = now_us.saturating_sub(since_us);
+            counters.total_wait_time_us.add(client.waited_us);
+        } else {
+            client.waited_us = 0;
+        }
+        counters.total_server_assignment_count.add(1);
+        client.state = State::Attached(server);
+        client.active_us = now_us;
+        this.use_ = Use::Lent(id);
+        this.lent_us = now_us;
+        if Rc::ptr_eq(&client.params, &this.params) {
+            return client.params.reported.borrow().is_some();
+        }
+        let sql = transition(&this.params.settings, &client.params.settings);
+        this.params = Rc::clone(&client.params);
+        let proven = client.params.reported.borrow().is_some();
+        if !sql.is_empty() {
+            build::query(&mut self.tx, sql.as_bytes());
+            this.unnamed = super::server::UnnamedOn::Nobody;
+            this.reported.clear();
+            this.replies.expect(Expect {
+                kind: Kind::Query,
+                origin: Origin::Injected,
+                owner: id.index(),
+                statement: NO_STATEMENT,
+                cookie: 0,
+                sent_us: now_us,
+            });
+        }
+        if !proven {
+            let sent = this.send(&self.tx);
+            self.tx.clear();
+            if !sent {
+                this.wake();
+            }
+        }
+        proven
+    }
+
+    /// The settings of a lease came through: the client's own bytes may follow.
+    pub(super) fn settled(&mut self, server: ServerId) {
+        let Some(this) = self.servers.get_mut(server) else { return };
+        let Some(id) = this.owner() else { return };
+        if this.params.reported.borrow().is_none() {
+            *this.params.reported.borrow_mut() = Some(std::mem::take(&mut this.reported));
+        }
+        let Some(client) = self.clients.get(id) else { return };
+        if client.arriving.is_some() {
+            self.welcome(id);
+            self.release(server);
+        } else {
+            self.pump_inbox(id);
+        }
+    }
+
+    /// The server refused the settings. It rolled all of them back, but nothing else is known of
+    /// them now, so it goes; the client hears the server's own words.
+    pub(super) fn not_settled(&mut self, server: ServerId, error: &crate::wire::error::ServerError) {
+        let Some(id) = self.servers.get(server).and_then(super::Server::owner) else { return };
+        let fatal = crate::wire::error::PgError::fatal(error.code, error.message.clone());
+        self.discard(server);
+        self.fatal(id, &fatal);
+    }
+}

@@ -1,0 +1,156 @@
+//! One client connection as the relay sees it.
+//! Must never own a buffer while idle: five thousand idle clients are the normal case.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::task::Waker;
+
+use super::arrive::Seat;
+use super::group::ParamSet;
+use super::statements::Statement;
+use super::{GroupId, PoolId, ServerId};
+use crate::net::socket::Conn;
+use crate::sql::verdict::Effects;
+
+/// What a client is doing. The variants own exactly what the state may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Between transactions, or with a batch that is not whole yet.
+    Idle,
+    /// In the queue of a pool.
+    Waiting {
+        /// Which pool.
+        pool: PoolId,
+        /// Since when, microseconds.
+        since_us: u64,
+    },
+    /// Holds a server.
+    Attached(ServerId),
+    /// An error was sent; the connection goes once that has left.
+    Closing {
+        /// Until when it may take, microseconds.
+        until_us: u64,
+    },
+}
+
+/// The client's unnamed statement.
+#[derive(Clone, Debug, Default)]
+pub enum Unnamed {
+    /// None.
+    #[default]
+    Nothing,
+    /// A known text, which can be prepared again anywhere.
+    Known(Rc<Statement>),
+    /// Too long to be kept: lives only on the server where it was prepared.
+    There,
+}
+
+/// Bytes of a message whose beginning was handled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rest {
+    /// How many are still to come.
+    pub bytes: usize,
+    /// They are dropped, not passed on.
+    pub drop: bool,
+}
+
+/// One client connection.
+pub struct Client {
+    /// Socket and backlog.
+    pub(super) conn: Conn,
+    /// Wakes the client's task.
+    pub(super) waker: Option<Waker>,
+    /// What it is doing.
+    pub(super) state: State,
+    /// Not logged in completely: its settings are still to be tried on a server.
+    pub(super) arriving: Option<Box<Arriving>>,
+    /// Bytes received and not yet acted on.
+    pub(super) inbox: Vec<u8>,
+    /// Rest of a message that is passed on as it comes.
+    pub(super) rest: Rest,
+    /// Messages were forwarded since the last Sync: the batch is open.
+    pub(super) mid_batch: bool,
+    /// Its database and user.
+    pub(super) group: GroupId,
+    /// Settings it started with.
+    pub(super) params: Rc<ParamSet>,
+    /// Named prepared statements, allocated at the first.
+    pub(super) prepared: Option<Box<HashMap<Box<[u8]>, Rc<Statement>, foldhash::fast::RandomState>>>,
+    /// Unnamed prepared statement.
+    pub(super) unnamed: Unnamed,
+    /// Shape that the last Bind bound: what Execute runs.
+    pub(super) bound: u64,
+    /// What the session has left on its server; not empty means the server stays with it.
+    pub(super) pinned: Effects,
+    /// `standard_conforming_strings`: how literals are read.
+    pub(super) conforming: bool,
+    /// How long it waited for the server it holds, until the first statement is counted.
+    pub(super) waited_us: u64,
+    /// When it last did something, microseconds; what the idle limits count from.
+    pub(super) active_us: u64,
+    /// Secret of the cancel key: 4 bytes in protocol 3.0, 32 in 3.2.
+    pub(super) key: Key,
+    /// Its place under `max_client_conn`.
+    pub(super) _seat: Option<Seat>,
+}
+
+/// What a client still has to be told before its first query.
+#[derive(Debug, Default)]
+pub struct Arriving {
+    /// Messages of its login that go ahead of the welcome.
+    pub prefix: Vec<u8>,
+}
+
+/// Secret part of a cancel key.
+#[derive(Clone, Copy)]
+pub struct Key {
+    bytes: [u8; 32],
+    len: u8,
+}
+
+impl Key {
+    /// A random key for protocol 3.`minor`.
+    ///
+    /// # Errors
+    /// The system gave no random bytes.
+    pub fn random(minor: u32) -> Result<Self, aws_lc_rs::error::Unspecified> {
+        let mut bytes = [0; 32];
+        aws_lc_rs::rand::fill(&mut bytes)?;
+        Ok(Self { bytes, len: if minor >= 2 { 32 } else { 4 } })
+    }
+
+    /// The bytes told to the client.
+    pub fn bytes(&self) -> &[u8] {
+        self.bytes.get(..self.len as usize).unwrap_or_default()
+    }
+
+    /// Compares in constant time.
+    pub fn matches(&self, other: &[u8]) -> bool {
+        subtle::ConstantTimeEq::ct_eq(self.bytes(), other).into()
+    }
+}
+
+impl Client {
+    /// Wakes the client's task, which then has a turn.
+    pub(super) fn wake(&self) {
+        if let Some(waker) = &self.waker {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// The server it holds.
+    pub(super) fn server(&self) -> Option<ServerId> {
+        match self.state {
+            State::Attached(server) => Some(server),
+            State::Idle | State::Waiting { .. } | State::Closing { .. } => None,
+        }
+    }
+
+    /// Sends bytes, waking the task if the socket would not take them all. A broken connection is
+    /// found by the next read.
+    pub(super) fn send(&mut self, bytes: &[u8]) {
+        if self.conn.send(bytes).is_err() || self.conn.backlog() > 0 {
+            self.wake();
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! A server's bytes on their way to its client.
+//! Must never send a client a byte that answers somebody else's message.
+
+use super::{ClientId, Relay, ServerId};
+use crate::flow::expect::{Expect, Kind, Origin};
+use crate::flow::replies::{Event, Outcome, Step};
+use crate::meter::Sample;
+use crate::wire::build;
+use crate::wire::error::{PgError, ServerError, SqlState};
+use crate::wire::frame::{HEADER, cstr};
+use crate::wire::tag::server as tag;
+
+/// What a read from a server led to, beyond bytes.
+#[derive(Default)]
+struct Outlook {
+    /// The last ReadyForQuery owed has come.
+    ready: bool,
+    /// The settings put in front came through.
+    settled: bool,
+    /// The settings put in front were refused.
+    refused: Option<ServerError>,
+    /// Bytes that make no sense.
+    fault: Option<&'static str>,
+    /// The server announced its end.
+    farewell: bool,
+}
+
+impl Relay {
+    /// Handles bytes of a server; returns how many were taken. What is left is the beginning of a
+    /// message.
+    pub(super) fn deliver(&mut self, server: ServerId, data: &[u8]) -> usize {
+        let Some(this) = self.servers.get(server) else { return data.len() };
+        let owner = this.owner();
+        let mut edited = Vec::new();
+        let mut from = 0;
+        let mut at = 0;
+        let mut outlook = Outlook::default();
+        while let Some(this) = self.servers.get_mut(server) {
+            let rest = data.get(at..).unwrap_or_default();
+            let (keep, n) = match this.replies.step(rest) {
+                Step::More => break,
+                Step::Forward(n) => (owner.is_some(), n),
+                Step::Drop(n) => (false, n),
+                Step::Fake(kind) => {
+                    edited.extend_from_slice(data.get(from..at).unwrap_or_default());
+                    from = at;
+                    fake(&mut edited, kind);
+                    (true, 0)
+                }
+                Step::Event { n, swallow, event } => {
+                    let bytes = rest.get(..n).unwrap_or_default();
+                    self.event(server, owner, event, swallow, bytes, &mut outlook);
+                    (!swallow && owner.is_some(), n)
+                }
+                Step::Fault(what) => {
+                    outlook.fault = Some(what);
+                    break;
+                }
+            };
+            if !keep {
+                edited.extend_from_slice(data.get(from..at).unwrap_or_default());
+                from = at + n;
+            }
+            at += n;
+        }
+        if from > 0 || !edited.is_empty() {
+            edited.extend_from_slice(data.get(from..at).unwrap_or_default());
+        }
+        let bytes = if from > 0 || !edited.is_empty() { &edited[..] } else { data.get(..at).unwrap_or_default() };
+        self.conclude(server, owner, bytes, at == data.len(), outlook);
+        at
+    }
+
+    /// Hands the server on first and writes to its client then: the next request is at the server
+    /// while this reply is still being copied.
+    fn conclude(
+        &mut self,
+        server: ServerId,
+        owner: Option<ClientId>,
+        bytes: &[u8],
+        all_taken: bool,
+        outlook: Outlook,
+    ) {
+        if outlook.fault.is_none() && outlook.refused.is_none() {
+            self.undo_dropped(server);
+        }
+        if outlook.ready && all_taken && outlook.fault.is_none() {
+            self.finish(server);
+        }
+        if let Some(client) = owner.and_then(|id| self.clients.get_mut(id))
+            && !bytes.is_empty()
+        {
+            client.send(bytes);
+            let group = &self.groups[client.group];
+            self.pools[group.primary].counters.total_sent.add(bytes.len() as u64);
+        }
+        if let Some(what) = outlook.fault {
+            tracing::warn!(server = %self.name_of(server), "closing a connection whose server broke the protocol: {what}");
+            self.lose(server, &format!("pgweir: the server broke the protocol: {what}"));
+        } else if let Some(error) = outlook.refused {
+            self.not_settled(server, &error);
+        } else if outlook.settled {
+            self.settled(server);
+        } else if outlook.farewell
+            && let Some(this) = self.servers.get_mut(server)
+        {
+            this.retire = true;
+        }
+    }
+
+    fn event(
+        &mut self,
+        server: ServerId,
+        owner: Option<ClientId>,
+        event: Event,
+        swallow: bool,
+        bytes: &[u8],
+        outlook: &mut Outlook,
+    ) {
+        match event {
+            Event::Completed(entry, outcome) => self.completed(server, owner, &entry, outcome),
+            Event::Failed(entry, error) => {
+                outlook.farewell |= error.fatal;
+                if swallow {
+                    outlook.refused = Some(error);
+                } else if let Some(entry) = entry {
+                    self.count(server, owner, &entry, 0, true);
+                }
+            }
+            Event::Parameter => self.parameter(server, owner, swallow, bytes),
+            Event::CopyIn => {}
+            Event::Ready(entry, status) => self.ready(server, owner, &entry, status, outlook),
+        }
+    }
+
+    fn completed(&mut self, server: ServerId, owner: Option<ClientId>, entry: &Expect, outcome: Outcome) {
+        if entry.origin != Origin::Client {
+            return;
+        }
+        self.count(server, owner, entry, outcome.rows, false);
+        if !outcome.deallocated_all {
+            return;
+        }
+        let Some(this) = self.servers.get_mut(server) else { return };
+        this.prepared.clear();
+        if outcome.discarded_all
+            && let Some(group) = self.pools.get(this.pool).and_then(|pool| self.groups.get(pool.group))
+        {
+            this.params = std::rc::Rc::clone(&group.no_params);
+        }
+        if let Some(client) = owner.and_then(|id| self.clients.get_mut(id)) {
+            client.prepared = None;
+            if outcome.discarded_all {
+                client.pinned = crate::sql::verdict::Effects::NONE;
+            }
+        }
+    }
+
+    /// One statement more in the statistics: its wait for a server if it was the first of a
+    /// lease, and the time from its sending, or from the end of the one before it, to now.
+    fn count(&mut self, server: ServerId, owner: Option<ClientId>, entry: &Expect, rows: u64, error: bool) {
+        let Some(this) = self.servers.get_mut(server) else { return };
+        let began_us = entry.sent_us.max(this.done_us);
+        this.done_us = self.now_us;
+        let pool = &self.pools[this.pool];
+        let wait_us = owner
+            .and_then(|id| self.clients.get_mut(id))
+            .map_or(0, |client| std::mem::take(&mut client.waited_us));
+        let server_us = self.now_us.saturating_sub(began_us);
+        pool.counters.total_query_count.add(1);
+        pool.counters.total_query_time_us.add(server_us);
+        pool.counters.total_errors.add(u64::from(error));
+        let stats = self.groups[pool.group].stats;
+        self.shapes.record(stats, entry.cookie, &Sample { wait_us, server_us, rows, error });
+    }
+
+    fn parameter(&mut self, server: ServerId, owner: Option<ClientId>, swallow: bool, bytes: &[u8]) {
+        let Some((name, rest)) = bytes.get(HEADER..).and_then(cstr) else { return };
+        let Some((value, _)) = cstr(rest) else { return };
+        if swallow {
+            if let Some(this) = self.servers.get_mut(server) {
+                this.reported.push((name.to_vec(), value.to_vec()));
+            }
+        } else if name == b"standard_conforming_strings"
+            && let Some(client) = owner.and_then(|id| self.clients.get_mut(id))
+        {
+            client.conforming = value == b"on";
+        }
+    }
+
+    fn ready(
+        &mut self,
+        server: ServerId,
+        owner: Option<ClientId>,
+        entry: &Expect,
+        status: u8,
+        outlook: &mut Outlook,
+    ) {
+        let Some(this) = self.servers.get_mut(server) else { return };
+        if entry.origin == Origin::Injected && outlook.refused.is_none() && owner.is_some() {
+            outlook.settled = this.params.reported.borrow().is_none();
+            return;
+        }
+        if status == b'I' && owner.is_some() {
+            let counters = &self.pools[this.pool].counters;
+            counters.total_xact_count.add(1);
+            counters.total_xact_time_us.add(self.now_us.saturating_sub(this.lent_us));
+        }
+        outlook.ready = !this.replies.busy();
+        if let Some(client) = owner.and_then(|id| self.clients.get_mut(id)) {
+            client.active_us = self.now_us;
+            if !client.inbox.is_empty() {
+                client.wake();
+            }
+        }
+    }
+
+    /// The last ReadyForQuery owed has come: does the server go back?
+    fn finish(&mut self, server: ServerId) {
+        let Some(this) = self.servers.get(server) else { return };
+        let stays = this.owner().and_then(|id| self.clients.get(id)).is_some_and(|client| {
+            !client.pinned.is_empty() || client.mid_batch || client.rest.bytes > 0 || client.arriving.is_some()
+        });
+        if !stays && this.replies.status() == b'I' {
+            self.release(server);
+        }
+    }
+
+    /// The connection is gone, or no longer makes sense. Its client, if it has one, is told.
+    pub(super) fn lose(&mut self, server: ServerId, why: &str) {
+        let owner = self.servers.get(server).and_then(super::Server::owner);
+        self.discard(server);
+        if let Some(id) = owner {
+            self.fatal(id, &PgError::fatal(SqlState::CONNECTION_FAILURE, why.to_owned()));
+        }
+    }
+
+    /// How a server is named in logs.
+    pub(super) fn name_of(&self, server: ServerId) -> String {
+        self.pool_of(server).map_or_else(String::new, |pool| pool.dial.endpoint.to_string())
+    }
+}
+
+/// The answer to a message that was not sent because its effect was there already.
+fn fake(out: &mut Vec<u8>, kind: Kind) {
+    let tag = match kind {
+        Kind::Parse => tag::PARSE_COMPLETE,
+        Kind::Close => tag::CLOSE_COMPLETE,
+        Kind::Bind | Kind::Describe | Kind::Execute | Kind::Sync | Kind::Query | Kind::Call => return,
+    };
+    build::message(out, tag, |_| {});
+}

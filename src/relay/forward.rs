@@ -1,0 +1,331 @@
+//! A client's bytes on their way to its server.
+//! Must never put a message on the wire without entering the reply it owes, nor the reverse.
+
+use super::attach::NO_STATEMENT;
+use super::client::{Rest, State};
+use super::server::UnnamedOn;
+use super::shapes::Look;
+use super::{ClientId, LOOK_BYTES, READ_BYTES, Relay, ServerId};
+use crate::flow::expect::{Expect, Kind, Origin};
+use crate::flow::requests::Batch;
+use crate::sql::verdict::Effects;
+use crate::wire::error::{PgError, SqlState};
+use crate::wire::frame::{HEADER, Header, cstr};
+use crate::wire::tag::client as tag;
+
+/// Effects that bind a session to its server: what they leave there cannot be carried over yet.
+pub(super) const PINNING: Effects = Effects::SET_SESSION
+    .union(Effects::RESET)
+    .union(Effects::SET_CONFIG)
+    .union(Effects::LISTEN)
+    .union(Effects::PREPARE)
+    .union(Effects::TEMP)
+    .union(Effects::HOLD_CURSOR)
+    .union(Effects::ADVISORY_LOCK)
+    .union(Effects::LOAD)
+    .union(Effects::SETSEED);
+
+/// Bytes going out: ranges of what came in, with pieces replaced.
+pub(super) struct Outgoing<'a> {
+    pub data: &'a [u8],
+    /// Start of the range that is to go out as it came.
+    from: usize,
+    pub tx: Vec<u8>,
+}
+
+impl Outgoing<'_> {
+    /// Everything before `at` goes out as it came, the `skip` bytes there do not; what replaces
+    /// them is then appended to `tx`.
+    pub fn edit(&mut self, at: usize, skip: usize) {
+        self.tx.extend_from_slice(self.data.get(self.from..at).unwrap_or_default());
+        self.from = at + skip;
+    }
+}
+
+/// What became of one message.
+pub(super) enum Taken {
+    /// `n` of its bytes were taken; all of them unless it is passed on as it comes.
+    Bytes(usize),
+    /// It must be whole, or at least its head, before anything can be done.
+    More,
+    /// The client broke the protocol.
+    Bad(PgError),
+}
+
+impl Relay {
+    /// Takes what can be taken of `data`, the bytes a client sent, and says how much that was.
+    pub(super) fn pump(&mut self, id: ClientId, data: &[u8]) -> usize {
+        let mut at = 0;
+        while let Some(rest) = data.get(at..)
+            && !rest.is_empty()
+            && let Some(client) = self.clients.get_mut(id)
+        {
+            match client.state {
+                State::Attached(server) => return at + self.forward(id, server, rest),
+                State::Idle if client.rest.bytes > 0 => {
+                    let n = client.rest.bytes.min(rest.len());
+                    client.rest.bytes -= n;
+                    at += n;
+                }
+                State::Idle => match self.begin(id, rest) {
+                    Some(n) => at += n,
+                    None => return at,
+                },
+                State::Waiting { .. } => return at,
+                State::Closing { .. } => return data.len(),
+            }
+        }
+        at
+    }
+
+    /// Looks at the front of an idle client's bytes. `Some(n)`: `n` bytes are done with, and there
+    /// may be more to do; `None`: nothing can be done now.
+    fn begin(&mut self, id: ClientId, data: &[u8]) -> Option<usize> {
+        let end = match self.front(data) {
+            Ok(Batch::Incomplete) => return None,
+            Ok(Batch::Whole { end, .. }) => Some(end),
+            Ok(Batch::Oversize) => None,
+            // A server that is not copying drops these without a word, so it need not see them.
+            Ok(Batch::Stray { total }) => {
+                self.clients.get_mut(id)?.rest = Rest { bytes: total, drop: true };
+                return Some(0);
+            }
+            Ok(Batch::Terminate) => {
+                self.hang_up(id);
+                return None;
+            }
+            Ok(Batch::Unknown(other)) => {
+                self.violation(id, &format!("invalid frontend message type {other}"));
+                return None;
+            }
+            Err(bad) => {
+                self.violation(id, &bad.to_string());
+                return None;
+            }
+        };
+        if !self.move_to_successor(id) {
+            return None;
+        }
+        let target = end.map_or(super::lease::Target::Primary, |end| self.target(id, data, end));
+        let pool = self.choose(id, target)?;
+        let server = self.lease(id, pool)?;
+        self.clients.get_mut(id)?.mid_batch = true;
+        self.attach(id, server).then_some(0)
+    }
+
+    /// Forwards messages to the server that the client holds.
+    fn forward(&mut self, id: ClientId, server: ServerId, data: &[u8]) -> usize {
+        if self.servers.get(server).is_none_or(|s| s.params.reported.borrow().is_none()) {
+            return 0;
+        }
+        let mut out = Outgoing { data, from: 0, tx: std::mem::take(&mut self.tx) };
+        let mut at = 0;
+        let mut end = None;
+        while let Some(rest) = data.get(at..)
+            && !rest.is_empty()
+        {
+            match self.next_message(id, server, at, &mut out) {
+                Taken::Bytes(n) => at += n,
+                Taken::More => break,
+                Taken::Bad(error) => {
+                    end = Some(error);
+                    break;
+                }
+            }
+        }
+        out.edit_end(at);
+        self.put_on_wire(server, out);
+        self.undo_dropped(server);
+        if let Some(error) = end {
+            self.fatal(id, &error);
+            return data.len();
+        }
+        if self.clients.get(id).is_none() { data.len() } else { at }
+    }
+
+    /// One write for everything: the range as it came if nothing was edited, else the copy.
+    fn put_on_wire(&mut self, server: ServerId, out: Outgoing<'_>) {
+        let Outgoing { data, from, mut tx } = out;
+        if let Some(this) = self.servers.get_mut(server) {
+            let raw = data.get(..from).unwrap_or_default();
+            let bytes = if tx.is_empty() { raw } else { &tx[..] };
+            if !bytes.is_empty() {
+                let pool = &self.pools[this.pool];
+                pool.counters.total_received.add(bytes.len() as u64);
+                if !this.send(bytes) {
+                    this.wake();
+                }
+            }
+        }
+        tx.clear();
+        if tx.capacity() > 2 * READ_BYTES {
+            tx = Vec::new();
+        }
+        self.tx = tx;
+    }
+
+    fn next_message(&mut self, id: ClientId, server: ServerId, at: usize, out: &mut Outgoing<'_>) -> Taken {
+        let data = out.data.get(at..).unwrap_or_default();
+        let Some(client) = self.clients.get_mut(id) else { return Taken::More };
+        if client.rest.bytes > 0 {
+            let n = client.rest.bytes.min(data.len());
+            client.rest.bytes -= n;
+            if client.rest.drop {
+                out.edit(at, n);
+            }
+            return Taken::Bytes(n);
+        }
+        let mid_batch = client.mid_batch;
+        let header = match Header::peek(data, self.max_message()) {
+            Ok(Some(header)) => header,
+            Ok(None) => return Taken::More,
+            Err(bad) => return Taken::Bad(PgError::fatal(SqlState::PROTOCOL_VIOLATION, bad.to_string())),
+        };
+        if !mid_batch && !self.may_follow(id, server, data) {
+            return Taken::More;
+        }
+        let message = Message { at, header, data };
+        match header.tag {
+            tag::QUERY => self.forward_query(id, server, &message),
+            tag::PARSE => self.forward_parse(id, server, &message, out),
+            tag::BIND => self.forward_bind(id, server, &message, out),
+            tag::DESCRIBE => self.forward_describe(id, server, &message, out),
+            tag::CLOSE => self.forward_close(id, server, &message, out),
+            tag::EXECUTE => {
+                let shape = self.clients.get(id).map_or(0, |client| client.bound);
+                self.expect(id, server, Kind::Execute, Origin::Client, NO_STATEMENT, shape);
+                self.pass(id, &message)
+            }
+            tag::SYNC | tag::FLUSH if header.total != HEADER => bad("Sync or Flush with a body"),
+            tag::SYNC => {
+                self.expect(id, server, Kind::Sync, Origin::Client, NO_STATEMENT, 0);
+                self.batch_over(id, server);
+                Taken::Bytes(HEADER)
+            }
+            tag::FLUSH => Taken::Bytes(HEADER),
+            tag::FUNCTION_CALL => {
+                self.expect(id, server, Kind::Call, Origin::Client, NO_STATEMENT, 0);
+                self.batch_over(id, server);
+                self.pass(id, &message)
+            }
+            tag::COPY_DATA | tag::COPY_DONE | tag::COPY_FAIL => {
+                if let Some(this) = self.servers.get_mut(server) {
+                    this.replies.copy_sent(header.tag != tag::COPY_DATA);
+                }
+                self.pass(id, &message)
+            }
+            tag::TERMINATE => {
+                self.hang_up(id);
+                Taken::More
+            }
+            other => bad(&format!("invalid frontend message type {other}")),
+        }
+    }
+
+    fn forward_query(&mut self, id: ClientId, server: ServerId, message: &Message<'_>) -> Taken {
+        let look = match message.body() {
+            Some(body) => {
+                let Some((sql, _)) = cstr(body) else { return bad("Query without a terminator") };
+                let conforming = self.clients.get(id).is_none_or(|client| client.conforming);
+                self.shapes.look(sql, conforming)
+            }
+            None if message.header.total <= LOOK_BYTES => return Taken::More,
+            // Whatever it is, it may leave something in the session.
+            None => Look::long(Effects::SET_SESSION),
+        };
+        self.take_effects(id, look.effects);
+        if let Some(this) = self.servers.get_mut(server) {
+            // A simple query discards the unnamed statement (exec_simple_query).
+            this.unnamed = UnnamedOn::Nobody;
+        }
+        self.expect(id, server, Kind::Query, Origin::Client, NO_STATEMENT, look.shape);
+        self.batch_over(id, server);
+        self.pass(id, message)
+    }
+
+    /// Takes as much of the message as is here, unchanged; the rest follows as it comes.
+    pub(super) fn pass(&mut self, id: ClientId, message: &Message<'_>) -> Taken {
+        let n = message.header.total.min(message.data.len());
+        if let Some(client) = self.clients.get_mut(id) {
+            client.rest = Rest { bytes: message.header.total - n, drop: false };
+        }
+        Taken::Bytes(n)
+    }
+
+    pub(super) fn expect(
+        &mut self,
+        id: ClientId,
+        server: ServerId,
+        kind: Kind,
+        origin: Origin,
+        statement: u32,
+        shape: u64,
+    ) {
+        let entry = Expect { kind, origin, owner: id.index(), statement, cookie: shape, sent_us: self.now_us };
+        if let Some(this) = self.servers.get_mut(server) {
+            this.replies.expect(entry);
+        }
+        if let Some(client) = self.clients.get_mut(id) {
+            client.mid_batch = true;
+        }
+    }
+
+    fn batch_over(&mut self, id: ClientId, server: ServerId) {
+        if let Some(client) = self.clients.get_mut(id) {
+            client.mid_batch = false;
+        }
+        if let Some(this) = self.servers.get_mut(server) {
+            this.batch_tick = this.tick;
+        }
+    }
+
+    pub(super) fn take_effects(&mut self, id: ClientId, effects: Effects) {
+        if effects.any(PINNING)
+            && let Some(client) = self.clients.get_mut(id)
+        {
+            client.pinned |= effects;
+        }
+    }
+
+    /// A protocol violation: the client is told and the connection ends.
+    pub(super) fn violation(&mut self, id: ClientId, what: &str) {
+        self.fatal(id, &PgError::fatal(SqlState::PROTOCOL_VIOLATION, what.to_owned()));
+    }
+}
+
+impl Outgoing<'_> {
+    /// Ends the last raw range at `at`. When nothing was edited the range stays where it is.
+    fn edit_end(&mut self, at: usize) {
+        if self.from == 0 && self.tx.is_empty() {
+            self.from = at;
+        } else {
+            self.edit(at, 0);
+        }
+    }
+}
+
+/// One message of a client's.
+pub(super) struct Message<'a> {
+    /// Where it starts in the bytes at hand.
+    pub at: usize,
+    /// Type and length.
+    pub header: Header,
+    /// It and what follows, as far as it is here.
+    pub data: &'a [u8],
+}
+
+impl<'a> Message<'a> {
+    /// The body, if all of it is here.
+    pub fn body(&self) -> Option<&'a [u8]> {
+        self.data.get(HEADER..self.header.total)
+    }
+
+    /// The part of the body that is here.
+    pub fn body_here(&self) -> &'a [u8] {
+        self.data.get(HEADER..self.header.total.min(self.data.len())).unwrap_or_default()
+    }
+}
+
+pub(super) fn bad(what: &str) -> Taken {
+    Taken::Bad(PgError::fatal(SqlState::PROTOCOL_VIOLATION, what.to_owned()))
+}

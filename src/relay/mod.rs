@@ -1,0 +1,166 @@
+//! Floor 6: the heart of a worker: clients, servers, pools, and the bytes between them.
+//! Must never wait, block, or be entered from two tasks at once.
+//!
+//! One [`Relay`] holds everything a worker thread owns. Each connection has a task of its own
+//! ([`task`]) that does nothing but wait for its socket and then enter the relay for one turn:
+//! [`Relay::client_turn`] or [`Relay::server_turn`]. In its turn a client's bytes are written
+//! straight to the server's socket, and a server's bytes straight to the client's, so that a
+//! transaction wakes two tasks and costs two reads and two writes. What must wait (opening a
+//! connection, cancelling) is left in [`Relay::todo`] for the task to do afterwards.
+
+mod arrive;
+mod attach;
+mod client;
+mod client_turn;
+mod deliver;
+mod forward;
+mod group;
+mod lease;
+mod prepared;
+mod release;
+mod server;
+mod server_turn;
+mod shapes;
+mod statements;
+pub mod sweep;
+pub mod task;
+#[cfg(test)]
+mod tests;
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::base::slab::{Id, Slab};
+use crate::config::Config;
+use crate::meter::Registry;
+use crate::server::open::Dial;
+
+pub use arrive::{Arrival, Seat};
+pub use client::Client;
+pub use group::{Group, Pool};
+pub use server::Server;
+
+use shapes::Shapes;
+use statements::Statements;
+
+/// Key of a client.
+pub type ClientId = Id<Client>;
+/// Key of a server connection.
+pub type ServerId = Id<Server>;
+/// Number of a pool in its relay.
+pub type PoolId = usize;
+/// Number of a group in its relay.
+pub type GroupId = usize;
+
+/// Bytes read at once. A worker has one such buffer; a connection owns none while idle.
+pub const READ_BYTES: usize = 64 * 1024;
+/// Most bytes of a batch or statement that are held back to be looked at as a whole.
+pub const LOOK_BYTES: usize = 256 * 1024;
+/// Backlog of one direction at which reading for it stops: with [`READ_BYTES`] the bound of
+/// memory per connection and direction.
+pub const BACKLOG_BYTES: usize = 128 * 1024;
+/// Full reads in one turn before other connections have theirs.
+const READS_PER_TURN: usize = 8;
+
+/// Work that a turn leaves for its task.
+#[derive(Debug)]
+pub enum Todo {
+    /// Open a server connection for this pool.
+    Open(PoolId),
+    /// Cancel what this server runs; tell the relay by [`Relay::cancelled`].
+    Cancel(ServerId),
+    /// Cancel what a connection of this pool with this key runs, which is closed already.
+    CancelGone(PoolId, (u32, Vec<u8>)),
+}
+
+/// Everything one worker owns.
+pub struct Relay {
+    clients: Slab<Client>,
+    servers: Slab<Server>,
+    pools: Vec<Pool>,
+    groups: Vec<Group>,
+    statements: Statements,
+    shapes: Shapes,
+    /// Where reads land; taken out for the length of a turn.
+    rx: Box<[u8]>,
+    /// Bytes being put together for a server.
+    tx: Vec<u8>,
+    /// Left for the tasks.
+    todo: Vec<Todo>,
+    /// Clock of this turn, microseconds.
+    now_us: u64,
+    config: Arc<Config>,
+    registry: Arc<Registry>,
+    worker: u8,
+    draining: bool,
+}
+
+impl Relay {
+    /// An empty relay for worker number `worker` (0 to 127).
+    pub fn new(worker: u8, config: Arc<Config>, registry: Arc<Registry>) -> Self {
+        let shapes = Shapes::new(config.stats.max_shapes as usize);
+        registry.add_shapes(shapes.view());
+        Self {
+            clients: Slab::default(),
+            servers: Slab::default(),
+            pools: Vec::new(),
+            groups: Vec::new(),
+            statements: Statements::default(),
+            shapes,
+            rx: vec![0; READ_BYTES].into_boxed_slice(),
+            tx: Vec::new(),
+            todo: Vec::new(),
+            now_us: crate::base::clock::now_us(),
+            config,
+            registry,
+            worker,
+            draining: false,
+        }
+    }
+
+    /// What the last turn left to do.
+    pub fn take_todo(&mut self) -> Vec<Todo> {
+        std::mem::take(&mut self.todo)
+    }
+
+    /// How many clients are connected.
+    pub fn client_count(&self) -> usize {
+        self.clients.len()
+    }
+
+    /// How many server connections exist.
+    pub fn server_count(&self) -> usize {
+        self.servers.len()
+    }
+
+    /// How connections of this pool are opened.
+    pub fn dial(&self, pool: PoolId) -> Rc<Dial> {
+        Rc::clone(&self.pools[pool].dial)
+    }
+
+    /// Whom to ask to cancel what `server` runs.
+    pub fn cancel_target(&self, server: ServerId) -> Option<(Rc<Dial>, (u32, Vec<u8>))> {
+        let pool = self.pool_of(server)?;
+        Some((Rc::clone(&pool.dial), self.servers.get(server)?.key.clone()))
+    }
+
+    /// A turn panicked: that connection, and what it was connected to, goes; everybody else stays.
+    pub fn panicked(&mut self, client: Option<ClientId>, server: Option<ServerId>) {
+        self.registry.panics.add(1);
+        if self.rx.is_empty() {
+            self.rx = vec![0; READ_BYTES].into_boxed_slice();
+        }
+        self.tx.clear();
+        let held = client.and_then(|id| self.clients.get(id)).and_then(Client::server);
+        for server in server.into_iter().chain(held) {
+            self.lose(server, "pgweir: internal error; please report it");
+        }
+        if let Some(id) = client {
+            self.hang_up(id);
+        }
+    }
+
+    fn pool_of(&self, server: ServerId) -> Option<&Pool> {
+        self.pools.get(self.servers.get(server)?.pool)
+    }
+}

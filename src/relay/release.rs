@@ -1,0 +1,246 @@
+//! How a server comes back from a client, and how either of them goes.
+//! Must never put a server into its pool that is not clean.
+
+use std::rc::Rc;
+
+use super::attach::NO_STATEMENT;
+use super::client::State;
+use super::server::{UnnamedOn, Use};
+use super::{Client, ClientId, PoolId, Relay, ServerId, Todo};
+use crate::flow::expect::{Expect, Kind, Origin};
+use crate::pool::slice::Next;
+use crate::sql::verdict::Effects;
+use crate::wire::build;
+use crate::wire::error::PgError;
+
+/// How long a closing client may take to read its last error, microseconds.
+const CLOSING_US: u64 = 5_000_000;
+
+impl Relay {
+    /// The client is done with its server: it is idle again, and the server goes back.
+    pub(super) fn release(&mut self, server: ServerId) {
+        let owner = self.servers.get(server).and_then(super::Server::owner);
+        if let Some(client) = owner.and_then(|id| self.clients.get_mut(id)) {
+            client.state = State::Idle;
+            client.active_us = self.now_us;
+            if !client.inbox.is_empty() || self.draining {
+                client.wake();
+            }
+        }
+        self.give_back(server);
+    }
+
+    /// Puts a server nobody uses any more into its pool, or closes it.
+    fn give_back(&mut self, server: ServerId) {
+        let Some(this) = self.servers.get_mut(server) else { return };
+        if this.cancels > 0 {
+            this.use_ = Use::Cooling;
+            return;
+        }
+        if this.retire || !this.is_clean() {
+            self.discard(server);
+            return;
+        }
+        this.use_ = Use::Idle;
+        this.rested_us = self.now_us;
+        let pool = this.pool;
+        match self.pools[pool].slice.put(server) {
+            Next::Attach(client, server) => self.grant(client, server),
+            Next::Rests => {}
+            Next::Close(server) => self.drop_server(server),
+        }
+    }
+
+    /// The oldest waiter gets the server, and its request is written to it in this turn.
+    pub(super) fn grant(&mut self, id: ClientId, server: ServerId) {
+        if self.clients.get(id).is_none() {
+            // Waiters leave the queue before they go, so this does not happen; if it did, the
+            // server must not be lost.
+            self.give_back(server);
+            return;
+        }
+        if let Some(client) = self.clients.get_mut(id) {
+            client.mid_batch = client.arriving.is_none();
+        }
+        if self.attach(id, server) {
+            if self.clients.get(id).is_some_and(|client| client.arriving.is_some()) {
+                self.welcome(id);
+                self.release(server);
+            } else {
+                self.pump_inbox(id);
+            }
+        }
+    }
+
+    /// Acts on the bytes a client has waiting.
+    pub(super) fn pump_inbox(&mut self, id: ClientId) {
+        let Some(client) = self.clients.get_mut(id) else { return };
+        let mut inbox = std::mem::take(&mut client.inbox);
+        let used = self.pump(id, &inbox);
+        if let Some(client) = self.clients.get_mut(id)
+            && used < inbox.len()
+        {
+            inbox.drain(..used);
+            client.inbox = inbox;
+        }
+    }
+
+    /// Closes a server that is in use or of no use, and makes room for another.
+    pub(super) fn discard(&mut self, server: ServerId) {
+        let Some(this) = self.servers.get(server) else { return };
+        let pool = this.pool;
+        if this.use_ == Use::Idle {
+            self.pools[pool].slice.remove_idle(&server);
+        } else {
+            self.pools[pool].slice.lost();
+        }
+        self.drop_server(server);
+        self.grow(pool);
+    }
+
+    /// Closes a server that was just taken out of its slice.
+    pub(super) fn discard_idle(&mut self, server: ServerId) {
+        self.drop_server(server);
+    }
+
+    fn drop_server(&mut self, server: ServerId) {
+        let Some(mut this) = self.servers.remove(server) else { return };
+        self.pools[this.pool].counters.total_server_closes.add(1);
+        // Politely, so that the server does not log a lost connection.
+        let mut bye = Vec::new();
+        build::message(&mut bye, crate::wire::tag::client::TERMINATE, |_| {});
+        let _ = this.conn.send(&bye);
+        this.wake();
+    }
+
+    /// Opens servers for those who wait, as far as the pool may.
+    pub(super) fn grow(&mut self, pool: PoolId) {
+        if self.pools[pool].retry_us > self.now_us {
+            return;
+        }
+        while self.pools[pool].slice.wants_one_more() {
+            self.todo.push(Todo::Open(pool));
+        }
+    }
+
+    /// The client has gone, or said goodbye: nothing of it stays.
+    pub(super) fn hang_up(&mut self, id: ClientId) {
+        let Some(client) = self.clients.remove(id) else { return };
+        client.wake();
+        self.part(id, &client);
+    }
+
+    /// The session ends with an error that the client is told first.
+    pub(super) fn fatal(&mut self, id: ClientId, error: &PgError) {
+        let Some(client) = self.clients.get_mut(id) else { return };
+        if matches!(client.state, State::Closing { .. }) {
+            return;
+        }
+        let before = std::mem::replace(&mut client.state, State::Closing { until_us: self.now_us + CLOSING_US });
+        let mut out = Vec::new();
+        if let Some(arriving) = client.arriving.take() {
+            out = arriving.prefix;
+        }
+        error.encode(&mut out);
+        client.inbox = Vec::new();
+        let _ = client.conn.send(&out);
+        client.wake();
+        let pinned = client.pinned;
+        let unfinished = client.mid_batch || client.rest.bytes > 0;
+        self.part_from(id, before, pinned, unfinished);
+    }
+
+    fn part(&mut self, id: ClientId, client: &Client) {
+        self.part_from(id, client.state, client.pinned, client.mid_batch || client.rest.bytes > 0);
+    }
+
+    fn part_from(&mut self, id: ClientId, state: State, pinned: Effects, unfinished: bool) {
+        match state {
+            State::Idle | State::Closing { .. } => {}
+            State::Waiting { pool, .. } => {
+                self.pools[pool].slice.leave(&id);
+            }
+            State::Attached(server) => self.abandon(server, pinned, unfinished),
+        }
+    }
+
+    /// A server whose client has gone: as it is if it is clean, after a rollback and reset if it
+    /// only stands in a transaction or holds session state, else cancelled and closed.
+    fn abandon(&mut self, server: ServerId, pinned: Effects, unfinished: bool) {
+        let Some(this) = self.servers.get_mut(server) else { return };
+        if this.replies.busy() || unfinished || this.conn.backlog() > 0 || !this.inbox.is_empty() {
+            if this.replies.busy() {
+                let key = this.key.clone();
+                self.todo.push(Todo::CancelGone(this.pool, key));
+            }
+            self.discard(server);
+            return;
+        }
+        let rollback = this.replies.status() != b'I';
+        if !rollback && pinned.is_empty() {
+            self.give_back(server);
+            return;
+        }
+        let mut out = Vec::new();
+        if rollback {
+            self.clean_with(server, &mut out, "ROLLBACK");
+        }
+        if !pinned.is_empty() {
+            self.clean_with(server, &mut out, "DISCARD ALL");
+            if let Some(this) = self.servers.get_mut(server) {
+                this.prepared.clear();
+                this.unnamed = UnnamedOn::Nobody;
+                this.params = Rc::clone(&self.groups[self.pools[this.pool].group].no_params);
+            }
+        }
+        if let Some(this) = self.servers.get_mut(server) {
+            this.use_ = Use::Cleaning;
+            if !this.send(&out) {
+                self.discard(server);
+            }
+        }
+    }
+
+    fn clean_with(&mut self, server: ServerId, out: &mut Vec<u8>, sql: &str) {
+        build::query(out, sql.as_bytes());
+        if let Some(this) = self.servers.get_mut(server) {
+            this.replies.expect(Expect {
+                kind: Kind::Query,
+                origin: Origin::Injected,
+                owner: u32::MAX,
+                statement: NO_STATEMENT,
+                cookie: 0,
+                sent_us: self.now_us,
+            });
+        }
+    }
+
+    /// A cancel request has reached its end: a server that was only kept back for it is free.
+    pub fn cancelled(&mut self, server: ServerId) {
+        self.now_us = crate::base::clock::now_us();
+        let Some(this) = self.servers.get_mut(server) else { return };
+        this.cancels = this.cancels.saturating_sub(1);
+        if this.cancels == 0 && this.use_ == Use::Cooling {
+            self.give_back(server);
+        }
+    }
+
+    /// Lets a client's cancel request through. Returns whether a server will be bothered with it:
+    /// the caller then hears of its end when `done` of the [`Todo`] is dropped.
+    pub fn cancel(&mut self, slot: u32, key: &[u8]) -> bool {
+        let Some(id) = self.clients.id_at(slot) else { return false };
+        let Some(client) = self.clients.get(id) else { return false };
+        if !client.key.matches(key) {
+            return false;
+        }
+        let Some(server) = client.server() else { return false };
+        let Some(this) = self.servers.get_mut(server) else { return false };
+        if !this.replies.busy() {
+            return false;
+        }
+        this.cancels += 1;
+        self.pools[this.pool].counters.total_cancels.add(1);
+        self.todo.push(Todo::Cancel(server));
+        true
+    }
+}

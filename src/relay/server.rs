@@ -1,0 +1,112 @@
+//! One server connection as the relay sees it.
+//! Must never be put back into its pool except through [`Server::is_clean`].
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::task::Waker;
+
+use super::group::ParamSet;
+use super::{ClientId, PoolId};
+use crate::flow::replies::Replies;
+use crate::net::socket::Conn;
+
+/// Whose statement is the unnamed one on a server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UnnamedOn {
+    /// Nobody's, as far as is known.
+    #[default]
+    Nobody,
+    /// A known text.
+    Statement(u32),
+    /// A long text of this client's.
+    Client(ClientId),
+}
+
+/// What a server is used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    /// At rest in its pool.
+    Idle,
+    /// Lent to a client.
+    Lent(ClientId),
+    /// Being rolled back or reset after a client has gone; back to the pool when done.
+    Cleaning,
+    /// Clean, but a cancel request is under way that might still hit it.
+    Cooling,
+}
+
+/// One server connection.
+pub struct Server {
+    /// Socket and backlog.
+    pub(super) conn: Conn,
+    /// Wakes the server's task.
+    pub(super) waker: Option<Waker>,
+    /// Its pool.
+    pub(super) pool: PoolId,
+    /// What it is used for.
+    pub(super) use_: Use,
+    /// Replies it owes.
+    pub(super) replies: Replies,
+    /// Bytes received that do not make a whole message yet.
+    pub(super) inbox: Vec<u8>,
+    /// Settings in force on it.
+    pub(super) params: Rc<ParamSet>,
+    /// Values reported while settings are tried.
+    pub(super) reported: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Statements prepared on it, with the tick of their last use.
+    pub(super) prepared: HashMap<u32, u64, foldhash::fast::RandomState>,
+    /// Ticks at each use of a statement.
+    pub(super) tick: u64,
+    /// Tick at which the batch being forwarded began: statements used since are not evicted.
+    pub(super) batch_tick: u64,
+    /// Its unnamed statement.
+    pub(super) unnamed: UnnamedOn,
+    /// The owner's socket is full: reading waits until its task has drained it.
+    pub(super) stalled: bool,
+    /// Backend process id and secret.
+    pub(super) key: (u32, Vec<u8>),
+    /// When it was opened, lent, and given back, microseconds.
+    pub(super) opened_us: u64,
+    /// When the present lease began.
+    pub(super) lent_us: u64,
+    /// When it last came to rest.
+    pub(super) rested_us: u64,
+    /// When the last statement on it ended: the next one's server time counts from there if later
+    /// than its sending.
+    pub(super) done_us: u64,
+    /// Cancel requests under way.
+    pub(super) cancels: u32,
+    /// Close it instead of putting it back.
+    pub(super) retire: bool,
+}
+
+impl Server {
+    /// Wakes the server's task, which then has a turn.
+    pub(super) fn wake(&self) {
+        if let Some(waker) = &self.waker {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// Who holds it.
+    pub(super) fn owner(&self) -> Option<ClientId> {
+        match self.use_ {
+            Use::Lent(client) => Some(client),
+            Use::Idle | Use::Cleaning | Use::Cooling => None,
+        }
+    }
+
+    /// It may serve another client: `reference/defects.md` entry 12, a to e.
+    pub(super) fn is_clean(&self) -> bool {
+        self.replies.is_clean() && self.inbox.is_empty() && self.conn.backlog() == 0 && !self.stalled
+    }
+
+    /// Sends bytes; false if the connection is broken.
+    pub(super) fn send(&mut self, bytes: &[u8]) -> bool {
+        let sent = self.conn.send(bytes).is_ok();
+        if !sent || self.conn.backlog() > 0 {
+            self.wake();
+        }
+        sent
+    }
+}

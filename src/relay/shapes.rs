@@ -1,0 +1,118 @@
+//! Verdict and statistics by shape: the one place where a statement's text is looked at.
+//! Must never parse a shape twice, nor let the number of shapes grow without bound.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::meter::{PoolLabel, Sample, ShapeTable, ShapeView};
+use crate::sql::classify::classify;
+use crate::sql::shape::{normalized, scan};
+use crate::sql::verdict::{Effects, Route, Verdict};
+
+/// Most shapes whose verdict is remembered; beyond that all are forgotten and learned anew.
+const MAX_SHAPES: usize = 20_000;
+/// Most bytes of a shape's text that are kept.
+const TEXT_BYTES: usize = 1000;
+
+/// Shape of statements too long to be looked at.
+pub const LONG: u64 = 1;
+
+/// What is known of a statement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Look {
+    /// Shape, as in [`crate::sql::shape`].
+    pub shape: u64,
+    /// Where it may run.
+    pub route: Route,
+    /// What it leaves behind.
+    pub effects: Effects,
+}
+
+impl Look {
+    /// A statement too long to be looked at: to the primary. What it does to the session is
+    /// unknown, so `effects` says what to assume.
+    pub fn long(effects: Effects) -> Self {
+        Self { shape: LONG, route: Route::Primary, effects }
+    }
+}
+
+struct Shape {
+    verdict: Verdict,
+    text: Box<str>,
+}
+
+/// Verdicts and statistics.
+pub struct Shapes {
+    known: HashMap<u64, Shape, foldhash::fast::RandomState>,
+    table: ShapeTable,
+    /// The text looked at last, by address and length, within one turn: routing and forwarding
+    /// look at the same bytes one after the other.
+    last: Option<(usize, usize, Look)>,
+}
+
+impl Shapes {
+    /// Statistics for `capacity` shapes.
+    pub fn new(capacity: usize) -> Self {
+        Self { known: HashMap::default(), table: ShapeTable::new(capacity), last: None }
+    }
+
+    /// The readers' side of the statistics.
+    pub fn view(&self) -> Arc<ShapeView> {
+        self.table.view()
+    }
+
+    /// Adds a database and user to the statistics.
+    pub fn add_pool(&mut self, label: PoolLabel) -> u32 {
+        self.table.add_pool(label)
+    }
+
+    /// Forgets the text looked at last: to be called when its bytes may have moved.
+    pub fn new_turn(&mut self) {
+        self.last = None;
+    }
+
+    /// Looks at a statement: one pass of the lexer and one probe for a known shape.
+    pub fn look(&mut self, sql: &[u8], conforming: bool) -> Look {
+        let place = (sql.as_ptr() as usize, sql.len());
+        if let Some((at, len, look)) = self.last
+            && (at, len) == place
+        {
+            return look;
+        }
+        let look = self.look_anew(sql, conforming);
+        self.last = Some((place.0, place.1, look));
+        look
+    }
+
+    fn look_anew(&mut self, sql: &[u8], conforming: bool) -> Look {
+        let scanned = scan(sql, conforming);
+        let shape = scanned.shape;
+        let known = self.known.get(&shape).map(|known| known.verdict);
+        let verdict = match known {
+            Some(verdict) if verdict.follows_from_shape() => verdict,
+            _ => {
+                let verdict = classify(sql, &scanned);
+                if known.is_none() {
+                    if self.known.len() >= MAX_SHAPES {
+                        self.known.clear();
+                    }
+                    let text = normalized(sql, conforming, TEXT_BYTES).into_boxed_str();
+                    self.known.insert(shape, Shape { verdict, text });
+                }
+                verdict
+            }
+        };
+        Look { shape, route: verdict.route, effects: verdict.effects }
+    }
+
+    /// Counts a finished statement.
+    pub fn record(&mut self, pool: u32, shape: u64, sample: &Sample) {
+        let known = &self.known;
+        let slot = self.table.slot(pool, shape, || match (shape, known.get(&shape)) {
+            (_, Some(shape)) => shape.text.to_string(),
+            (LONG, None) => "(statement of more than 256 KiB)".to_owned(),
+            (_, None) => "(forgotten)".to_owned(),
+        });
+        self.table.record(slot, sample);
+    }
+}

@@ -1,0 +1,112 @@
+//! The tasks that wait for sockets and enter the relay.
+//! Must never hold the relay across an await.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::task::Poll;
+
+use tokio::sync::oneshot;
+use tokio::task::spawn_local;
+
+use super::{Arrival, ClientId, PoolId, Relay, ServerId, Todo};
+use crate::server::cancel;
+
+/// A relay shared by the tasks of its thread.
+pub type Shared = Rc<RefCell<Relay>>;
+
+/// Takes a client in and starts its task.
+pub fn arrive(relay: &Shared, arrival: Arrival) {
+    let id = relay.borrow_mut().arrive(arrival);
+    run_todo(relay, None);
+    if let Some(id) = id {
+        spawn_local(client(Rc::clone(relay), id));
+    }
+}
+
+/// Passes a cancel request on; `done` is dropped when its work is done.
+pub fn cancel(relay: &Shared, slot: u32, key: &[u8], done: oneshot::Sender<()>) {
+    if relay.borrow_mut().cancel(slot, key) {
+        run_todo(relay, Some(done));
+    }
+}
+
+/// Does what the last turn left to do.
+pub fn run_todo(relay: &Shared, mut done: Option<oneshot::Sender<()>>) {
+    loop {
+        let todo = relay.borrow_mut().take_todo();
+        if todo.is_empty() {
+            return;
+        }
+        for item in todo {
+            match item {
+                Todo::Open(pool) => {
+                    spawn_local(open(Rc::clone(relay), pool));
+                }
+                Todo::Cancel(server) => {
+                    spawn_local(cancel_on(Rc::clone(relay), server, done.take()));
+                }
+                Todo::CancelGone(pool, (pid, key)) => {
+                    let dial = relay.borrow().dial(pool);
+                    spawn_local(async move {
+                        if let Err(error) = cancel::cancel(&dial, pid, &key).await {
+                            tracing::debug!("could not cancel the query of a client that left: {error}");
+                        }
+                    });
+                }
+            }
+        }
+    }
+}
+
+async fn client(relay: Shared, id: ClientId) {
+    poll_fn(|cx| {
+        let turn = catch_unwind(AssertUnwindSafe(|| relay.borrow_mut().client_turn(id, cx)));
+        let polled = turn.unwrap_or_else(|_| {
+            relay.borrow_mut().panicked(Some(id), None);
+            Poll::Ready(())
+        });
+        run_todo(&relay, None);
+        polled
+    })
+    .await;
+}
+
+async fn server(relay: Shared, id: ServerId) {
+    poll_fn(|cx| {
+        let turn = catch_unwind(AssertUnwindSafe(|| relay.borrow_mut().server_turn(id, cx)));
+        let polled = turn.unwrap_or_else(|_| {
+            relay.borrow_mut().panicked(None, Some(id));
+            Poll::Ready(())
+        });
+        run_todo(&relay, None);
+        polled
+    })
+    .await;
+}
+
+async fn open(relay: Shared, pool: PoolId) {
+    let dial = relay.borrow().dial(pool);
+    let outcome = dial.open().await;
+    match outcome {
+        Ok(opened) => {
+            let id = relay.borrow_mut().opened(pool, opened);
+            spawn_local(server(Rc::clone(&relay), id));
+        }
+        Err(error) => relay.borrow_mut().open_failed(pool, &error),
+    }
+    run_todo(&relay, None);
+}
+
+async fn cancel_on(relay: Shared, server: ServerId, done: Option<oneshot::Sender<()>>) {
+    let target = relay.borrow().cancel_target(server);
+    if let Some((dial, (pid, key))) = target
+        && let Err(error) = cancel::cancel(&dial, pid, &key).await
+    {
+        tracing::warn!(server = %dial.endpoint, "could not pass a cancel request on: {error}");
+    }
+    relay.borrow_mut().cancelled(server);
+    drop(done);
+    run_todo(&relay, None);
+}

@@ -1,0 +1,7 @@
+//! Floor 4: opening, and cancelling on, connections to PostgreSQL servers.
+//! Must never hold a connection beyond its opening: what is open belongs to the relay.
+
+pub mod cancel;
+pub mod login;
+pub mod open;
+pub mod stream;

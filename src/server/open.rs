@@ -1,0 +1,221 @@
+//! Opens one server connection: connect, TLS, startup, login, the server's parameters.
+//! Must never retry by itself beyond what sslmode asks for, and never outlive its deadline.
+
+use std::borrow::Cow;
+use std::cell::RefCell;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::pki_types::ServerName;
+use tokio_rustls::{TlsConnector, TlsStream};
+
+use super::login::login;
+use super::stream::Stream;
+use crate::auth::scram::SaltedCache;
+use crate::config::{Endpoint, Host, Password, SslMode};
+use crate::net::dial;
+use crate::net::socket::{Plain, Socket};
+use crate::wire::error::{PgError, ServerError, SqlState};
+use crate::wire::{build, startup, tag};
+
+/// Everything needed to open a connection to one server as one user.
+pub struct Dial {
+    /// Where.
+    pub endpoint: Endpoint,
+    /// The database's name on the server.
+    pub dbname: String,
+    /// Role to log in with.
+    pub user: String,
+    /// Its password, if it has one.
+    pub password: Option<Password>,
+    /// Whether to use TLS.
+    pub sslmode: SslMode,
+    /// How to use TLS; `None` only when `sslmode` is `Disable`.
+    pub tls: Option<Arc<rustls::ClientConfig>>,
+    /// TCP keepalive.
+    pub keepalive: bool,
+    /// Bound on the whole opening.
+    pub timeout: Duration,
+    /// Salted passwords computed before, so that PBKDF2 runs once per user and not per connection.
+    pub salted: RefCell<SaltedCache>,
+}
+
+/// Name and value of ParameterStatus messages, in the order they came.
+pub type Parameters = Vec<(Vec<u8>, Vec<u8>)>;
+
+/// A server connection, logged in and idle.
+pub struct Opened {
+    /// The connection.
+    pub socket: Socket,
+    /// Process id of the backend.
+    pub pid: u32,
+    /// Secret to cancel with.
+    pub key: Vec<u8>,
+    /// What the server reported.
+    pub parameters: Parameters,
+}
+
+/// Why a server could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// No connection.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// Not within the time allowed.
+    #[error("no answer within {} s", .0.as_secs_f32())]
+    Timeout(Duration),
+    /// The server said no.
+    #[error("{}", .0.message)]
+    Refused(ServerError),
+    /// TLS is impossible as configured.
+    #[error("{0}")]
+    Tls(String),
+    /// The server asks for what we cannot give.
+    #[error("{0}")]
+    Login(String),
+}
+
+impl OpenError {
+    /// Trying again will not help until somebody changes something: waiting clients are told at
+    /// once. Otherwise they wait (`reference/defects.md` entry 32).
+    pub fn is_permanent(&self) -> bool {
+        match self {
+            Self::Refused(error) => matches!(&error.code.0[..2], b"28" | b"3D") || &error.code.0 == b"42501",
+            Self::Tls(_) | Self::Login(_) => true,
+            Self::Io(_) | Self::Timeout(_) => false,
+        }
+    }
+
+    /// What a client is told that needed this server.
+    pub fn to_client(&self, dial: &Dial) -> PgError {
+        match self {
+            // No such database, role or password: the server's own words, as on a direct connection.
+            Self::Refused(error) => PgError::fatal(error.code, error.message.clone())
+                .detail(format!("said by the server {}", dial.endpoint)),
+            other => {
+                let message = format!("pgweir: could not connect to server {}: {other}", dial.endpoint);
+                PgError::fatal(SqlState::CONNECTION_FAILURE, Cow::Owned(message))
+            }
+        }
+    }
+}
+
+impl Dial {
+    /// Opens a connection within [`Dial::timeout`].
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub async fn open(&self) -> Result<Opened, OpenError> {
+        tokio::time::timeout(self.timeout, self.attempts()).await.unwrap_or(Err(OpenError::Timeout(self.timeout)))
+    }
+
+    /// `allow` and `prefer` have a second try the other way, as in libpq (fe-connect.c).
+    async fn attempts(&self) -> Result<Opened, OpenError> {
+        let unix = matches!(self.endpoint.host, Host::Unix(_));
+        match self.sslmode {
+            _ if unix => self.attempt(Encrypt::No).await,
+            SslMode::Disable => self.attempt(Encrypt::No).await,
+            SslMode::Allow => match self.attempt(Encrypt::No).await {
+                Err(OpenError::Refused(error)) if error.code == SqlState::INVALID_AUTHORIZATION => {
+                    self.attempt(Encrypt::Must).await
+                }
+                outcome => outcome,
+            },
+            SslMode::Prefer => match self.attempt(Encrypt::IfOffered).await {
+                Err(OpenError::Tls(_)) => self.attempt(Encrypt::No).await,
+                Err(OpenError::Refused(error)) if error.code == SqlState::INVALID_AUTHORIZATION => {
+                    self.attempt(Encrypt::No).await
+                }
+                outcome => outcome,
+            },
+            SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => self.attempt(Encrypt::Must).await,
+        }
+    }
+
+    async fn attempt(&self, encrypt: Encrypt) -> Result<Opened, OpenError> {
+        let socket = self.connect(encrypt).await?;
+        let mut stream = Stream::new(socket);
+        let mut hello = Vec::new();
+        let parameters: [(&[u8], &[u8]); 2] =
+            [(b"user", self.user.as_bytes()), (b"database", self.dbname.as_bytes())];
+        build::startup(&mut hello, &parameters);
+        stream.send(&hello).await?;
+        login(&mut stream, self).await?;
+        welcome(stream).await
+    }
+
+    /// A plain or encrypted connection on which nothing of the session was said yet.
+    pub(super) async fn connect(&self, encrypt: Encrypt) -> Result<Socket, OpenError> {
+        let plain = match &self.endpoint.host {
+            Host::Tcp(host) => dial::tcp(host, self.endpoint.port, self.keepalive).await?,
+            Host::Unix(directory) => dial::unix(directory, self.endpoint.port).await?,
+        };
+        if encrypt == Encrypt::No {
+            return Ok(Socket::Plain(plain));
+        }
+        let mut stream = Stream::new(Socket::Plain(plain));
+        let mut request = Vec::new();
+        build::untagged(&mut request, |out| out.extend_from_slice(&startup::SSL.to_be_bytes()));
+        stream.send(&request).await?;
+        // Exactly one byte: what a man in the middle may have put behind it stays in the socket
+        // and makes the handshake fail (CVE-2021-23222).
+        match (stream.byte().await?, encrypt) {
+            (b'S', _) => self.handshake(stream).await,
+            (b'N', Encrypt::IfOffered) => Ok(stream.into_parts().0),
+            (b'N', _) => Err(OpenError::Tls("the server does not offer TLS, which server_tls_sslmode demands".into())),
+            (other, _) => Err(OpenError::Tls(format!("the server answered 0x{other:02x} to the request for TLS"))),
+        }
+    }
+
+    async fn handshake(&self, stream: Stream) -> Result<Socket, OpenError> {
+        let (Socket::Plain(plain), Some(config), Host::Tcp(host)) =
+            (stream.into_parts().0, &self.tls, &self.endpoint.host)
+        else {
+            return Err(OpenError::Tls("TLS is not configured for this server".into()));
+        };
+        let name = ServerName::try_from(host.clone())
+            .map_err(|_| OpenError::Tls(format!("`{host}` is no name a certificate could have")))?;
+        let connected = TlsConnector::from(Arc::clone(config)).connect(name, plain).await;
+        let stream: tokio_rustls::client::TlsStream<Plain> =
+            connected.map_err(|error| OpenError::Tls(format!("TLS handshake failed: {error}")))?;
+        Ok(Socket::Tls(Box::new(TlsStream::Client(stream))))
+    }
+}
+
+/// Whether an attempt uses TLS.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Encrypt {
+    No,
+    IfOffered,
+    Must,
+}
+
+/// Reads what follows a successful login up to ReadyForQuery.
+async fn welcome(mut stream: Stream) -> Result<Opened, OpenError> {
+    let mut parameters = Parameters::new();
+    let (mut pid, mut key) = (0, Vec::new());
+    loop {
+        let message = stream.next().await?;
+        match message.tag {
+            tag::server::PARAMETER_STATUS => {
+                if let Some((name, rest)) = crate::wire::frame::cstr(&message.body)
+                    && let Some((value, _)) = crate::wire::frame::cstr(rest)
+                {
+                    parameters.push((name.to_vec(), value.to_vec()));
+                }
+            }
+            tag::server::BACKEND_KEY_DATA => {
+                pid = crate::wire::frame::be_u32(&message.body).unwrap_or(0);
+                key = message.body.get(4..).unwrap_or_default().to_vec();
+            }
+            tag::server::ERROR => return Err(OpenError::Refused(ServerError::parse(&message.body))),
+            tag::server::NOTICE | tag::server::NEGOTIATE => {}
+            tag::server::READY if message.body == b"I" && !stream.has_unread() => {
+                let (socket, _) = stream.into_parts();
+                return Ok(Opened { socket, pid, key, parameters });
+            }
+            other => return Err(OpenError::Login(format!("the server sent message 0x{other:02x} during startup"))),
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! Whole messages over a socket, for the few that are exchanged before a session.
+//! Must never be used on the data path: it copies, waits and allocates.
+
+use std::future::poll_fn;
+use std::io;
+
+use crate::net::socket::{Conn, Socket};
+use crate::wire::frame::{HEADER, Header};
+
+/// Longest message understood before a session is up. PostgreSQL's own are far shorter; an
+/// ErrorResponse or a long search_path may come near.
+const MAX_MESSAGE: usize = 64 * 1024;
+
+/// A connection read message by message.
+pub struct Stream {
+    conn: Conn,
+    buffer: Vec<u8>,
+}
+
+/// One message.
+pub struct Message {
+    /// Type byte.
+    pub tag: u8,
+    /// What follows the length.
+    pub body: Vec<u8>,
+}
+
+impl Stream {
+    /// Over a settled socket.
+    pub fn new(socket: Socket) -> Self {
+        Self { conn: Conn::new(socket), buffer: Vec::new() }
+    }
+
+    /// Sends and waits until the socket has taken everything.
+    ///
+    /// # Errors
+    /// The connection is broken.
+    pub async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.conn.send(bytes)?;
+        poll_fn(|cx| self.conn.poll_drain(cx)).await
+    }
+
+    /// The next message.
+    ///
+    /// # Errors
+    /// The connection is broken or ended, or the message's length is out of bounds.
+    pub async fn next(&mut self) -> io::Result<Message> {
+        loop {
+            let peeked = Header::peek(&self.buffer, MAX_MESSAGE);
+            match peeked.map_err(|bad| io::Error::new(io::ErrorKind::InvalidData, bad))? {
+                Some(header) if self.buffer.len() >= header.total => {
+                    let rest = self.buffer.split_off(header.total);
+                    let message = std::mem::replace(&mut self.buffer, rest);
+                    let body = message.get(HEADER..).unwrap_or_default().to_vec();
+                    return Ok(Message { tag: header.tag, body });
+                }
+                _ => self.fill().await?,
+            }
+        }
+    }
+
+    /// Reads exactly the bytes of an untyped packet whose length stands in its first four bytes.
+    ///
+    /// # Errors
+    /// The connection is broken or ended; what `length` says.
+    pub async fn packet<E: From<io::Error>>(
+        &mut self,
+        length: impl Fn(&[u8]) -> Result<Option<usize>, E>,
+    ) -> Result<Vec<u8>, E> {
+        loop {
+            match length(&self.buffer)? {
+                Some(length) if self.buffer.len() >= length => {
+                    let rest = self.buffer.split_off(length);
+                    return Ok(std::mem::replace(&mut self.buffer, rest));
+                }
+                _ => self.fill().await?,
+            }
+        }
+    }
+
+    /// Waits for more bytes.
+    async fn fill(&mut self) -> io::Result<()> {
+        let mut chunk = [0u8; 2048];
+        let n = poll_fn(|cx| self.conn.poll_read(cx, &mut chunk)).await?;
+        if n == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.buffer.extend_from_slice(chunk.get(..n).unwrap_or_default());
+        Ok(())
+    }
+
+    /// Exactly one byte, reading nothing beyond it.
+    ///
+    /// # Errors
+    /// The connection is broken or ended.
+    pub async fn byte(&mut self) -> io::Result<u8> {
+        let mut one = [0u8; 1];
+        match poll_fn(|cx| self.conn.poll_read(cx, &mut one)).await? {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            _ => Ok(one[0]),
+        }
+    }
+
+    /// Waits until the peer closes; whatever it sends is dropped.
+    pub async fn closed(&mut self) {
+        while self.fill().await.is_ok() {
+            self.buffer.clear();
+        }
+    }
+
+    /// Bytes were read that belong to no message returned yet.
+    pub fn has_unread(&self) -> bool {
+        !self.buffer.is_empty()
+    }
+
+    /// The socket, and what was read beyond the last message.
+    pub fn into_parts(self) -> (Socket, Vec<u8>) {
+        (self.conn.into_socket(), self.buffer)
+    }
+}

@@ -1,0 +1,16 @@
+//! What pgweir knows of SQL: a lexer, the shape of a statement, and once per shape the verdict of PostgreSQL's own grammar.
+//! Must never do I/O, keep state, require UTF-8 or trust text to be valid SQL.
+//!
+//! [`shape::scan`] runs for every statement; [`classify::classify`] once per shape. A verdict follows from the shape, so what a literal says is not in it:
+//! the body of a DO block, the value and name given to `set_config`, the path of a COPY, the value of a SET. Whoever needs those reads the text; the
+//! effects [`verdict::Effects::OPAQUE`], `SET_CONFIG`, `SET_SESSION`, `EXECUTE` and `LOAD` say when. A word such as `true` is not a literal here.
+
+mod canon;
+pub mod classify;
+mod functions;
+pub mod lex;
+mod normal;
+pub mod shape;
+mod statement;
+pub mod verdict;
+mod words;

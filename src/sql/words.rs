@@ -1,0 +1,225 @@
+//! The tokens of a statement with the questions that the classifier asks of them: words, names, calls.
+//! Must never recurse, nor answer no where it is not sure.
+
+use std::borrow::Cow;
+
+use crate::sql::functions::{self, Standing};
+use crate::sql::lex::{Kind, Lexer, Token, eq_word};
+use crate::sql::verdict::Effects;
+
+/// The tokens of one statement, comments left out.
+#[derive(Clone, Copy)]
+pub(crate) struct Words<'a> {
+    sql: &'a [u8],
+    tokens: &'a [Token],
+}
+
+/// The tokens of a text, comments left out.
+pub(crate) fn tokens(sql: &[u8], standard_conforming_strings: bool) -> Vec<Token> {
+    Lexer::new(sql, standard_conforming_strings)
+        .filter(|t| t.kind != Kind::Comment)
+        .collect()
+}
+impl<'a> Words<'a> {
+    pub(crate) fn new(sql: &'a [u8], tokens: &'a [Token]) -> Self {
+        Self { sql, tokens }
+    }
+
+    /// The non-empty statements of a text: cut at `;` outside parentheses and outside a `BEGIN ATOMIC .. END` body.
+    pub(crate) fn statements(self) -> impl Iterator<Item = Words<'a>> {
+        let (mut depth, mut body) = (0i64, 0u32);
+        let mut before = false;
+        let is_end = move |token: &Token| {
+            let word = if token.kind == Kind::Word {
+                token.bytes(self.sql)
+            } else {
+                b""
+            };
+            match token.kind {
+                Kind::Open => depth += 1,
+                Kind::Close => depth -= 1,
+                Kind::Word if before && eq_word(word, b"atomic") => body = 1,
+                Kind::Word if body > 0 && eq_word(word, b"case") => body += 1,
+                Kind::Word if body > 0 && eq_word(word, b"end") => body -= 1,
+                _ => {}
+            }
+            before = eq_word(word, b"begin");
+            token.kind == Kind::Semicolon && depth <= 0 && body == 0
+        };
+        self.tokens
+            .split(is_end)
+            .filter(|tokens| !tokens.is_empty())
+            .map(move |tokens| Words {
+                sql: self.sql,
+                tokens,
+            })
+    }
+
+    /// Number of tokens.
+    pub(crate) fn len(self) -> usize {
+        self.tokens.len()
+    }
+
+    pub(crate) fn kind(self, at: usize) -> Option<Kind> {
+        self.tokens.get(at).map(|t| t.kind)
+    }
+
+    pub(crate) fn bytes(self, at: usize) -> &'a [u8] {
+        self.tokens
+            .get(at)
+            .map(|t| t.bytes(self.sql))
+            .unwrap_or_default()
+    }
+
+    /// Whether the token at `at` is this unquoted word.
+    pub(crate) fn is(self, at: usize, lower: &str) -> bool {
+        self.kind(at) == Some(Kind::Word) && eq_word(self.bytes(at), lower.as_bytes())
+    }
+
+    pub(crate) fn is_one_of(self, at: usize, lower: &[&str]) -> bool {
+        lower.iter().any(|word| self.is(at, word))
+    }
+
+    pub(crate) fn has(self, lower: &str) -> bool {
+        (0..self.tokens.len()).any(|at| self.is(at, lower))
+    }
+
+    pub(crate) fn has_pair(self, one: &str, two: &str) -> bool {
+        (0..self.tokens.len()).any(|at| self.is(at, one) && self.is(at + 1, two))
+    }
+
+    pub(crate) fn from(self, at: usize) -> Self {
+        Self {
+            sql: self.sql,
+            tokens: self.tokens.get(at..).unwrap_or_default(),
+        }
+    }
+
+    /// The name a token stands for, folded or unquoted. ASCII folding, as the server does for multi-byte encodings.
+    pub(crate) fn name(self, at: usize) -> Option<Cow<'a, [u8]>> {
+        let bytes = self.bytes(at);
+        match self.kind(at)? {
+            Kind::Word => Some(Cow::Owned(bytes.to_ascii_lowercase())),
+            Kind::QuotedWord => {
+                let inner = bytes
+                    .strip_prefix(b"\"")
+                    .and_then(|b| b.strip_suffix(b"\""))
+                    .unwrap_or_default();
+                let doubled = inner.windows(2).any(|pair| pair == b"\"\"");
+                Some(if doubled {
+                    Cow::Owned(
+                        String::from_utf8_lossy(inner)
+                            .replace("\"\"", "\"")
+                            .into_bytes(),
+                    )
+                } else {
+                    Cow::Borrowed(inner)
+                })
+            }
+            _ => None,
+        }
+    }
+
+    /// Names directly before an opening parenthesis: every function call, and some things that are none.
+    fn calls(self) -> impl Iterator<Item = (usize, Cow<'a, [u8]>)> {
+        (0..self.tokens.len())
+            .filter(move |&at| self.kind(at + 1) == Some(Kind::Open))
+            .filter_map(move |at| Some((at, self.name(at)?)))
+    }
+
+    /// Effects of the functions called by name anywhere in the statement, whatever their schema.
+    pub(crate) fn call_effects(self) -> Effects {
+        self.calls()
+            .fold(Effects::NONE, |all, (at, name)| match name.as_ref() {
+                b"set_config" if !self.third_argument_is_true(at + 1) => all | Effects::SET_CONFIG,
+                name => all | functions::effects(name),
+            })
+    }
+
+    /// Whether the argument list that opens at `open` has the word `true`, and only it, in third place.
+    fn third_argument_is_true(self, open: usize) -> bool {
+        let (mut depth, mut commas) = (0u32, 0u32);
+        for at in open..self.tokens.len().min(open + ARGUMENT_TOKENS) {
+            match self.kind(at) {
+                Some(Kind::Open) => depth += 1,
+                Some(Kind::Close) => depth = depth.saturating_sub(1),
+                Some(Kind::Comma) if depth == 1 => commas += 1,
+                _ => {}
+            }
+            if depth == 0 {
+                return false;
+            }
+            if commas == 2 {
+                return self.is(at + 1, "true") && self.kind(at + 2) == Some(Kind::Close);
+            }
+        }
+        false
+    }
+
+    /// Whether something that looks like a call names no built-in function. Only where the grammar's summary does not look; may say yes to a type,
+    /// an alias or a keyword with parentheses.
+    pub(crate) fn may_call_unknown(self) -> bool {
+        self.calls().any(|(at, name)| {
+            let schema = if at >= 2 && self.kind(at - 1) == Some(Kind::Dot) {
+                self.name(at - 2)
+            } else {
+                None
+            };
+            let foreign = schema.is_some_and(|s| s.as_ref() != b"pg_catalog");
+            let name = std::str::from_utf8(&name).unwrap_or_default();
+            foreign
+                || (functions::standing(name) == Standing::Unknown
+                    && !BEFORE_PARENTHESIS
+                        .split_ascii_whitespace()
+                        .any(|word| word == name))
+        })
+    }
+
+    /// The part after RETURNING: the grammar's summary does not walk into it.
+    pub(crate) fn returning(self) -> Option<Self> {
+        (0..self.tokens.len())
+            .find(|&at| self.is(at, "returning"))
+            .map(|at| self.from(at + 1))
+    }
+
+    /// Whether an operator is spelled with a schema other than `pg_catalog`, as in `OPERATOR(app.+)`.
+    pub(crate) fn names_foreign_operator(self) -> bool {
+        (0..self.tokens.len()).any(|at| {
+            self.is(at, "operator")
+                && self.kind(at + 1) == Some(Kind::Open)
+                && self.kind(at + 3) == Some(Kind::Dot)
+                && !self.is(at + 2, "pg_catalog")
+        })
+    }
+
+    /// Whether a name is a column that only sequences have (`last_value` is also a window function).
+    pub(crate) fn names_sequence_column(self) -> bool {
+        (0..self.tokens.len()).any(|at| {
+            self.kind(at + 1) != Some(Kind::Open)
+                && self.name(at).is_some_and(|n| {
+                    matches!(n.as_ref(), b"last_value" | b"is_called" | b"log_cnt")
+                })
+        })
+    }
+
+    /// Whether a name is not UTF-8: its neighbours may be parts of its characters, and so is a byte that starts no token.
+    pub(crate) fn names_are_unclear(self) -> bool {
+        self.tokens.iter().any(|t| match t.kind {
+            Kind::Word | Kind::QuotedWord | Kind::UnicodeWord => {
+                std::str::from_utf8(t.bytes(self.sql)).is_err()
+            }
+            _ => false,
+        })
+    }
+}
+
+/// So many tokens of a `set_config` call are looked at: nested calls must not cost quadratic time.
+const ARGUMENT_TOKENS: usize = 256;
+
+/// Words that stand before a parenthesis without being a call.
+const BEFORE_PARENTHESIS: &str = "
+    all and any array as between bit by case cast char character coalesce cube dec decimal
+    distinct else except exists filter float for from greatest group grouping having ilike in
+    intersect interval is join lateral least like limit materialized nchar not nullif numeric
+    offset on or over recursive returning rollup row select sets some then time timestamp
+    treat trim union using values varchar varying when where with within";

@@ -1,0 +1,181 @@
+//! Errors as PostgreSQL speaks them: severity, SQLSTATE, message, detail, hint.
+//! Must never carry a secret, nor a Rust error's internals without a sentence around it.
+
+use std::borrow::Cow;
+
+use super::frame::cstr;
+use super::{build, tag};
+
+/// Five characters of PostgreSQL's appendix A.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SqlState(pub [u8; 5]);
+
+macro_rules! states {
+    ($($name:ident = $code:literal, $doc:literal;)*) => {
+        impl SqlState {
+            $(#[doc = $doc] pub const $name: Self = Self(*$code);)*
+        }
+    };
+}
+
+states! {
+    PROTOCOL_VIOLATION = b"08P01", "protocol_violation";
+    CONNECTION_FAILURE = b"08006", "connection_failure";
+    CANNOT_CONNECT = b"08001", "sqlclient_unable_to_establish_sqlconnection";
+    FEATURE_NOT_SUPPORTED = b"0A000", "feature_not_supported";
+    INVALID_AUTHORIZATION = b"28000", "invalid_authorization_specification";
+    INVALID_PASSWORD = b"28P01", "invalid_password";
+    INVALID_CATALOG_NAME = b"3D000", "invalid_catalog_name (no such database)";
+    TOO_MANY_CONNECTIONS = b"53300", "too_many_connections";
+    PROGRAM_LIMIT = b"54000", "program_limit_exceeded";
+    QUERY_CANCELED = b"57014", "query_canceled";
+    ADMIN_SHUTDOWN = b"57P01", "admin_shutdown";
+    CANNOT_CONNECT_NOW = b"57P03", "cannot_connect_now";
+    INTERNAL = b"XX000", "internal_error";
+}
+
+impl SqlState {
+    /// The code as text.
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or("XX000")
+    }
+}
+
+/// Whether the session lives on after the error.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Severity {
+    /// The statement failed, the session goes on; a ReadyForQuery must follow.
+    Error,
+    /// The connection closes right after.
+    Fatal,
+}
+
+/// An error that a client may see. It has its SQLSTATE from birth.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PgError {
+    /// Does the session end?
+    pub severity: Severity,
+    /// SQLSTATE.
+    pub code: SqlState,
+    /// Primary message; pgweir's own begin with `pgweir: ` so that it is clear who speaks.
+    pub message: Cow<'static, str>,
+    /// What to know about it.
+    pub detail: Option<Cow<'static, str>>,
+    /// What to do about it.
+    pub hint: Option<Cow<'static, str>>,
+}
+
+impl PgError {
+    /// A FATAL error.
+    pub fn fatal(code: SqlState, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { severity: Severity::Fatal, code, message: message.into(), detail: None, hint: None }
+    }
+
+    /// An ERROR: the session goes on.
+    pub fn error(code: SqlState, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { severity: Severity::Error, ..Self::fatal(code, message) }
+    }
+
+    /// Adds what to do about it.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<Cow<'static, str>>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Adds what to know about it.
+    #[must_use]
+    pub fn detail(mut self, detail: impl Into<Cow<'static, str>>) -> Self {
+        self.detail = Some(detail.into());
+        self
+    }
+
+    /// Appends the ErrorResponse to `out`.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let severity: &[u8] = match self.severity {
+            Severity::Error => b"ERROR",
+            Severity::Fatal => b"FATAL",
+        };
+        build::message(out, tag::server::ERROR, |out| {
+            for (field, value) in [
+                (b'S', Some(severity)),
+                (b'V', Some(severity)),
+                (b'C', Some(&self.code.0[..])),
+                (b'M', Some(self.message.as_bytes())),
+                (b'D', self.detail.as_ref().map(|text| text.as_bytes())),
+                (b'H', self.hint.as_ref().map(|text| text.as_bytes())),
+            ] {
+                if let Some(value) = value {
+                    out.push(field);
+                    build::cstr(out, value);
+                }
+            }
+            out.push(0);
+        });
+    }
+}
+
+impl std::fmt::Display for PgError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} (SQLSTATE {})", self.message, self.code.as_str())
+    }
+}
+
+/// What the proxy reads of a server's ErrorResponse. A hostile or broken server may leave any
+/// field out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerError {
+    /// SQLSTATE, `XX000` when the server sent none.
+    pub code: SqlState,
+    /// The session is over: severity FATAL or PANIC.
+    pub fatal: bool,
+    /// Primary message, possibly cut short.
+    pub message: String,
+}
+
+impl ServerError {
+    /// Reads the body (without header) of an ErrorResponse, which may be cut short.
+    pub fn parse(mut body: &[u8]) -> Self {
+        let mut error = Self { code: SqlState::INTERNAL, fatal: false, message: String::new() };
+        while let Some((&field, rest)) = body.split_first() {
+            let (value, rest) = cstr(rest).unwrap_or((rest, &[]));
+            match field {
+                0 => break,
+                b'V' => error.fatal = value == b"FATAL" || value == b"PANIC",
+                b'C' => {
+                    if let Ok(code) = <[u8; 5]>::try_from(value) {
+                        error.code = SqlState(code);
+                    }
+                }
+                b'M' => error.message = String::from_utf8_lossy(value).into_owned(),
+                _ => {}
+            }
+            body = rest;
+        }
+        error
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_back_what_it_writes() {
+        let mut out = Vec::new();
+        PgError::fatal(SqlState::TOO_MANY_CONNECTIONS, "full").hint("wait").encode(&mut out);
+        let read = ServerError::parse(&out[5..]);
+        assert_eq!(read.code, SqlState::TOO_MANY_CONNECTIONS);
+        assert!(read.fatal);
+        assert_eq!(read.message, "full");
+    }
+
+    #[test]
+    fn survives_a_server_without_sqlstate_or_terminator() {
+        let read = ServerError::parse(b"SERROR\0Mhalf a mess");
+        assert_eq!(read.code, SqlState::INTERNAL);
+        assert_eq!(read.message, "half a mess");
+        assert_eq!(ServerError::parse(b"").code, SqlState::INTERNAL);
+        assert_eq!(ServerError::parse(b"C12\0\0").code, SqlState::INTERNAL);
+    }
+}

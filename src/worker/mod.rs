@@ -1,0 +1,86 @@
+//! Floor 7: a worker thread: one runtime, one relay, one mailbox.
+//! Must never share anything with another worker but what the registry counts.
+
+use std::cell::RefCell;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use tokio::runtime::Builder;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::MissedTickBehavior;
+
+use crate::config::Config;
+use crate::meter::Registry;
+use crate::relay::{Arrival, Relay, sweep, task};
+
+/// What other threads tell a worker.
+pub enum Mail {
+    /// A client has logged in.
+    Client(Box<Arrival>),
+    /// A cancel request.
+    Cancel {
+        /// Slot of the client, from the process id it was told.
+        slot: u32,
+        /// The secret it was told.
+        key: Vec<u8>,
+        /// Dropped when the matter is over.
+        done: oneshot::Sender<()>,
+    },
+    /// From now on by this configuration.
+    Reload(Arc<Config>),
+    /// Let clients go as they come to rest; dropped when none is left.
+    Drain(oneshot::Sender<()>),
+    /// End every session now.
+    CutOff,
+}
+
+/// Where to send a worker its [`Mail`].
+pub type Mailbox = mpsc::UnboundedSender<Mail>;
+
+/// Starts worker `number`; it ends when all its mailboxes are dropped.
+///
+/// # Errors
+/// The system gave no thread.
+pub fn start(number: u8, config: Arc<Config>, registry: Arc<Registry>) -> io::Result<(Mailbox, JoinHandle<()>)> {
+    let (mailbox, mail) = mpsc::unbounded_channel();
+    let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+        match Builder::new_current_thread().enable_all().build_local(Default::default()) {
+            Ok(runtime) => runtime.block_on(work(Relay::new(number, config, registry), mail)),
+            Err(error) => tracing::error!("worker {number} cannot start: {error}"),
+        }
+    })?;
+    Ok((mailbox, thread))
+}
+
+async fn work(relay: Relay, mut mail: mpsc::UnboundedReceiver<Mail>) {
+    let relay = Rc::new(RefCell::new(relay));
+    let mut tick = tokio::time::interval(sweep::PERIOD);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // Held until the last client has left.
+    let mut _drained: Option<oneshot::Sender<()>> = None;
+    loop {
+        tokio::select! {
+            received = mail.recv() => match received {
+                None => return,
+                Some(Mail::Client(mut arrival)) => match arrival.socket.settle() {
+                    Ok(()) => task::arrive(&relay, *arrival),
+                    Err(error) => tracing::warn!("lost a client on its way to its worker: {error}"),
+                },
+                Some(Mail::Cancel { slot, key, done }) => task::cancel(&relay, slot, &key, done),
+                Some(Mail::Reload(config)) => relay.borrow_mut().reconfigure(config),
+                Some(Mail::Drain(done)) => {
+                    _drained = Some(done);
+                    relay.borrow_mut().drain();
+                }
+                Some(Mail::CutOff) => relay.borrow_mut().cut_off(),
+            },
+            _ = tick.tick() => relay.borrow_mut().sweep(),
+        }
+        task::run_todo(&relay, None);
+        if relay.borrow().client_count() == 0 {
+            _drained = None;
+        }
+    }
+}
