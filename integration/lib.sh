@@ -13,12 +13,12 @@ die() { printf 'integration: %s\n' "$*" >&2; exit 1; }
 interrupted() {
     trap '' INT TERM HUP
     if [ -n "$step_pid" ]; then
-        kill -TERM -- "-$step_pid" 2>/dev/null
+        kill -TERM -- "-$step_pid" 2>/dev/null || true
         for _ in $(seq 50); do
             kill -0 -- "-$step_pid" 2>/dev/null || break
             sleep 0.1
         done
-        kill -KILL -- "-$step_pid" 2>/dev/null
+        kill -KILL -- "-$step_pid" 2>/dev/null || true
     fi
     printf '\n==> stopped by SIG%s\n' "$1" >&2
     exit $((128 + $(kill -l "$1")))

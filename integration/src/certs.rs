@@ -41,33 +41,22 @@ impl Certificates {
 
     fn in_folder(folder: &Path) -> Result<Self> {
         let mut params = CertificateParams::default();
-        params
-            .distinguished_name
-            .push(DnType::CommonName, "pgweir test authority");
+        params.distinguished_name.push(DnType::CommonName, "pgweir test authority");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let ca_key = KeyPair::generate().during(|| "make a key".into())?;
-        let ca = params
-            .self_signed(&ca_key)
-            .during(|| "sign the authority".into())?;
+        let ca = params.self_signed(&ca_key).during(|| "sign the authority".into())?;
         let issuer = Issuer::new(params, ca_key);
 
         let names = vec!["localhost".into(), "127.0.0.1".into()];
         let mut server = CertificateParams::new(names).during(|| "name the server".into())?;
-        server
-            .distinguished_name
-            .push(DnType::CommonName, "localhost");
+        server.distinguished_name.push(DnType::CommonName, "localhost");
         server.use_authority_key_identifier_extension = true;
         let key = KeyPair::generate().during(|| "make a key".into())?;
-        let certificate = server
-            .signed_by(&key, &issuer)
-            .during(|| "sign the server".into())?;
+        let certificate = server.signed_by(&key, &issuer).during(|| "sign the server".into())?;
 
-        let files = Self {
-            ca: folder.join("ca.crt"),
-            certificate: folder.join("server.crt"),
-            key: folder.join("server.key"),
-        };
+        let files =
+            Self { ca: folder.join("ca.crt"), certificate: folder.join("server.crt"), key: folder.join("server.key") };
         write(&files.ca, &ca.pem(), 0o644)?;
         write(&files.certificate, &certificate.pem(), 0o644)?;
         write(&files.key, &key.serialize_pem(), 0o600)?;
@@ -77,6 +66,5 @@ impl Certificates {
 
 fn write(path: &Path, text: &str, mode: u32) -> Result<()> {
     fs::write(path, text).during(|| format!("write {}", path.display()))?;
-    fs::set_permissions(path, fs::Permissions::from_mode(mode))
-        .during(|| format!("protect {}", path.display()))
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).during(|| format!("protect {}", path.display()))
 }

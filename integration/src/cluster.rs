@@ -133,11 +133,7 @@ impl Builder {
             follow(&replica, &primary)?;
             replicas.push(replica);
         }
-        let cluster = Cluster {
-            primary,
-            replicas,
-            certificates,
-        };
+        let cluster = Cluster { primary, replicas, certificates };
         cluster.nodes().try_for_each(Postgres::launch)?;
         cluster.nodes().try_for_each(Postgres::wait_ready)?;
         self.populate(&cluster.primary)?;
@@ -147,28 +143,16 @@ impl Builder {
     }
 
     fn configure(&self, node: &Postgres, certificates: Option<&Certificates>) -> Result<()> {
-        let encryption = if self.hba == Hba::Md5 {
-            "md5"
-        } else {
-            "scram-sha-256"
-        };
+        let encryption = if self.hba == Hba::Md5 { "md5" } else { "scram-sha-256" };
         let mut settings = format!("{SETTINGS}password_encryption = '{encryption}'\n");
         if let Some(files) = certificates {
-            settings += &format!(
-                "ssl = on\nssl_cert_file = '{}'\n",
-                files.certificate.display()
-            );
-            settings += &format!(
-                "ssl_key_file = '{}'\nssl_ca_file = '{}'\n",
-                files.key.display(),
-                files.ca.display()
-            );
+            settings += &format!("ssl = on\nssl_cert_file = '{}'\n", files.certificate.display());
+            settings += &format!("ssl_key_file = '{}'\nssl_ca_file = '{}'\n", files.key.display(), files.ca.display());
         }
         settings += &self.settings;
         node.append("postgresql.conf", &settings)?;
         let method = self.hba.method();
-        let mut rules =
-            String::from("local all postgres trust\nlocal replication postgres trust\n");
+        let mut rules = String::from("local all postgres trust\nlocal replication postgres trust\n");
         rules += &self.hba_lines;
         rules += &format!(
             "local all all {method}\nhost all all 127.0.0.1/32 {method}\nhost replication all 127.0.0.1/32 {method}\n"
@@ -182,9 +166,7 @@ impl Builder {
         admin.query(&format!("CREATE ROLE {USER} LOGIN PASSWORD '{PASSWORD}'"))?;
         admin.query(&format!("CREATE DATABASE {DATABASE} OWNER {USER}"))?;
         let mut admin = primary.admin(DATABASE)?;
-        self.sql
-            .iter()
-            .try_for_each(|sql| admin.query(sql).map(|_| ()))
+        self.sql.iter().try_for_each(|sql| admin.query(sql).map(|_| ()))
     }
 }
 
@@ -201,14 +183,7 @@ impl Cluster {
     /// One primary without replicas, trusting everybody, without TLS, until told otherwise.
     pub fn builder() -> Builder {
         let (hba_lines, settings) = (String::new(), String::new());
-        Builder {
-            replicas: 0,
-            hba: Hba::Trust,
-            hba_lines,
-            tls: false,
-            settings,
-            sql: Vec::new(),
-        }
+        Builder { replicas: 0, hba: Hba::Trust, hba_lines, tls: false, settings, sql: Vec::new() }
     }
 
     /// The server started as primary.
@@ -237,14 +212,8 @@ impl Cluster {
     /// When one does not within a minute.
     pub fn wait_streaming(&self) -> Result<()> {
         let count = self.replicas.len();
-        let sql = format!(
-            "SELECT count(*) >= {count} FROM pg_stat_replication WHERE state = 'streaming'"
-        );
-        if count == 0 {
-            Ok(())
-        } else {
-            self.primary.wait_true(&sql)
-        }
+        let sql = format!("SELECT count(*) >= {count} FROM pg_stat_replication WHERE state = 'streaming'");
+        if count == 0 { Ok(()) } else { self.primary.wait_true(&sql) }
     }
 
     /// Waits until every replica has replayed what the primary has written by now.
@@ -256,27 +225,15 @@ impl Cluster {
             return Ok(());
         }
         // The insert position may lie behind a record that is not written yet; a commit with synchronous_commit writes it.
-        let position = self
-            .primary
-            .value_in("postgres", "SELECT pg_current_wal_flush_lsn()")?;
+        let position = self.primary.value_in("postgres", "SELECT pg_current_wal_flush_lsn()")?;
         let sql = format!("SELECT pg_last_wal_replay_lsn() >= '{position}'");
-        self.replicas
-            .iter()
-            .try_for_each(|replica| replica.wait_true(&sql))
+        self.replicas.iter().try_for_each(|replica| replica.wait_true(&sql))
     }
 
     /// The `[databases.NAME]` lines of a pgweir configuration for this cluster: `primary` and `replicas`.
     pub fn config_lines(&self) -> String {
-        let replicas: Vec<String> = self
-            .replicas
-            .iter()
-            .map(|replica| format!("\"{}\"", replica.address()))
-            .collect();
-        format!(
-            "primary = \"{}\"\nreplicas = [{}]\n",
-            self.primary.address(),
-            replicas.join(", ")
-        )
+        let replicas: Vec<String> = self.replicas.iter().map(|replica| format!("\"{}\"", replica.address())).collect();
+        format!("primary = \"{}\"\nreplicas = [{}]\n", self.primary.address(), replicas.join(", "))
     }
 
     /// Stops every server, replicas first. Dropping does it too; this tells whether all ended in order.
@@ -284,24 +241,15 @@ impl Cluster {
     /// # Errors
     /// When one had to be killed.
     pub fn stop(&self, how: Stop) -> Result<()> {
-        self.replicas
-            .iter()
-            .chain([&self.primary])
-            .try_for_each(|node| node.stop(how))
+        self.replicas.iter().chain([&self.primary]).try_for_each(|node| node.stop(how))
     }
 }
 
 /// Makes a node with the primary's data a streaming replica of it.
 fn follow(replica: &Postgres, primary: &Postgres) -> Result<()> {
     let (host, port) = (primary.socket_folder().display(), primary.port());
-    let source = format!(
-        "host={host} port={port} user=postgres application_name={}",
-        replica.name()
-    );
-    replica.append(
-        "postgresql.conf",
-        &format!("primary_conninfo = '{source}'\n"),
-    )?;
+    let source = format!("host={host} port={port} user=postgres application_name={}", replica.name());
+    replica.append("postgresql.conf", &format!("primary_conninfo = '{source}'\n"))?;
     replica.write("standby.signal", "")
 }
 
@@ -312,27 +260,15 @@ fn template() -> Result<&'static Path> {
         let run = Run::current()?;
         let data = run.folder("template")?;
         let mut initdb = tied(bin()?.join("initdb"), run.account(), "KILL");
-        initdb.args([
-            "--no-sync",
-            "--no-instructions",
-            "--username=postgres",
-            "--auth=trust",
-        ]);
-        initdb
-            .args(["--encoding=UTF8", "--locale=C", "-D"])
-            .arg(&data)
-            .current_dir(run.root());
+        initdb.args(["--no-sync", "--no-instructions", "--username=postgres", "--auth=trust"]);
+        initdb.args(["--encoding=UTF8", "--locale=C", "-D"]).arg(&data).current_dir(run.root());
         output(&mut initdb, "make the template")?;
-        let version =
-            fs::read_to_string(data.join("PG_VERSION")).during(|| "read PG_VERSION".into())?;
+        let version = fs::read_to_string(data.join("PG_VERSION")).during(|| "read PG_VERSION".into())?;
         let known = version.trim().parse().is_ok_and(|number: u32| number >= 15);
         if known {
             Ok(data)
         } else {
-            Err(Error::new(format!(
-                "PostgreSQL {} is too old, 15 is needed",
-                version.trim()
-            )))
+            Err(Error::new(format!("PostgreSQL {} is too old, 15 is needed", version.trim())))
         }
     });
     made.as_deref().map_err(Clone::clone)

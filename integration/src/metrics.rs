@@ -31,27 +31,16 @@ impl Sample {
 /// # Errors
 /// With the line that is not of the format.
 pub fn parse(text: &str) -> Result<Vec<Sample>> {
-    let lines = text
-        .lines()
-        .filter(|line| !line.is_empty() && !line.starts_with('#'));
-    lines
-        .map(|line| sample(line).ok_or_else(|| Error::new(format!("not a metric: {line}"))))
-        .collect()
+    let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    lines.map(|line| sample(line).ok_or_else(|| Error::new(format!("not a metric: {line}")))).collect()
 }
 
 fn sample(line: &str) -> Option<Sample> {
     let (name, rest) = line.split_at(line.find(['{', ' '])?);
-    let (labels, rest) = if let Some(inner) = rest.strip_prefix('{') {
-        labels(inner)?
-    } else {
-        (BTreeMap::new(), rest)
-    };
+    let (labels, rest) =
+        if let Some(inner) = rest.strip_prefix('{') { labels(inner)? } else { (BTreeMap::new(), rest) };
     let value = rest.split_whitespace().next()?.parse().ok()?;
-    Some(Sample {
-        name: name.into(),
-        labels,
-        value,
-    })
+    Some(Sample { name: name.into(), labels, value })
 }
 
 /// Reads `a="b",c="d"} …` and gives what follows the brace.
@@ -91,32 +80,17 @@ fn quoted(text: &str) -> Option<(String, &str)> {
 /// # Errors
 /// When there is no HTTP answer.
 pub fn get(port: u16, path: &str) -> Result<(u16, String)> {
-    let mut stream =
-        TcpStream::connect(("127.0.0.1", port)).during(|| format!("connect to port {port}"))?;
-    stream
-        .set_read_timeout(Some(Duration::from_secs(10)))
-        .during(|| "set a timeout".into())?;
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).during(|| format!("connect to port {port}"))?;
+    stream.set_read_timeout(Some(Duration::from_secs(10))).during(|| "set a timeout".into())?;
     // 1.0, so that the body simply ends with the connection.
     let request = format!("GET {path} HTTP/1.0\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-    stream
-        .write_all(request.as_bytes())
-        .during(|| format!("request {path}"))?;
+    stream.write_all(request.as_bytes()).during(|| format!("request {path}"))?;
     let mut answer = Vec::new();
-    stream
-        .read_to_end(&mut answer)
-        .during(|| format!("read {path}"))?;
+    stream.read_to_end(&mut answer).during(|| format!("read {path}"))?;
     let answer = String::from_utf8_lossy(&answer);
-    let (head, body) = answer
-        .split_once("\r\n\r\n")
-        .ok_or_else(|| Error::new(format!("no HTTP answer: {answer}")))?;
-    let status = head
-        .split_whitespace()
-        .nth(1)
-        .and_then(|code| code.parse().ok());
-    Ok((
-        status.ok_or_else(|| Error::new(format!("no status: {head}")))?,
-        body.to_string(),
-    ))
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(|| Error::new(format!("no HTTP answer: {answer}")))?;
+    let status = head.split_whitespace().nth(1).and_then(|code| code.parse().ok());
+    Ok((status.ok_or_else(|| Error::new(format!("no status: {head}")))?, body.to_string()))
 }
 
 #[cfg(test)]
@@ -127,15 +101,11 @@ mod tests {
 
     #[test]
     fn labels_are_unescaped() {
-        let text =
-            "# HELP x y\nx{query=\"a \\\"b\\\" \\\\ }, \\n\",le=\"+Inf\"} 3 17\nplain 1.5e3\n";
+        let text = "# HELP x y\nx{query=\"a \\\"b\\\" \\\\ }, \\n\",le=\"+Inf\"} 3 17\nplain 1.5e3\n";
         let samples = parse(text).unwrap();
         assert_eq!(samples[0].label("query"), "a \"b\" \\ }, \n");
         assert_eq!((samples[0].label("le"), samples[0].value), ("+Inf", 3.0));
-        assert_eq!(
-            (samples[1].name.as_str(), samples[1].value),
-            ("plain", 1500.0)
-        );
+        assert_eq!((samples[1].name.as_str(), samples[1].value), ("plain", 1500.0));
         assert!(parse("x{a=\"b} 1").is_err());
     }
 }

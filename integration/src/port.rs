@@ -35,17 +35,13 @@ impl Port {
         let mut draw = RandomState::new().build_hasher().finish();
         for _ in 0..ATTEMPTS {
             // The constants of Knuth's MMIX generator; any mixing would do.
-            draw = draw
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1_442_695_040_888_963_407);
+            draw = draw.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             let number = low + ((draw >> 33) % u64::from(high - low)) as u16;
             if let Some(port) = Self::try_reserve(number) {
                 return Ok(port);
             }
         }
-        Err(Error::new(format!(
-            "no free loopback port between {low} and {high}"
-        )))
+        Err(Error::new(format!("no free loopback port between {low} and {high}")))
     }
 
     /// Reserves this very port when it is free, else any other.
@@ -62,14 +58,10 @@ impl Port {
     }
 
     fn try_reserve(number: u16) -> Option<Self> {
-        let name =
-            SocketAddr::from_abstract_name(format!("pgweir-integration-port-{number}")).ok()?;
+        let name = SocketAddr::from_abstract_name(format!("pgweir-integration-port-{number}")).ok()?;
         let reservation = UnixListener::bind_addr(&name).ok()?;
         TcpListener::bind((Ipv4Addr::LOCALHOST, number)).ok()?;
-        Some(Self {
-            number,
-            _reservation: reservation,
-        })
+        Some(Self { number, _reservation: reservation })
     }
 }
 
@@ -77,15 +69,7 @@ impl Port {
 fn range() -> (u16, u16) {
     let first_ephemeral = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range")
         .ok()
-        .and_then(|text| {
-            text.split_whitespace()
-                .next()
-                .and_then(|low| low.parse::<u16>().ok())
-        })
+        .and_then(|text| text.split_whitespace().next().and_then(|low| low.parse::<u16>().ok()))
         .unwrap_or(32_768);
-    if first_ephemeral > LOWEST + 4_096 {
-        (LOWEST, first_ephemeral)
-    } else {
-        (LOWEST, 60_000)
-    }
+    if first_ephemeral > LOWEST + 4_096 { (LOWEST, first_ephemeral) } else { (LOWEST, 60_000) }
 }

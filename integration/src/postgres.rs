@@ -60,17 +60,9 @@ impl Postgres {
         let folder = run.folder("pg")?;
         let data = folder.join("data");
         let mut copy = tied("cp", run.account(), "KILL");
-        copy.args(["-a", "--reflink=auto"])
-            .arg(template)
-            .arg(&data)
-            .current_dir(run.root());
+        copy.args(["-a", "--reflink=auto"]).arg(template).arg(&data).current_dir(run.root());
         output(&mut copy, "copy the template")?;
-        Ok(Self {
-            name: name.into(),
-            folder,
-            port: Port::reserve()?,
-            process: Mutex::new(None),
-        })
+        Ok(Self { name: name.into(), folder, port: Port::reserve()?, process: Mutex::new(None) })
     }
 
     /// The name given to it: `primary`, `replica1`, ….
@@ -105,19 +97,12 @@ impl Postgres {
 
     /// A connection string for the superuser over the unix socket.
     pub fn admin_dsn(&self, database: &str) -> String {
-        format!(
-            "host={} port={} user=postgres dbname={database}",
-            self.folder.display(),
-            self.port()
-        )
+        format!("host={} port={} user=postgres dbname={database}", self.folder.display(), self.port())
     }
 
     /// Process id of the postmaster, when it runs.
     pub fn id(&self) -> Option<u32> {
-        self.process()
-            .as_ref()
-            .filter(|process| process.ended().is_none())
-            .map(Process::id)
+        self.process().as_ref().filter(|process| process.ended().is_none()).map(Process::id)
     }
 
     /// Opens a superuser session over the unix socket.
@@ -143,9 +128,7 @@ impl Postgres {
     /// # Errors
     /// What the server complained about.
     pub fn query_in(&self, database: &str, sql: &str) -> Result<Vec<Vec<String>>> {
-        self.admin(database)?
-            .query(sql)
-            .map_err(|error| Error::new(format!("{}: {error} in {sql}", self.name)))
+        self.admin(database)?.query(sql).map_err(|error| Error::new(format!("{}: {error} in {sql}", self.name)))
     }
 
     /// The first value of [`Postgres::query_in`], empty without a row.
@@ -166,11 +149,7 @@ impl Postgres {
         let mut admin = self.admin("postgres")?;
         loop {
             let rows = admin.query(sql)?;
-            if rows
-                .first()
-                .and_then(|row| row.first())
-                .is_some_and(|value| value == "t")
-            {
+            if rows.first().and_then(|row| row.first()).is_some_and(|value| value == "t") {
                 return Ok(());
             }
             if Instant::now() > deadline {
@@ -192,18 +171,9 @@ impl Postgres {
     /// When the server does not answer.
     pub fn counters(&self, database: &str) -> Result<Counters> {
         let sql = "SELECT xact_commit, xact_rollback, tup_returned, numbackends FROM pg_stat_database WHERE datname = ";
-        let row = self
-            .query(&format!("{sql}'{database}'"))?
-            .into_iter()
-            .next()
-            .unwrap_or_default();
+        let row = self.query(&format!("{sql}'{database}'"))?.into_iter().next().unwrap_or_default();
         let number = |at: usize| row.get(at).and_then(|text| text.parse().ok()).unwrap_or(0);
-        Ok(Counters {
-            commits: number(0),
-            rollbacks: number(1),
-            rows: number(2),
-            backends: number(3),
-        })
+        Ok(Counters { commits: number(0), rollbacks: number(1), rows: number(2), backends: number(3) })
     }
 
     /// The position up to which everything is written (primary) or replayed (replica).
@@ -211,7 +181,8 @@ impl Postgres {
     /// # Errors
     /// When the server does not answer.
     pub fn position(&self) -> Result<String> {
-        let sql = "SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END";
+        let sql =
+            "SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END";
         self.value_in("postgres", sql)
     }
 
@@ -230,16 +201,8 @@ impl Postgres {
         let data = self.data();
         let mut command = tied(bin()?.join("postgres"), run.account(), "QUIT");
         command.arg("-D").arg(&data).current_dir(&self.folder);
-        command.args([
-            "-c",
-            &format!("port={}", self.port()),
-            "-c",
-            &format!("cluster_name={}", self.name),
-        ]);
-        command.args([
-            "-c",
-            &format!("unix_socket_directories={}", self.folder.display()),
-        ]);
+        command.args(["-c", &format!("port={}", self.port()), "-c", &format!("cluster_name={}", self.name)]);
+        command.args(["-c", &format!("unix_socket_directories={}", self.folder.display())]);
         *self.process() = Some(Process::start(command, &self.name, &self.log_file())?);
         Ok(())
     }
@@ -315,11 +278,7 @@ impl Postgres {
 impl Drop for Postgres {
     fn drop(&mut self) {
         if thread::panicking() {
-            eprintln!(
-                "--- log of {} ---\n{}",
-                self.name,
-                crate::process::tail(&self.log())
-            );
+            eprintln!("--- log of {} ---\n{}", self.name, crate::process::tail(&self.log()));
         }
         let _ = self.stop(Stop::Immediate);
         self.remove_shared_memory();
@@ -334,15 +293,8 @@ impl Postgres {
         let Ok(file) = fs::read_to_string(self.data().join("postmaster.pid")) else {
             return;
         };
-        if let Some(segment) = file
-            .lines()
-            .nth(6)
-            .and_then(|line| line.split_whitespace().nth(1))
-        {
-            let _ = output(
-                tied("ipcrm", None, "KILL").args(["-m", segment]),
-                "remove shared memory",
-            );
+        if let Some(segment) = file.lines().nth(6).and_then(|line| line.split_whitespace().nth(1)) {
+            let _ = output(tied("ipcrm", None, "KILL").args(["-m", segment]), "remove shared memory");
         }
     }
 }
@@ -357,29 +309,16 @@ pub fn bin() -> Result<PathBuf> {
     let found = BIN.get_or_init(|| {
         let configured = std::env::var_os("PG_BIN").map(PathBuf::from);
         configured.or_else(newest_packaged).or_else(|| {
-            let text = output(
-                tied("pg_config", None, "KILL").arg("--bindir"),
-                "ask pg_config",
-            )
-            .ok()?;
+            let text = output(tied("pg_config", None, "KILL").arg("--bindir"), "ask pg_config").ok()?;
             Some(PathBuf::from(text.trim()))
         })
     });
-    found.clone().ok_or_else(|| {
-        Error::new("no PostgreSQL server found; integration/test installs one, or set PG_BIN")
-    })
+    found.clone().ok_or_else(|| Error::new("no PostgreSQL server found; integration/test installs one, or set PG_BIN"))
 }
 
 fn newest_packaged() -> Option<PathBuf> {
     let versions = fs::read_dir("/usr/lib/postgresql").ok()?.flatten();
-    let numbered = versions.filter_map(|entry| {
-        Some((
-            entry.file_name().to_str()?.parse::<u32>().ok()?,
-            entry.path().join("bin"),
-        ))
-    });
-    numbered
-        .filter(|(_, bin)| bin.join("initdb").exists())
-        .max()
-        .map(|(_, bin)| bin)
+    let numbered =
+        versions.filter_map(|entry| Some((entry.file_name().to_str()?.parse::<u32>().ok()?, entry.path().join("bin"))));
+    numbered.filter(|(_, bin)| bin.join("initdb").exists()).max().map(|(_, bin)| bin)
 }

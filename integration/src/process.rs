@@ -26,10 +26,7 @@ pub(crate) fn tied(program: impl AsRef<Path>, account: Option<Account>, at_death
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", at_death]);
     if let Some(account) = account {
-        command
-            .arg(format!("--reuid={}", account.uid))
-            .arg(format!("--regid={}", account.gid))
-            .arg("--clear-groups");
+        command.arg(format!("--reuid={}", account.uid)).arg(format!("--regid={}", account.gid)).arg("--clear-groups");
     }
     command.arg("--").arg(program.as_ref()).stdin(Stdio::null());
     command
@@ -52,11 +49,7 @@ pub(crate) fn output(command: &mut Command, what: &str) -> Result<String> {
         return Ok(String::from_utf8_lossy(&done.stdout).into_owned());
     }
     let complaint = String::from_utf8_lossy(&done.stderr);
-    Err(Error::new(format!(
-        "cannot {what}: {}: {}",
-        done.status,
-        complaint.trim()
-    )))
+    Err(Error::new(format!("cannot {what}: {}: {}", done.status, complaint.trim())))
 }
 
 /// A long-lived child with its output in a file; killed when dropped.
@@ -71,22 +64,13 @@ pub(crate) struct Process {
 impl Process {
     /// Starts `command`, appending what it prints to `log`.
     pub fn start(mut command: Command, name: &str, log: &Path) -> Result<Self> {
-        let file = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(log)
-            .during(|| format!("open {}", log.display()))?;
+        let file =
+            OpenOptions::new().create(true).append(true).open(log).during(|| format!("open {}", log.display()))?;
         let copy = file.try_clone().during(|| "duplicate a file".into())?;
         command.stdout(file).stderr(copy);
         let child = spawn(command).during(|| format!("start {name}"))?;
-        let pid = Pid::from_raw(child.id().cast_signed())
-            .ok_or_else(|| Error::new("a child without a process id"))?;
-        Ok(Self {
-            name: name.into(),
-            log: log.into(),
-            pid,
-            child: Mutex::new(child),
-        })
+        let pid = Pid::from_raw(child.id().cast_signed()).ok_or_else(|| Error::new("a child without a process id"))?;
+        Ok(Self { name: name.into(), log: log.into(), pid, child: Mutex::new(child) })
     }
 
     /// The process id.
@@ -199,12 +183,7 @@ fn spawn(command: Command) -> std::io::Result<Child> {
         Mutex::new(requests)
     });
     let (answer, outcome) = channel();
-    let sent = starter
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .send((command, answer));
+    let sent = starter.lock().unwrap_or_else(PoisonError::into_inner).send((command, answer));
     sent.map_err(|_| std::io::Error::other("the thread that starts children is gone"))?;
-    outcome
-        .recv()
-        .map_err(|_| std::io::Error::other("the thread that starts children is gone"))?
+    outcome.recv().map_err(|_| std::io::Error::other("the thread that starts children is gone"))?
 }

@@ -45,27 +45,15 @@ impl Pgweir {
     pub fn start_on(config: &str, port: Port, stats_port: Port) -> Result<Self> {
         let folder = Run::current()?.folder("pgweir")?;
         let file = folder.join("pgweir.toml");
-        fs::write(&file, filled(config, &port, &stats_port))
-            .during(|| "write the configuration".into())?;
+        fs::write(&file, filled(config, &port, &stats_port)).during(|| "write the configuration".into())?;
         // It runs as the caller, not as the servers' account, so that the program may lie anywhere.
         let mut command = tied(program()?, None, "KILL");
-        command
-            .arg("run")
-            .arg("--config")
-            .arg(&file)
-            .current_dir(&folder);
+        command.arg("run").arg("--config").arg(&file).current_dir(&folder);
         let process = Process::start(command, "pgweir", &folder.join("log"))?;
         for number in [port.number(), stats_port.number()] {
-            process.wait_until(START_LIMIT, || {
-                TcpStream::connect(("127.0.0.1", number)).is_ok()
-            })?;
+            process.wait_until(START_LIMIT, || TcpStream::connect(("127.0.0.1", number)).is_ok())?;
         }
-        Ok(Self {
-            folder,
-            port,
-            stats_port,
-            process,
-        })
+        Ok(Self { folder, port, stats_port, process })
     }
 
     /// The port for clients.
@@ -153,21 +141,14 @@ impl Pgweir {
 impl Drop for Pgweir {
     fn drop(&mut self) {
         if thread::panicking() {
-            eprintln!(
-                "--- log of pgweir ---\n{}",
-                crate::process::tail(&self.log())
-            );
+            eprintln!("--- log of pgweir ---\n{}", crate::process::tail(&self.log()));
         }
         // The log dies with the folder, so a panic inside of pgweir must not pass unseen.
         let log = self.log();
         self.process.signal(Signal::KILL);
         let _ = fs::remove_dir_all(&self.folder);
         if !thread::panicking() {
-            assert!(
-                !log.contains("panicked at"),
-                "pgweir panicked:\n{}",
-                crate::process::tail(&log)
-            );
+            assert!(!log.contains("panicked at"), "pgweir panicked:\n{}", crate::process::tail(&log));
         }
     }
 }
@@ -187,11 +168,7 @@ pub fn program() -> Result<PathBuf> {
     }
     // target/PROFILE/deps/test-1234 or target/PROFILE/demo.
     let own = std::env::current_exe().during(|| "find this program".into())?;
-    let beside = own
-        .ancestors()
-        .skip(1)
-        .take(2)
-        .map(|folder| folder.join("pgweir"));
+    let beside = own.ancestors().skip(1).take(2).map(|folder| folder.join("pgweir"));
     let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target");
     let built = ["debug", "release"].map(|profile| target.join(profile).join("pgweir"));
     let found = beside.chain(built).find(|path| path.is_file());

@@ -32,28 +32,13 @@ impl Redis {
         let folder = run.folder("redis")?;
         let port = Port::reserve()?;
         let mut command = tied("redis-server", run.account(), "KILL");
-        command.args([
-            "--bind",
-            "127.0.0.1",
-            "--save",
-            "",
-            "--appendonly",
-            "no",
-            "--daemonize",
-            "no",
-        ]);
-        command
-            .args(["--port", &port.number().to_string()])
-            .current_dir(&folder);
+        command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--daemonize", "no"]);
+        command.args(["--port", &port.number().to_string()]).current_dir(&folder);
         let process = Process::start(command, "redis", &folder.join("log"))?;
         process.wait_until(Duration::from_secs(20), || {
             ask(port.number(), "PING").is_ok_and(|answer| answer.starts_with("+PONG"))
         })?;
-        Ok(Self {
-            folder,
-            port,
-            process,
-        })
+        Ok(Self { folder, port, process })
     }
 
     /// The port on 127.0.0.1.
@@ -88,17 +73,10 @@ impl Drop for Redis {
 }
 
 fn ask(port: u16, line: &str) -> Result<String> {
-    let mut stream =
-        TcpStream::connect(("127.0.0.1", port)).during(|| "connect to redis".into())?;
-    stream
-        .set_read_timeout(Some(Duration::from_secs(5)))
-        .during(|| "set a timeout".into())?;
-    stream
-        .write_all(format!("{line}\r\n").as_bytes())
-        .during(|| "send to redis".into())?;
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).during(|| "connect to redis".into())?;
+    stream.set_read_timeout(Some(Duration::from_secs(5))).during(|| "set a timeout".into())?;
+    stream.write_all(format!("{line}\r\n").as_bytes()).during(|| "send to redis".into())?;
     let mut answer = [0; 4096];
-    let count = stream
-        .read(&mut answer)
-        .during(|| "receive from redis".into())?;
+    let count = stream.read(&mut answer).during(|| "receive from redis".into())?;
     Ok(String::from_utf8_lossy(answer.get(..count).unwrap_or_default()).into_owned())
 }

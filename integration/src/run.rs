@@ -40,7 +40,7 @@ while pids=$(inside); [ -n "$pids" ] && [ $tries -lt 100 ]; do
     tries=$((tries + 1))
     sleep 0.05
 done 2>/dev/null
-for file in "$root"/*/data/postmaster.pid; do
+for file in "$root"/*/data/postmaster.pid "$root"/template*/postmaster.pid; do
     [ -f "$file" ] && segment=$(sed -n '7s/.* //p' "$file") && [ -n "$segment" ] && ipcrm -m "$segment"
 done 2>/dev/null
 rm -rf -- "$root" 2>/dev/null || { sleep 0.3; rm -rf -- "$root"; } 2>/dev/null
@@ -71,10 +71,7 @@ impl Run {
     /// When the directory cannot be made, or when root has no `postgres` account to start servers with.
     pub fn current() -> Result<&'static Run> {
         static CURRENT: OnceLock<Result<Run>> = OnceLock::new();
-        CURRENT
-            .get_or_init(Run::begin)
-            .as_ref()
-            .map_err(Clone::clone)
+        CURRENT.get_or_init(Run::begin).as_ref().map_err(Clone::clone)
     }
 
     /// The directory everything lives in.
@@ -84,11 +81,7 @@ impl Run {
 
     /// Stops everything of this run and removes its directory, now. For a program that was told to stop in the middle of anything.
     pub fn destroy(&self) {
-        let janitor = self
-            .janitor
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let janitor = self.janitor.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(mut janitor) = janitor {
             // It begins as soon as its input ends.
             drop(janitor.stdin.take());
@@ -105,20 +98,14 @@ impl Run {
 
     /// Makes a folder of its own for one thing; servers may write in it.
     pub(crate) fn folder(&self, kind: &str) -> Result<PathBuf> {
-        let path = self.root.join(format!(
-            "{kind}{}",
-            self.next.fetch_add(1, Ordering::Relaxed)
-        ));
+        let path = self.root.join(format!("{kind}{}", self.next.fetch_add(1, Ordering::Relaxed)));
         self.make(&path)?;
         Ok(path)
     }
 
     /// Makes the directory `path`, private to the account servers run as.
     pub(crate) fn make(&self, path: &Path) -> Result<()> {
-        fs::DirBuilder::new()
-            .mode(0o700)
-            .create(path)
-            .during(|| format!("make {}", path.display()))?;
+        fs::DirBuilder::new().mode(0o700).create(path).during(|| format!("make {}", path.display()))?;
         self.give(path)
     }
 
@@ -127,8 +114,7 @@ impl Run {
         let Some(account) = self.account else {
             return Ok(());
         };
-        chown(path, Some(account.uid), Some(account.gid))
-            .during(|| format!("give {} away", path.display()))
+        chown(path, Some(account.uid), Some(account.gid)).during(|| format!("give {} away", path.display()))
     }
 
     fn begin() -> Result<Run> {
@@ -146,13 +132,7 @@ impl Run {
             .process_group_of_its_own()
             .spawn()
             .during(|| "start the janitor".into())?;
-        Ok(Run {
-            root,
-            account,
-            next: AtomicU32::new(0),
-            _lock: lock,
-            janitor: Mutex::new(Some(janitor)),
-        })
+        Ok(Run { root, account, next: AtomicU32::new(0), _lock: lock, janitor: Mutex::new(Some(janitor)) })
     }
 }
 
@@ -167,21 +147,11 @@ impl OwnGroup for Command {
 }
 
 fn make_root() -> Result<(PathBuf, File)> {
-    let nanos = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .map_or(0, |age| age.subsec_nanos());
-    let root = std::env::temp_dir().join(format!(
-        "{PREFIX}{}-{:05x}",
-        std::process::id(),
-        nanos & 0xf_ffff
-    ));
+    let nanos = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |age| age.subsec_nanos());
+    let root = std::env::temp_dir().join(format!("{PREFIX}{}-{:05x}", std::process::id(), nanos & 0xf_ffff));
     // Others may pass through, to the unix sockets and the CA certificate, but not look around.
-    fs::DirBuilder::new()
-        .mode(0o711)
-        .create(&root)
-        .during(|| format!("make {}", root.display()))?;
-    fs::set_permissions(&root, fs::Permissions::from_mode(0o711))
-        .during(|| format!("open {}", root.display()))?;
+    fs::DirBuilder::new().mode(0o711).create(&root).during(|| format!("make {}", root.display()))?;
+    fs::set_permissions(&root, fs::Permissions::from_mode(0o711)).during(|| format!("open {}", root.display()))?;
     let lock = File::create(root.join("owner.lock")).during(|| "make the lock file".into())?;
     lock.lock().during(|| "lock the lock file".into())?;
     Ok((root, lock))
@@ -196,17 +166,10 @@ fn server_account() -> Result<Option<Account>> {
         .lines()
         .map(|line| line.split(':').collect::<Vec<_>>())
         .find(|fields| fields.first() == Some(&"postgres"));
-    let number = |at: usize| {
-        fields
-            .as_ref()
-            .and_then(|fields| fields.get(at))
-            .and_then(|text| text.parse().ok())
-    };
+    let number = |at: usize| fields.as_ref().and_then(|fields| fields.get(at)).and_then(|text| text.parse().ok());
     match (number(2), number(3)) {
         (Some(uid), Some(gid)) => Ok(Some(Account { uid, gid })),
-        _ => Err(Error::new(
-            "PostgreSQL does not run as root, and there is no account `postgres` to run it as",
-        )),
+        _ => Err(Error::new("PostgreSQL does not run as root, and there is no account `postgres` to run it as")),
     }
 }
 
@@ -226,24 +189,15 @@ fn is_abandoned(root: &Path) -> bool {
     if let Ok(lock) = File::open(root.join("owner.lock")) {
         return lock.try_lock().is_ok();
     }
-    let age = fs::metadata(root)
-        .and_then(|meta| meta.modified())
-        .ok()
-        .and_then(|made| made.elapsed().ok());
+    let age = fs::metadata(root).and_then(|meta| meta.modified()).ok().and_then(|made| made.elapsed().ok());
     age.is_some_and(|age| age > MAKING)
 }
 
 /// Does the janitor's work at once. What cannot be removed stays; the next sweep comes by again.
 fn clean(root: &Path) {
     let mut janitor = Command::new("sh");
-    janitor
-        .args(["-c", JANITOR, "pgweir-janitor"])
-        .arg(root)
-        .current_dir("/");
-    janitor
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
+    janitor.args(["-c", JANITOR, "pgweir-janitor"]).arg(root).current_dir("/");
+    janitor.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     // It stands in for a janitor that is gone; there is nothing better to do when it cannot be started.
     let _ = janitor.process_group_of_its_own().status();
 }

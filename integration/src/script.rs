@@ -27,8 +27,7 @@ impl Script {
     #[must_use]
     pub fn raw(mut self, tag: u8, body: &[u8]) -> Self {
         self.0.push(tag);
-        self.0
-            .extend_from_slice(&(body.len() as u32 + 4).to_be_bytes());
+        self.0.extend_from_slice(&(body.len() as u32 + 4).to_be_bytes());
         self.0.extend_from_slice(body);
         self
     }
@@ -42,10 +41,7 @@ impl Script {
     /// Parse, with every parameter type left to the server.
     #[must_use]
     pub fn parse(self, statement: &str, sql: &str) -> Self {
-        self.raw(
-            b'P',
-            &[statement.as_bytes(), b"\0", sql.as_bytes(), b"\0\0\0"].concat(),
-        )
+        self.raw(b'P', &[statement.as_bytes(), b"\0", sql.as_bytes(), b"\0\0\0"].concat())
     }
 
     /// Bind of text parameters (`None` is NULL), with text results.
@@ -71,10 +67,7 @@ impl Script {
     /// Execute of a portal, at most `rows` rows (0: all).
     #[must_use]
     pub fn execute(self, portal: &str, rows: u32) -> Self {
-        self.raw(
-            b'E',
-            &[portal.as_bytes(), b"\0", &rows.to_be_bytes()].concat(),
-        )
+        self.raw(b'E', &[portal.as_bytes(), b"\0", &rows.to_be_bytes()].concat())
     }
 
     /// Close of a statement (`b'S'`) or a portal (`b'P'`).

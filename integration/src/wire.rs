@@ -28,17 +28,11 @@ pub struct Frame {
 impl Frame {
     /// The values of a DataRow; `None` is NULL. Empty for every other message.
     pub fn row(&self) -> Vec<Option<Vec<u8>>> {
-        let mut rest = if self.tag == b'D' {
-            self.body.get(2..).unwrap_or_default()
-        } else {
-            &[]
-        };
+        let mut rest = if self.tag == b'D' { self.body.get(2..).unwrap_or_default() } else { &[] };
         let mut values = Vec::new();
         while let Some((length, after)) = rest.split_first_chunk::<4>() {
             let length = i32::from_be_bytes(*length);
-            let (value, after) = after
-                .split_at_checked(usize::try_from(length).unwrap_or(0))
-                .unwrap_or((after, &[]));
+            let (value, after) = after.split_at_checked(usize::try_from(length).unwrap_or(0)).unwrap_or((after, &[]));
             values.push((length >= 0).then(|| value.to_vec()));
             rest = after;
         }
@@ -47,10 +41,7 @@ impl Frame {
 
     /// One field of an ErrorResponse or NoticeResponse: `b'C'` is the SQLSTATE, `b'M'` the message.
     pub fn field(&self, code: u8) -> Option<String> {
-        let found = self
-            .body
-            .split(|byte| *byte == 0)
-            .find(|field| field.first() == Some(&code))?;
+        let found = self.body.split(|byte| *byte == 0).find(|field| field.first() == Some(&code))?;
         Some(String::from_utf8_lossy(found.get(1..)?).into_owned())
     }
 
@@ -87,14 +78,9 @@ impl Wire {
     /// # Errors
     /// When nothing listens there.
     pub fn tcp(port: u16) -> Result<Self> {
-        let stream =
-            TcpStream::connect(("127.0.0.1", port)).during(|| format!("connect to port {port}"))?;
-        stream
-            .set_nodelay(true)
-            .during(|| "set TCP_NODELAY".into())?;
-        stream
-            .set_read_timeout(Some(PATIENCE))
-            .during(|| "set a timeout".into())?;
+        let stream = TcpStream::connect(("127.0.0.1", port)).during(|| format!("connect to port {port}"))?;
+        stream.set_nodelay(true).during(|| "set TCP_NODELAY".into())?;
+        stream.set_read_timeout(Some(PATIENCE)).during(|| "set a timeout".into())?;
         Ok(Self::over(Box::new(stream)))
     }
 
@@ -103,11 +89,8 @@ impl Wire {
     /// # Errors
     /// When nothing listens there.
     pub fn unix(path: &Path) -> Result<Self> {
-        let stream =
-            UnixStream::connect(path).during(|| format!("connect to {}", path.display()))?;
-        stream
-            .set_read_timeout(Some(PATIENCE))
-            .during(|| "set a timeout".into())?;
+        let stream = UnixStream::connect(path).during(|| format!("connect to {}", path.display()))?;
+        stream.set_read_timeout(Some(PATIENCE)).during(|| "set a timeout".into())?;
         Ok(Self::over(Box::new(stream)))
     }
 
@@ -126,17 +109,12 @@ impl Wire {
         loop {
             let frame = self.read()?;
             match (frame.tag, frame.body.as_slice()) {
-                (b'R', [0, 0, 0, 3]) => {
-                    self.send(&Script::new().raw(b'p', &[password.as_bytes(), b"\0"].concat()))?
-                }
+                (b'R', [0, 0, 0, 3]) => self.send(&Script::new().raw(b'p', &[password.as_bytes(), b"\0"].concat()))?,
                 (b'R', [0, 0, 0, 0]) | (b'S' | b'K' | b'N', _) => {}
                 (b'Z', _) => return Ok(()),
                 (b'E', _) => return Err(frame.complaint()),
                 (tag, body) => {
-                    return Err(Error::new(format!(
-                        "login met message {:?} {body:?}",
-                        char::from(tag)
-                    )));
+                    return Err(Error::new(format!("login met message {:?} {body:?}", char::from(tag))));
                 }
             }
         }
@@ -185,26 +163,15 @@ impl Wire {
     /// When the connection ends, nothing comes for a minute, or the length is absurd.
     pub fn read(&mut self) -> Result<Frame> {
         self.fill(5)?;
-        let header: [u8; 5] = self
-            .unread
-            .get(self.at..)
-            .and_then(|rest| rest.first_chunk())
-            .copied()
-            .unwrap_or_default();
+        let header: [u8; 5] =
+            self.unread.get(self.at..).and_then(|rest| rest.first_chunk()).copied().unwrap_or_default();
         let [tag, length @ ..] = header;
         let length = u32::from_be_bytes(length) as usize;
         if !(4..=FRAME_LIMIT_BYTES).contains(&length) {
-            return Err(Error::new(format!(
-                "message {:?} has length {length}",
-                char::from(tag)
-            )));
+            return Err(Error::new(format!("message {:?} has length {length}", char::from(tag))));
         }
         self.fill(length + 1)?;
-        let body = self
-            .unread
-            .get(self.at + 5..self.at + 1 + length)
-            .unwrap_or_default()
-            .to_vec();
+        let body = self.unread.get(self.at + 5..self.at + 1 + length).unwrap_or_default().to_vec();
         self.at += 1 + length;
         let frame = Frame { tag, body };
         self.remember(&frame);
@@ -245,43 +212,25 @@ impl Wire {
                 _ => {}
             }
             // A FATAL is not followed by a ReadyForQuery.
-            if frame.tag == b'E'
-                && frame
-                    .field(b'V')
-                    .is_some_and(|severity| severity != "ERROR")
-            {
+            if frame.tag == b'E' && frame.field(b'V').is_some_and(|severity| severity != "ERROR") {
                 return Err(frame.complaint());
             }
         }
     }
 
     fn over(stream: Box<dyn Stream>) -> Self {
-        Self {
-            stream,
-            unread: Vec::new(),
-            at: 0,
-            parameters: BTreeMap::new(),
-            key: None,
-        }
+        Self { stream, unread: Vec::new(), at: 0, parameters: BTreeMap::new(), key: None }
     }
 
     fn remember(&mut self, frame: &Frame) {
         if frame.tag == b'S' {
-            let mut texts = frame
-                .body
-                .split(|byte| *byte == 0)
-                .map(|part| String::from_utf8_lossy(part).into_owned());
+            let mut texts = frame.body.split(|byte| *byte == 0).map(|part| String::from_utf8_lossy(part).into_owned());
             if let (Some(name), Some(value)) = (texts.next(), texts.next()) {
                 self.parameters.insert(name, value);
             }
         }
-        if let (b'K', Ok([a, b, c, d, e, f, g, h])) =
-            (frame.tag, <[u8; 8]>::try_from(frame.body.as_slice()))
-        {
-            self.key = Some((
-                u32::from_be_bytes([a, b, c, d]),
-                u32::from_be_bytes([e, f, g, h]),
-            ));
+        if let (b'K', Ok([a, b, c, d, e, f, g, h])) = (frame.tag, <[u8; 8]>::try_from(frame.body.as_slice())) {
+            self.key = Some((u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([e, f, g, h])));
         }
     }
 
@@ -296,8 +245,7 @@ impl Wire {
             if count == 0 {
                 return Err(Error::new("the connection ended"));
             }
-            self.unread
-                .extend_from_slice(chunk.get(..count).unwrap_or_default());
+            self.unread.extend_from_slice(chunk.get(..count).unwrap_or_default());
         }
         Ok(())
     }

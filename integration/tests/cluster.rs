@@ -13,13 +13,9 @@ use integration::{Cluster, DATABASE, Hba, PASSWORD, Redis, Run, Stop, USER, wire
 
 /// Process ids of everything that works inside `root`.
 fn processes_in(root: &Path) -> Vec<String> {
-    let ours = |entry: &fs::DirEntry| {
-        fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd.starts_with(root))
-    };
+    let ours = |entry: &fs::DirEntry| fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd.starts_with(root));
     let all = fs::read_dir("/proc").unwrap().flatten();
-    all.filter(ours)
-        .map(|entry| entry.file_name().to_string_lossy().into_owned())
-        .collect()
+    all.filter(ours).map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
 }
 
 fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
@@ -32,52 +28,26 @@ fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 
 #[test]
 fn replicas_have_the_data_of_the_primary_and_refuse_writes() {
-    let cluster = Cluster::builder()
-        .replicas(2)
-        .sql("CREATE TABLE fish (name text)")
-        .start()
-        .unwrap();
-    cluster
-        .primary()
-        .query_in(DATABASE, "INSERT INTO fish VALUES ('trout'), ('pike')")
-        .unwrap();
+    let cluster = Cluster::builder().replicas(2).sql("CREATE TABLE fish (name text)").start().unwrap();
+    cluster.primary().query_in(DATABASE, "INSERT INTO fish VALUES ('trout'), ('pike')").unwrap();
     cluster.wait_caught_up().unwrap();
     for replica in cluster.replicas() {
-        assert_eq!(
-            replica
-                .value_in(DATABASE, "SELECT count(*) FROM fish")
-                .unwrap(),
-            "2"
-        );
-        let refused = replica
-            .query_in(DATABASE, "INSERT INTO fish VALUES ('eel')")
-            .unwrap_err();
+        assert_eq!(replica.value_in(DATABASE, "SELECT count(*) FROM fish").unwrap(), "2");
+        let refused = replica.query_in(DATABASE, "INSERT INTO fish VALUES ('eel')").unwrap_err();
         assert!(refused.to_string().contains("25006"), "{refused}");
     }
 }
 
 #[test]
 fn a_promoted_replica_takes_writes_after_the_primary_was_killed() {
-    let cluster = Cluster::builder()
-        .replicas(1)
-        .sql("CREATE TABLE fish (name text)")
-        .start()
-        .unwrap();
+    let cluster = Cluster::builder().replicas(1).sql("CREATE TABLE fish (name text)").start().unwrap();
     cluster.primary().kill();
     assert!(cluster.primary().query("SELECT 1").is_err());
     let replica = &cluster.replicas()[0];
     replica.promote().unwrap();
-    replica
-        .query_in(DATABASE, "INSERT INTO fish VALUES ('eel')")
-        .unwrap();
+    replica.query_in(DATABASE, "INSERT INTO fish VALUES ('eel')").unwrap();
     cluster.primary().start().unwrap();
-    assert_eq!(
-        cluster
-            .primary()
-            .value_in(DATABASE, "SELECT count(*) FROM fish")
-            .unwrap(),
-        "0"
-    );
+    assert_eq!(cluster.primary().value_in(DATABASE, "SELECT count(*) FROM fish").unwrap(), "0");
 }
 
 #[test]
@@ -85,16 +55,11 @@ fn a_restarted_server_keeps_its_port_and_data() {
     let cluster = Cluster::builder().start().unwrap();
     let primary = cluster.primary();
     let (port, id) = (primary.port(), primary.id());
-    primary
-        .query_in(DATABASE, "CREATE TABLE kept AS SELECT 7 AS n")
-        .unwrap();
+    primary.query_in(DATABASE, "CREATE TABLE kept AS SELECT 7 AS n").unwrap();
     primary.restart().unwrap();
     assert_eq!(primary.port(), port);
     assert_ne!(primary.id(), id);
-    assert_eq!(
-        primary.value_in(DATABASE, "SELECT n FROM kept").unwrap(),
-        "7"
-    );
+    assert_eq!(primary.value_in(DATABASE, "SELECT n FROM kept").unwrap(), "7");
     primary.stop(Stop::Fast).unwrap();
     assert_eq!(primary.id(), None);
 }
@@ -109,25 +74,17 @@ fn counters_are_the_servers_own() {
     }
     // A backend that ends reports what it had not yet reported.
     drop(session);
-    eventually("20 commits", || {
-        cluster.primary().counters(DATABASE).unwrap().commits >= before.commits + 20
-    });
+    eventually("20 commits", || cluster.primary().counters(DATABASE).unwrap().commits >= before.commits + 20);
 }
 
 #[test]
 fn every_authentication_is_the_one_asked_for() {
-    for (hba, first) in [
-        (Hba::Trust, 0),
-        (Hba::Password, 3),
-        (Hba::Md5, 5),
-        (Hba::Scram, 10),
-    ] {
+    for (hba, first) in [(Hba::Trust, 0), (Hba::Password, 3), (Hba::Md5, 5), (Hba::Scram, 10)] {
         let cluster = Cluster::builder().auth(hba).start().unwrap();
         let mut wire = Wire::tcp(cluster.primary().port()).unwrap();
         let body = format!("\0\x03\0\0user\0{USER}\0database\0{DATABASE}\0\0");
         let length = (body.len() as u32 + 4).to_be_bytes();
-        wire.write(&[&length[..], body.as_bytes()].concat())
-            .unwrap();
+        wire.write(&[&length[..], body.as_bytes()].concat()).unwrap();
         let answer = wire.read().unwrap();
         assert_eq!((answer.tag, answer.body[3]), (b'R', first), "{hba:?}");
     }
@@ -163,15 +120,8 @@ fn redis_answers() {
 #[test]
 fn a_dropped_cluster_leaves_nothing() {
     let cluster = Cluster::builder().replicas(1).start().unwrap();
-    let folders: Vec<PathBuf> = cluster
-        .nodes()
-        .map(|node| node.socket_folder().to_owned())
-        .collect();
-    assert!(
-        folders
-            .iter()
-            .all(|folder| !processes_in(folder).is_empty())
-    );
+    let folders: Vec<PathBuf> = cluster.nodes().map(|node| node.socket_folder().to_owned()).collect();
+    assert!(folders.iter().all(|folder| !processes_in(folder).is_empty()));
     drop(cluster);
     for folder in folders {
         eventually("its backends are gone", || processes_in(&folder).is_empty());
@@ -192,15 +142,10 @@ fn a_panicking_test_leaves_nothing() {
 
 #[test]
 fn a_cluster_outlives_the_thread_that_started_it() {
-    let cluster = thread::spawn(|| Cluster::builder().start().unwrap())
-        .join()
-        .unwrap();
+    let cluster = thread::spawn(|| Cluster::builder().start().unwrap()).join().unwrap();
     // The kernel would have sent the signal of death at once.
     thread::sleep(Duration::from_millis(300));
-    assert_eq!(
-        cluster.primary().value_in("postgres", "SELECT 1").unwrap(),
-        "1"
-    );
+    assert_eq!(cluster.primary().value_in("postgres", "SELECT 1").unwrap(), "1");
 }
 
 /// Starts everything, says where, and waits to be killed. Run by the tests below in a process of its own.
@@ -216,22 +161,12 @@ fn hold_a_cluster() {
 
 fn killed_owner_leaves_nothing(signal: &str) {
     let mut owner = Command::new(std::env::current_exe().unwrap());
-    owner
-        .args(["--exact", "hold_a_cluster", "--ignored", "--nocapture"])
-        .stdout(Stdio::piped());
+    owner.args(["--exact", "hold_a_cluster", "--ignored", "--nocapture"]).stdout(Stdio::piped());
     let mut owner = owner.spawn().unwrap();
-    let lines = BufReader::new(owner.stdout.take().unwrap())
-        .lines()
-        .map_while(Result::ok);
-    let root = lines
-        .filter_map(|line| line.strip_prefix("held in ").map(PathBuf::from))
-        .next()
-        .unwrap();
+    let lines = BufReader::new(owner.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let root = lines.filter_map(|line| line.strip_prefix("held in ").map(PathBuf::from)).next().unwrap();
     assert!(processes_in(&root).len() > 3);
-    Command::new("kill")
-        .args([signal, &owner.id().to_string()])
-        .status()
-        .unwrap();
+    Command::new("kill").args([signal, &owner.id().to_string()]).status().unwrap();
     owner.wait().unwrap();
     eventually("its processes are gone", || processes_in(&root).is_empty());
     eventually("its directory is gone", || !root.exists());

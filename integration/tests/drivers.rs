@@ -24,44 +24,22 @@ struct Target {
 
 impl Target {
     fn start(pool_size: u32) -> Self {
-        let builder = Cluster::builder()
-            .auth(Hba::Scram)
-            .tls(true)
-            .setting("max_connections", "250");
+        let builder = Cluster::builder().auth(Hba::Scram).tls(true).setting("max_connections", "250");
         let cluster = builder.start().unwrap();
         let certificates = cluster.certificates().unwrap().clone();
         if std::env::var_os("DIRECT").is_some() {
-            return Self {
-                port: cluster.primary().port(),
-                certificates,
-                _proxy: None,
-                _cluster: cluster,
-            };
+            return Self { port: cluster.primary().port(), certificates, _proxy: None, _cluster: cluster };
         }
         let proxy = Pgweir::start(&config(&cluster, &certificates, pool_size)).unwrap();
-        Self {
-            port: proxy.port(),
-            certificates,
-            _proxy: Some(proxy),
-            _cluster: cluster,
-        }
+        Self { port: proxy.port(), certificates, _proxy: Some(proxy), _cluster: cluster }
     }
 
     /// Runs a program with the connection in libpq's environment variables; it has to report every step.
     fn run(&self, interpreter: impl AsRef<Path>, file: &str, steps: &[&str]) {
-        let program = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("drivers")
-            .join(file);
+        let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("drivers").join(file);
         let mut command = integration::command("timeout").unwrap();
-        let limit = if std::env::var_os("PGWEIR_LONG").is_some() {
-            "1800"
-        } else {
-            "240"
-        };
-        command
-            .args(["--kill-after=5", limit])
-            .arg(interpreter.as_ref())
-            .arg(program);
+        let limit = if std::env::var_os("PGWEIR_LONG").is_some() { "1800" } else { "240" };
+        command.args(["--kill-after=5", limit]).arg(interpreter.as_ref()).arg(program);
         let modules = environment().join("node/node_modules");
         let settings = [
             ("PGHOST", "127.0.0.1"),
@@ -76,19 +54,9 @@ impl Target {
             ("NODE_PATH", &modules.to_string_lossy()),
         ];
         let done = command.envs(settings).output().unwrap();
-        let (said, complained) = (
-            String::from_utf8_lossy(&done.stdout),
-            String::from_utf8_lossy(&done.stderr),
-        );
-        assert!(
-            done.status.success(),
-            "{file}: {}\n{said}\n{complained}",
-            done.status
-        );
-        let reported: Vec<&str> = said
-            .lines()
-            .filter_map(|line| line.strip_prefix("ok ")?.split(' ').next())
-            .collect();
+        let (said, complained) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+        assert!(done.status.success(), "{file}: {}\n{said}\n{complained}", done.status);
+        let reported: Vec<&str> = said.lines().filter_map(|line| line.strip_prefix("ok ")?.split(' ').next()).collect();
         assert_eq!(reported, steps, "{file}\n{complained}");
     }
 }
@@ -101,20 +69,12 @@ fn environment() -> PathBuf {
 
 fn installed(path: &str) -> PathBuf {
     let path = environment().join(path);
-    assert!(
-        path.exists(),
-        "{} is missing: run integration/test --setup",
-        path.display()
-    );
+    assert!(path.exists(), "{} is missing: run integration/test --setup", path.display());
     path
 }
 
 fn config(cluster: &Cluster, files: &Certificates, pool_size: u32) -> String {
-    let (certificate, key, ca) = (
-        files.certificate.display(),
-        files.key.display(),
-        files.ca.display(),
-    );
+    let (certificate, key, ca) = (files.certificate.display(), files.key.display(), files.ca.display());
     format!(
         "[listen]\nport = {{port}}\nauth_type = \"scram-sha-256\"\nclient_tls_sslmode = \"require\"\n\
          client_tls_cert_file = \"{certificate}\"\nclient_tls_key_file = \"{key}\"\n\
@@ -125,18 +85,8 @@ fn config(cluster: &Cluster, files: &Certificates, pool_size: u32) -> String {
     )
 }
 
-const STEPS: [&str; 10] = [
-    "connect",
-    "create",
-    "insert",
-    "read",
-    "error",
-    "transaction",
-    "rollback",
-    "copy",
-    "cancel",
-    "large",
-];
+const STEPS: [&str; 10] =
+    ["connect", "create", "insert", "read", "error", "transaction", "rollback", "copy", "cancel", "large"];
 
 #[test]
 fn psql() {
@@ -181,18 +131,14 @@ fn node_postgres() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tokio_postgres_with_rustls() {
-    let target = tokio::task::spawn_blocking(|| Target::start(5))
-        .await
-        .unwrap();
+    let target = tokio::task::spawn_blocking(|| Target::start(5)).await.unwrap();
     let program = Program::connect(&target).await;
     program.statements().await;
     let program = program.transactions().await;
     program.copy().await;
     program.cancel().await;
     program.large().await;
-    tokio::task::spawn_blocking(move || drop(target))
-        .await
-        .unwrap();
+    tokio::task::spawn_blocking(move || drop(target)).await.unwrap();
 }
 
 /// The program with tokio-postgres.
@@ -205,50 +151,24 @@ impl Program {
     async fn connect(target: &Target) -> Self {
         let tls = MakeRustlsConnect::new(client_tls(&target.certificates.ca));
         let mut config = tokio_postgres::Config::new();
-        config
-            .host("127.0.0.1")
-            .port(target.port)
-            .user(USER)
-            .password(PASSWORD)
-            .dbname(DATABASE);
+        config.host("127.0.0.1").port(target.port).user(USER).password(PASSWORD).dbname(DATABASE);
         config.ssl_mode(tokio_postgres::config::SslMode::Require);
         let (client, connection) = config.connect(tls.clone()).await.unwrap();
         tokio::spawn(async move { connection.await.unwrap() });
-        client
-            .batch_execute("CREATE TABLE rust (id int PRIMARY KEY, name text, data bytea)")
-            .await
-            .unwrap();
+        client.batch_execute("CREATE TABLE rust (id int PRIMARY KEY, name text, data bytea)").await.unwrap();
         Self { client, tls }
     }
 
     async fn statements(&self) {
-        let insert = self
-            .client
-            .prepare("INSERT INTO rust VALUES ($1, $2, $3)")
-            .await
-            .unwrap();
-        let read = self
-            .client
-            .prepare("SELECT name, data FROM rust WHERE id = $1")
-            .await
-            .unwrap();
+        let insert = self.client.prepare("INSERT INTO rust VALUES ($1, $2, $3)").await.unwrap();
+        let read = self.client.prepare("SELECT name, data FROM rust WHERE id = $1").await.unwrap();
         for id in 0..20i32 {
             let values = (format!("name {id}"), vec![id as u8, 0, 255]);
-            assert_eq!(
-                self.client
-                    .execute(&insert, &[&id, &values.0, &values.1])
-                    .await
-                    .unwrap(),
-                1
-            );
+            assert_eq!(self.client.execute(&insert, &[&id, &values.0, &values.1]).await.unwrap(), 1);
             let row = self.client.query_one(&read, &[&id]).await.unwrap();
             assert_eq!((row.get::<_, String>(0), row.get::<_, Vec<u8>>(1)), values);
         }
-        let again = self
-            .client
-            .execute("INSERT INTO rust VALUES ($1, 'again')", &[&1i32])
-            .await
-            .unwrap_err();
+        let again = self.client.execute("INSERT INTO rust VALUES ($1, 'again')", &[&1i32]).await.unwrap_err();
         assert_eq!(again.code(), Some(&SqlState::UNIQUE_VIOLATION));
         // What was prepared before the error still works.
         assert_eq!(self.client.query(&read, &[&7i32]).await.unwrap().len(), 1);
@@ -256,40 +176,19 @@ impl Program {
 
     async fn transactions(mut self) -> Self {
         let transaction = self.client.transaction().await.unwrap();
-        transaction
-            .execute("INSERT INTO rust VALUES (100, 'hundred')", &[])
-            .await
-            .unwrap();
+        transaction.execute("INSERT INTO rust VALUES (100, 'hundred')", &[]).await.unwrap();
         transaction.commit().await.unwrap();
         let transaction = self.client.transaction().await.unwrap();
-        transaction
-            .execute("INSERT INTO rust VALUES (101, 'gone')", &[])
-            .await
-            .unwrap();
+        transaction.execute("INSERT INTO rust VALUES (101, 'gone')", &[]).await.unwrap();
         transaction.rollback().await.unwrap();
-        let rows = self
-            .client
-            .query("SELECT id FROM rust WHERE id >= 100", &[])
-            .await
-            .unwrap();
-        assert_eq!(
-            rows.iter()
-                .map(|row| row.get::<_, i32>(0))
-                .collect::<Vec<_>>(),
-            [100]
-        );
+        let rows = self.client.query("SELECT id FROM rust WHERE id >= 100", &[]).await.unwrap();
+        assert_eq!(rows.iter().map(|row| row.get::<_, i32>(0)).collect::<Vec<_>>(), [100]);
         self
     }
 
     async fn copy(&self) {
-        let lines: String = (1000..3000)
-            .map(|id| format!("{id}\tcopied {id}\n"))
-            .collect();
-        let sink = self
-            .client
-            .copy_in("COPY rust (id, name) FROM STDIN")
-            .await
-            .unwrap();
+        let lines: String = (1000..3000).map(|id| format!("{id}\tcopied {id}\n")).collect();
+        let sink = self.client.copy_in("COPY rust (id, name) FROM STDIN").await.unwrap();
         tokio::pin!(sink);
         for piece in lines.as_bytes().chunks(1000) {
             sink.send(Bytes::copy_from_slice(piece)).await.unwrap();
@@ -297,10 +196,7 @@ impl Program {
         assert_eq!(sink.finish().await.unwrap(), 2000);
         let sql = "COPY (SELECT id, name FROM rust WHERE id >= 1000 ORDER BY id) TO STDOUT";
         let pieces: Vec<_> = self.client.copy_out(sql).await.unwrap().collect().await;
-        let all: Vec<u8> = pieces
-            .into_iter()
-            .flat_map(|piece| piece.unwrap().to_vec())
-            .collect();
+        let all: Vec<u8> = pieces.into_iter().flat_map(|piece| piece.unwrap().to_vec()).collect();
         assert_eq!(String::from_utf8(all).unwrap(), lines);
     }
 
@@ -311,35 +207,17 @@ impl Program {
             tokio::time::sleep(Duration::from_secs(1)).await;
             token.cancel_query(tls).await.unwrap();
         });
-        let cancelled = self
-            .client
-            .batch_execute("SELECT pg_sleep(60)")
-            .await
-            .unwrap_err();
+        let cancelled = self.client.batch_execute("SELECT pg_sleep(60)").await.unwrap_err();
         assert_eq!(cancelled.code(), Some(&SqlState::QUERY_CANCELED));
         assert!(started.elapsed() < Duration::from_secs(20));
         canceller.await.unwrap();
-        assert_eq!(
-            self.client
-                .query_one("SELECT 1", &[])
-                .await
-                .unwrap()
-                .get::<_, i32>(0),
-            1
-        );
+        assert_eq!(self.client.query_one("SELECT 1", &[]).await.unwrap().get::<_, i32>(0), 1);
     }
 
     async fn large(&self) {
         let large = "x".repeat(20 << 20);
-        self.client
-            .execute("INSERT INTO rust VALUES (5000, $1)", &[&large])
-            .await
-            .unwrap();
-        let row = self
-            .client
-            .query_one("SELECT name FROM rust WHERE id = 5000", &[])
-            .await
-            .unwrap();
+        self.client.execute("INSERT INTO rust VALUES (5000, $1)", &[&large]).await.unwrap();
+        let row = self.client.query_one("SELECT name FROM rust WHERE id = 5000", &[]).await.unwrap();
         assert!(row.get::<_, &str>(0) == large);
     }
 }
@@ -348,12 +226,8 @@ fn client_tls(ca: &Path) -> rustls::ClientConfig {
     use rustls::pki_types::CertificateDer;
     use rustls::pki_types::pem::PemObject;
     let mut roots = rustls::RootCertStore::empty();
-    roots
-        .add(CertificateDer::from_pem_file(ca).unwrap())
-        .unwrap();
+    roots.add(CertificateDer::from_pem_file(ca).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap();
+    let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
     builder.with_root_certificates(roots).with_no_client_auth()
 }

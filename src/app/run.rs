@@ -13,7 +13,11 @@ use super::boot::{BootError, Running};
 use crate::config::Config;
 use crate::export::{self, Exporter};
 use crate::gate::{self, Order};
+use crate::server::probe::probe;
 use crate::worker::Mail;
+
+/// How often primaries are asked whether they are there.
+const PROBE_PERIOD: Duration = Duration::from_secs(5);
 
 /// Serves until a signal ends the program.
 ///
@@ -34,15 +38,33 @@ async fn control(mut running: Running, file: Option<&Path>) -> Result<(), BootEr
         let exporter = Arc::new(Exporter::new(Arc::clone(&running.registry)));
         tokio::spawn(export::serve(listener, exporter, std::future::pending()));
     }
+    let mut tick = tokio::time::interval(PROBE_PERIOD);
     loop {
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             _ = hangup.recv() => reload(&mut running, file),
+            _ = tick.tick() => probe_primaries(&running),
         }
     }
     shut_down(running, &mut terminate, &mut interrupt).await;
     Ok(())
+}
+
+/// Asks every primary whether it is there, so that readiness is known before the first client and
+/// without any. An answer that takes longer than the period is none.
+fn probe_primaries(running: &Running) {
+    for database in running.config.databases.values() {
+        let Some(health) = running.registry.database(&database.name) else { continue };
+        let primary = database.primary.clone();
+        tokio::spawn(async move {
+            let answer = probe(&primary, PROBE_PERIOD).await;
+            if let (Err(error), true) = (&answer, health.primary_reachable()) {
+                tracing::warn!(server = %primary, "the primary does not answer: {error}");
+            }
+            health.set_primary_reachable(answer.is_ok());
+        });
+    }
 }
 
 /// Reads the configuration again: all of it takes effect, or none.

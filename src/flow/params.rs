@@ -4,7 +4,7 @@
 use std::fmt::Write;
 
 /// Name and value of settings, sorted by name, names in lower case.
-pub type Settings = Vec<(Vec<u8>, Vec<u8>)>;
+pub use crate::wire::startup::Settings;
 
 /// SQL that turns a server with the settings `from` into one with `to`, over the same base;
 /// empty when nothing differs. All of it is one implicit transaction: if any value is refused,

@@ -9,6 +9,7 @@ use super::{ClientId, Relay, ServerId};
 use crate::flow::expect::{Expect, Kind, Origin};
 use crate::flow::params::transition;
 use crate::wire::build;
+use crate::wire::error::{PgError, ServerError};
 
 /// No prepared statement is concerned.
 pub(super) const NO_STATEMENT: u32 = u32::MAX;
@@ -39,7 +40,7 @@ impl Relay {
             return client.params.reported.borrow().is_some();
         }
         let sql = transition(&this.params.settings, &client.params.settings);
-        this.params = Rc::clone(&client.params);
+        let before = std::mem::replace(&mut this.params, Rc::clone(&client.params));
         let proven = client.params.reported.borrow().is_some();
         if !sql.is_empty() {
             build::query(&mut self.tx, sql.as_bytes());
@@ -55,6 +56,7 @@ impl Relay {
             });
         }
         if !proven {
+            this.prior = Some(before);
             let sent = this.send(&self.tx);
             self.tx.clear();
             if !sent {
@@ -68,6 +70,7 @@ impl Relay {
     pub(super) fn settled(&mut self, server: ServerId) {
         let Some(this) = self.servers.get_mut(server) else { return };
         let Some(id) = this.owner() else { return };
+        this.prior = None;
         if this.params.reported.borrow().is_none() {
             *this.params.reported.borrow_mut() = Some(std::mem::take(&mut this.reported));
         }
@@ -80,12 +83,22 @@ impl Relay {
         }
     }
 
-    /// The server refused the settings. It rolled all of them back, but nothing else is known of
-    /// them now, so it goes; the client hears the server's own words.
-    pub(super) fn not_settled(&mut self, server: ServerId, error: &crate::wire::error::ServerError) {
-        let Some(id) = self.servers.get(server).and_then(super::Server::owner) else { return };
-        let fatal = crate::wire::error::PgError::fatal(error.code, error.message.clone());
-        self.discard(server);
-        self.fatal(id, &fatal);
+    /// The server refused the settings, all of them as one transaction: what was in force before
+    /// still is. The client hears the server's own words. Settings that a server had accepted
+    /// before were sent ahead of a request, which may have run without them: then both go.
+    pub(super) fn not_settled(&mut self, server: ServerId, error: &ServerError) {
+        let Some(this) = self.servers.get_mut(server) else { return };
+        let Some(id) = this.owner() else { return };
+        let told = PgError::fatal(error.code, error.message.clone());
+        match this.prior.take() {
+            Some(prior) if !this.replies.busy() => this.params = prior,
+            _ => {
+                self.discard(server);
+                if let Some(client) = self.clients.get_mut(id) {
+                    client.state = State::Idle;
+                }
+            }
+        }
+        self.fatal(id, &told);
     }
 }

@@ -45,6 +45,9 @@ pub enum Unnamed {
     There,
 }
 
+/// Names of a client's prepared statements.
+pub type Names = HashMap<Box<[u8]>, Rc<Statement>, foldhash::fast::RandomState>;
+
 /// Bytes of a message whose beginning was handled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rest {
@@ -75,7 +78,7 @@ pub struct Client {
     /// Settings it started with.
     pub(super) params: Rc<ParamSet>,
     /// Named prepared statements, allocated at the first.
-    pub(super) prepared: Option<Box<HashMap<Box<[u8]>, Rc<Statement>, foldhash::fast::RandomState>>>,
+    pub(super) prepared: Option<Box<Names>>,
     /// Unnamed prepared statement.
     pub(super) unnamed: Unnamed,
     /// Shape that the last Bind bound: what Execute runs.

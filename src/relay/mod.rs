@@ -33,7 +33,7 @@ use std::sync::Arc;
 use crate::base::slab::{Id, Slab};
 use crate::config::Config;
 use crate::meter::Registry;
-use crate::server::open::Dial;
+use crate::server::open::{BackendKey, Dial};
 
 pub use arrive::{Arrival, Seat};
 pub use client::Client;
@@ -70,7 +70,7 @@ pub enum Todo {
     /// Cancel what this server runs; tell the relay by [`Relay::cancelled`].
     Cancel(ServerId),
     /// Cancel what a connection of this pool with this key runs, which is closed already.
-    CancelGone(PoolId, (u32, Vec<u8>)),
+    CancelGone(PoolId, BackendKey),
 }
 
 /// Everything one worker owns.
@@ -139,7 +139,7 @@ impl Relay {
     }
 
     /// Whom to ask to cancel what `server` runs.
-    pub fn cancel_target(&self, server: ServerId) -> Option<(Rc<Dial>, (u32, Vec<u8>))> {
+    pub fn cancel_target(&self, server: ServerId) -> Option<(Rc<Dial>, BackendKey)> {
         let pool = self.pool_of(server)?;
         Some((Rc::clone(&pool.dial), self.servers.get(server)?.key.clone()))
     }

@@ -9,6 +9,7 @@ use super::group::ParamSet;
 use super::{ClientId, PoolId};
 use crate::flow::replies::Replies;
 use crate::net::socket::Conn;
+use crate::server::open::BackendKey;
 
 /// Whose statement is the unnamed one on a server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,6 +52,8 @@ pub struct Server {
     pub(super) inbox: Vec<u8>,
     /// Settings in force on it.
     pub(super) params: Rc<ParamSet>,
+    /// Settings in force before those that are being tried.
+    pub(super) prior: Option<Rc<ParamSet>>,
     /// Values reported while settings are tried.
     pub(super) reported: Vec<(Vec<u8>, Vec<u8>)>,
     /// Statements prepared on it, with the tick of their last use.
@@ -63,8 +66,8 @@ pub struct Server {
     pub(super) unnamed: UnnamedOn,
     /// The owner's socket is full: reading waits until its task has drained it.
     pub(super) stalled: bool,
-    /// Backend process id and secret.
-    pub(super) key: (u32, Vec<u8>),
+    /// What to cancel with.
+    pub(super) key: BackendKey,
     /// When it was opened, lent, and given back, microseconds.
     pub(super) opened_us: u64,
     /// When the present lease began.

@@ -60,7 +60,7 @@ impl Relay {
                 self.servers.get(id).is_some_and(|server| {
                     // Up to a fifth earlier, by the connection's own key, so that a pool opened at
                     // once does not end at once.
-                    let jitter = life_us / 1000 * u64::from(server.key.0 % 200);
+                    let jitter = life_us / 1000 * u64::from(server.key.pid % 200);
                     self.now_us.saturating_sub(server.rested_us) >= idle_us
                         || self.now_us.saturating_sub(server.opened_us) >= life_us - jitter
                 })

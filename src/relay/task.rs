@@ -47,10 +47,10 @@ pub fn run_todo(relay: &Shared, mut done: Option<oneshot::Sender<()>>) {
                 Todo::Cancel(server) => {
                     spawn_local(cancel_on(Rc::clone(relay), server, done.take()));
                 }
-                Todo::CancelGone(pool, (pid, key)) => {
+                Todo::CancelGone(pool, key) => {
                     let dial = relay.borrow().dial(pool);
                     spawn_local(async move {
-                        if let Err(error) = cancel::cancel(&dial, pid, &key).await {
+                        if let Err(error) = cancel::cancel(&dial, &key).await {
                             tracing::debug!("could not cancel the query of a client that left: {error}");
                         }
                     });
@@ -101,8 +101,8 @@ async fn open(relay: Shared, pool: PoolId) {
 
 async fn cancel_on(relay: Shared, server: ServerId, done: Option<oneshot::Sender<()>>) {
     let target = relay.borrow().cancel_target(server);
-    if let Some((dial, (pid, key))) = target
-        && let Err(error) = cancel::cancel(&dial, pid, &key).await
+    if let Some((dial, key)) = target
+        && let Err(error) = cancel::cancel(&dial, &key).await
     {
         tracing::warn!(server = %dial.endpoint, "could not pass a cancel request on: {error}");
     }

@@ -4,7 +4,7 @@
 
 use std::io;
 
-use super::open::{Dial, Encrypt, OpenError};
+use super::open::{BackendKey, Dial, Encrypt, OpenError};
 use super::stream::Stream;
 use crate::wire::build;
 
@@ -12,12 +12,12 @@ use crate::wire::build;
 ///
 /// # Errors
 /// The server could not be reached; nothing was cancelled.
-pub async fn cancel(dial: &Dial, pid: u32, key: &[u8]) -> Result<(), OpenError> {
+pub async fn cancel(dial: &Dial, key: &BackendKey) -> Result<(), OpenError> {
     let work = async {
         // Sent in plain, as libpq did until version 17: a server reads it before any rule about TLS.
         let mut stream = Stream::new(dial.connect(Encrypt::No).await?);
         let mut request = Vec::new();
-        build::cancel(&mut request, pid, key);
+        build::cancel(&mut request, key.pid, &key.secret);
         stream.send(&request).await?;
         stream.closed().await;
         Ok(())

@@ -4,4 +4,5 @@
 pub mod cancel;
 pub mod login;
 pub mod open;
+pub mod probe;
 pub mod stream;

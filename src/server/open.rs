@@ -44,14 +44,21 @@ pub struct Dial {
 /// Name and value of ParameterStatus messages, in the order they came.
 pub type Parameters = Vec<(Vec<u8>, Vec<u8>)>;
 
+/// What a server told us to cancel with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BackendKey {
+    /// Process id of the backend.
+    pub pid: u32,
+    /// Secret: 4 bytes in protocol 3.0.
+    pub secret: Vec<u8>,
+}
+
 /// A server connection, logged in and idle.
 pub struct Opened {
     /// The connection.
     pub socket: Socket,
-    /// Process id of the backend.
-    pub pid: u32,
-    /// Secret to cancel with.
-    pub key: Vec<u8>,
+    /// What to cancel with.
+    pub key: BackendKey,
     /// What the server reported.
     pub parameters: Parameters,
 }
@@ -194,7 +201,7 @@ pub(super) enum Encrypt {
 /// Reads what follows a successful login up to ReadyForQuery.
 async fn welcome(mut stream: Stream) -> Result<Opened, OpenError> {
     let mut parameters = Parameters::new();
-    let (mut pid, mut key) = (0, Vec::new());
+    let mut key = BackendKey::default();
     loop {
         let message = stream.next().await?;
         match message.tag {
@@ -206,14 +213,14 @@ async fn welcome(mut stream: Stream) -> Result<Opened, OpenError> {
                 }
             }
             tag::server::BACKEND_KEY_DATA => {
-                pid = crate::wire::frame::be_u32(&message.body).unwrap_or(0);
-                key = message.body.get(4..).unwrap_or_default().to_vec();
+                key.pid = crate::wire::frame::be_u32(&message.body).unwrap_or(0);
+                key.secret = message.body.get(4..).unwrap_or_default().to_vec();
             }
             tag::server::ERROR => return Err(OpenError::Refused(ServerError::parse(&message.body))),
             tag::server::NOTICE | tag::server::NEGOTIATE => {}
             tag::server::READY if message.body == b"I" && !stream.has_unread() => {
                 let (socket, _) = stream.into_parts();
-                return Ok(Opened { socket, pid, key, parameters });
+                return Ok(Opened { socket, key, parameters });
             }
             other => return Err(OpenError::Login(format!("the server sent message 0x{other:02x} during startup"))),
         }

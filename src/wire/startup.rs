@@ -32,13 +32,16 @@ pub enum Packet {
     Startup(Startup),
 }
 
+/// Name and value of settings.
+pub type Settings = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// What a StartupMessage says.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Startup {
     /// Minor version of protocol 3 that the client asked for.
     pub minor: u32,
     /// Name and value in the order given, `_pq_.` options not among them.
-    pub parameters: Vec<(Vec<u8>, Vec<u8>)>,
+    pub parameters: Settings,
     /// `_pq_.` options: none is known to pgweir.
     pub unknown_options: Vec<Vec<u8>>,
 }
@@ -121,8 +124,8 @@ impl Startup {
     ///
     /// # Errors
     /// The argument of `options` that is not a setting.
-    pub fn settings(&self) -> Result<Vec<(Vec<u8>, Vec<u8>)>, String> {
-        let mut settings: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
+    pub fn settings(&self) -> Result<Settings, String> {
+        let mut settings = Settings::new();
         let mut set = |name: &[u8], value: &[u8]| {
             let name = name.to_ascii_lowercase();
             settings.retain(|(key, _)| *key != name);
@@ -148,7 +151,7 @@ impl Startup {
 /// Splits as `pg_split_opts` of src/backend/utils/init/postinit.c does: blanks separate, a
 /// backslash takes the next byte as it is. Understands `-c name=value`, `-cname=value` and
 /// `--name=value` (dashes in a long name stand for underscores).
-fn options_settings(options: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, String> {
+fn options_settings(options: &[u8]) -> Result<Settings, String> {
     let mut words = split_options(options).into_iter();
     let mut found = Vec::new();
     while let Some(word) = words.next() {

@@ -60,21 +60,14 @@ fn main() -> ExitCode {
 }
 
 fn options() -> Result<Option<Options>> {
-    let mut options = Options {
-        once: false,
-        seconds: 10,
-    };
+    let mut options = Options { once: false, seconds: 10 };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         match word.as_str() {
             "--once" => options.once = true,
             "--seconds" => {
-                let number = words
-                    .next()
-                    .and_then(|text| text.parse().ok())
-                    .filter(|number| *number > 0);
-                options.seconds =
-                    number.ok_or_else(|| Error::new("--seconds needs a positive number"))?;
+                let number = words.next().and_then(|text| text.parse().ok()).filter(|number| *number > 0);
+                options.seconds = number.ok_or_else(|| Error::new("--seconds needs a positive number"))?;
             }
             "--help" | "-h" => return Ok(None),
             other => return Err(Error::new(format!("unknown option {other}"))),
@@ -85,9 +78,7 @@ fn options() -> Result<Option<Options>> {
 
 /// Runs the demo on a thread of its own until it is done or a signal comes; the exit status.
 fn wait(options: Options) -> Result<u8> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Error::new(error.to_string()))?;
     runtime.block_on(async {
         let listen = |kind| signal(kind).map_err(|error| Error::new(format!("cannot listen for signals: {error}")));
@@ -118,37 +109,24 @@ fn demo(options: Options) -> Result<()> {
     cluster.wait_caught_up()?;
     step("starting pgweir");
     let pgweir = start_pgweir(&cluster)?;
-    let dsn = format!(
-        "postgres://{NAME}:{NAME}@127.0.0.1:{}/{NAME}",
-        pgweir.port()
-    );
+    let dsn = format!("postgres://{NAME}:{NAME}@127.0.0.1:{}/{NAME}", pgweir.port());
     let stats = format!("http://127.0.0.1:{}/metrics", pgweir.stats_port());
     println!("\n    connect  psql {dsn}\n    stats    {stats}\n");
 
     let before = counts(&cluster, counts_statements)?;
     let seconds = options.seconds.to_string();
-    step(&format!(
-        "pgbench through pgweir: TPC-B-like, 20 clients, {seconds} s"
-    ));
+    step(&format!("pgbench through pgweir: TPC-B-like, 20 clients, {seconds} s"));
     let common = ["-n", "-c", "20", "-j", "2", "-P", "2", "-T", &seconds];
     let writes = pgbench(pgweir.port(), &[&common[..], &["-b", "tpcb-like"]].concat())?;
-    step(&format!(
-        "pgbench through pgweir: select-only, prepared, 20 clients, {seconds} s"
-    ));
-    let reads = pgbench(
-        pgweir.port(),
-        &[&common[..], &["-b", "select-only", "-M", "prepared"]].concat(),
-    )?;
+    step(&format!("pgbench through pgweir: select-only, prepared, 20 clients, {seconds} s"));
+    let reads = pgbench(pgweir.port(), &[&common[..], &["-b", "select-only", "-M", "prepared"]].concat())?;
     step("waiting for the servers' own counters");
     let transactions = processed(&writes) + processed(&reads);
     let after = settled(&cluster, counts_statements, &before, transactions)?;
 
     println!("\nWhat pgbench did");
     for (name, said) in [("TPC-B-like", &writes), ("select-only", &reads)] {
-        let (tps, latency) = (
-            after_word(said, "tps = "),
-            after_word(said, "latency average = "),
-        );
+        let (tps, latency) = (after_word(said, "tps = "), after_word(said, "latency average = "));
         println!(
             "    {name:<12} {:>9} transactions  {tps:>10} per second  {latency:>7} ms on average",
             processed(said)
@@ -163,10 +141,7 @@ fn demo(options: Options) -> Result<()> {
     println!("\nStill up until Ctrl-C:\n    psql {dsn}\n    {stats}");
     loop {
         if let Some(status) = pgweir.ended() {
-            return Err(Error::new(format!(
-                "pgweir ended: {status}\n{}",
-                pgweir.log()
-            )));
+            return Err(Error::new(format!("pgweir ended: {status}\n{}", pgweir.log())));
         }
         thread::sleep(Duration::from_millis(200));
     }
@@ -175,21 +150,14 @@ fn demo(options: Options) -> Result<()> {
 /// The cluster, and whether its servers count statements (`pg_stat_statements` is an extension that may not be installed).
 fn start_cluster() -> Result<(Cluster, bool)> {
     let counts_statements = bin()?.join("../lib/pg_stat_statements.so").exists();
-    let mut builder = Cluster::builder()
-        .replicas(2)
-        .auth(Hba::Scram)
-        .setting("shared_buffers", "128MB");
+    let mut builder = Cluster::builder().replicas(2).auth(Hba::Scram).setting("shared_buffers", "128MB");
     if counts_statements {
         builder = builder.setting("shared_preload_libraries", "pg_stat_statements");
     }
     builder = builder.sql(&format!("CREATE ROLE {NAME} LOGIN PASSWORD '{NAME}'"));
-    let cluster = builder
-        .sql(&format!("CREATE DATABASE {NAME} OWNER {NAME}"))
-        .start()?;
+    let cluster = builder.sql(&format!("CREATE DATABASE {NAME} OWNER {NAME}")).start()?;
     if counts_statements {
-        cluster
-            .primary()
-            .query("CREATE EXTENSION pg_stat_statements")?;
+        cluster.primary().query("CREATE EXTENSION pg_stat_statements")?;
         cluster.wait_caught_up()?;
     }
     Ok((cluster, counts_statements))
@@ -201,52 +169,27 @@ fn start_pgweir(cluster: &Cluster) -> Result<Pgweir> {
         cluster.config_lines()
     );
     // The ports of the documentation, if they are free.
-    Pgweir::start_on(
-        &config,
-        Port::reserve_near(6432)?,
-        Port::reserve_near(9127)?,
-    )
+    Pgweir::start_on(&config, Port::reserve_near(6432)?, Port::reserve_near(9127)?)
 }
 
 /// Runs pgbench, showing its progress; what it says at the end.
 fn pgbench(port: u16, words: &[&str]) -> Result<String> {
     let mut pgbench = command(bin()?.join("pgbench"))?;
-    pgbench
-        .args(["-h", "127.0.0.1", "-p", &port.to_string(), "-U", NAME])
-        .args(words)
-        .arg(NAME);
-    pgbench
-        .env("PGPASSWORD", NAME)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::inherit());
-    let child = pgbench
-        .spawn()
-        .and_then(std::process::Child::wait_with_output);
+    pgbench.args(["-h", "127.0.0.1", "-p", &port.to_string(), "-U", NAME]).args(words).arg(NAME);
+    pgbench.env("PGPASSWORD", NAME).stdout(Stdio::piped()).stderr(Stdio::inherit());
+    let child = pgbench.spawn().and_then(std::process::Child::wait_with_output);
     let done = child.map_err(|error| Error::new(format!("cannot run pgbench: {error}")))?;
     let said = String::from_utf8_lossy(&done.stdout).into_owned();
-    if done.status.success() {
-        Ok(said)
-    } else {
-        Err(Error::new(format!(
-            "pgbench failed: {}\n{said}",
-            done.status
-        )))
-    }
+    if done.status.success() { Ok(said) } else { Err(Error::new(format!("pgbench failed: {}\n{said}", done.status))) }
 }
 
 fn after_word<'a>(said: &'a str, word: &str) -> &'a str {
-    said.split_once(word)
-        .and_then(|(_, rest)| rest.split_whitespace().next())
-        .unwrap_or("?")
+    said.split_once(word).and_then(|(_, rest)| rest.split_whitespace().next()).unwrap_or("?")
 }
 
 fn processed(said: &str) -> u64 {
     let number = after_word(said, "transactions actually processed: ");
-    number
-        .split('/')
-        .next()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(0)
+    number.split('/').next().and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
 /// What one server counted.
@@ -257,25 +200,15 @@ struct Count {
 }
 
 fn counts(cluster: &Cluster, statements: bool) -> Result<Vec<Count>> {
-    cluster
-        .nodes()
-        .map(|node| count(node, statements))
-        .collect()
+    cluster.nodes().map(|node| count(node, statements)).collect()
 }
 
 fn count(node: &Postgres, statements: bool) -> Result<Count> {
     let sql = format!(
         "SELECT coalesce(sum(calls), 0) FROM pg_stat_statements s JOIN pg_database d ON d.oid = s.dbid WHERE datname = '{NAME}'"
     );
-    let statements = if statements {
-        node.value_in("postgres", &sql)?.parse().unwrap_or(0)
-    } else {
-        0
-    };
-    Ok(Count {
-        database: node.counters(NAME)?,
-        statements,
-    })
+    let statements = if statements { node.value_in("postgres", &sql)?.parse().unwrap_or(0) } else { 0 };
+    Ok(Count { database: node.counters(NAME)?, statements })
 }
 
 fn commits(before: &Count, after: &Count) -> u64 {
@@ -283,20 +216,11 @@ fn commits(before: &Count, after: &Count) -> u64 {
 }
 
 /// The counters once they include everything pgbench did; backends hold them back for a while.
-fn settled(
-    cluster: &Cluster,
-    statements: bool,
-    before: &[Count],
-    transactions: u64,
-) -> Result<Vec<Count>> {
+fn settled(cluster: &Cluster, statements: bool, before: &[Count], transactions: u64) -> Result<Vec<Count>> {
     let deadline = Instant::now() + COUNTERS_LIMIT;
     loop {
         let after = counts(cluster, statements)?;
-        let total: u64 = before
-            .iter()
-            .zip(&after)
-            .map(|(before, after)| commits(before, after))
-            .sum();
+        let total: u64 = before.iter().zip(&after).map(|(before, after)| commits(before, after)).sum();
         if total >= transactions || Instant::now() > deadline {
             return Ok(after);
         }
@@ -306,22 +230,14 @@ fn settled(
 
 fn print_servers(cluster: &Cluster, before: &[Count], after: &[Count], statements: bool) {
     println!("\nWhat each server executed, by its own count");
-    println!(
-        "    {:<10} {:>22} {:>26}",
-        "", "pg_stat_database", "pg_stat_statements"
-    );
+    println!("    {:<10} {:>22} {:>26}", "", "pg_stat_database", "pg_stat_statements");
     for (node, (before, after)) in cluster.nodes().zip(before.iter().zip(after)) {
         let told = if statements {
             format!("{} statements", after.statements - before.statements)
         } else {
             "not installed".into()
         };
-        println!(
-            "    {:<10} {:>9} transactions {:>26}",
-            node.name(),
-            commits(before, after),
-            told
-        );
+        println!("    {:<10} {:>9} transactions {:>26}", node.name(), commits(before, after), told);
     }
 }
 
@@ -336,53 +252,28 @@ struct Shape {
 /// The ten shapes that took the most time, waiting for a server included.
 fn print_queries(samples: &[Sample]) {
     let mut shapes: BTreeMap<(&str, &str), Shape> = BTreeMap::new();
-    for sample in samples
-        .iter()
-        .filter(|sample| sample.label("database") == NAME)
-    {
-        let shape = shapes
-            .entry((sample.label("shape"), sample.label("query")))
-            .or_default();
+    for sample in samples.iter().filter(|sample| sample.label("database") == NAME) {
+        let shape = shapes.entry((sample.label("shape"), sample.label("query"))).or_default();
         match sample.name.as_str() {
             "pgweir_query_calls_total" => shape.calls += sample.value,
             "pgweir_query_duration_seconds_sum" => shape.seconds += sample.value,
             "pgweir_query_latency_seconds" if sample.label("phase") == "total" => {
-                shape
-                    .quantiles
-                    .insert(sample.label("quantile").to_string(), sample.value);
+                shape.quantiles.insert(sample.label("quantile").to_string(), sample.value);
             }
             _ => {}
         }
     }
-    let mut shapes: Vec<_> = shapes
-        .into_iter()
-        .filter(|(_, shape)| shape.calls > 0.0)
-        .collect();
+    let mut shapes: Vec<_> = shapes.into_iter().filter(|(_, shape)| shape.calls > 0.0).collect();
     shapes.sort_by(|(_, a), (_, b)| b.seconds.total_cmp(&a.seconds));
     println!("\nThe ten costliest query shapes, by pgweir's metrics (ms)");
-    println!(
-        "    {:>9} {:>8} {:>8} {:>8} {:>8}  query",
-        "calls", "total s", "p50", "p95", "p99"
-    );
+    println!("    {:>9} {:>8} {:>8} {:>8} {:>8}  query", "calls", "total s", "p50", "p95", "p99");
     for ((_, query), shape) in shapes.iter().take(10) {
         let ms = |quantile| {
-            shape.quantiles.get(quantile).map_or_else(
-                || "?".to_string(),
-                |seconds| format!("{:.2}", seconds * 1e3),
-            )
+            shape.quantiles.get(quantile).map_or_else(|| "?".to_string(), |seconds| format!("{:.2}", seconds * 1e3))
         };
         let (p50, p95, p99) = (ms("0.5"), ms("0.95"), ms("0.99"));
-        let query: String = query
-            .split_whitespace()
-            .collect::<Vec<_>>()
-            .join(" ")
-            .chars()
-            .take(QUERY_CHARS)
-            .collect();
-        println!(
-            "    {:>9} {:>8.2} {p50:>8} {p95:>8} {p99:>8}  {query}",
-            shape.calls, shape.seconds
-        );
+        let query: String = query.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(QUERY_CHARS).collect();
+        println!("    {:>9} {:>8.2} {p50:>8} {p95:>8} {p99:>8}  {query}", shape.calls, shape.seconds);
     }
     if shapes.is_empty() {
         println!("    none");

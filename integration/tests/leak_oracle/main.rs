@@ -27,24 +27,16 @@ const SERVERS: usize = 5;
 const TABLE: &str = "CREATE TABLE seen (owner text, n bigint); GRANT ALL ON seen TO app";
 
 fn duration() -> Duration {
-    Duration::from_secs(if std::env::var_os("PGWEIR_LONG").is_some() {
-        300
-    } else {
-        20
-    })
+    Duration::from_secs(if std::env::var_os("PGWEIR_LONG").is_some() { 300 } else { 20 })
 }
 
 /// A tokio-postgres client: statements prepared once and used to the end, concurrent queries, transactions, COPY.
 async fn driver(number: usize, port: u16, until: Instant) -> u64 {
     let name = format!("driver-{number}");
-    let config =
-        format!("host=127.0.0.1 port={port} user={USER} dbname={DATABASE} password={PASSWORD}");
+    let config = format!("host=127.0.0.1 port={port} user={USER} dbname={DATABASE} password={PASSWORD}");
     let (mut client, connection) = tokio_postgres::connect(&config, NoTls).await.unwrap();
     let connection = tokio::spawn(connection);
-    let kept = client
-        .prepare(&format!("SELECT '{name} got ' || $1::text"))
-        .await
-        .unwrap();
+    let kept = client.prepare(&format!("SELECT '{name} got ' || $1::text")).await.unwrap();
     let mut checked = 0;
     let mut n = 0u64;
     while Instant::now() < until {
@@ -56,14 +48,8 @@ async fn driver(number: usize, port: u16, until: Instant) -> u64 {
             assert_eq!(row.get::<_, String>(0), format!("{name} got {mark}"));
         };
         join_all(marks.iter().map(ask)).await;
-        let failure = client
-            .query(&format!("SELECT \"{}\"", marks[0]), &[])
-            .await
-            .unwrap_err();
-        assert!(
-            failure.as_db_error().unwrap().message().contains(&marks[0]),
-            "{name}: {failure}"
-        );
+        let failure = client.query(&format!("SELECT \"{}\"", marks[0]), &[]).await.unwrap_err();
+        assert!(failure.as_db_error().unwrap().message().contains(&marks[0]), "{name}: {failure}");
         transaction(&mut client, &marks[1], n).await;
         checked += 12;
     }
@@ -75,37 +61,15 @@ async fn driver(number: usize, port: u16, until: Instant) -> u64 {
 async fn transaction(client: &mut Client, mark: &str, n: u64) {
     let transaction = client.transaction().await.unwrap();
     let insert = "INSERT INTO seen VALUES ($1, $2)";
-    assert_eq!(
-        transaction
-            .execute(insert, &[&mark, &(n as i64)])
-            .await
-            .unwrap(),
-        1
-    );
+    assert_eq!(transaction.execute(insert, &[&mark, &(n as i64)]).await.unwrap(), 1);
     let sink = transaction.copy_in("COPY seen FROM STDIN").await.unwrap();
     tokio::pin!(sink);
-    sink.send(Bytes::from(format!("{mark}\t1\n{mark}\t2\n")))
-        .await
-        .unwrap();
+    sink.send(Bytes::from(format!("{mark}\t1\n{mark}\t2\n"))).await.unwrap();
     assert_eq!(sink.finish().await.unwrap(), 2);
     let count = "SELECT count(*) FROM seen WHERE owner = $1";
-    assert_eq!(
-        transaction
-            .query_one(count, &[&mark])
-            .await
-            .unwrap()
-            .get::<_, i64>(0),
-        3
-    );
+    assert_eq!(transaction.query_one(count, &[&mark]).await.unwrap().get::<_, i64>(0), 3);
     transaction.rollback().await.unwrap();
-    assert_eq!(
-        client
-            .query_one(count, &[&mark])
-            .await
-            .unwrap()
-            .get::<_, i64>(0),
-        0
-    );
+    assert_eq!(client.query_one(count, &[&mark]).await.unwrap().get::<_, i64>(0), 0);
 }
 
 fn config(cluster: &Cluster) -> String {
@@ -119,10 +83,7 @@ fn config(cluster: &Cluster) -> String {
 fn run(port: u16) -> u64 {
     let until = Instant::now() + duration();
     let checked = Arc::new(AtomicU64::new(0));
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     thread::scope(|scope| {
         for number in 0..CLIENTS / 2 {
             let checked = Arc::clone(&checked);
@@ -134,9 +95,7 @@ fn run(port: u16) -> u64 {
                 checked.fetch_add(bare.leave(), Ordering::Relaxed);
             });
         }
-        let tasks: Vec<_> = (0..CLIENTS / 2)
-            .map(|number| runtime.spawn(driver(number, port, until)))
-            .collect();
+        let tasks: Vec<_> = (0..CLIENTS / 2).map(|number| runtime.spawn(driver(number, port, until))).collect();
         for task in tasks {
             checked.fetch_add(runtime.block_on(task).unwrap(), Ordering::Relaxed);
         }
@@ -156,20 +115,11 @@ fn fifty_clients_on_five_servers_see_only_their_own() {
     };
     let checked = run(port);
     println!("{checked} answers checked");
-    assert!(
-        checked > 5_000,
-        "only {checked} answers: too few to prove anything"
-    );
-    let left = cluster
-        .primary()
-        .value_in(DATABASE, "SELECT count(*) FROM seen")
-        .unwrap();
+    assert!(checked > 5_000, "only {checked} answers: too few to prove anything");
+    let left = cluster.primary().value_in(DATABASE, "SELECT count(*) FROM seen").unwrap();
     assert_eq!(left, "0", "rows of a rolled back transaction were kept");
     if proxy.is_some() {
         let servers = cluster.primary().counters(DATABASE).unwrap().backends;
-        assert!(
-            servers <= SERVERS as u64 + 1,
-            "{servers} server connections, pool size {SERVERS}"
-        );
+        assert!(servers <= SERVERS as u64 + 1, "{servers} server connections, pool size {SERVERS}");
     }
 }
