@@ -160,6 +160,11 @@ impl Replies {
         self.ring.head()
     }
 
+    /// Gives back memory that a long pipeline took.
+    pub fn trim(&mut self) {
+        self.ring.trim();
+    }
+
     /// How many replies are owed.
     pub fn owed(&self) -> usize {
         self.ring.len()

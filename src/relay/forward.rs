@@ -31,6 +31,8 @@ pub(super) struct Outgoing<'a> {
     /// Start of the range that is to go out as it came.
     from: usize,
     pub tx: Vec<u8>,
+    /// The client asked for the replies so far.
+    flushed: bool,
 }
 
 impl Outgoing<'_> {
@@ -50,6 +52,8 @@ pub(super) enum Taken {
     More,
     /// The client broke the protocol.
     Bad(PgError),
+    /// The client says goodbye.
+    Leave,
 }
 
 impl Relay {
@@ -118,7 +122,7 @@ impl Relay {
         if self.servers.get(server).is_none_or(|s| s.params.reported.borrow().is_none()) {
             return 0;
         }
-        let mut out = Outgoing { data, from: 0, tx: std::mem::take(&mut self.tx) };
+        let mut out = Outgoing { data, from: 0, tx: std::mem::take(&mut self.tx), flushed: false };
         let mut at = 0;
         let mut end = None;
         while let Some(rest) = data.get(at..)
@@ -127,25 +131,31 @@ impl Relay {
             match self.next_message(id, server, at, &mut out) {
                 Taken::Bytes(n) => at += n,
                 Taken::More => break,
-                Taken::Bad(error) => {
-                    end = Some(error);
+                last => {
+                    end = Some(last);
                     break;
                 }
             }
         }
         out.edit_end(at);
+        let flushed = out.flushed;
         self.put_on_wire(server, out);
         self.undo_dropped(server);
-        if let Some(error) = end {
-            self.fatal(id, &error);
-            return data.len();
+        if flushed {
+            // Answers that the server will never give may be all that is owed now.
+            self.deliver(server, &[]);
         }
-        if self.clients.get(id).is_none() { data.len() } else { at }
+        match end {
+            Some(Taken::Bad(error)) => self.fatal(id, &error),
+            Some(_) => self.hang_up(id),
+            None => return at,
+        }
+        data.len()
     }
 
     /// One write for everything: the range as it came if nothing was edited, else the copy.
     fn put_on_wire(&mut self, server: ServerId, out: Outgoing<'_>) {
-        let Outgoing { data, from, mut tx } = out;
+        let Outgoing { data, from, mut tx, .. } = out;
         if let Some(this) = self.servers.get_mut(server) {
             let raw = data.get(..from).unwrap_or_default();
             let bytes = if tx.is_empty() { raw } else { &tx[..] };
@@ -202,7 +212,10 @@ impl Relay {
                 self.batch_over(id, server);
                 Taken::Bytes(HEADER)
             }
-            tag::FLUSH => Taken::Bytes(HEADER),
+            tag::FLUSH => {
+                out.flushed = true;
+                Taken::Bytes(HEADER)
+            }
             tag::FUNCTION_CALL => {
                 self.expect(id, server, Kind::Call, Origin::Client, NO_STATEMENT, 0);
                 self.batch_over(id, server);
@@ -214,10 +227,7 @@ impl Relay {
                 }
                 self.pass(id, &message)
             }
-            tag::TERMINATE => {
-                self.hang_up(id);
-                Taken::More
-            }
+            tag::TERMINATE => Taken::Leave,
             other => bad(&format!("invalid frontend message type {other}")),
         }
     }

@@ -42,6 +42,7 @@ impl Relay {
             return;
         }
         this.use_ = Use::Idle;
+        this.replies.trim();
         this.rested_us = self.now_us;
         let pool = this.pool;
         match self.pools[pool].slice.put(server) {
