@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::client::{Arriving, Key, Rest, State, Unnamed};
+use super::floor::Floor;
 use super::server::{UnnamedOn, Use};
 use super::{Client, ClientId, PoolId, Relay, Server, ServerId};
 use crate::base::clock;
@@ -95,6 +96,8 @@ impl Relay {
             unnamed: Unnamed::Nothing,
             bound: 0,
             pinned: Effects::NONE,
+            floor: Floor::None,
+            wrote: false,
             conforming: true,
             waited_us: 0,
             active_us: self.now_us,

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::task::Waker;
 
 use super::arrive::Seat;
+use super::floor::Floor;
 use super::group::ParamSet;
 use super::statements::Statement;
 use super::{GroupId, PoolId, ServerId};
@@ -85,6 +86,10 @@ pub struct Client {
     pub(super) bound: u64,
     /// What the session has left on its server; not empty means the server stays with it.
     pub(super) pinned: Effects,
+    /// How far a replica must have come to serve it.
+    pub(super) floor: Floor,
+    /// Something that may have written was forwarded in this lease.
+    pub(super) wrote: bool,
     /// `standard_conforming_strings`: how literals are read.
     pub(super) conforming: bool,
     /// How long it waited for the server it holds, until the first statement is counted.

@@ -8,7 +8,7 @@ use super::shapes::Look;
 use super::{ClientId, LOOK_BYTES, READ_BYTES, Relay, ServerId};
 use crate::flow::expect::{Expect, Kind, Origin};
 use crate::flow::requests::Batch;
-use crate::sql::verdict::Effects;
+use crate::sql::verdict::{Effects, Route};
 use crate::wire::error::{PgError, SqlState};
 use crate::wire::frame::{HEADER, Header, cstr};
 use crate::wire::tag::client as tag;
@@ -217,6 +217,7 @@ impl Relay {
                 Taken::Bytes(HEADER)
             }
             tag::FUNCTION_CALL => {
+                self.note_write(id);
                 self.expect(id, server, Kind::Call, Origin::Client, NO_STATEMENT, 0);
                 self.batch_over(id, server);
                 self.pass(id, &message)
@@ -243,7 +244,7 @@ impl Relay {
             // Whatever it is, it may leave something in the session.
             None => Look::long(Effects::SET_SESSION),
         };
-        self.take_effects(id, look.effects);
+        self.take_look(id, &look);
         if let Some(this) = self.servers.get_mut(server) {
             // A simple query discards the unnamed statement (exec_simple_query).
             this.unnamed = UnnamedOn::Nobody;
@@ -287,6 +288,14 @@ impl Relay {
         if let Some(this) = self.servers.get_mut(server) {
             this.batch_tick = this.tick;
         }
+    }
+
+    /// Notes what a statement about to run does to the session, and whether it may write.
+    pub(super) fn take_look(&mut self, id: ClientId, look: &Look) {
+        if look.route == Route::Primary {
+            self.note_write(id);
+        }
+        self.take_effects(id, look.effects);
     }
 
     pub(super) fn take_effects(&mut self, id: ClientId, effects: Effects) {

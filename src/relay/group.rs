@@ -6,7 +6,8 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::{ClientId, GroupId, PoolId, Relay, ServerId};
+use super::floor::Positions;
+use super::{ClientId, GroupId, PoolId, Relay, ServerId, Todo};
 use crate::auth::scram::SaltedCache;
 use crate::config::{Config, Database, Endpoint, Password, Routing, SslMode};
 use crate::flow::params::Settings;
@@ -45,6 +46,8 @@ pub struct Group {
     pub(super) no_params: Rc<ParamSet>,
     /// All settings in use.
     pub(super) sets: HashMap<Settings, Rc<ParamSet>>,
+    /// How far the servers have come.
+    pub(super) positions: Positions,
     /// Number in the statistics.
     pub(super) stats: u32,
     /// Taken out of the configuration or replaced: serves those who are here, nobody new.
@@ -108,10 +111,14 @@ impl Relay {
         let group = self.groups.len();
         let primary = self.add_pool(&config, group, entry, user, &entry.primary, Role::Primary, tls.as_ref());
         let readers: &[Endpoint] = if entry.routing == Routing::On { &entry.replicas } else { &[] };
-        let replicas = readers
+        let replicas: Vec<PoolId> = readers
             .iter()
             .map(|endpoint| self.add_pool(&config, group, entry, user, endpoint, Role::Replica, tls.as_ref()))
             .collect();
+        let positions = Positions::new(replicas.len());
+        if !replicas.is_empty() {
+            self.todo.push(Todo::Watch(group));
+        }
         let label = PoolLabel { database: database.into(), user: user.into() };
         self.groups.push(Group {
             database: database.to_owned(),
@@ -122,6 +129,7 @@ impl Relay {
             base: None,
             no_params: Rc::new(ParamSet { settings: Settings::new(), reported: RefCell::new(Some(Parameters::new())) }),
             sets: HashMap::new(),
+            positions,
             stats: self.shapes.add_pool(label),
             retired: false,
         });

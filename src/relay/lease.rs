@@ -92,21 +92,25 @@ impl Relay {
         statement.is_some_and(|statement| may_leave(statement.look.route))
     }
 
-    /// The pool that a batch for `target` goes to: the least busy replica that is not known to be
-    /// down, else the primary.
+    /// The pool that a batch for `target` goes to: the least busy replica that answers and has
+    /// what the client wrote, else the primary.
     pub(super) fn choose(&mut self, id: ClientId, target: Target) -> Option<PoolId> {
         let group = self.groups.get_mut(self.clients.get(id)?.group)?;
         if target == Target::Primary {
             return Some(group.primary);
         }
         group.turn = group.turn.wrapping_add(1);
+        let client = self.clients.get_mut(id)?;
+        client.floor = group.positions.settle(client.floor);
         let n = group.replicas.len();
         let now_us = self.now_us;
         let pools = &self.pools;
-        let up = (0..n)
-            .map(|offset| group.replicas[(group.turn + offset) % n])
+        let fit = (0..n)
+            .map(|offset| (group.turn + offset) % n)
+            .filter(|&replica| group.positions.serves(replica, client.floor))
+            .map(|replica| group.replicas[replica])
             .filter(|&pool| pools[pool].failures == 0 || pools[pool].retry_us <= now_us);
-        up.min_by_key(|&pool| pools[pool].slice.load()).or(Some(group.primary))
+        fit.min_by_key(|&pool| pools[pool].slice.load()).or(Some(group.primary))
     }
 
     /// Gives the client a server of `pool` at once, or a place in the queue.

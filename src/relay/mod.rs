@@ -13,6 +13,7 @@ mod attach;
 mod client;
 mod client_turn;
 mod deliver;
+mod floor;
 mod forward;
 mod group;
 mod lease;
@@ -24,6 +25,7 @@ mod shapes;
 mod statements;
 pub mod sweep;
 pub mod task;
+mod watch;
 #[cfg(test)]
 mod tests;
 
@@ -67,6 +69,8 @@ const READS_PER_TURN: usize = 8;
 pub enum Todo {
     /// Open a server connection for this pool.
     Open(PoolId),
+    /// Ask this group's servers for their positions from now on.
+    Watch(GroupId),
     /// Cancel what this server runs; tell the relay by [`Relay::cancelled`].
     Cancel(ServerId),
     /// Cancel what a connection of this pool with this key runs, which is closed already.

@@ -126,7 +126,7 @@ impl Relay {
         let named = self.meaning(id, server, name);
         let (shape, rename) = match &named {
             Named::Known(statement) => {
-                self.take_effects(id, statement.look.effects);
+                self.take_look(id, &statement.look);
                 if name.is_empty() {
                     self.ensure_unnamed(id, server, statement, message.at, out);
                     (statement.look.shape, None)
@@ -136,7 +136,10 @@ impl Relay {
                     (statement.look.shape, Some(Some(statement.id)))
                 }
             }
-            Named::Unkept => (super::shapes::LONG, None),
+            Named::Unkept => {
+                self.note_write(id);
+                (super::shapes::LONG, None)
+            }
             Named::Unknown => (0, Some(None)),
         };
         if let Some(client) = self.clients.get_mut(id) {

@@ -20,6 +20,9 @@ impl Relay {
     /// The client is done with its server: it is idle again, and the server goes back.
     pub(super) fn release(&mut self, server: ServerId) {
         let owner = self.servers.get(server).and_then(super::Server::owner);
+        if let Some(id) = owner {
+            self.raise_floor(id);
+        }
         if let Some(client) = owner.and_then(|id| self.clients.get_mut(id)) {
             client.state = State::Idle;
             client.active_us = self.now_us;

@@ -44,6 +44,7 @@ pub fn run_todo(relay: &Shared, mut done: Option<oneshot::Sender<()>>) {
                 Todo::Open(pool) => {
                     spawn_local(open(Rc::clone(relay), pool));
                 }
+                Todo::Watch(group) => super::watch::start(relay, group),
                 Todo::Cancel(server) => {
                     spawn_local(cancel_on(Rc::clone(relay), server, done.take()));
                 }

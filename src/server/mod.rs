@@ -4,5 +4,6 @@
 pub mod cancel;
 pub mod login;
 pub mod open;
+pub mod position;
 pub mod probe;
 pub mod stream;
