@@ -278,7 +278,8 @@ fn print_queries(samples: &[Sample]) {
             shape.quantiles.get(quantile).map_or_else(|| "?".to_string(), |seconds| format!("{:.2}", seconds * 1e3))
         };
         let (p50, p95, p99) = (ms("0.5"), ms("0.95"), ms("0.99"));
-        let query: String = query.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(QUERY_CHARS).collect();
+        let query: String =
+            shape.query.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(QUERY_CHARS).collect();
         println!("    {:>9} {:>8.2} {p50:>8} {p95:>8} {p99:>8}  {query}", shape.calls, shape.seconds);
     }
     if shapes.is_empty() {

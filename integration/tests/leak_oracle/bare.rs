@@ -179,6 +179,8 @@ fn first(frame: &Frame) -> String {
 fn check(name: &str, expected: &Expected, frames: &[Frame]) {
     let error = frames.iter().find(|frame| frame.tag == b'E');
     let rows: Vec<String> = frames.iter().filter(|frame| frame.tag == b'D').map(first).collect();
+    let tags: String = frames.iter().map(|frame| char::from(frame.tag)).collect();
+    let name = format!("{name}, messages {tags}");
     let told = error.map(|frame| format!("{:?} {:?}", frame.field(b'C'), frame.field(b'M')));
     match expected {
         Expected::Rows(wanted) => assert_eq!((wanted, &None), (&rows, &told), "{name}"),

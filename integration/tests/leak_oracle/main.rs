@@ -18,6 +18,7 @@ use bytes::Bytes;
 use futures_util::SinkExt;
 use futures_util::future::join_all;
 use integration::{Cluster, DATABASE, PASSWORD, Pgweir, USER};
+use tokio::time::timeout;
 use tokio_postgres::{Client, NoTls};
 
 use crate::bare::Bare;
@@ -95,9 +96,14 @@ fn run(port: u16) -> u64 {
                 checked.fetch_add(bare.leave(), Ordering::Relaxed);
             });
         }
-        let tasks: Vec<_> = (0..CLIENTS / 2).map(|number| runtime.spawn(driver(number, port, until))).collect();
+        let tasks: Vec<_> = (0..CLIENTS / 2)
+            .map(|number| runtime.spawn(async move { timeout(duration() * 3, driver(number, port, until)).await }))
+            .collect();
         for task in tasks {
-            checked.fetch_add(runtime.block_on(task).unwrap(), Ordering::Relaxed);
+            checked.fetch_add(
+                runtime.block_on(task).unwrap().expect("a client waits for an answer that does not come"),
+                Ordering::Relaxed,
+            );
         }
     });
     checked.load(Ordering::Relaxed)
