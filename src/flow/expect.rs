@@ -64,6 +64,8 @@ pub struct Expect {
 #[derive(Debug, Default)]
 pub struct Ring {
     entries: VecDeque<Expect>,
+    /// How many were taken in all: the oldest has this number, the next pushed this plus the length.
+    taken: u64,
 }
 
 impl Ring {
@@ -79,7 +81,19 @@ impl Ring {
 
     /// Takes the oldest.
     pub fn pop(&mut self) -> Option<Expect> {
-        self.entries.pop_front()
+        let entry = self.entries.pop_front()?;
+        self.taken += 1;
+        Some(entry)
+    }
+
+    /// Number of the oldest, if there is one.
+    pub(super) fn first(&self) -> u64 {
+        self.taken
+    }
+
+    /// Number that the next one pushed will have.
+    pub(super) fn next(&self) -> u64 {
+        self.taken + self.entries.len() as u64
     }
 
     /// Nothing is owed.
@@ -92,13 +106,26 @@ impl Ring {
         self.entries.len()
     }
 
-    /// Removes the Syncs behind the head and tells how many: a server in COPY mode reads over
-    /// them (see [`super::replies`]).
-    pub(super) fn take_syncs_behind_head(&mut self) -> usize {
-        let before = self.entries.len();
-        let mut first = true;
-        self.entries.retain(|entry| std::mem::take(&mut first) || entry.kind != Kind::Sync);
-        before - self.entries.len()
+    /// Removes the Syncs directly behind the head whose number is below `before` and tells how
+    /// many: a server in COPY mode reads over them (see [`super::replies`]).
+    pub(super) fn take_syncs_behind_head(&mut self, before: u64) -> usize {
+        let mut n = 0;
+        while self.entries.get(1).is_some_and(|entry| entry.kind == Kind::Sync) && self.taken + 1 < before {
+            self.entries.remove(1);
+            // Those behind keep their numbers.
+            self.taken += 1;
+            n += 1;
+        }
+        n
+    }
+
+    /// Puts `n` Syncs back directly behind the head.
+    pub(super) fn put_syncs_behind_head(&mut self, n: usize) {
+        let Some(&head) = self.entries.front() else { return };
+        for _ in 0..n {
+            self.entries.insert(1, Expect { kind: Kind::Sync, origin: Origin::Client, ..head });
+            self.taken = self.taken.saturating_sub(1);
+        }
     }
 
     /// Gives back capacity beyond what a common batch needs.

@@ -1,7 +1,10 @@
 //! Floor 2: what passes over a connection, as state machines on bytes.
 //! Must never do I/O, read a clock or know who is connected.
 
+mod copy;
 pub mod expect;
+mod names;
 pub mod params;
 pub mod replies;
 pub mod requests;
+pub mod step;

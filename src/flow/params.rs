@@ -72,10 +72,7 @@ mod tests {
         let a = settings(&[("geqo", "off"), ("timezone", "UTC")]);
         let b = settings(&[("app.tenant", "7"), ("timezone", "UTC")]);
         assert_eq!(transition(&a, &a), "");
-        assert_eq!(
-            transition(&a, &b),
-            "RESET \"geqo\";SELECT pg_catalog.set_config(E'app.tenant',E'7',false)"
-        );
+        assert_eq!(transition(&a, &b), "RESET \"geqo\";SELECT pg_catalog.set_config(E'app.tenant',E'7',false)");
         assert_eq!(transition(&b, &settings(&[])), "RESET \"app\".\"tenant\";RESET \"timezone\";");
     }
 

@@ -6,11 +6,14 @@
 //! - Errors in the extended protocol: the server discards messages up to the next Sync, so their
 //!   entries go, and messages forwarded later are not entered until a Sync is.
 //! - COPY FROM STDIN: the server reads over Flush and Sync until CopyDone or CopyFail
-//!   (`CopyGetData` in src/backend/commands/copyfromparse.c), so Syncs sent before CopyInResponse
-//!   owe nothing. Whether an error came before the first of them was read over cannot always be
-//!   told; then the connection is marked `unsure` and must not be used by anyone else.
+//!   (`CopyGetData` in src/backend/commands/copyfromparse.c), so Syncs sent between the statement
+//!   and the end of its data owe nothing. Whether an error came before they were read over cannot
+//!   always be told; then the connection is marked `unsure` and must not be used by anyone else.
 
+use super::copy::CopyIn;
 use super::expect::{Expect, Kind, Origin, Ring};
+use super::names::Names;
+pub use super::step::{Event, Outcome, Step};
 use crate::wire::error::ServerError;
 use crate::wire::frame::{HEADER, Header, cstr, rows_of_tag};
 use crate::wire::tag::server as tag;
@@ -20,63 +23,6 @@ use crate::wire::tag::server as tag;
 const ERROR_HEAD: usize = 512;
 /// Longest message that must be whole before it is understood (CommandComplete, ParameterStatus).
 const MAX_CONTROL: usize = 32 * 1024;
-
-/// What the front of the server's bytes is.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Step {
-    /// More bytes are needed; none was consumed.
-    More,
-    /// `n` bytes for the owner, nothing to know about them.
-    Forward(usize),
-    /// `n` bytes for nobody.
-    Drop(usize),
-    /// An answer that the server was never asked for because its effect was there already.
-    Fake(Kind),
-    /// `n` bytes that mean something, for the owner unless `swallow`.
-    Event {
-        /// Bytes consumed now.
-        n: usize,
-        /// The bytes must not leave.
-        swallow: bool,
-        /// What they mean.
-        event: Event,
-    },
-    /// The stream makes no sense: both connections must close.
-    Fault(&'static str),
-}
-
-/// What a server message changed.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Event {
-    /// A statement ended.
-    Completed(Expect, Outcome),
-    /// A statement failed. Entries up to the next Sync were dropped: see [`Replies::dropped`].
-    Failed(Option<Expect>, ServerError),
-    /// ReadyForQuery with its status; the entry it answered.
-    Ready(Expect, u8),
-    /// ParameterStatus; the bytes hold name and value.
-    Parameter,
-    /// The server waits for COPY data.
-    CopyIn,
-}
-
-/// How a statement ended.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Outcome {
-    /// Rows its tag counts.
-    pub rows: u64,
-    /// It was `DISCARD ALL`.
-    pub discarded_all: bool,
-    /// It was `DEALLOCATE ALL` (or `DISCARD ALL`, which includes it).
-    pub deallocated_all: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Copy {
-    None,
-    /// CopyInResponse seen; has the client sent anything of the copy, has it ended it?
-    In { begun: bool, ended: bool },
-}
 
 /// Reply side of one server connection.
 #[derive(Debug)]
@@ -88,10 +34,13 @@ pub struct Replies {
     status: u8,
     /// An error made the server discard messages until a Sync that has not been sent yet.
     skipping: bool,
-    copy: Copy,
-    maybe_syncs: usize,
+    copy: CopyIn,
+    /// Nobody can tell how many ReadyForQuery are still to come.
     unsure: bool,
+    /// The client was told a FATAL error.
+    farewell: bool,
     dropped: Vec<Expect>,
+    names: Names,
 }
 
 impl Default for Replies {
@@ -102,10 +51,11 @@ impl Default for Replies {
             rest_swallow: false,
             status: b'I',
             skipping: false,
-            copy: Copy::None,
-            maybe_syncs: 0,
+            copy: CopyIn::default(),
             unsure: false,
+            farewell: false,
             dropped: Vec::new(),
+            names: Names::default(),
         }
     }
 }
@@ -114,24 +64,51 @@ impl Replies {
     /// Enters the reply owed for a message that is being put on the wire.
     pub fn expect(&mut self, entry: Expect) {
         if entry.kind == Kind::Sync {
-            if let Copy::In { ended: false, .. } = self.copy {
-                self.maybe_syncs += 1;
+            if self.copy.reads_over_sync() {
                 return;
             }
             self.skipping = false;
         } else if self.skipping {
             self.dropped.push(entry);
+            self.names.voided(&self.ring);
             return;
         }
         self.ring.push(entry);
+        if entry.kind.ends_in_ready() {
+            self.names.batch_ends(&self.ring);
+        }
+    }
+
+    /// The message just entered changes what a name means, or what is prepared here.
+    pub fn changes_names(&mut self) {
+        self.names.changed(&self.ring);
+    }
+
+    /// The message just entered prepares the unnamed statement.
+    pub fn changes_unnamed(&mut self) {
+        self.names.unnamed_changed(&self.ring);
+    }
+
+    /// A message that changes names is still to be answered.
+    pub fn names_owed(&self) -> bool {
+        self.names.owed(&self.ring)
+    }
+
+    /// What names mean, or the unnamed statement if `unnamed`, hangs on a batch that is not
+    /// answered yet: see [`Names::unsettled`].
+    pub fn names_unsettled(&self, unnamed: bool) -> bool {
+        self.names.unsettled(&self.ring) || (unnamed && self.names.unnamed_unsettled(&self.ring))
+    }
+
+    /// Since the last call an error made void the newest message that prepares the unnamed
+    /// statement, or there was none to void.
+    pub fn unnamed_void(&mut self) -> bool {
+        self.names.take_unnamed_void()
     }
 
     /// The client sent CopyData (`end` false), CopyDone or CopyFail (`end` true).
     pub fn copy_sent(&mut self, end: bool) {
-        if let Copy::In { begun, ended } = &mut self.copy {
-            *begun = true;
-            *ended |= end;
-        }
+        self.copy.sent(end, &self.ring);
     }
 
     /// Transaction status of the last ReadyForQuery: `I`, `T` or `E`.
@@ -141,13 +118,24 @@ impl Replies {
 
     /// Replies are owed.
     pub fn busy(&self) -> bool {
-        !self.ring.is_empty() || self.rest > 0 || self.copy != Copy::None
+        !self.ring.is_empty() || self.rest > 0 || self.copy.is_active()
     }
 
     /// The connection may serve another client: nothing owed, nothing half read, no COPY, no
     /// transaction, no doubt (`reference/defects.md` entry 12).
     pub fn is_clean(&self) -> bool {
-        !self.busy() && self.status == b'I' && !self.unsure && !self.skipping && self.maybe_syncs == 0
+        !self.busy() && self.status == b'I' && !self.unsure && !self.skipping
+    }
+
+    /// Nothing may be said to the client any more: it has been told that its session ends, or is
+    /// in the middle of a message.
+    pub fn must_end_silently(&self) -> bool {
+        self.farewell || (self.rest > 0 && !self.rest_swallow)
+    }
+
+    /// [`Replies::dropped`] would tell of some.
+    pub fn has_dropped(&self) -> bool {
+        !self.dropped.is_empty()
     }
 
     /// Entries that an error made void since the last call: what they prepared was not prepared.
@@ -210,10 +198,14 @@ impl Replies {
         let hidden = self.ring.head().is_some_and(|head| head.origin == Origin::Injected);
         match header.tag {
             tag::DATA_ROW | tag::COPY_DATA if !hidden => self.rows(bytes),
-            tag::DATA_ROW | tag::COPY_DATA | tag::COPY_DONE | tag::COPY_OUT | tag::COPY_BOTH
-            | tag::PARAMETER_DESCRIPTION | tag::FUNCTION_RESULT | tag::NOTICE => {
-                self.pass(header, bytes, hidden)
-            }
+            tag::DATA_ROW
+            | tag::COPY_DATA
+            | tag::COPY_DONE
+            | tag::COPY_OUT
+            | tag::COPY_BOTH
+            | tag::PARAMETER_DESCRIPTION
+            | tag::FUNCTION_RESULT
+            | tag::NOTICE => self.pass(header, bytes, hidden),
             // A notification is for whoever listens, never a part of a reply.
             tag::NOTIFICATION => self.pass(header, bytes, false),
             tag::ROW_DESCRIPTION | tag::NO_DATA => {
@@ -230,10 +222,7 @@ impl Replies {
             tag::READY => self.ready(header, bytes, hidden),
             tag::PARAMETER_STATUS => Step::Event { n: header.total, swallow: hidden, event: Event::Parameter },
             tag::COPY_IN => {
-                self.copy = Copy::In { begun: false, ended: false };
-                if self.head_is(Kind::Execute) {
-                    self.maybe_syncs += self.ring.take_syncs_behind_head();
-                }
+                self.copy.begins(&mut self.ring);
                 Step::Event { n: header.total, swallow: hidden, event: Event::CopyIn }
             }
             _ => Step::Fault("message type that a server does not send here"),
@@ -288,7 +277,7 @@ impl Replies {
             Kind::Query => {}
             _ => return Step::Fault("CommandComplete out of turn"),
         }
-        self.copy_over();
+        self.copy.over();
         let text = bytes.get(HEADER..header.total).and_then(cstr).map_or(&[][..], |(text, _)| text);
         let mut outcome = Outcome::default();
         if header.tag == tag::COMMAND_COMPLETE {
@@ -299,14 +288,6 @@ impl Replies {
         Step::Event { n: header.total, swallow, event: Event::Completed(head, outcome) }
     }
 
-    /// A COPY ended well: the server has read over every Sync sent during it.
-    fn copy_over(&mut self) {
-        if self.copy != Copy::None {
-            self.copy = Copy::None;
-            self.maybe_syncs = 0;
-        }
-    }
-
     fn error(&mut self, header: Header, bytes: &[u8], hidden: bool) -> Step {
         let wanted = header.total.min(ERROR_HEAD);
         if bytes.len() < wanted {
@@ -315,40 +296,29 @@ impl Replies {
         let error = ServerError::parse(&bytes[HEADER..wanted]);
         let head = self.ring.head().copied();
         match head.map(|head| head.kind) {
-            Some(Kind::Query | Kind::Call) => self.copy_over(),
-            Some(_) => self.skip_to_sync(),
+            Some(Kind::Query | Kind::Call) => {
+                self.unsure |= self.copy.over() > 0;
+            }
+            Some(_) => self.skip_to_sync(&error),
             // Nothing owed: the server's farewell, 57P01 and the like.
             None => {}
         }
         // A statement that cannot be prepared again is the client's affair: it takes the place of
         // the answer to its Bind. Only settings that fail to be carried over stay inside.
         let swallow = hidden && head.is_some_and(|head| head.kind == Kind::Query);
+        self.farewell |= error.fatal && !swallow;
         self.rest = header.total - wanted;
         self.rest_swallow = swallow;
         Step::Event { n: wanted, swallow, event: Event::Failed(head, error) }
     }
 
-    fn skip_to_sync(&mut self) {
-        if let Copy::In { begun, ended } = self.copy {
-            let syncs = std::mem::take(&mut self.maybe_syncs);
-            let owner = self.ring.head().copied();
-            if begun && !ended && syncs > 0 {
-                self.unsure = true;
-            } else if !begun && let Some(head) = owner {
-                // The error came before any copy data: the Syncs are still to be read.
-                for _ in 0..syncs {
-                    self.ring.push(Expect { kind: Kind::Sync, ..head });
-                }
-            }
-            self.copy = Copy::None;
-        }
-        while let Some(head) = self.ring.head() {
-            if head.kind == Kind::Sync {
-                return;
-            }
+    fn skip_to_sync(&mut self, error: &ServerError) {
+        self.unsure |= self.copy.fails(error, &mut self.ring);
+        while self.ring.head().is_some_and(|head| head.kind != Kind::Sync) {
             self.dropped.extend(self.ring.pop());
         }
-        self.skipping = true;
+        self.skipping = self.ring.is_empty();
+        self.names.voided(&self.ring);
     }
 
     fn ready(&mut self, header: Header, bytes: &[u8], swallow: bool) -> Step {
@@ -358,7 +328,7 @@ impl Replies {
         match self.ring.pop() {
             Some(entry) if entry.kind.ends_in_ready() => {
                 self.status = status;
-                self.copy_over();
+                self.copy.over();
                 Step::Event { n: header.total, swallow, event: Event::Ready(entry, status) }
             }
             _ => Step::Fault("ReadyForQuery that nobody asked for"),
@@ -370,7 +340,12 @@ impl Replies {
 fn must_be_whole(tag: u8) -> bool {
     matches!(
         tag,
-        tag::COMMAND_COMPLETE | tag::EMPTY_QUERY | tag::PORTAL_SUSPENDED | tag::PARAMETER_STATUS | tag::COPY_IN | tag::READY
+        tag::COMMAND_COMPLETE
+            | tag::EMPTY_QUERY
+            | tag::PORTAL_SUSPENDED
+            | tag::PARAMETER_STATUS
+            | tag::COPY_IN
+            | tag::READY
     )
 }
 

@@ -190,7 +190,10 @@ impl Socket {
             Self::Plain(plain) => Pin::new(plain).poll_write(cx, bytes),
             Self::Tls(stream) => Pin::new(&mut **stream).poll_write(cx, bytes),
             #[cfg(any(test, feature = "simulation"))]
-            Self::Mem(mem) => Poll::Ready(mem.try_write(bytes)),
+            Self::Mem(mem) => match mem.try_write(bytes) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
+                written => Poll::Ready(written),
+            },
         }
     }
 

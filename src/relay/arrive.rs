@@ -14,7 +14,6 @@ use crate::base::clock;
 use crate::flow::params::Settings;
 use crate::flow::replies::Replies;
 use crate::net::socket::{Conn, Socket};
-use crate::pool::slice::Next;
 use crate::server::open::{OpenError, Opened};
 use crate::sql::verdict::Effects;
 use crate::wire::build;
@@ -65,7 +64,6 @@ impl Relay {
     /// it waits for a server like everybody else.
     pub fn arrive(&mut self, arrival: Arrival) -> Option<ClientId> {
         self.now_us = clock::now_us();
-        self.shapes.new_turn();
         let Arrival { socket, database, user, settings, minor, mut prefix, leftover, seat } = arrival;
         let mut conn = Conn::new(socket);
         let made = self.group_for(&database, &user).and_then(|group| {
@@ -93,6 +91,7 @@ impl Relay {
             group,
             params,
             prepared: None,
+            renames: Vec::new(),
             unnamed: Unnamed::Nothing,
             bound: 0,
             pinned: Effects::NONE,
@@ -154,7 +153,6 @@ impl Relay {
     /// A server connection asked for is open. Its task must then be started.
     pub fn opened(&mut self, pool: PoolId, opened: Opened) -> ServerId {
         self.now_us = clock::now_us();
-        self.shapes.new_turn();
         let this = &mut self.pools[pool];
         this.failures = 0;
         this.retry_us = 0;
@@ -190,11 +188,7 @@ impl Relay {
             cancels: 0,
             retire: group.retired,
         });
-        match self.pools[pool].slice.put(server) {
-            Next::Attach(client, server) => self.grant(client, server),
-            Next::Rests => {}
-            Next::Close(server) => self.discard_idle(server),
-        }
+        self.put(pool, server);
         server
     }
 

@@ -88,7 +88,8 @@ impl Relay {
     /// before were sent ahead of a request, which may have run without them: then both go.
     pub(super) fn not_settled(&mut self, server: ServerId, error: &ServerError) {
         let Some(this) = self.servers.get_mut(server) else { return };
-        let Some(id) = this.owner() else { return };
+        // What a client left behind could not be cleared away.
+        let Some(id) = this.owner() else { return self.discard(server) };
         let told = PgError::fatal(error.code, error.message.clone());
         match this.prior.take() {
             Some(prior) if !this.replies.busy() => this.params = prior,

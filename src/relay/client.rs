@@ -49,6 +49,9 @@ pub enum Unnamed {
 /// Names of a client's prepared statements.
 pub type Names = HashMap<Box<[u8]>, Rc<Statement>, foldhash::fast::RandomState>;
 
+/// A name, and what it meant before it was changed.
+pub type Rename = (Box<[u8]>, Option<Rc<Statement>>);
+
 /// Bytes of a message whose beginning was handled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rest {
@@ -80,6 +83,8 @@ pub struct Client {
     pub(super) params: Rc<ParamSet>,
     /// Named prepared statements, allocated at the first.
     pub(super) prepared: Option<Box<Names>>,
+    /// What the names changed by the messages under way meant before, oldest first.
+    pub(super) renames: Vec<Rename>,
     /// Unnamed prepared statement.
     pub(super) unnamed: Unnamed,
     /// Shape that the last Bind bound: what Execute runs.

@@ -16,7 +16,6 @@ impl Relay {
         if client.waker.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) {
             client.waker = Some(cx.waker().clone());
         }
-        self.shapes.new_turn();
         if client.conn.backlog() > 0 && !self.drain_client(id, cx) {
             return Poll::Ready(());
         }

@@ -1,6 +1,7 @@
 //! A server's bytes on their way to its client.
 //! Must never send a client a byte that answers somebody else's message.
 
+use super::server::Use;
 use super::{ClientId, Relay, ServerId};
 use crate::flow::expect::{Expect, Kind, Origin};
 use crate::flow::replies::{Event, Outcome, Step};
@@ -13,8 +14,6 @@ use crate::wire::tag::server as tag;
 /// What a read from a server led to, beyond bytes.
 #[derive(Default)]
 struct Outlook {
-    /// The last ReadyForQuery owed has come.
-    ready: bool,
     /// The settings put in front came through.
     settled: bool,
     /// The settings put in front were refused.
@@ -49,8 +48,10 @@ impl Relay {
                 }
                 Step::Event { n, swallow, event } => {
                     let bytes = rest.get(..n).unwrap_or_default();
+                    // An end announced behind the last reply is not this client's affair.
+                    let aside = matches!(event, Event::Failed(None, _)) && !self.stays(server);
                     self.event(server, owner, event, swallow, bytes, &mut outlook);
-                    (!swallow && owner.is_some(), n)
+                    (!swallow && !aside && owner.is_some(), n)
                 }
                 Step::Fault(what) => {
                     outlook.fault = Some(what);
@@ -84,7 +85,12 @@ impl Relay {
         if outlook.fault.is_none() && outlook.refused.is_none() {
             self.undo_dropped(server);
         }
-        if outlook.ready && all_taken && outlook.fault.is_none() {
+        if outlook.farewell
+            && let Some(this) = self.servers.get_mut(server)
+        {
+            this.retire = true;
+        }
+        if all_taken && outlook.fault.is_none() && outlook.refused.is_none() {
             self.finish(server);
         }
         if let Some(client) = owner.and_then(|id| self.clients.get_mut(id))
@@ -101,10 +107,6 @@ impl Relay {
             self.not_settled(server, &error);
         } else if outlook.settled {
             self.settled(server);
-        } else if outlook.farewell
-            && let Some(this) = self.servers.get_mut(server)
-        {
-            this.retire = true;
         }
     }
 
@@ -150,6 +152,7 @@ impl Relay {
         }
         if let Some(client) = owner.and_then(|id| self.clients.get_mut(id)) {
             client.prepared = None;
+            client.renames = Vec::new();
             if outcome.discarded_all {
                 client.pinned = crate::sql::verdict::Effects::NONE;
             }
@@ -198,7 +201,7 @@ impl Relay {
     ) {
         let Some(this) = self.servers.get_mut(server) else { return };
         if entry.origin == Origin::Injected && outlook.refused.is_none() && owner.is_some() {
-            outlook.settled = this.params.reported.borrow().is_none();
+            outlook.settled = this.prior.is_some();
             return;
         }
         if status == b'I' && owner.is_some() {
@@ -206,7 +209,6 @@ impl Relay {
             counters.total_xact_count.add(1);
             counters.total_xact_time_us.add(self.now_us.saturating_sub(this.lent_us));
         }
-        outlook.ready = !this.replies.busy();
         if let Some(client) = owner.and_then(|id| self.clients.get_mut(id)) {
             client.active_us = self.now_us;
             if !client.inbox.is_empty() {
@@ -215,23 +217,32 @@ impl Relay {
         }
     }
 
-    /// The last ReadyForQuery owed has come: does the server go back?
-    fn finish(&mut self, server: ServerId) {
+    /// Gives a lent server back if nothing is owed and nothing holds it.
+    pub(super) fn finish(&mut self, server: ServerId) {
         let Some(this) = self.servers.get(server) else { return };
-        let stays = this.owner().and_then(|id| self.clients.get(id)).is_some_and(|client| {
-            !client.pinned.is_empty() || client.mid_batch || client.rest.bytes > 0 || client.arriving.is_some()
-        });
-        if !stays && this.replies.status() == b'I' {
+        let in_use = matches!(this.use_, Use::Lent(_) | Use::Cleaning);
+        if in_use && !this.replies.busy() && !self.stays(server) {
             self.release(server);
         }
     }
 
+    /// A transaction, the session's state or an unfinished request holds the server.
+    fn stays(&self, server: ServerId) -> bool {
+        let Some(this) = self.servers.get(server) else { return false };
+        this.replies.status() != b'I'
+            || this.owner().and_then(|id| self.clients.get(id)).is_some_and(|client| {
+                !client.pinned.is_empty() || client.mid_batch || client.rest.bytes > 0 || client.arriving.is_some()
+            })
+    }
+
     /// The connection is gone, or no longer makes sense. Its client, if it has one, is told.
     pub(super) fn lose(&mut self, server: ServerId, why: &str) {
-        let owner = self.servers.get(server).and_then(super::Server::owner);
+        let Some(this) = self.servers.get(server) else { return };
+        let (owner, silently) = (this.owner(), this.replies.must_end_silently());
         self.discard(server);
         if let Some(id) = owner {
-            self.fatal(id, &PgError::fatal(SqlState::CONNECTION_FAILURE, why.to_owned()));
+            let error = PgError::fatal(SqlState::CONNECTION_FAILURE, why.to_owned());
+            self.end(id, if silently { None } else { Some(&error) });
         }
     }
 

@@ -2,7 +2,7 @@
 //! Must never put a message on the wire without entering the reply it owes, nor the reverse.
 
 use super::attach::NO_STATEMENT;
-use super::client::{Rest, State};
+use super::client::{Rest, State, Unnamed};
 use super::server::UnnamedOn;
 use super::shapes::Look;
 use super::{ClientId, LOOK_BYTES, READ_BYTES, Relay, ServerId};
@@ -30,6 +30,8 @@ pub(super) struct Outgoing<'a> {
     pub data: &'a [u8],
     /// Start of the range that is to go out as it came.
     from: usize,
+    /// Something was replaced, or `tx` held something before: everything goes by way of `tx`.
+    edited: bool,
     pub tx: Vec<u8>,
     /// The client asked for the replies so far.
     flushed: bool,
@@ -41,6 +43,7 @@ impl Outgoing<'_> {
     pub fn edit(&mut self, at: usize, skip: usize) {
         self.tx.extend_from_slice(self.data.get(self.from..at).unwrap_or_default());
         self.from = at + skip;
+        self.edited = true;
     }
 }
 
@@ -59,6 +62,7 @@ pub(super) enum Taken {
 impl Relay {
     /// Takes what can be taken of `data`, the bytes a client sent, and says how much that was.
     pub(super) fn pump(&mut self, id: ClientId, data: &[u8]) -> usize {
+        self.shapes.forget_last();
         let mut at = 0;
         while let Some(rest) = data.get(at..)
             && !rest.is_empty()
@@ -119,10 +123,11 @@ impl Relay {
 
     /// Forwards messages to the server that the client holds.
     fn forward(&mut self, id: ClientId, server: ServerId, data: &[u8]) -> usize {
-        if self.servers.get(server).is_none_or(|s| s.params.reported.borrow().is_none()) {
+        // Its settings are still being tried.
+        if self.servers.get(server).is_none_or(|s| s.prior.is_some()) {
             return 0;
         }
-        let mut out = Outgoing { data, from: 0, tx: std::mem::take(&mut self.tx), flushed: false };
+        let mut out = Outgoing { data, from: 0, edited: false, tx: std::mem::take(&mut self.tx), flushed: false };
         let mut at = 0;
         let mut end = None;
         while let Some(rest) = data.get(at..)
@@ -148,17 +153,22 @@ impl Relay {
         match end {
             Some(Taken::Bad(error)) => self.fatal(id, &error),
             Some(_) => self.hang_up(id),
-            None => return at,
+            None => {
+                // The tail of a message that came behind the last reply.
+                if at > 0 && self.servers.get(server).is_some_and(|this| this.inbox.is_empty()) {
+                    self.finish(server);
+                }
+                return at;
+            }
         }
         data.len()
     }
 
     /// One write for everything: the range as it came if nothing was edited, else the copy.
     fn put_on_wire(&mut self, server: ServerId, out: Outgoing<'_>) {
-        let Outgoing { data, from, mut tx, .. } = out;
+        let Outgoing { data, from, edited, mut tx, .. } = out;
         if let Some(this) = self.servers.get_mut(server) {
-            let raw = data.get(..from).unwrap_or_default();
-            let bytes = if tx.is_empty() { raw } else { &tx[..] };
+            let bytes = if edited { &tx[..] } else { data.get(..from).unwrap_or_default() };
             if !bytes.is_empty() {
                 let pool = &self.pools[this.pool];
                 pool.counters.total_received.add(bytes.len() as u64);
@@ -249,7 +259,15 @@ impl Relay {
             // A simple query discards the unnamed statement (exec_simple_query).
             this.unnamed = UnnamedOn::Nobody;
         }
+        if let Some(client) = self.clients.get_mut(id) {
+            client.unnamed = Unnamed::Nothing;
+        }
         self.expect(id, server, Kind::Query, Origin::Client, NO_STATEMENT, look.shape);
+        if look.effects.any(Effects::DISCARD_ALL.union(Effects::DEALLOCATE))
+            && let Some(this) = self.servers.get_mut(server)
+        {
+            this.replies.changes_names();
+        }
         self.batch_over(id, server);
         self.pass(id, message)
     }
@@ -315,10 +333,10 @@ impl Relay {
 impl Outgoing<'_> {
     /// Ends the last raw range at `at`. When nothing was edited the range stays where it is.
     fn edit_end(&mut self, at: usize) {
-        if self.from == 0 && self.tx.is_empty() {
-            self.from = at;
-        } else {
+        if self.edited || !self.tx.is_empty() {
             self.edit(at, 0);
+        } else {
+            self.from = at;
         }
     }
 }

@@ -19,6 +19,7 @@ mod group;
 mod lease;
 mod prepared;
 mod release;
+mod renames;
 mod server;
 mod server_turn;
 mod shapes;

@@ -12,11 +12,12 @@ use std::rc::Rc;
 use super::attach::{NO_STATEMENT, UNNAMED};
 use super::client::Unnamed;
 use super::forward::{Message, Outgoing, Taken, bad};
+use super::renames::Named;
 use super::server::UnnamedOn;
 use super::shapes::Look;
 use super::statements::{PREFIX, ServerName, Statement};
 use super::{ClientId, LOOK_BYTES, Relay, ServerId};
-use crate::flow::expect::{Expect, Kind, Origin};
+use crate::flow::expect::{Kind, Origin};
 use crate::sql::verdict::Effects;
 use crate::wire::build;
 use crate::wire::frame::{HEADER, cstr};
@@ -24,16 +25,6 @@ use crate::wire::tag::client as tag;
 
 /// Longest name of a statement or portal that is waited for.
 const NAME_BYTES: usize = 16 * 1024;
-
-/// What a name means to a client.
-enum Named {
-    /// This statement.
-    Known(Rc<Statement>),
-    /// The unnamed statement of a text that was not kept.
-    Unkept,
-    /// Nothing.
-    Unknown,
-}
 
 impl Relay {
     /// The shared statement for a Parse behind its name.
@@ -62,6 +53,9 @@ impl Relay {
         if name.is_empty() {
             return self.parse_unnamed(id, server, message, whole.then_some(tail));
         }
+        if self.must_wait(server, name) {
+            return Taken::More;
+        }
         self.pool_of(server).inspect(|pool| pool.counters.total_client_parse_count.add(1));
         let taken = self.clients.get(id).and_then(|client| client.prepared.as_ref()?.get(name).cloned());
         if let Some(taken) = taken {
@@ -78,21 +72,20 @@ impl Relay {
             self.take_effects(id, Effects::PREPARE);
             self.statements.unkept(Look::long(Effects::NONE))
         };
-        if let Some(client) = self.clients.get_mut(id) {
-            let prepared = client.prepared.get_or_insert_default();
-            prepared.insert(name.into(), Rc::clone(&statement));
-        }
+        self.rename(id, server, name, Some(Rc::clone(&statement)));
         let Some(this) = self.servers.get_mut(server) else { return Taken::More };
         this.tick += 1;
         if let Some(used) = this.prepared.get_mut(&statement.id) {
             *used = this.tick;
             self.expect(id, server, Kind::Parse, Origin::Faked, statement.id, statement.look.shape);
+            self.changed_names(server);
             out.edit(message.at, message.header.total);
             return Taken::Bytes(message.header.total);
         }
         self.make_room(id, server, message.at, out);
         self.note_prepared(server, statement.id);
         self.expect(id, server, Kind::Parse, Origin::Client, statement.id, statement.look.shape);
+        self.changed_names(server);
         self.renamed(id, message, name, statement.id, HEADER, out)
     }
 
@@ -110,6 +103,7 @@ impl Relay {
             this.unnamed = on;
         }
         self.expect(id, server, Kind::Parse, Origin::Client, UNNAMED, shape);
+        self.changed_unnamed(server);
         self.pass(id, message)
     }
 
@@ -123,6 +117,9 @@ impl Relay {
         let body = message.body_here();
         let Some((portal, rest)) = cstr(body) else { return head_missing(message) };
         let Some((name, _)) = cstr(rest) else { return head_missing(message) };
+        if self.must_wait(server, name) {
+            return Taken::More;
+        }
         let named = self.meaning(id, server, name);
         let (shape, rename) = match &named {
             Named::Known(statement) => {
@@ -174,6 +171,9 @@ impl Relay {
             self.expect(id, server, Kind::Describe, Origin::Client, NO_STATEMENT, shape);
             return self.pass(id, message);
         };
+        if self.must_wait(server, name) {
+            return Taken::More;
+        }
         let named = self.meaning(id, server, name);
         if let Named::Known(statement) = &named {
             if name.is_empty() {
@@ -208,13 +208,17 @@ impl Relay {
             },
             _ => return bad("malformed Close"),
         };
+        if name.is_some_and(|name| self.must_wait(server, name)) {
+            return Taken::More;
+        }
         match name {
             Some(name) if !name.is_empty() => {
                 // The shared statement stays on the server; only the client's name for it goes.
                 // (A name that SQL's PREPARE made is the server's business.)
-                let mine = self.clients.get_mut(id).and_then(|client| client.prepared.as_mut()?.remove(name)).is_some();
-                if mine {
-                    self.expect(id, server, Kind::Close, Origin::Faked, NO_STATEMENT, 0);
+                if let Named::Known(statement) = self.meaning(id, server, name) {
+                    self.rename(id, server, name, None);
+                    self.expect(id, server, Kind::Close, Origin::Faked, statement.id, 0);
+                    self.changed_names(server);
                     out.edit(message.at, message.header.total);
                     return Taken::Bytes(message.header.total);
                 }
@@ -231,22 +235,6 @@ impl Relay {
         match name {
             Some(name) if name.starts_with(PREFIX) => self.unknown(id, message, name, HEADER + 1, out),
             _ => self.pass(id, message),
-        }
-    }
-
-    fn meaning(&self, id: ClientId, server: ServerId, name: &[u8]) -> Named {
-        let Some(client) = self.clients.get(id) else { return Named::Unknown };
-        if name.is_empty() {
-            let here = self.servers.get(server).is_some_and(|s| s.unnamed == UnnamedOn::Client(id));
-            return match &client.unnamed {
-                Unnamed::Known(statement) => Named::Known(Rc::clone(statement)),
-                Unnamed::There if here => Named::Unkept,
-                Unnamed::There | Unnamed::Nothing => Named::Unknown,
-            };
-        }
-        match client.prepared.as_ref().and_then(|prepared| prepared.get(name)) {
-            Some(statement) => Named::Known(Rc::clone(statement)),
-            None => Named::Unknown,
         }
     }
 
@@ -276,6 +264,7 @@ impl Relay {
             tx.extend_from_slice(&statement.tail);
         });
         self.expect(id, server, Kind::Parse, Origin::Injected, statement.id, statement.look.shape);
+        self.changed_names(server);
     }
 
     /// Puts a Parse of the client's unnamed statement in front of `at` if the server's is another.
@@ -295,6 +284,7 @@ impl Relay {
         out.edit(at, 0);
         build::parse(&mut out.tx, b"", &statement.tail);
         self.expect(id, server, Kind::Parse, Origin::Injected, UNNAMED, statement.look.shape);
+        self.changed_unnamed(server);
     }
 
     fn note_prepared(&mut self, server: ServerId, statement: u32) {
@@ -304,23 +294,21 @@ impl Relay {
         }
     }
 
-    /// Closes the statement used longest ago if the server has as many as it may, but never one
+    /// Closes statements used longest ago while the server has as many as it may, but never one
     /// that the batch being forwarded has used (`reference/defects.md` entry 24).
     fn make_room(&mut self, id: ClientId, server: ServerId, at: usize, out: &mut Outgoing<'_>) {
         let limit = self.config.pool.max_prepared_statements as usize;
-        let Some(this) = self.servers.get_mut(server) else { return };
-        if this.prepared.len() < limit {
-            return;
+        while let Some(this) = self.servers.get_mut(server)
+            && this.prepared.len() >= limit
+            && let Some((&number, &used)) = this.prepared.iter().min_by_key(|(_, used)| **used)
+            && used <= this.batch_tick
+        {
+            this.prepared.remove(&number);
+            out.edit(at, 0);
+            build::close_statement(&mut out.tx, ServerName::of(number).bytes());
+            self.expect(id, server, Kind::Close, Origin::Injected, number, 0);
+            self.changed_names(server);
         }
-        let oldest = this.prepared.iter().min_by_key(|(_, used)| **used).map(|(&number, &used)| (number, used));
-        let Some((number, used)) = oldest else { return };
-        if used > this.batch_tick {
-            return;
-        }
-        this.prepared.remove(&number);
-        out.edit(at, 0);
-        build::close_statement(&mut out.tx, ServerName::of(number).bytes());
-        self.expect(id, server, Kind::Close, Origin::Injected, number, 0);
     }
 
     /// Takes a message whose statement name, at `offset` in it, becomes that of statement `number`.
@@ -353,7 +341,14 @@ impl Relay {
         }
         if name.starts_with(PREFIX) || !pinned {
             let shown = [b"?", name].concat();
-            return self.with_name(id, message, name, if name.starts_with(PREFIX) { &shown } else { name }, offset, out);
+            return self.with_name(
+                id,
+                message,
+                name,
+                if name.starts_with(PREFIX) { &shown } else { name },
+                offset,
+                out,
+            );
         }
         self.pass(id, message)
     }
@@ -376,36 +371,6 @@ impl Relay {
         out.tx.extend_from_slice(new);
         out.tx.push(0);
         self.pass(id, message)
-    }
-
-    /// Takes back what was assumed of messages that the server, after an error, never looked at.
-    pub(super) fn undo_dropped(&mut self, server: ServerId) {
-        let Some(this) = self.servers.get_mut(server) else { return };
-        let dropped: Vec<Expect> = this.replies.dropped();
-        for entry in dropped {
-            let Some(this) = self.servers.get_mut(server) else { return };
-            let client = this.owner();
-            match (entry.kind, entry.origin, entry.statement) {
-                (_, _, NO_STATEMENT) => continue,
-                (Kind::Parse, _, UNNAMED) => this.unnamed = UnnamedOn::Nobody,
-                (Kind::Parse, Origin::Client | Origin::Injected, number) => {
-                    this.prepared.remove(&number);
-                }
-                (Kind::Close, Origin::Injected, number) => {
-                    this.prepared.insert(number, 0);
-                }
-                _ => {}
-            }
-            if entry.kind != Kind::Parse || entry.origin == Origin::Injected {
-                continue;
-            }
-            let Some(client) = client.and_then(|id| self.clients.get_mut(id)) else { continue };
-            if entry.statement == UNNAMED {
-                client.unnamed = Unnamed::Nothing;
-            } else if let Some(prepared) = &mut client.prepared {
-                prepared.retain(|_, statement| statement.id != entry.statement);
-            }
-        }
     }
 }
 

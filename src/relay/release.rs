@@ -48,32 +48,37 @@ impl Relay {
         this.replies.trim();
         this.rested_us = self.now_us;
         let pool = this.pool;
-        match self.pools[pool].slice.put(server) {
-            Next::Attach(client, server) => self.grant(client, server),
-            Next::Rests => {}
-            Next::Close(server) => self.drop_server(server),
+        self.put(pool, server);
+    }
+
+    /// Puts a clean server into its pool, or into the hands of who waits for one.
+    pub(super) fn put(&mut self, pool: PoolId, server: ServerId) {
+        loop {
+            match self.pools[pool].slice.put(server) {
+                // A loop, not a recursion: thousands may wait to be let in.
+                Next::Attach(client, server) if !self.grant(client, server) => {}
+                Next::Close(server) => return self.drop_server(server),
+                Next::Attach(..) | Next::Rests => return,
+            }
         }
     }
 
-    /// The oldest waiter gets the server, and its request is written to it in this turn.
-    pub(super) fn grant(&mut self, id: ClientId, server: ServerId) {
-        if self.clients.get(id).is_none() {
-            // Waiters leave the queue before they go, so this does not happen; if it did, the
-            // server must not be lost.
-            self.give_back(server);
-            return;
+    /// The oldest waiter gets the server, and its request is written to it in this turn. False if
+    /// it does not need one (any more).
+    fn grant(&mut self, id: ClientId, server: ServerId) -> bool {
+        // Waiters leave the queue before they go; if one did not, the server must not be lost.
+        let Some(client) = self.clients.get_mut(id) else { return false };
+        if client.arriving.is_some() && client.params.reported.borrow().is_some() {
+            // Others with the same settings have come in since.
+            client.state = State::Idle;
+            self.welcome(id);
+            return false;
         }
-        if let Some(client) = self.clients.get_mut(id) {
-            client.mid_batch = client.arriving.is_none();
-        }
+        client.mid_batch = client.arriving.is_none();
         if self.attach(id, server) {
-            if self.clients.get(id).is_some_and(|client| client.arriving.is_some()) {
-                self.welcome(id);
-                self.release(server);
-            } else {
-                self.pump_inbox(id);
-            }
+            self.pump_inbox(id);
         }
+        true
     }
 
     /// Acts on the bytes a client has waiting.
@@ -110,10 +115,13 @@ impl Relay {
     fn drop_server(&mut self, server: ServerId) {
         let Some(mut this) = self.servers.remove(server) else { return };
         self.pools[this.pool].counters.total_server_closes.add(1);
-        // Politely, so that the server does not log a lost connection.
-        let mut bye = Vec::new();
-        build::message(&mut bye, crate::wire::tag::client::TERMINATE, |_| {});
-        let _ = this.conn.send(&bye);
+        // Politely, so that the server does not log a lost connection; but never into the middle of
+        // a message, which these bytes might complete.
+        if !this.replies.busy() && this.conn.backlog() == 0 {
+            let mut bye = Vec::new();
+            build::message(&mut bye, crate::wire::tag::client::TERMINATE, |_| {});
+            let _ = this.conn.send(&bye);
+        }
         this.wake();
     }
 
@@ -136,6 +144,13 @@ impl Relay {
 
     /// The session ends with an error that the client is told first.
     pub(super) fn fatal(&mut self, id: ClientId, error: &PgError) {
+        let held = self.clients.get(id).and_then(Client::server).and_then(|server| self.servers.get(server));
+        let silently = held.is_some_and(|server| server.replies.must_end_silently());
+        self.end(id, if silently { None } else { Some(error) });
+    }
+
+    /// The session ends, after this error if there is one.
+    pub(super) fn end(&mut self, id: ClientId, error: Option<&PgError>) {
         let Some(client) = self.clients.get_mut(id) else { return };
         if matches!(client.state, State::Closing { .. }) {
             return;
@@ -145,7 +160,9 @@ impl Relay {
         if let Some(arriving) = client.arriving.take() {
             out = arriving.prefix;
         }
-        error.encode(&mut out);
+        if let Some(error) = error {
+            error.encode(&mut out);
+        }
         client.inbox = Vec::new();
         let _ = client.conn.send(&out);
         client.wake();

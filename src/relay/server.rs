@@ -52,7 +52,7 @@ pub struct Server {
     pub(super) inbox: Vec<u8>,
     /// Settings in force on it.
     pub(super) params: Rc<ParamSet>,
-    /// Settings in force before those that are being tried.
+    /// Settings in force before those that are being tried; present exactly while they are.
     pub(super) prior: Option<Rc<ParamSet>>,
     /// Values reported while settings are tried.
     pub(super) reported: Vec<(Vec<u8>, Vec<u8>)>,

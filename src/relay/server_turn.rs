@@ -14,7 +14,6 @@ impl Relay {
         if this.waker.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) {
             this.waker = Some(cx.waker().clone());
         }
-        self.shapes.new_turn();
         if this.conn.backlog() > 0 && !self.drain_server(server, cx) {
             return Poll::Ready(());
         }

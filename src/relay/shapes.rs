@@ -45,8 +45,8 @@ struct Shape {
 pub struct Shapes {
     known: HashMap<u64, Shape, foldhash::fast::RandomState>,
     table: ShapeTable,
-    /// The text looked at last, by address and length, within one turn: routing and forwarding
-    /// look at the same bytes one after the other.
+    /// The text looked at last, by address and length: routing and forwarding look at the same
+    /// bytes one after the other.
     last: Option<(usize, usize, Look)>,
 }
 
@@ -66,8 +66,8 @@ impl Shapes {
         self.table.add_pool(label)
     }
 
-    /// Forgets the text looked at last: to be called when its bytes may have moved.
-    pub fn new_turn(&mut self) {
+    /// Forgets the text looked at last: to be called whenever other bytes may stand at its address.
+    pub fn forget_last(&mut self) {
         self.last = None;
     }
 

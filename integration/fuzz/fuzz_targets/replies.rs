@@ -24,14 +24,33 @@ enum What {
 
 #[derive(Arbitrary, Debug)]
 enum Op<'a> {
-    Expect { what: What, origin: u8 },
-    CopySent { end: bool },
+    Expect {
+        what: What,
+        origin: u8,
+    },
+    CopySent {
+        end: bool,
+    },
     /// A well-framed message of a type that a server may send.
-    Message { tag: u8, body: &'a [u8], chunk: u8 },
+    Message {
+        tag: u8,
+        body: &'a [u8],
+        chunk: u8,
+    },
     /// One that answers what is owed.
-    Answer { choice: u8, chunk: u8 },
-    Error { fatal: bool, long: u16, chunk: u8 },
-    Raw { bytes: &'a [u8], chunk: u8 },
+    Answer {
+        choice: u8,
+        chunk: u8,
+    },
+    Error {
+        fatal: bool,
+        long: u16,
+        chunk: u8,
+    },
+    Raw {
+        bytes: &'a [u8],
+        chunk: u8,
+    },
 }
 
 const TAGS: &[u8] = b"ZCTDEI123tnsSNAGHWdcVRKvz";

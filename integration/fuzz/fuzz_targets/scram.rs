@@ -48,8 +48,7 @@ fn exchange(input: &Input<'_>) {
     let password: &[u8] = if input.right_password { b"secret" } else { b"wrong" };
     let Ok(mut client) = ClientExchange::new(Credential::password(password)) else { return };
     let verifier = Arc::clone(&VERIFIER);
-    let mut server =
-        if input.doomed { ServerExchange::doomed(verifier) } else { ServerExchange::new(verifier) };
+    let mut server = if input.doomed { ServerExchange::doomed(verifier) } else { ServerExchange::new(verifier) };
     let mut untouched = true;
     let [first, challenge, proof, last] = &input.edits;
     let message = apply(client.client_first(), first, &mut untouched);

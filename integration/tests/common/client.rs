@@ -185,6 +185,13 @@ impl Client {
         rows.into_iter().flatten().next().unwrap_or_default()
     }
 
+    /// The same plain connection once more, for a thread that writes while this one reads.
+    pub fn second(&self) -> Self {
+        let socket = self.socket.try_clone().unwrap();
+        let stream = Box::new(self.socket.try_clone().unwrap());
+        Self { stream, socket, parameters: BTreeMap::new(), key: self.key.clone() }
+    }
+
     /// Ends the connection without a word.
     pub fn vanish(self) {
         let _ = self.socket.shutdown(Shutdown::Both);

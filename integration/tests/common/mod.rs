@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use integration::Pgweir;
 use integration::metrics::{Sample, parse};
 
-pub use client::{Client, Ssl};
+pub use client::Client;
 pub use conf::Conf;
 
 /// How long anything may take to become true on a loaded machine.

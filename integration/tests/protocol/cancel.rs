@@ -4,8 +4,9 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::common::client::Ssl;
 use crate::common::client::{cancel_request, said};
-use crate::common::{Client, Ssl, eventually};
+use crate::common::{Client, eventually};
 use crate::{ca, cluster, conf, with_tls};
 use integration::wire::Script;
 

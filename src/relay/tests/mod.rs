@@ -1,3 +1,13 @@
 //! The relay against a model of PostgreSQL, on sockets in memory.
 //! Must never sleep for a fixed time, nor depend on another test.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+mod leaving;
+mod limits;
+mod model;
+mod pooling;
+mod prepared;
+mod program;
+mod rig;
+mod settings;
+mod speech;

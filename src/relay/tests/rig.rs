@@ -13,7 +13,7 @@ use crate::net::mem::Mem;
 use crate::net::socket::Socket;
 use crate::relay::server::Use;
 use crate::relay::{Arrival, ClientId, PoolId, Relay, ServerId, Todo};
-use crate::server::open::Opened;
+use crate::server::open::{BackendKey, Opened};
 use crate::wire::frame::{HEADER, Header, cstr};
 use crate::wire::tag::server as tag;
 
@@ -54,6 +54,13 @@ pub struct Host {
     pub answering: bool,
     flag: Arc<Flag>,
     done: bool,
+}
+
+impl Host {
+    /// Its socket has something new for the relay.
+    pub fn wake(&self) {
+        self.flag.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Everything together.
@@ -136,6 +143,12 @@ impl Rig {
         self.heard(peer)
     }
 
+    /// The same, leaving what is answered to [`Rig::heard`].
+    pub fn tell(&mut self, peer: usize, bytes: &[u8]) {
+        self.push(peer, bytes);
+        self.run();
+    }
+
     /// What a client has been sent since the last call.
     pub fn heard(&self, peer: usize) -> Vec<u8> {
         std::mem::take(&mut self.peers[peer].mem.ends().output)
@@ -185,12 +198,14 @@ impl Rig {
     pub fn open(&mut self, pool: PoolId) {
         let mem = Mem::default();
         mem.ends().read_max = self.read_max;
-        let id = self.relay.opened(pool, Opened {
-            socket: Socket::Mem(mem.clone()),
-            pid: 100 + self.hosts.len() as u32,
-            key: vec![1, 2, 3, 4],
-            parameters: vec![(b"server_version".to_vec(), b"17.0".to_vec())],
-        });
+        let id = self.relay.opened(
+            pool,
+            Opened {
+                socket: Socket::Mem(mem.clone()),
+                key: BackendKey { pid: 100 + self.hosts.len() as u32, secret: vec![1, 2, 3, 4] },
+                parameters: vec![(b"server_version".to_vec(), b"17.0".to_vec())],
+            },
+        );
         let flag = Flag::raised();
         self.hosts.push(Host { id, pool, mem, backend: Backend::default(), answering: true, flag, done: false });
     }
@@ -255,7 +270,8 @@ impl Rig {
                 Todo::Open(pool) if self.hold_opens => self.opens.push(pool),
                 Todo::Open(pool) => self.open(pool),
                 Todo::Cancel(server) => self.cancels.push(server),
-                Todo::CancelGone(_, (pid, _)) => self.cancels_gone.push(pid),
+                Todo::CancelGone(_, key) => self.cancels_gone.push(key.pid),
+                Todo::Watch(_) => {}
             }
         }
     }

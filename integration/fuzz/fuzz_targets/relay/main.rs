@@ -21,7 +21,7 @@ use pgweir::meter::Registry;
 use pgweir::net::mem::Mem;
 use pgweir::net::socket::Socket;
 use pgweir::relay::{Arrival, PoolId, READ_BYTES, Relay, Todo};
-use pgweir::server::open::{OpenError, Opened};
+use pgweir::server::open::{BackendKey, OpenError, Opened};
 
 use backend::Backend;
 use party::{Party, Say};
@@ -47,15 +47,30 @@ enum Op<'a> {
     /// A client sends anything.
     Garbage(bool, &'a [u8]),
     /// Servers answer so many messages, cut into pieces of so many bytes.
-    Answer { which: u8, messages: u8, piece: u8 },
+    Answer {
+        which: u8,
+        messages: u8,
+        piece: u8,
+    },
     /// A server sends anything.
     Lie(u8, &'a [u8]),
     /// A socket takes only so many bytes more.
-    Room { server: bool, which: u8, bytes: u16 },
+    Room {
+        server: bool,
+        which: u8,
+        bytes: u16,
+    },
     /// And takes all.
-    Free { server: bool, which: u8 },
+    Free {
+        server: bool,
+        which: u8,
+    },
     /// So many bytes at most per read.
-    Slow { server: bool, which: u8, bytes: u8 },
+    Slow {
+        server: bool,
+        which: u8,
+        bytes: u8,
+    },
     LeaveClient(bool),
     LeaveServer(u8),
     /// Everybody who was woken has a turn.
@@ -106,7 +121,7 @@ struct World {
 impl World {
     fn new(input: &Input<'_>) -> Self {
         let text = format!(
-            "[listen]\nauth_type = \"trust\"\n[pool]\nmax_prepared_statements = {}\n[databases.d]\nprimary = \"127.0.0.1:1\"\n\
+            "[listen]\nauth_type = \"trust\"\n[stats]\nmax_shapes = 20\n[pool]\nmax_prepared_statements = {}\n[databases.d]\nprimary = \"127.0.0.1:1\"\n\
              server_tls_sslmode = \"disable\"\npool_size = {}\n[users.u]\n",
             input.max_prepared % 3 + 1,
             input.pool_size % 2 + 1,
@@ -229,8 +244,9 @@ impl World {
         self.relay.cancel(pid & 0x00ff_ffff, &key);
     }
 
-    /// Turns for everybody who was woken, until nobody is.
-    fn settle(&mut self) {
+    /// Turns for everybody who was woken, until nobody is; how many rounds that took.
+    fn settle(&mut self) -> usize {
+        let mut turns = 0;
         for _ in 0..10_000 {
             self.todo();
             let mut any = false;
@@ -244,6 +260,7 @@ impl World {
             if !any {
                 break;
             }
+            turns += 1;
         }
         assert!(self.relay.client_count() <= 2);
         assert_eq!(self.relay.server_count(), self.servers.iter().filter(|server| server.id.is_some()).count());
@@ -254,6 +271,7 @@ impl World {
         for client in &mut self.clients {
             client.hear(self.hostile);
         }
+        turns
     }
 
     fn client_turn(&mut self, n: usize) -> bool {
@@ -301,8 +319,8 @@ impl World {
                 pool,
                 Opened {
                     socket: Socket::Mem(server.mem.clone()),
-                    pid: 7,
-                    key: b"key!".to_vec(),
+
+                    key: BackendKey { pid: 7, secret: b"key!".to_vec() },
                     parameters: vec![(b"standard_conforming_strings".to_vec(), b"on".to_vec())],
                 },
             );
@@ -331,16 +349,18 @@ impl World {
         }
         for _ in 0..100 {
             for server in &mut self.servers {
-                server.mem.ends().write_room = None;
-                server.flag.set();
-                server.answer(usize::MAX, usize::MAX);
+                // Set anew, as there may be new ones.
+                if server.mem.ends().write_room.take().is_some() {
+                    server.flag.set();
+                }
+                server.answer(usize::MAX, 0);
             }
-            self.relay.sweep();
-            self.settle();
+            if self.settle() == 0 {
+                break;
+            }
         }
-        for cancel in std::mem::take(&mut self.cancels) {
-            self.relay.cancelled(cancel);
-        }
+        // What a limit or a pause held up.
+        self.relay.sweep();
         self.settle();
         if self.hostile || self.draining {
             return;

@@ -71,6 +71,9 @@ pub struct Party {
     told_off: bool,
 }
 
+/// Number of the text that is a COPY.
+pub const COPYING: u8 = 3;
+
 fn name(number: u8) -> Vec<u8> {
     match number % 4 {
         0 => Vec::new(),
@@ -127,14 +130,22 @@ impl Party {
                 self.wild = true;
                 self.query(&mut out, &format!("copy t from stdin {mark}"));
             }
-            Say::CopyData(n) => build::message(&mut out, tag::COPY_DATA, |out| out.resize(out.len() + usize::from(*n), b'x')),
+            Say::CopyData(n) => {
+                build::message(&mut out, tag::COPY_DATA, |out| out.resize(out.len() + usize::from(*n), b'x'))
+            }
             Say::CopyDone => build::message(&mut out, tag::COPY_DONE, |_| {}),
             Say::CopyFail => build::message(&mut out, tag::COPY_FAIL, |out| build::cstr(out, b"no")),
             Say::Empty => self.query(&mut out, ""),
             Say::Parse { name: which, text } => {
                 self.open = true;
                 self.names.entry(which % 4).or_default().insert(text % 4);
-                let text = format!("select $1 /*t{}*/", text % 4);
+                // A copy reads over Syncs: too much to foresee.
+                self.wild |= text % 4 == COPYING;
+                let text = format!(
+                    "{} /*t{}*/",
+                    if text % 4 == COPYING { "copy t from stdin" } else { "select $1" },
+                    text % 4
+                );
                 build::parse(&mut out, &name(*which), &[text.as_bytes(), b"\0\0\0"].concat());
             }
             Say::Bind { name: which } => {
@@ -245,7 +256,10 @@ impl Party {
             server::PARAMETER_STATUS => {
                 let (name, rest) = cstr(body).expect("a name");
                 let (value, _) = cstr(rest).expect("a value");
-                assert!(name != b"application_name" || value == self.application.as_bytes(), "another's settings");
+                assert!(
+                    name != b"application_name" || value == self.application.as_bytes() || value.is_empty(),
+                    "another's settings"
+                );
             }
             _ => {}
         }
@@ -260,7 +274,7 @@ impl Party {
         let sequence: u32 = part().parse().expect("a number");
         assert!(sequence >= self.last_sequence, "rows out of order");
         self.last_sequence = sequence;
-        let name = part().trim_start_matches("*/").parse::<u8>();
+        let name = part().trim_start_matches("*/").split('|').next().unwrap_or_default().parse::<u8>();
         if let (Ok(name), Some(text)) = (name, row.split("|t").nth(1)) {
             let text: u8 = text[..1].parse().expect("a text");
             let known = self.names.get(&name).is_some_and(|texts| texts.contains(&text));

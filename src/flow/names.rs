@@ -1,0 +1,60 @@
+//! Whether what statement names mean is settled, or hangs on replies still owed.
+//! Must never hold up a batch that names nothing, nor one behind a settled batch.
+
+use super::expect::Ring;
+
+/// Marks in the ring, each the number of the entry behind the newest one of its kind.
+#[derive(Debug, Default)]
+pub(super) struct Names {
+    /// Changes what a name means, or what is prepared on the server.
+    names_upto: u64,
+    /// Ends a batch.
+    batch_upto: u64,
+    /// Prepares the unnamed statement.
+    unnamed_upto: u64,
+    unnamed_void: bool,
+}
+
+impl Names {
+    /// The entry just pushed changes names.
+    pub fn changed(&mut self, ring: &Ring) {
+        self.names_upto = ring.next();
+    }
+
+    /// The entry just pushed prepares the unnamed statement.
+    pub fn unnamed_changed(&mut self, ring: &Ring) {
+        self.unnamed_upto = ring.next();
+    }
+
+    /// The entry just pushed ends a batch.
+    pub fn batch_ends(&mut self, ring: &Ring) {
+        self.batch_upto = ring.next();
+    }
+
+    /// An error made entries void: those that were taken out of the ring, or not entered.
+    pub fn voided(&mut self, ring: &Ring) {
+        self.unnamed_void |= self.unnamed_upto <= ring.first();
+    }
+
+    /// Whether, since the last call, an error left no valid entry that prepares the unnamed
+    /// statement.
+    pub fn take_unnamed_void(&mut self) -> bool {
+        std::mem::take(&mut self.unnamed_void)
+    }
+
+    /// An entry that changes names is not answered yet.
+    pub fn owed(&self, ring: &Ring) -> bool {
+        self.names_upto > ring.first()
+    }
+
+    /// The same, and its batch has ended: an error in it would void the change, but not the
+    /// batches behind it. Within one batch it does not matter, as an error voids what follows too.
+    pub fn unsettled(&self, ring: &Ring) -> bool {
+        self.owed(ring) && self.batch_upto >= self.names_upto
+    }
+
+    /// The same of the unnamed statement.
+    pub fn unnamed_unsettled(&self, ring: &Ring) -> bool {
+        self.unnamed_upto > ring.first() && self.batch_upto >= self.unnamed_upto
+    }
+}

@@ -1,0 +1,120 @@
+//! Names of prepared statements while the server's answer is open, and their return after an error.
+//! Must never let a batch use a name that an unanswered batch before it changes.
+
+use std::rc::Rc;
+
+use super::attach::{NO_STATEMENT, UNNAMED};
+use super::client::Unnamed;
+use super::server::UnnamedOn;
+use super::statements::Statement;
+use super::{ClientId, Relay, ServerId};
+use crate::flow::expect::{Kind, Origin};
+
+/// What a name means to a client.
+pub(super) enum Named {
+    /// This statement.
+    Known(Rc<Statement>),
+    /// The unnamed statement of a text that was not kept.
+    Unkept,
+    /// Nothing.
+    Unknown,
+}
+
+impl Relay {
+    /// What the client means by `name` on this server.
+    pub(super) fn meaning(&self, id: ClientId, server: ServerId, name: &[u8]) -> Named {
+        let Some(client) = self.clients.get(id) else { return Named::Unknown };
+        if name.is_empty() {
+            let here = self.servers.get(server).is_some_and(|s| s.unnamed == UnnamedOn::Client(id));
+            return match &client.unnamed {
+                Unnamed::Known(statement) => Named::Known(Rc::clone(statement)),
+                Unnamed::There if here => Named::Unkept,
+                Unnamed::There | Unnamed::Nothing => Named::Unknown,
+            };
+        }
+        match client.prepared.as_ref().and_then(|prepared| prepared.get(name)) {
+            Some(statement) => Named::Known(Rc::clone(statement)),
+            None => Named::Unknown,
+        }
+    }
+
+    /// Whether what `name` means hangs on an earlier batch that the server has not answered yet.
+    pub(super) fn must_wait(&self, server: ServerId, name: &[u8]) -> bool {
+        self.servers.get(server).is_some_and(|this| this.replies.names_unsettled(name.is_empty()))
+    }
+
+    pub(super) fn changed_names(&mut self, server: ServerId) {
+        if let Some(this) = self.servers.get_mut(server) {
+            this.replies.changes_names();
+        }
+    }
+
+    pub(super) fn changed_unnamed(&mut self, server: ServerId) {
+        if let Some(this) = self.servers.get_mut(server) {
+            this.replies.changes_unnamed();
+        }
+    }
+
+    /// From now on `name` means this to the client; what it meant is remembered until the server
+    /// has answered.
+    pub(super) fn rename(&mut self, id: ClientId, server: ServerId, name: &[u8], statement: Option<Rc<Statement>>) {
+        let settled = self.servers.get(server).is_none_or(|s| !s.replies.names_owed() && !s.replies.has_dropped());
+        let Some(client) = self.clients.get_mut(id) else { return };
+        if settled {
+            client.renames.clear();
+        }
+        let prepared = client.prepared.get_or_insert_default();
+        let before = match statement {
+            Some(statement) => prepared.insert(name.into(), statement),
+            None => prepared.remove(name),
+        };
+        client.renames.push((name.into(), before));
+    }
+
+    /// Takes back what was assumed of messages that the server, after an error, never looked at.
+    pub(super) fn undo_dropped(&mut self, server: ServerId) {
+        let Some(this) = self.servers.get_mut(server) else { return };
+        if !this.replies.has_dropped() {
+            return;
+        }
+        let dropped = this.replies.dropped();
+        let unnamed_again = !this.replies.unnamed_void();
+        let mut renames = 0;
+        // Newest first: of a statement closed to make room and prepared again, the Close counts.
+        for entry in dropped.into_iter().rev() {
+            match (entry.kind, entry.origin, entry.statement) {
+                (_, _, NO_STATEMENT) => {}
+                // A later batch has prepared another since.
+                (Kind::Parse, _, UNNAMED) if unnamed_again => {}
+                (Kind::Parse, _, UNNAMED) => {
+                    this.unnamed = UnnamedOn::Nobody;
+                    if entry.origin == Origin::Client
+                        && let Some(client) = this.owner().and_then(|id| self.clients.get_mut(id))
+                    {
+                        client.unnamed = Unnamed::Nothing;
+                    }
+                }
+                (Kind::Parse, origin, number) => {
+                    renames += usize::from(origin != Origin::Injected);
+                    if origin != Origin::Faked {
+                        this.prepared.remove(&number);
+                    }
+                }
+                (Kind::Close, Origin::Faked, _) => renames += 1,
+                (Kind::Close, Origin::Injected, number) => {
+                    this.prepared.insert(number, 0);
+                }
+                _ => {}
+            }
+        }
+        // They are the newest changes: no other batch may change names before this one is answered.
+        let Some(client) = this.owner().and_then(|id| self.clients.get_mut(id)) else { return };
+        let prepared = client.prepared.get_or_insert_default();
+        for (name, before) in client.renames.split_off(client.renames.len().saturating_sub(renames)).into_iter().rev() {
+            match before {
+                Some(statement) => prepared.insert(name, statement),
+                None => prepared.remove(&name),
+            };
+        }
+    }
+}

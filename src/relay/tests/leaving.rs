@@ -1,0 +1,175 @@
+//! Clients that leave at every point: what becomes of their server.
+//! Must never accept that a trace of one client meets another.
+
+use super::pooling::with_clients;
+use super::rig::{Rig, letters};
+use super::speech::*;
+
+const ONE: &str = "default_pool_size = 1";
+
+/// The next client is served, and by which server.
+fn next_is_served(rig: &mut Rig, peer: usize) -> usize {
+    rig.heard(peer);
+    assert_eq!(letters(&rig.send(peer, &query("select 99"))), "TDCZI");
+    rig.assert_at_rest();
+    rig.hosts.iter().position(|host| host.backend.ran.iter().any(|sql| sql == "select 99")).unwrap()
+}
+
+#[test]
+fn while_idle_or_politely() {
+    let mut rig = with_clients(ONE, 3);
+    rig.send(0, &query("select 1"));
+    rig.leave(0);
+    rig.send(1, &terminate());
+    assert!(rig.is_gone(0) && rig.is_gone(1));
+    assert_eq!(next_is_served(&mut rig, 2), 0);
+    assert!(!rig.hosts[0].backend.ended);
+}
+
+#[test]
+fn while_its_query_runs() {
+    let mut rig = with_clients(ONE, 2);
+    rig.hosts[0].answering = false;
+    rig.send(0, &query("select 1"));
+    rig.send(1, &query("select 2"));
+    rig.leave(0);
+    assert!(rig.is_closed(0), "a server that still works for a client that left was kept");
+    assert_eq!(rig.cancels_gone, [100]);
+    assert_eq!(letters(&rig.heard(1)), "TDCZI");
+    assert_eq!(next_is_served(&mut rig, 1), 1);
+}
+
+#[test]
+fn inside_a_transaction() {
+    for last in ["select 1", "select 1/0"] {
+        let mut rig = with_clients(ONE, 2);
+        rig.send(0, &query("begin"));
+        rig.send(0, &query(last));
+        rig.send(1, &query("select 2"));
+        rig.leave(0);
+        assert_eq!(rig.ran()[2..], ["ROLLBACK", "select 2"]);
+        assert_eq!(letters(&rig.heard(1)), "TDCZI");
+        assert_eq!(next_is_served(&mut rig, 1), 0);
+        assert!(rig.cancels_gone.is_empty());
+    }
+}
+
+#[test]
+fn with_session_state() {
+    let mut rig = with_clients(ONE, 2);
+    rig.send(0, &[parse("a", "select 5"), sync()].concat());
+    rig.send(0, &query("set app.tenant = 7"));
+    rig.send(1, &query("show app.tenant"));
+    assert_eq!(rig.heard(1), b"", "another client was let into a session with state");
+    rig.leave(0);
+    assert_eq!(rig.ran(), ["set app.tenant = 7", "DISCARD ALL", "show app.tenant"]);
+    assert!(!String::from_utf8_lossy(&rig.heard(1)).contains('7'), "state of another client leaked");
+    assert_eq!(next_is_served(&mut rig, 1), 0);
+}
+
+#[test]
+fn with_session_state_that_cannot_be_cleared() {
+    let mut rig = with_clients(ONE, 2);
+    rig.send(0, &query("set app.tenant = 7"));
+    rig.send(1, &query("show app.tenant"));
+    rig.hosts[0].answering = false;
+    rig.leave(0);
+    let mut refusal = Vec::new();
+    super::model::error(&mut refusal, "ERROR", "57014");
+    crate::wire::build::ready(&mut refusal, b'I');
+    rig.say(0, &refusal);
+    assert!(rig.is_closed(0), "a session that could not be cleared was used again");
+    assert_eq!(letters(&rig.heard(1)), "TDCZI");
+    assert_eq!(next_is_served(&mut rig, 1), 1);
+}
+
+#[test]
+fn with_half_a_message_sent() {
+    // Longer than what is looked at as a whole, so that it is passed on as it comes.
+    let long = query(&format!("select {}", "1".repeat(crate::relay::LOOK_BYTES)));
+    for missing in [1, 2, 5, 100_000] {
+        let mut rig = with_clients(ONE, 2);
+        rig.send(0, &long[..long.len() - missing]);
+        assert!(rig.hosts[0].backend.mid_message(), "nothing was passed on");
+        rig.leave(0);
+        assert!(rig.is_closed(0), "a server with half a message was kept");
+        rig.run();
+        assert!(rig.ran().is_empty(), "the half message was completed");
+        assert_eq!(next_is_served(&mut rig, 1), 1);
+    }
+    // Short: nothing of it has reached a server.
+    let mut rig = with_clients(ONE, 2);
+    rig.send(0, &query("select 1")[..8]);
+    rig.leave(0);
+    assert_eq!(next_is_served(&mut rig, 1), 0);
+}
+
+#[test]
+fn with_an_open_batch() {
+    let mut rig = with_clients(ONE, 2);
+    rig.send(0, &[parse("", "select 1"), flush()].concat());
+    rig.leave(0);
+    assert!(rig.is_closed(0));
+    assert_eq!(next_is_served(&mut rig, 1), 1);
+}
+
+#[test]
+fn during_copy() {
+    let mut rig = with_clients(ONE, 2);
+    rig.send(0, &query("copy t from stdin"));
+    rig.send(0, &plain(b'd', b"row"));
+    rig.leave(0);
+    assert!(rig.is_closed(0));
+    assert_eq!(next_is_served(&mut rig, 1), 1);
+}
+
+#[test]
+fn copy_data_behind_an_error_does_not_hold_the_server() {
+    let mut rig = with_clients(ONE, 2);
+    rig.tell(0, &query("copy t from stdin"));
+    rig.tell(0, &plain(b'd', b"bad"));
+    let late = plain(b'd', &[b'x'; 100]);
+    assert_eq!(letters(&rig.heard(0)), "GE(22P04)ZI");
+    rig.send(0, &late[..50]);
+    rig.send(0, &late[50..]);
+    rig.send(0, &plain(b'c', b""));
+    assert_eq!(next_is_served(&mut rig, 1), 0);
+    assert_eq!(letters(&rig.send(0, &query("select 1"))), "TDCZI");
+}
+
+#[test]
+fn the_tail_of_copy_data_behind_an_error_does_not_hold_the_server() {
+    let mut rig = with_clients(ONE, 2);
+    rig.tell(0, &query("copy t from stdin"));
+    let late = plain(b'd', &[b'x'; 100]);
+    rig.hosts[0].answering = false;
+    rig.tell(0, &[plain(b'd', b"bad"), late[..50].to_vec()].concat());
+    rig.hosts[0].answering = true;
+    rig.run();
+    assert_eq!(letters(&rig.heard(0)), "GE(22P04)ZI");
+    rig.send(0, &late[50..]);
+    assert_eq!(next_is_served(&mut rig, 1), 0);
+}
+
+#[test]
+fn a_cancel_holds_the_server_back_until_it_is_over() {
+    let mut rig = with_clients(ONE, 2);
+    rig.hosts[0].answering = false;
+    rig.send(0, &query("select 1"));
+    let id = rig.peers[0].id.unwrap();
+    let key = rig.relay.clients.get(id).unwrap().key.bytes().to_vec();
+    assert!(!rig.relay.cancel(id.index(), b"nope"));
+    assert!(rig.relay.cancel(id.index(), &key));
+    rig.hosts[0].answering = true;
+    rig.run();
+    assert_eq!(letters(&rig.heard(0)), "TDCZI");
+    rig.send(1, &query("select 2"));
+    assert_eq!(rig.heard(1), b"", "a late cancel could hit another client's query");
+    assert_eq!(rig.cancels.len(), 1);
+    let server = rig.cancels[0];
+    rig.relay.cancelled(server);
+    rig.run();
+    assert_eq!(letters(&rig.heard(1)), "TDCZI");
+    // Idle: nothing to cancel.
+    assert!(!rig.relay.cancel(id.index(), &key));
+}
