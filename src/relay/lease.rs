@@ -157,6 +157,11 @@ impl Relay {
         if pool.role == Role::Primary || self.servers.get(server).is_none_or(|s| s.replies.status() != b'I') {
             return true;
         }
+        // A session that left its state on the replica cannot leave it: it hears the replica's own
+        // refusal (25006) of what it may not do there.
+        if self.clients.get(id).is_some_and(|client| !client.pinned.is_empty()) {
+            return true;
+        }
         match self.front(data) {
             Ok(Batch::Whole { end, .. }) => self.target(id, data, end) == Target::AnyReplica,
             // A batch that will not fit goes to the primary; errors are found where it is taken.

@@ -8,6 +8,7 @@ mod model;
 mod pooling;
 mod prepared;
 mod program;
+mod replicas;
 mod rig;
 mod settings;
 mod speech;
