@@ -51,7 +51,12 @@ pub fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Check { file } => match Config::load(&file) {
             Ok(config) => {
-                println!("{}: good ({} databases, {} users)", file.display(), config.databases.len(), config.users.len());
+                println!(
+                    "{}: good ({} databases, {} users)",
+                    file.display(),
+                    config.databases.len(),
+                    config.users.len()
+                );
                 ExitCode::SUCCESS
             }
             Err(problems) => {

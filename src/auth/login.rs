@@ -89,11 +89,7 @@ pub struct Login {
 
 enum State {
     /// Waiting for the answer to AuthenticationMD5Password.
-    Md5 {
-        expected_of: Zeroizing<String>,
-        salt: [u8; 4],
-        fate: Fate,
-    },
+    Md5 { expected_of: Zeroizing<String>, salt: [u8; 4], fate: Fate },
     /// Waiting for SASLInitialResponse.
     ScramInitial(Scram),
     /// Waiting for a client-first-message that the SASLInitialResponse lacked.
@@ -138,13 +134,7 @@ impl Login {
             },
             Method::Scram => start_scram(Scram::of(user, stored, cache)),
         };
-        Ok((
-            Self {
-                user: user.to_owned(),
-                state,
-            },
-            step,
-        ))
+        Ok((Self { user: user.to_owned(), state }, step))
     }
 
     /// Takes the body of the client's next PasswordMessage, SASLInitialResponse or SASLResponse (all have tag `p`).
@@ -153,11 +143,7 @@ impl Login {
     /// Any [`LoginError`]; the login is over then, and further messages are errors too.
     pub fn on_message(&mut self, body: &[u8]) -> Result<Step, LoginError> {
         match std::mem::replace(&mut self.state, State::Over) {
-            State::Md5 {
-                expected_of,
-                salt,
-                fate,
-            } => self.on_md5(body, &expected_of, salt, fate),
+            State::Md5 { expected_of, salt, fate } => self.on_md5(body, &expected_of, salt, fate),
             State::ScramInitial(scram) => self.on_initial(body, scram),
             State::ScramFirst(scram) => self.on_first(body, scram),
             State::ScramFinal(scram) => self.on_final(body, scram),
@@ -165,15 +151,8 @@ impl Login {
         }
     }
 
-    fn on_md5(
-        &self,
-        body: &[u8],
-        stored: &str,
-        salt: [u8; 4],
-        fate: Fate,
-    ) -> Result<Step, LoginError> {
-        let given =
-            sasl::password(body).ok_or(LoginError::Protocol("invalid password packet size"))?;
+    fn on_md5(&self, body: &[u8], stored: &str, salt: [u8; 4], fate: Fate) -> Result<Step, LoginError> {
+        let given = sasl::password(body).ok_or(LoginError::Protocol("invalid password packet size"))?;
         let matches = md5::check(stored, salt, given);
         match fate {
             Fate::Honest if matches => Ok(Step::Done(Done::new(None, None))),
@@ -182,12 +161,10 @@ impl Login {
     }
 
     fn on_initial(&mut self, body: &[u8], scram: Scram) -> Result<Step, LoginError> {
-        let (mechanism, data) = sasl::split_initial_response(body)
-            .ok_or(LoginError::Protocol("malformed SASL initial response"))?;
+        let (mechanism, data) =
+            sasl::split_initial_response(body).ok_or(LoginError::Protocol("malformed SASL initial response"))?;
         if mechanism != MECHANISM.as_bytes() {
-            return Err(LoginError::Protocol(
-                "client selected an invalid SASL authentication mechanism",
-            ));
+            return Err(LoginError::Protocol("client selected an invalid SASL authentication mechanism"));
         }
         let Some(data) = data else {
             // PostgreSQL `pg_be_scram_exchange` answers an absent initial response with an empty challenge.
@@ -198,19 +175,13 @@ impl Login {
     }
 
     fn on_first(&mut self, data: &[u8], mut scram: Scram) -> Result<Step, LoginError> {
-        let server_first = scram
-            .exchange
-            .on_client_first(data)
-            .map_err(|error| self.scram_error(error))?;
+        let server_first = scram.exchange.on_client_first(data).map_err(|error| self.scram_error(error))?;
         self.state = State::ScramFinal(scram);
         Ok(Step::Send(sasl::sasl_continue(&server_first)))
     }
 
     fn on_final(&self, data: &[u8], mut scram: Scram) -> Result<Step, LoginError> {
-        let success = scram
-            .exchange
-            .on_client_final(data)
-            .map_err(|error| self.scram_error(error))?;
+        let success = scram.exchange.on_client_final(data).map_err(|error| self.scram_error(error))?;
         let verifier = scram.exchange.verifier();
         let client_key = scram.keeps_key.then(|| ClientKey {
             client_key: success.client_key.clone(),
@@ -218,10 +189,7 @@ impl Login {
             salt: verifier.salt.clone(),
             iterations: verifier.iterations,
         });
-        Ok(Step::Done(Done::new(
-            Some(sasl::sasl_final(&success.server_final)),
-            client_key,
-        )))
+        Ok(Step::Done(Done::new(Some(sasl::sasl_final(&success.server_final)), client_key)))
     }
 
     fn scram_error(&self, error: ScramError) -> LoginError {
@@ -233,27 +201,19 @@ impl Login {
     }
 
     fn refused(&self) -> LoginError {
-        LoginError::Refused {
-            user: self.user.clone(),
-        }
+        LoginError::Refused { user: self.user.clone() }
     }
 }
 
 impl Done {
     fn new(before_ok: Option<Vec<u8>>, client_key: Option<ClientKey>) -> Self {
-        Self {
-            before_ok,
-            identity: Identity { client_key },
-        }
+        Self { before_ok, identity: Identity { client_key } }
     }
 }
 
 impl Scram {
     fn configured(verifier: Verifier) -> Self {
-        Self {
-            exchange: ServerExchange::new(verifier),
-            keeps_key: true,
-        }
+        Self { exchange: ServerExchange::new(verifier), keeps_key: true }
     }
 
     fn of(user: &str, stored: &str, cache: &mut VerifierCache) -> Self {
@@ -264,10 +224,7 @@ impl Scram {
                 ServerExchange::doomed(Arc::new(cache.mock(user)))
             }
         };
-        Self {
-            exchange,
-            keeps_key: false,
-        }
+        Self { exchange, keeps_key: false }
     }
 }
 
@@ -282,28 +239,14 @@ fn start_md5(user: &str, stored: &str, kind: &SecretKind) -> Result<(State, Step
     let (expected_of, fate) = match kind {
         SecretKind::Plain => (md5::hash(user, stored.as_bytes()), Fate::Honest),
         // The hash of an empty password is no password either.
-        SecretKind::Md5 if stored != of_empty.as_str() => {
-            (Zeroizing::new(stored.to_owned()), Fate::Honest)
-        }
-        SecretKind::Empty | SecretKind::Md5 | SecretKind::Damaged | SecretKind::Scram(_) => {
-            (of_empty, Fate::Doomed)
-        }
+        SecretKind::Md5 if stored != of_empty.as_str() => (Zeroizing::new(stored.to_owned()), Fate::Honest),
+        SecretKind::Empty | SecretKind::Md5 | SecretKind::Damaged | SecretKind::Scram(_) => (of_empty, Fate::Doomed),
     };
-    Ok((
-        State::Md5 {
-            expected_of,
-            salt,
-            fate,
-        },
-        Step::Send(sasl::md5_request(salt)),
-    ))
+    Ok((State::Md5 { expected_of, salt, fate }, Step::Send(sasl::md5_request(salt))))
 }
 
 impl fmt::Debug for Login {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_struct("Login")
-            .field("user", &self.user)
-            .finish_non_exhaustive()
+        formatter.debug_struct("Login").field("user", &self.user).finish_non_exhaustive()
     }
 }

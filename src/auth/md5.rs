@@ -22,12 +22,7 @@ fn hash_of(parts: &[&[u8]]) -> Zeroizing<String> {
     text.push_str(PREFIX);
     for byte in digest.finalize() {
         for nibble in [byte >> 4, byte & 15] {
-            text.push(
-                DIGITS
-                    .get(usize::from(nibble))
-                    .copied()
-                    .map_or('0', char::from),
-            );
+            text.push(DIGITS.get(usize::from(nibble)).copied().map_or('0', char::from));
         }
     }
     text
@@ -36,9 +31,7 @@ fn hash_of(parts: &[&[u8]]) -> Zeroizing<String> {
 /// Whether a text is a stored md5 hash (PostgreSQL `get_password_type`: lower-case digits only).
 pub fn is_hash(stored: &str) -> bool {
     stored.len() == HASH_LEN
-        && stored
-            .strip_prefix(PREFIX)
-            .is_some_and(|hex| hex.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f')))
+        && stored.strip_prefix(PREFIX).is_some_and(|hex| hex.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f')))
 }
 
 /// The hash that a server stores for a password: `md5` and md5(password, user).
@@ -78,10 +71,7 @@ mod tests {
     fn hash_is_that_of_postgresql() {
         assert_eq!(hash("Alice", b"secret").as_str(), STORED);
         // printf penciluser | md5sum
-        assert_eq!(
-            hash("user", b"pencil").as_str(),
-            "md520c46e3762c864548e296b33c3406aa9"
-        );
+        assert_eq!(hash("user", b"pencil").as_str(), "md520c46e3762c864548e296b33c3406aa9");
     }
 
     #[test]
@@ -91,20 +81,11 @@ mod tests {
         let given = response("alice", b"secret", salt);
         assert_eq!(response_from_hash(&stored, salt).unwrap(), given);
         assert!(check(&stored, salt, given.as_bytes()));
-        assert!(
-            !check(&stored, [1, 2, 0xff, 1], given.as_bytes()),
-            "bound to the salt"
-        );
-        assert!(
-            !check(&hash("bob", b"secret"), salt, given.as_bytes()),
-            "bound to the user"
-        );
+        assert!(!check(&stored, [1, 2, 0xff, 1], given.as_bytes()), "bound to the salt");
+        assert!(!check(&hash("bob", b"secret"), salt, given.as_bytes()), "bound to the user");
         assert!(!check(&stored, salt, given.as_bytes().get(..34).unwrap()));
         assert!(!check(&stored, salt, b""));
-        assert!(
-            !check(&stored, salt, stored.as_bytes()),
-            "the stored hash itself is no answer"
-        );
+        assert!(!check(&stored, salt, stored.as_bytes()), "the stored hash itself is no answer");
     }
 
     #[test]
@@ -115,10 +96,6 @@ mod tests {
         assert!(!is_hash("md5"));
         assert!(!is_hash(&format!("{STORED}0")));
         assert!(!is_hash("md5é5dcaa3eecb19137a9a1d22c8c83f9e"));
-        assert!(!check(
-            "plain",
-            [0; 4],
-            response("u", b"plain", [0; 4]).as_bytes()
-        ));
+        assert!(!check("plain", [0; 4], response("u", b"plain", [0; 4]).as_bytes()));
     }
 }

@@ -45,22 +45,13 @@ fn request(code: i32, payload: &[u8]) -> Vec<u8> {
 
 /// Whether the mechanism list of an AuthenticationSASL (the body behind its code) offers SCRAM-SHA-256.
 pub fn offers_scram(mechanisms: &[u8]) -> bool {
-    mechanisms
-        .split(|byte| *byte == 0)
-        .take_while(|name| !name.is_empty())
-        .any(|name| name == MECHANISM.as_bytes())
+    mechanisms.split(|byte| *byte == 0).take_while(|name| !name.is_empty()).any(|name| name == MECHANISM.as_bytes())
 }
 
 /// Body of SASLInitialResponse with the client-first-message, for a login towards a server.
 pub fn initial_response(client_first: &[u8]) -> Vec<u8> {
     let length = i32::try_from(client_first.len()).unwrap_or(i32::MAX);
-    [
-        MECHANISM.as_bytes(),
-        b"\0",
-        &length.to_be_bytes(),
-        client_first,
-    ]
-    .concat()
+    [MECHANISM.as_bytes(), b"\0", &length.to_be_bytes(), client_first].concat()
 }
 
 /// Splits a SASLInitialResponse into mechanism and data; the data is `None` if the client sent none (length -1).
@@ -106,14 +97,8 @@ mod tests {
     #[test]
     fn initial_response_lengths_must_add_up() {
         let body = initial_response(b"n,,n=,r=x");
-        assert_eq!(
-            split_initial_response(&body),
-            Some((MECHANISM.as_bytes(), Some(&b"n,,n=,r=x"[..])))
-        );
-        assert_eq!(
-            split_initial_response(b"M\0\xff\xff\xff\xff"),
-            Some((&b"M"[..], None))
-        );
+        assert_eq!(split_initial_response(&body), Some((MECHANISM.as_bytes(), Some(&b"n,,n=,r=x"[..]))));
+        assert_eq!(split_initial_response(b"M\0\xff\xff\xff\xff"), Some((&b"M"[..], None)));
         for bad in [
             &b""[..],
             b"M",

@@ -28,10 +28,7 @@ impl SecretKind {
         if md5::is_hash(stored) {
             return Self::Md5;
         }
-        if !stored
-            .strip_prefix(MECHANISM)
-            .is_some_and(|rest| rest.starts_with('$'))
-        {
+        if !stored.strip_prefix(MECHANISM).is_some_and(|rest| rest.starts_with('$')) {
             return Self::Plain;
         }
         Verifier::parse(stored).map_or(Self::Damaged, Self::Scram)
@@ -57,17 +54,8 @@ mod tests {
             let cut = text.get(..end).unwrap_or_default();
             assert_eq!(SecretKind::of(cut), SecretKind::Damaged, "{cut}");
         }
-        assert_eq!(
-            SecretKind::of(&text.replace(&ITERATIONS.to_string(), "-1")),
-            SecretKind::Damaged
-        );
-        assert_eq!(
-            SecretKind::of(&text.replace(&ITERATIONS.to_string(), "0")),
-            SecretKind::Damaged
-        );
-        assert_eq!(
-            SecretKind::of(&text.replace(&ITERATIONS.to_string(), "+1")),
-            SecretKind::Damaged
-        );
+        assert_eq!(SecretKind::of(&text.replace(&ITERATIONS.to_string(), "-1")), SecretKind::Damaged);
+        assert_eq!(SecretKind::of(&text.replace(&ITERATIONS.to_string(), "0")), SecretKind::Damaged);
+        assert_eq!(SecretKind::of(&text.replace(&ITERATIONS.to_string(), "+1")), SecretKind::Damaged);
     }
 }

@@ -24,10 +24,7 @@ impl VerifierCache {
     /// An empty cache. `secret` is random, made once per process and shared by all gates: were it not, salts would
     /// differ between gates.
     pub fn new(secret: Key) -> Self {
-        Self {
-            secret: Zeroizing::new(secret),
-            verifiers: HashMap::new(),
-        }
+        Self { secret: Zeroizing::new(secret), verifiers: HashMap::new() }
     }
 
     /// The verifier of a user's plaintext password; the first time it costs a PBKDF2 run of some 0.7 ms. Call it for
@@ -40,11 +37,7 @@ impl VerifierCache {
             return Arc::clone(verifier);
         }
         let salt = user_salt(user, &self.secret);
-        let verifier = Arc::new(Verifier::derive(
-            password.as_bytes(),
-            &salt,
-            default_iterations(),
-        ));
+        let verifier = Arc::new(Verifier::derive(password.as_bytes(), &salt, default_iterations()));
         if self.verifiers.len() >= CAPACITY {
             self.verifiers.clear();
         }
@@ -75,10 +68,7 @@ impl VerifierCache {
 
 impl fmt::Debug for VerifierCache {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_struct("VerifierCache")
-            .field("len", &self.len())
-            .finish_non_exhaustive()
+        formatter.debug_struct("VerifierCache").field("len", &self.len()).finish_non_exhaustive()
     }
 }
 
@@ -103,10 +93,6 @@ mod tests {
         assert_ne!(mock.salt, VerifierCache::new([8; 32]).mock("ab").salt);
         cache.clear();
         assert!(cache.is_empty());
-        assert_eq!(
-            first,
-            cache.derive("ab", "c"),
-            "a reload does not change the salt"
-        );
+        assert_eq!(first, cache.derive("ab", "c"), "a reload does not change the salt");
     }
 }

@@ -61,10 +61,7 @@ mod tests {
     #[test]
     fn shows_nothing() {
         let secret = Secret::new("hunter2".to_owned());
-        assert_eq!(
-            format!("{secret} {secret:?} {secret:#?}"),
-            "<redacted> <redacted> <redacted>"
-        );
+        assert_eq!(format!("{secret} {secret:?} {secret:#?}"), "<redacted> <redacted> <redacted>");
         assert_eq!(secret.expose(), "hunter2");
     }
 

@@ -6,9 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use super::leaf::{FilePath, RawSecret, Timeout, Wait, Word};
-use super::model::{
-    AuthType, Config, Database, Listen, Log, Pool, Routing, SslMode, Stats, TlsMode, User,
-};
+use super::model::{AuthType, Config, Database, Listen, Log, Pool, Routing, SslMode, Stats, TlsMode, User};
 use super::password::Password;
 use super::reader::{Field, Named, Reader, Span};
 use super::schema::{RawConfig, RawDatabase, RawListen, RawLog, RawPool, RawStats, RawUser};
@@ -53,10 +51,7 @@ impl Check<'_> {
             pool: pool(raw.pool.set().unwrap_or_default()),
             log: log(raw.log.set().unwrap_or_default()),
             workers: raw.workers.set().map_or(0, |n| n.0 as usize),
-            shutdown_timeout: raw
-                .shutdown_timeout
-                .set()
-                .map_or(Config::SHUTDOWN_TIMEOUT, |wait| wait.0),
+            shutdown_timeout: raw.shutdown_timeout.set().map_or(Config::SHUTDOWN_TIMEOUT, |wait| wait.0),
             databases: databases?,
             users: users?,
         })
@@ -71,49 +66,22 @@ impl Check<'_> {
             && cert.is_absent()
             && key.is_absent()
         {
-            let title = format!(
-                "`client_tls_sslmode` is {:?} but there is no certificate",
-                mode.0.as_str()
-            );
+            let title = format!("`client_tls_sslmode` is {:?} but there is no certificate", mode.0.as_str());
             let expected = "`client_tls_cert_file` and `client_tls_key_file` next to it";
-            self.reader
-                .note(span.clone(), title, |problem| problem.expected(expected));
+            self.reader.note(span.clone(), title, |problem| problem.expected(expected));
         }
-        let by_certificate = if cert.is_absent() {
-            TlsMode::Disable
-        } else {
-            TlsMode::Allow
-        };
+        let by_certificate = if cert.is_absent() { TlsMode::Disable } else { TlsMode::Allow };
         Listen {
-            address: raw
-                .address
-                .set()
-                .map_or(default.address, |addresses| addresses.0),
+            address: raw.address.set().map_or(default.address, |addresses| addresses.0),
             // The bounds of the schema are those of the type.
-            port: raw
-                .port
-                .set()
-                .and_then(|n| u16::try_from(n.0).ok())
-                .unwrap_or(default.port),
-            max_client_conn: raw
-                .max_client_conn
-                .set()
-                .map_or(default.max_client_conn, |n| n.0),
-            client_login_timeout: raw
-                .client_login_timeout
-                .set()
-                .map_or(default.client_login_timeout, |t| t.0),
+            port: raw.port.set().and_then(|n| u16::try_from(n.0).ok()).unwrap_or(default.port),
+            max_client_conn: raw.max_client_conn.set().map_or(default.max_client_conn, |n| n.0),
+            client_login_timeout: raw.client_login_timeout.set().map_or(default.client_login_timeout, |t| t.0),
             auth_type: raw.auth_type.set().map_or(default.auth_type, |word| word.0),
-            client_tls_sslmode: raw
-                .client_tls_sslmode
-                .set()
-                .map_or(by_certificate, |word| word.0),
+            client_tls_sslmode: raw.client_tls_sslmode.set().map_or(by_certificate, |word| word.0),
             client_tls_cert_file: self.file(raw.client_tls_cert_file),
             client_tls_key_file: self.file(raw.client_tls_key_file),
-            max_packet_size: raw
-                .max_packet_size
-                .set()
-                .map_or(default.max_packet_size, |size| size.0),
+            max_packet_size: raw.max_packet_size.set().map_or(default.max_packet_size, |size| size.0),
             tcp_keepalive: raw.tcp_keepalive.set().unwrap_or(default.tcp_keepalive),
         }
     }
@@ -126,65 +94,34 @@ impl Check<'_> {
         };
         if address.port() == listen.port && listen.port != 0 && overlap(&listen.address, address) {
             let title = format!("clients and statistics cannot both listen on {address}");
-            self.reader.note(span, title, |problem| {
-                problem.expected("another port for one of them")
-            });
+            self.reader.note(span, title, |problem| problem.expected("another port for one of them"));
         }
     }
 
     fn databases(&mut self, raw: Field<Named<RawDatabase>>) -> Option<BTreeMap<String, Database>> {
-        let named = self.at_least_one(
-            raw,
-            "database",
-            r#"[databases.NAME] with primary = "host:5432""#,
-        )?;
-        let list: Vec<_> = named
-            .0
-            .into_iter()
-            .map(|(name, span, raw)| self.database(name, span, raw?))
-            .collect();
-        list.into_iter()
-            .map(|database| database.map(|database| (database.name.clone(), database)))
-            .collect()
+        let named = self.at_least_one(raw, "database", r#"[databases.NAME] with primary = "host:5432""#)?;
+        let list: Vec<_> = named.0.into_iter().map(|(name, span, raw)| self.database(name, span, raw?)).collect();
+        list.into_iter().map(|database| database.map(|database| (database.name.clone(), database))).collect()
     }
 
-    fn users(
-        &mut self,
-        raw: Field<Named<RawUser>>,
-        auth_type: Option<AuthType>,
-    ) -> Option<BTreeMap<String, User>> {
+    fn users(&mut self, raw: Field<Named<RawUser>>, auth_type: Option<AuthType>) -> Option<BTreeMap<String, User>> {
         let named = self.at_least_one(raw, "user", "[users.NAME] with a password")?;
-        let list: Vec<_> = named
-            .0
-            .into_iter()
-            .map(|(name, span, raw)| Some(self.user(name, span, raw?, auth_type)))
-            .collect();
-        list.into_iter()
-            .map(|user| user.map(|user| (user.name.clone(), user)))
-            .collect()
+        let list: Vec<_> =
+            named.0.into_iter().map(|(name, span, raw)| Some(self.user(name, span, raw?, auth_type))).collect();
+        list.into_iter().map(|user| user.map(|user| (user.name.clone(), user))).collect()
     }
 
     /// The sections, or a note that there is none. Nobody could connect, so this is no
     /// proxy at all.
-    fn at_least_one<T>(
-        &mut self,
-        raw: Field<Named<T>>,
-        what: &str,
-        expected: &str,
-    ) -> Option<Named<T>> {
+    fn at_least_one<T>(&mut self, raw: Field<Named<T>>, what: &str, expected: &str) -> Option<Named<T>> {
         let none = match &raw {
             Field::Absent => true,
             Field::Set(named, _) => named.0.is_empty(),
             Field::Bad => false,
         };
         if none {
-            let problem = self
-                .reader
-                .source
-                .problem_of_all(format!("there is no {what}"));
-            self.reader
-                .problems
-                .push(problem.expected(format!("at least one section {expected}")));
+            let problem = self.reader.source.problem_of_all(format!("there is no {what}"));
+            self.reader.problems.push(problem.expected(format!("at least one section {expected}")));
         }
         raw.set()
     }
@@ -192,15 +129,9 @@ impl Check<'_> {
     fn database(&mut self, name: String, span: Span, raw: RawDatabase) -> Option<Database> {
         if raw.primary.is_absent() {
             let title = format!("database `{name}` has no primary");
-            self.reader.note(span.clone(), title, |problem| {
-                problem.expected(r#"primary = "host:5432""#)
-            });
+            self.reader.note(span.clone(), title, |problem| problem.expected(r#"primary = "host:5432""#));
         }
-        let (ca, cert, key) = (
-            &raw.server_tls_ca_file,
-            &raw.server_tls_cert_file,
-            &raw.server_tls_key_file,
-        );
+        let (ca, cert, key) = (&raw.server_tls_ca_file, &raw.server_tls_cert_file, &raw.server_tls_key_file);
         self.pair("server_tls_cert_file", cert, "server_tls_key_file", key);
         if let Some(ca) = ca.span() {
             self.verifying(&raw.server_tls_sslmode, ca);
@@ -209,26 +140,17 @@ impl Check<'_> {
             && raw.user.is_absent()
         {
             let title = format!("database `{name}` has a password but no `user` it belongs to");
-            self.reader.note(span.clone(), title, |problem| {
-                problem.expected("`user` and `password`, or neither")
-            });
+            self.reader.note(span.clone(), title, |problem| problem.expected("`user` and `password`, or neither"));
         }
-        let no_replicas = matches!(&raw.replicas, Field::Set(list, _) if list.is_empty())
-            || raw.replicas.is_absent();
+        let no_replicas = matches!(&raw.replicas, Field::Set(list, _) if list.is_empty()) || raw.replicas.is_absent();
         if let Field::Set(word, span) = &raw.routing
             && word.0 == Routing::On
             && no_replicas
         {
             let title = format!("`routing` is on but database `{name}` has no replicas");
-            self.reader.note(span.clone(), title, |problem| {
-                problem.expected(r#"replicas = ["host:5432"]"#)
-            });
+            self.reader.note(span.clone(), title, |problem| problem.expected(r#"replicas = ["host:5432"]"#));
         }
-        let by_replicas = if no_replicas {
-            Routing::Off
-        } else {
-            Routing::On
-        };
+        let by_replicas = if no_replicas { Routing::Off } else { Routing::On };
         let password = self.server_password(raw.password);
         let server_tls_ca_file = self.file(raw.server_tls_ca_file);
         let server_tls_cert_file = self.file(raw.server_tls_cert_file);
@@ -242,10 +164,7 @@ impl Check<'_> {
             password,
             pool_size: raw.pool_size.set().map(|n| n.0),
             routing: raw.routing.set().map_or(by_replicas, |word| word.0),
-            server_tls_sslmode: raw
-                .server_tls_sslmode
-                .set()
-                .map_or(SslMode::Prefer, |word| word.0),
+            server_tls_sslmode: raw.server_tls_sslmode.set().map_or(SslMode::Prefer, |word| word.0),
             server_tls_ca_file,
             server_tls_cert_file,
             server_tls_key_file,
@@ -261,13 +180,9 @@ impl Check<'_> {
             Field::Set(word, _) => word.0,
         };
         if !mode.verifies() {
-            let title = format!(
-                "`server_tls_ca_file` is never used when `server_tls_sslmode` is {:?}",
-                mode.as_str()
-            );
+            let title = format!("`server_tls_ca_file` is never used when `server_tls_sslmode` is {:?}", mode.as_str());
             let expected = r#"server_tls_sslmode = "verify-full" or "verify-ca""#;
-            self.reader
-                .note(ca, title, |problem| problem.expected(expected));
+            self.reader.note(ca, title, |problem| problem.expected(expected));
         }
     }
 
@@ -276,21 +191,13 @@ impl Check<'_> {
         let password = self.password(raw)?;
         if matches!(password, Password::Scram(_)) {
             let title = "a SCRAM verifier cannot log in to a server";
-            self.reader.note(span, title, |problem| {
-                problem.expected("the password itself")
-            });
+            self.reader.note(span, title, |problem| problem.expected("the password itself"));
             return None;
         }
         Some(password)
     }
 
-    fn user(
-        &mut self,
-        name: String,
-        span: Span,
-        raw: RawUser,
-        auth_type: Option<AuthType>,
-    ) -> User {
+    fn user(&mut self, name: String, span: Span, raw: RawUser, auth_type: Option<AuthType>) -> User {
         let absent = raw.password.is_absent();
         let at = raw.password.span().unwrap_or(span);
         let password = self.password(raw.password);
@@ -305,20 +212,11 @@ impl Check<'_> {
                 "the password itself, a SCRAM verifier, or auth_type = \"md5\" in [listen]",
             ),
             _ => {
-                return User {
-                    name,
-                    password,
-                    pool_size: raw.pool_size.set().map(|n| n.0),
-                };
+                return User { name, password, pool_size: raw.pool_size.set().map(|n| n.0) };
             }
         };
-        self.reader
-            .note(at, title, |problem| problem.expected(expected));
-        User {
-            name,
-            password,
-            pool_size: None,
-        }
+        self.reader.note(at, title, |problem| problem.expected(expected));
+        User { name, password, pool_size: None }
     }
 
     /// Notes a certificate without key or a key without certificate.
@@ -329,9 +227,7 @@ impl Check<'_> {
             _ => return,
         };
         let title = format!("`{here}` needs `{missing}`");
-        self.reader.note(span.clone(), title, |problem| {
-            problem.expected("both or neither")
-        });
+        self.reader.note(span.clone(), title, |problem| problem.expected("both or neither"));
     }
 }
 
@@ -346,10 +242,7 @@ fn overlap(listen: &[IpAddr], address: SocketAddr) -> bool {
 fn stats(raw: RawStats) -> Stats {
     let default = Stats::default();
     Stats {
-        address: raw
-            .address
-            .set()
-            .map_or(default.address, |address| address.0),
+        address: raw.address.set().map_or(default.address, |address| address.0),
         max_shapes: raw.max_shapes.set().map_or(default.max_shapes, |n| n.0),
     }
 }
@@ -360,24 +253,15 @@ fn pool(raw: RawPool) -> Pool {
     let timeout = |field: Field<Timeout>, default| field.set().map_or(default, |timeout| timeout.0);
     Pool {
         pool_mode: raw.pool_mode.set().map_or(default.pool_mode, |word| word.0),
-        default_pool_size: raw
-            .default_pool_size
-            .set()
-            .map_or(default.default_pool_size, |n| n.0),
+        default_pool_size: raw.default_pool_size.set().map_or(default.default_pool_size, |n| n.0),
         query_wait_timeout: wait(raw.query_wait_timeout, default.query_wait_timeout),
         server_connect_timeout: timeout(raw.server_connect_timeout, default.server_connect_timeout),
         server_idle_timeout: wait(raw.server_idle_timeout, default.server_idle_timeout),
         server_lifetime: timeout(raw.server_lifetime, default.server_lifetime),
         server_login_retry: timeout(raw.server_login_retry, default.server_login_retry),
         client_idle_timeout: wait(raw.client_idle_timeout, default.client_idle_timeout),
-        idle_transaction_timeout: wait(
-            raw.idle_transaction_timeout,
-            default.idle_transaction_timeout,
-        ),
-        max_prepared_statements: raw
-            .max_prepared_statements
-            .set()
-            .map_or(default.max_prepared_statements, |n| n.0),
+        idle_transaction_timeout: wait(raw.idle_transaction_timeout, default.idle_transaction_timeout),
+        max_prepared_statements: raw.max_prepared_statements.set().map_or(default.max_prepared_statements, |n| n.0),
     }
 }
 

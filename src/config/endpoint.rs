@@ -39,16 +39,13 @@ pub struct Endpoint {
 #[error("{0}")]
 pub struct EndpointError(&'static str);
 
-const FORM: EndpointError = EndpointError(
-    r#""host", "host:port", "[::1]:port", "/socket/directory" or "/socket/directory:port""#,
-);
+const FORM: EndpointError =
+    EndpointError(r#""host", "host:port", "[::1]:port", "/socket/directory" or "/socket/directory:port""#);
 const PORT: EndpointError = EndpointError("a port from 1 to 65535 after the colon");
 const BRACKETS: EndpointError = EndpointError("an IPv6 address in brackets, such as [::1]:5432");
-const NOT_A_URL: EndpointError = EndpointError(
-    r#"only "host:port"; the database goes to `dbname`, the login to `user` and `password`"#,
-);
-const TOO_LONG: EndpointError =
-    EndpointError("a shorter directory: a socket's path has at most 107 bytes");
+const NOT_A_URL: EndpointError =
+    EndpointError(r#"only "host:port"; the database goes to `dbname`, the login to `user` and `password`"#);
+const TOO_LONG: EndpointError = EndpointError("a shorter directory: a socket's path has at most 107 bytes");
 
 impl Endpoint {
     /// The socket file when this is a unix socket: `DIR/.s.PGSQL.PORT`
@@ -73,11 +70,7 @@ impl Endpoint {
             let dir = PathBuf::from(host);
             let length = socket_path(&dir, port).as_os_str().len();
             let host = Host::Unix(dir);
-            return if length > SOCKET_PATH_MAX {
-                Err(TOO_LONG)
-            } else {
-                Ok(Self { host, port })
-            };
+            return if length > SOCKET_PATH_MAX { Err(TOO_LONG) } else { Ok(Self { host, port }) };
         }
         if host.contains(':') && host.parse::<Ipv6Addr>().is_err() {
             return Err(BRACKETS);
@@ -86,10 +79,7 @@ impl Endpoint {
         if host.is_empty() || host.contains(strange) {
             return Err(FORM);
         }
-        Ok(Self {
-            host: Host::Tcp(host.to_owned()),
-            port,
-        })
+        Ok(Self { host: Host::Tcp(host.to_owned()), port })
     }
 }
 
@@ -100,10 +90,7 @@ fn socket_path(dir: &Path, port: u16) -> PathBuf {
 fn parse_port(text: &str) -> Result<u16, EndpointError> {
     // `u16::from_str` would accept a sign.
     let digits = text.bytes().all(|b| b.is_ascii_digit());
-    text.parse()
-        .ok()
-        .filter(|port| digits && *port != 0)
-        .ok_or(PORT)
+    text.parse().ok().filter(|port| digits && *port != 0).ok_or(PORT)
 }
 
 impl FromStr for Endpoint {
@@ -153,14 +140,8 @@ mod tests {
 
     #[test]
     fn forms() {
-        let tcp = |host: &str, port| Endpoint {
-            host: Host::Tcp(host.to_owned()),
-            port,
-        };
-        let unix = |dir: &str, port| Endpoint {
-            host: Host::Unix(dir.into()),
-            port,
-        };
+        let tcp = |host: &str, port| Endpoint { host: Host::Tcp(host.to_owned()), port };
+        let unix = |dir: &str, port| Endpoint { host: Host::Unix(dir.into()), port };
         let cases = [
             ("db1:6000", tcp("db1", 6000)),
             ("db1.example.org", tcp("db1.example.org", 5432)),
@@ -174,11 +155,7 @@ mod tests {
         for (text, expected) in cases {
             let endpoint: Endpoint = text.parse().unwrap();
             assert_eq!(endpoint, expected, "{text}");
-            assert_eq!(
-                endpoint.to_string().parse::<Endpoint>().unwrap(),
-                expected,
-                "{text}"
-            );
+            assert_eq!(endpoint.to_string().parse::<Endpoint>().unwrap(), expected, "{text}");
         }
     }
 
@@ -208,9 +185,6 @@ mod tests {
     #[test]
     fn socket_file() {
         let endpoint: Endpoint = "/run/pg:5433".parse().unwrap();
-        assert_eq!(
-            endpoint.socket_path(),
-            Some(PathBuf::from("/run/pg/.s.PGSQL.5433"))
-        );
+        assert_eq!(endpoint.socket_path(), Some(PathBuf::from("/run/pg/.s.PGSQL.5433")));
     }
 }

@@ -35,8 +35,7 @@ impl Check<'_> {
             Ok(file) => Some(file),
             Err(error) => {
                 let title = format!("cannot open {}: {}", path.display(), why(&error));
-                self.reader
-                    .note(span, title, |problem| problem.expected("a readable file"));
+                self.reader.note(span, title, |problem| problem.expected("a readable file"));
                 None
             }
         }
@@ -54,9 +53,7 @@ impl Check<'_> {
         match Password::classify(secret) {
             Ok(password) => Some(password),
             Err(broken) => {
-                self.reader.note(span, "broken SCRAM verifier", |problem| {
-                    problem.expected(broken)
-                });
+                self.reader.note(span, "broken SCRAM verifier", |problem| problem.expected(broken));
                 None
             }
         }
@@ -67,9 +64,7 @@ impl Check<'_> {
         if secret.as_ref().is_none_or(Secret::is_empty) {
             let state = if secret.is_some() { "empty" } else { "not set" };
             let title = format!("the environment variable `{name}` is {state}");
-            self.reader.note(span, title, |problem| {
-                problem.expected("a variable that holds the secret")
-            });
+            self.reader.note(span, title, |problem| problem.expected("a variable that holds the secret"));
             return None;
         }
         secret
@@ -83,13 +78,11 @@ impl Check<'_> {
         let read = file.take(SECRET_FILE_MAX + 1).read_to_string(&mut text);
         let secret = text.strip_suffix('\n').unwrap_or(&text);
         let secret = secret.strip_suffix('\r').unwrap_or(secret);
-        let usable =
-            !secret.is_empty() && !secret.contains('\0') && text.len() as u64 <= SECRET_FILE_MAX;
+        let usable = !secret.is_empty() && !secret.contains('\0') && text.len() as u64 <= SECRET_FILE_MAX;
         if read.is_err() || !usable {
             let title = format!("{} holds no secret", path.display());
             let expected = "one text in UTF-8, not empty, without a zero byte, at most 64KiB";
-            self.reader
-                .note(span, title, |problem| problem.expected(expected));
+            self.reader.note(span, title, |problem| problem.expected(expected));
             return None;
         }
         Some(Secret::new(secret.to_owned()))

@@ -24,12 +24,7 @@ fn integer(value: &DeInteger<'_>) -> Option<u64> {
 
 /// The text of a string that is not empty and holds no zero byte, which neither the
 /// protocol nor the file system could carry.
-fn text<'a>(
-    reader: &mut Reader,
-    path: &str,
-    value: &'a Value<'_>,
-    expected: &str,
-) -> Option<&'a str> {
+fn text<'a>(reader: &mut Reader, path: &str, value: &'a Value<'_>, expected: &str) -> Option<&'a str> {
     let Some(text) = value.get_ref().as_str() else {
         reader.wrong_type(path, value, expected);
         return None;
@@ -53,9 +48,7 @@ impl<const MIN: u32, const MAX: u32> Leaf for Number<MIN, MAX> {
             reader.wrong_type(path, value, &expected);
             return None;
         };
-        let number = integer(number)
-            .and_then(|n| u32::try_from(n).ok())
-            .filter(|n| (MIN..=MAX).contains(n));
+        let number = integer(number).and_then(|n| u32::try_from(n).ok()).filter(|n| (MIN..=MAX).contains(n));
         if number.is_none() {
             reader.wrong_value(path, value.span(), &expected, None);
         }
@@ -70,9 +63,7 @@ pub(super) struct Size<const MIN: u32, const MAX: u32>(pub(super) u32);
 impl<const MIN: u32, const MAX: u32> Leaf for Size<MIN, MAX> {
     fn read(reader: &mut Reader, path: &str, value: &Value<'_>) -> Option<Self> {
         let (min, max) = (format_size(MIN.into()), format_size(MAX.into()));
-        let expected = format!(
-            r#"a size from {min} to {max}: bytes, or a number with a unit such as "64KiB", "1MiB""#
-        );
+        let expected = format!(r#"a size from {min} to {max}: bytes, or a number with a unit such as "64KiB", "1MiB""#);
         let bytes = match value.get_ref() {
             DeValue::Integer(number) => integer(number),
             DeValue::String(text) => parse_size(text),
@@ -81,9 +72,7 @@ impl<const MIN: u32, const MAX: u32> Leaf for Size<MIN, MAX> {
                 return None;
             }
         };
-        let bytes = bytes
-            .and_then(|n| u32::try_from(n).ok())
-            .filter(|n| (MIN..=MAX).contains(n));
+        let bytes = bytes.and_then(|n| u32::try_from(n).ok()).filter(|n| (MIN..=MAX).contains(n));
         if bytes.is_none() {
             reader.wrong_value(path, value.span(), &expected, None);
         }
@@ -94,12 +83,7 @@ impl<const MIN: u32, const MAX: u32> Leaf for Size<MIN, MAX> {
 const DURATION: &str = r#"a duration such as "500ms", "30s", "2m", "1h", at most "365d""#;
 
 /// A duration, or the number 0. PgBouncer's bare seconds get the right spelling as a hint.
-fn duration(
-    reader: &mut Reader,
-    path: &str,
-    value: &Value<'_>,
-    expected: &str,
-) -> Option<Duration> {
+fn duration(reader: &mut Reader, path: &str, value: &Value<'_>, expected: &str) -> Option<Duration> {
     let (duration, hint) = match value.get_ref() {
         DeValue::String(text) => (parse_duration(text), None),
         DeValue::Integer(number) => match integer(number) {
@@ -142,12 +126,7 @@ impl Leaf for Timeout {
     fn read(reader: &mut Reader, path: &str, value: &Value<'_>) -> Option<Self> {
         let duration = duration(reader, path, value, DURATION)?;
         if duration.is_zero() {
-            reader.wrong_value(
-                path,
-                value.span(),
-                &format!("{DURATION}; this one cannot be turned off"),
-                None,
-            );
+            reader.wrong_value(path, value.span(), &format!("{DURATION}; this one cannot be turned off"), None);
             return None;
         }
         Some(Self(duration))
@@ -196,14 +175,11 @@ impl<T: Words> Leaf for Word<T> {
             return Some(Self(*found));
         }
         if let Some((word, feature)) = T::REFUSED.iter().find(|(word, _)| *word == text) {
-            let title = format!(
-                "`{path}` cannot be {word:?}: {feature} is not part of this version of pgweir"
-            );
+            let title = format!("`{path}` cannot be {word:?}: {feature} is not part of this version of pgweir");
             reader.note(value.span(), title, |problem| problem.expected(expected));
             return None;
         }
-        let hint =
-            nearest(text, T::WORDS.iter().map(|(word, _)| *word)).map(|word| format!("{word:?}"));
+        let hint = nearest(text, T::WORDS.iter().map(|(word, _)| *word)).map(|word| format!("{word:?}"));
         reader.wrong_value(path, value.span(), &expected, hint);
         None
     }
@@ -215,12 +191,8 @@ pub(super) struct Addresses(pub(super) Vec<IpAddr>);
 
 impl Leaf for Addresses {
     fn read(reader: &mut Reader, path: &str, value: &Value<'_>) -> Option<Self> {
-        const EXPECTED: &str =
-            r#"an IP address such as "127.0.0.1" or "::1", "*" for all, or a list of addresses"#;
-        const ALL: [IpAddr; 2] = [
-            IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-            IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-        ];
+        const EXPECTED: &str = r#"an IP address such as "127.0.0.1" or "::1", "*" for all, or a list of addresses"#;
+        const ALL: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
         let items = match value.get_ref() {
             DeValue::Array(items) => items.iter().collect(),
             _ => vec![value],
@@ -284,10 +256,7 @@ impl Leaf for Vec<Endpoint> {
             reader.wrong_type(path, value, r#"a list of servers such as ["host:5432"]"#);
             return None;
         };
-        let endpoints: Vec<_> = items
-            .iter()
-            .map(|item| Endpoint::read(reader, path, item))
-            .collect();
+        let endpoints: Vec<_> = items.iter().map(|item| Endpoint::read(reader, path, item)).collect();
         endpoints.into_iter().collect()
     }
 }
@@ -329,8 +298,7 @@ impl Leaf for RawSecret {
         const EXPECTED: &str = r#"a string, { env = "NAME" } or { file = "PATH" }"#;
         let Some(table) = value.get_ref().as_table() else {
             reader.source.hide(value.span());
-            return text(reader, path, value, EXPECTED)
-                .map(|text| Self::Value(Secret::new(text.to_owned())));
+            return text(reader, path, value, EXPECTED).map(|text| Self::Value(Secret::new(text.to_owned())));
         };
         let is_known = |key: &str| matches!(key, "env" | "file");
         let mut unknown = false;
@@ -343,12 +311,7 @@ impl Leaf for RawSecret {
         match (table.get("env"), table.get("file")) {
             _ if unknown => None,
             (Some(env), None) => {
-                let name = text(
-                    reader,
-                    &join(path, "env"),
-                    env,
-                    "the name of an environment variable",
-                )?;
+                let name = text(reader, &join(path, "env"), env, "the name of an environment variable")?;
                 Some(Self::Env(name.to_owned(), env.span()))
             }
             (None, Some(file)) => {

@@ -30,23 +30,16 @@ pub(super) fn secrets_in(text: &str) -> Vec<Range<usize>> {
 fn key_before(before: &str) -> &str {
     let before = before.trim_end_matches([' ', '\t']);
     let part = |c: char| c.is_alphanumeric() || "_-.\"'".contains(c);
-    before
-        .get(before.trim_end_matches(part).len()..)
-        .unwrap_or_default()
+    before.get(before.trim_end_matches(part).len()..).unwrap_or_default()
 }
 
 /// Whether a key's value is to be hidden: `password` or something meant to be it, and not
 /// the `env` or `file` that only names where the secret is.
 fn is_secret_key(key: &str) -> bool {
-    let mut parts = key
-        .split('.')
-        .map(|part| part.trim_matches(['"', '\'']).to_lowercase());
+    let mut parts = key.split('.').map(|part| part.trim_matches(['"', '\'']).to_lowercase());
     let last = key.rsplit('.').next().unwrap_or_default();
     let speaks = |part: String| {
-        ["pass", "pwd", "secret", "verifier"]
-            .iter()
-            .any(|word| part.contains(word))
-            || distance(&part, "password") <= 3
+        ["pass", "pwd", "secret", "verifier"].iter().any(|word| part.contains(word)) || distance(&part, "password") <= 3
     };
     !matches!(last, "env" | "file") && parts.any(speaks)
 }
@@ -57,11 +50,7 @@ fn is_reference(after: &str) -> bool {
         return false;
     };
     let inside = inside.trim_start();
-    ["env", "file"].iter().any(|word| {
-        inside
-            .strip_prefix(word)
-            .is_some_and(|rest| rest.trim_start().starts_with('='))
-    })
+    ["env", "file"].iter().any(|word| inside.strip_prefix(word).is_some_and(|rest| rest.trim_start().starts_with('=')))
 }
 
 /// Bytes to hide from the start of a value: to the end of its line, or to the closing
@@ -69,9 +58,7 @@ fn is_reference(after: &str) -> bool {
 fn value_length(value: &str) -> usize {
     for quotes in [r#"""""#, "'''"] {
         if let Some(inside) = value.strip_prefix(quotes) {
-            return inside
-                .find(quotes)
-                .map_or(value.len(), |end| end + 2 * quotes.len());
+            return inside.find(quotes).map_or(value.len(), |end| end + 2 * quotes.len());
         }
     }
     value.find('\n').unwrap_or(value.len())
@@ -81,9 +68,7 @@ fn value_length(value: &str) -> usize {
 /// a password that should have been percent-encoded may hold one, or a `/`.
 fn url_password(text: &str, start: usize) -> Option<Range<usize>> {
     let rest = text.get(start..)?;
-    let url = rest
-        .split(|c: char| c.is_whitespace() || c == '"' || c == '\'')
-        .next()?;
+    let url = rest.split(|c: char| c.is_whitespace() || c == '"' || c == '\'').next()?;
     let end = url.rfind('@')?;
     let colon = url.get(..end)?.find(':')?;
     Some(start + colon + 1..start + end)
@@ -94,10 +79,7 @@ mod tests {
     use super::*;
 
     fn hidden(text: &str) -> Vec<&str> {
-        secrets_in(text)
-            .into_iter()
-            .filter_map(|range| text.get(range))
-            .collect()
+        secrets_in(text).into_iter().filter_map(|range| text.get(range)).collect()
     }
 
     #[test]
@@ -108,18 +90,9 @@ mod tests {
         assert_eq!(hidden("users.a.password = 5"), ["5"]);
         assert_eq!(hidden("password.value = \"x\""), ["\"x\""]);
         assert_eq!(hidden("a = { PASSWD = \"x\" }"), ["\"x\" }"]);
-        assert_eq!(
-            hidden("password = { value = \"x\" }"),
-            ["{ value = \"x\" }"]
-        );
-        assert_eq!(
-            hidden("password = \"\"\"\nhunter2\n\"\"\"\nport = 1"),
-            ["\"\"\"\nhunter2\n\"\"\""]
-        );
-        assert_eq!(
-            hidden("primary = \"postgres://u:p@ss/w@h:1/d\""),
-            ["p@ss/w"]
-        );
+        assert_eq!(hidden("password = { value = \"x\" }"), ["{ value = \"x\" }"]);
+        assert_eq!(hidden("password = \"\"\"\nhunter2\n\"\"\"\nport = 1"), ["\"\"\"\nhunter2\n\"\"\""]);
+        assert_eq!(hidden("primary = \"postgres://u:p@ss/w@h:1/d\""), ["p@ss/w"]);
         assert_eq!(hidden("postgres://u@h/d?password=x"), ["x"]);
     }
 

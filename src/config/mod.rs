@@ -36,8 +36,7 @@ use zeroize::Zeroizing;
 
 pub use self::endpoint::{DEFAULT_PORT, Endpoint, EndpointError, Host};
 pub use self::model::{
-    AuthType, Config, Database, Listen, Log, LogFormat, Pool, PoolMode, Routing, SslMode, Stats,
-    TlsMode, User,
+    AuthType, Config, Database, Listen, Log, LogFormat, Pool, PoolMode, Routing, SslMode, Stats, TlsMode, User,
 };
 pub use self::password::{BrokenVerifier, Password};
 pub use self::problem::{Problem, Problems};
@@ -64,12 +63,7 @@ impl Config {
         // May hold passwords, hence overwritten when done.
         let bytes = Zeroizing::new(std::fs::read(path).map_err(|error| fail(why(&error)))?);
         let text = std::str::from_utf8(&bytes).map_err(|error| {
-            let line = bytes
-                .iter()
-                .take(error.valid_up_to())
-                .filter(|byte| **byte == b'\n')
-                .count()
-                + 1;
+            let line = bytes.iter().take(error.valid_up_to()).filter(|byte| **byte == b'\n').count() + 1;
             fail(format!("line {line} is not UTF-8"))
         })?;
         Self::parse(text, &name)
@@ -81,10 +75,7 @@ impl Config {
     /// Everything that is wrong with it.
     pub fn parse(text: &str, file_name: &str) -> Result<Self, Problems> {
         let directory = Path::new(file_name).parent().unwrap_or(Path::new(""));
-        let outside = Outside {
-            directory,
-            variable: &|name| std::env::var(name).ok(),
-        };
+        let outside = Outside { directory, variable: &|name| std::env::var(name).ok() };
         parse(text, file_name, outside)
     }
 
@@ -108,17 +99,11 @@ fn parse(text: &str, file_name: &str, outside: Outside<'_>) -> Result<Config, Pr
     let raw = read_around_syntax(&mut reader, text, tree);
     // Contradictions are certain only in a file that was understood as a whole.
     let config = match raw {
-        Some(raw) if syntax_is_good => Check {
-            reader: &mut reader,
-            outside,
-        }
-        .config(raw),
+        Some(raw) if syntax_is_good => Check { reader: &mut reader, outside }.config(raw),
         _ => None,
     };
     let problems = reader.problems;
-    config
-        .filter(|_| problems.is_empty())
-        .ok_or_else(|| Problems::of_text(problems))
+    config.filter(|_| problems.is_empty()).ok_or_else(|| Problems::of_text(problems))
 }
 
 /// Notes what the TOML parser could not read. It may say several things of one line, of
@@ -145,17 +130,9 @@ fn note_syntax(reader: &mut Reader, text: &str, errors: Vec<de::Error>) {
 /// Reads the raw configuration, also of what the parser saved from a broken text. In that
 /// case keys on broken lines are not judged; nor is anything if a section's header is
 /// broken, for then it is unknown where its keys belong.
-fn read_around_syntax(
-    reader: &mut Reader,
-    text: &str,
-    tree: Spanned<DeTable<'_>>,
-) -> Option<RawConfig> {
+fn read_around_syntax(reader: &mut Reader, text: &str, tree: Spanned<DeTable<'_>>) -> Option<RawConfig> {
     let broken: Vec<_> = reader.problems.iter().filter_map(Problem::line).collect();
-    let is_header = |line: &usize| {
-        text.lines()
-            .nth(line - 1)
-            .is_none_or(|line| line.trim_start().starts_with('['))
-    };
+    let is_header = |line: &usize| text.lines().nth(line - 1).is_none_or(|line| line.trim_start().starts_with('['));
     if broken.iter().any(is_header) {
         return None;
     }

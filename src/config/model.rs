@@ -40,9 +40,7 @@ impl Config {
     /// database's, else `default_pool_size` (PgBouncer's precedence).
     #[must_use]
     pub fn pool_size(&self, database: &Database, user: &User) -> u32 {
-        user.pool_size
-            .or(database.pool_size)
-            .unwrap_or(self.pool.default_pool_size)
+        user.pool_size.or(database.pool_size).unwrap_or(self.pool.default_pool_size)
     }
 }
 
@@ -146,10 +144,7 @@ pub struct Stats {
 impl Default for Stats {
     fn default() -> Self {
         let address = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 9127)));
-        Self {
-            address,
-            max_shapes: 2000,
-        }
+        Self { address, max_shapes: 2000 }
     }
 }
 
@@ -332,10 +327,7 @@ pub struct Log {
 
 impl Default for Log {
     fn default() -> Self {
-        Self {
-            level: "info".to_owned(),
-            format: LogFormat::Text,
-        }
+        Self { level: "info".to_owned(), format: LogFormat::Text }
     }
 }
 

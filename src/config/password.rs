@@ -36,11 +36,7 @@ impl Password {
     pub fn classify(secret: Secret) -> Result<Self, BrokenVerifier> {
         let text = secret.expose();
         if let Some(rest) = text.strip_prefix(SCRAM) {
-            return if is_verifier(rest) {
-                Ok(Self::Scram(secret))
-            } else {
-                Err(BrokenVerifier)
-            };
+            return if is_verifier(rest) { Ok(Self::Scram(secret)) } else { Err(BrokenVerifier) };
         }
         let lower_hex = |b: u8| matches!(b, b'0'..=b'9' | b'a'..=b'f');
         match text.strip_prefix("md5") {
@@ -61,17 +57,11 @@ impl Password {
 /// What follows the scheme: `iterations:salt$StoredKey:ServerKey`, the last three in base64
 /// (PostgreSQL `parse_scram_secret`, `src/backend/libpq/auth-scram.c`).
 fn is_verifier(rest: &str) -> bool {
-    let key = |text: &str| {
-        STANDARD
-            .decode(text)
-            .is_ok_and(|key| key.len() == KEY_LENGTH)
-    };
+    let key = |text: &str| STANDARD.decode(text).is_ok_and(|key| key.len() == KEY_LENGTH);
     let Some((head, keys)) = rest.split_once('$') else {
         return false;
     };
-    let (Some((iterations, salt)), Some((stored, server))) =
-        (head.split_once(':'), keys.split_once(':'))
-    else {
+    let (Some((iterations, salt)), Some((stored, server))) = (head.split_once(':'), keys.split_once(':')) else {
         return false;
     };
     let salted = STANDARD.decode(salt).is_ok_and(|salt| !salt.is_empty());
@@ -92,17 +82,8 @@ mod tests {
     fn forms() {
         let verifier = format!("SCRAM-SHA-256$4096:c2FsdA==${KEY}:{KEY}");
         assert!(matches!(classify(&verifier), Ok(Password::Scram(_))));
-        assert!(matches!(
-            classify("md5d8578edf8458ce06fbc5bb76a58c5ca4"),
-            Ok(Password::Md5(_))
-        ));
-        for plain in [
-            "hunter2",
-            "md5",
-            "md5 is old",
-            "md5D8578EDF8458CE06FBC5BB76A58C5CA4",
-            "SCRAM",
-        ] {
+        assert!(matches!(classify("md5d8578edf8458ce06fbc5bb76a58c5ca4"), Ok(Password::Md5(_))));
+        for plain in ["hunter2", "md5", "md5 is old", "md5D8578EDF8458CE06FBC5BB76A58C5CA4", "SCRAM"] {
             assert!(matches!(classify(plain), Ok(Password::Plain(_))), "{plain}");
         }
     }
@@ -118,11 +99,7 @@ mod tests {
             format!("4096:c2FsdA==$AAEC:{KEY}"),
             format!("4096:c2FsdA==${KEY}"),
         ] {
-            assert_eq!(
-                classify(&format!("SCRAM-SHA-256${rest}")),
-                Err(BrokenVerifier),
-                "{rest}"
-            );
+            assert_eq!(classify(&format!("SCRAM-SHA-256${rest}")), Err(BrokenVerifier), "{rest}");
         }
     }
 }

@@ -19,12 +19,7 @@ impl Problems {
 
     /// The problems of one text, in its order; those without a place come last.
     pub(super) fn of_text(mut list: Vec<Problem>) -> Self {
-        list.sort_by_key(|problem| {
-            problem
-                .place
-                .as_ref()
-                .map_or(usize::MAX, |place| place.offset)
-        });
+        list.sort_by_key(|problem| problem.place.as_ref().map_or(usize::MAX, |place| place.offset));
         Self(list)
     }
 
@@ -83,12 +78,7 @@ struct Place {
 impl Problem {
     /// A problem of a whole file, not of a place in it.
     pub(super) fn of_file(file: &str, title: String) -> Self {
-        Self {
-            title,
-            file: file.to_owned(),
-            place: None,
-            notes: Vec::new(),
-        }
+        Self { title, file: file.to_owned(), place: None, notes: Vec::new() }
     }
 
     /// Adds what would have been right.
@@ -99,8 +89,7 @@ impl Problem {
 
     /// Adds what may have been meant, if anything comes to mind.
     pub(super) fn did_you_mean(mut self, what: Option<String>) -> Self {
-        self.notes
-            .extend(what.map(|what| format!("did you mean `{what}`?")));
+        self.notes.extend(what.map(|what| format!("did you mean `{what}`?")));
         self
     }
 
@@ -145,11 +134,7 @@ pub(super) struct Source {
 impl Source {
     pub(super) fn new(name: &str, text: &str) -> Self {
         let hidden = mask::secrets_in(text);
-        Self {
-            name: name.to_owned(),
-            text: text.to_owned(),
-            hidden,
-        }
+        Self { name: name.to_owned(), text: text.to_owned(), hidden }
     }
 
     /// Hides one more part, when its meaning and not its look tells that it is secret.
@@ -160,12 +145,7 @@ impl Source {
     /// A problem with the bytes `span`.
     pub(super) fn problem(&self, span: Range<usize>, title: impl Into<String>) -> Problem {
         let place = Some(self.place(span));
-        Problem {
-            title: title.into(),
-            file: self.name.clone(),
-            place,
-            notes: Vec::new(),
-        }
+        Problem { title: title.into(), file: self.name.clone(), place, notes: Vec::new() }
     }
 
     /// A problem with what the text as a whole says or lacks.
@@ -178,11 +158,7 @@ impl Source {
         let before = self.text.get(..offset).unwrap_or_default();
         let start = before.rfind('\n').map_or(0, |newline| newline + 1);
         let line = self.text.get(start..).unwrap_or_default();
-        let line = line
-            .split('\n')
-            .next()
-            .unwrap_or_default()
-            .trim_end_matches('\r');
+        let line = line.split('\n').next().unwrap_or_default().trim_end_matches('\r');
         let (shown, carets) = self.draw(start, line, &(offset..span.end));
         Place {
             offset,
@@ -221,14 +197,8 @@ impl Source {
         }
         if !carets.contains('^') {
             // An empty span, or one at the end of the line.
-            let column = line
-                .get(..span.start.saturating_sub(start))
-                .map_or(0, |s| s.chars().count());
-            carets = shown
-                .chars()
-                .take(column)
-                .map(|c| if c == '\t' { c } else { ' ' })
-                .collect();
+            let column = line.get(..span.start.saturating_sub(start)).map_or(0, |s| s.chars().count());
+            carets = shown.chars().take(column).map(|c| if c == '\t' { c } else { ' ' }).collect();
             carets.push('^');
         }
         carets.truncate(carets.trim_end().len());
@@ -241,16 +211,11 @@ impl Source {
 /// `listen_port` for `port`.
 pub(super) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
     let limit = (word.chars().count() / 3).max(1);
-    let ends = |long: &str, short: &str| {
-        long.strip_suffix(short)
-            .is_some_and(|rest| rest.ends_with('_'))
-    };
+    let ends = |long: &str, short: &str| long.strip_suffix(short).is_some_and(|rest| rest.ends_with('_'));
     known
         .into_iter()
         .map(|candidate| (distance(word, candidate), candidate))
-        .filter(|(distance, candidate)| {
-            *distance <= limit || ends(word, candidate) || ends(candidate, word)
-        })
+        .filter(|(distance, candidate)| *distance <= limit || ends(word, candidate) || ends(candidate, word))
         .min()
         .map(|(_, candidate)| candidate.to_owned())
 }
@@ -297,10 +262,7 @@ mod tests {
         let known = ["port", "primary", "replicas"];
         assert_eq!(nearest("replica", known), Some("replicas".to_owned()));
         assert_eq!(nearest("listen_port", known), Some("port".to_owned()));
-        assert_eq!(
-            nearest("pool_size", ["default_pool_size"]),
-            Some("default_pool_size".to_owned())
-        );
+        assert_eq!(nearest("pool_size", ["default_pool_size"]), Some("default_pool_size".to_owned()));
         assert_eq!(nearest("xyz", known), None);
     }
 
@@ -310,13 +272,8 @@ mod tests {
             let place = Source::new("f", text).place(span);
             (place.line, place.column, place.shown, place.carets)
         };
-        let owned = |line, column, shown: &str, carets: &str| {
-            (line, column, shown.to_owned(), carets.to_owned())
-        };
-        assert_eq!(
-            draw("a\r\n\tb = é\r\n", 4..5),
-            owned(2, 2, "\tb = é", "\t^")
-        );
+        let owned = |line, column, shown: &str, carets: &str| (line, column, shown.to_owned(), carets.to_owned());
+        assert_eq!(draw("a\r\n\tb = é\r\n", 4..5), owned(2, 2, "\tb = é", "\t^"));
         assert_eq!(draw("é = xy", 5..7), owned(1, 5, "é = xy", "    ^^"));
         assert_eq!(draw("abc", 3..3), owned(1, 4, "abc", "   ^"));
         assert_eq!(draw("abc\n", 4..4), owned(2, 1, "", "^"));

@@ -138,11 +138,7 @@ error: `listen.max_packet_size` has no valid value
     for (section, line) in wrong {
         let key = line.split(' ').next().unwrap();
         let title = format!("error: `{section}.{key}` has no valid value");
-        assert_eq!(
-            titles(&with_rest(&format!("[{section}]\n{line}"))),
-            [title],
-            "{line}"
-        );
+        assert_eq!(titles(&with_rest(&format!("[{section}]\n{line}"))), [title], "{line}");
     }
 }
 
@@ -213,18 +209,9 @@ fn contradicts(text: &str, title: &str) {
 #[test]
 fn contradictions_of_listeners() {
     let listen = |lines: &str, title| contradicts(&with_rest(&format!("[listen]\n{lines}")), title);
-    listen(
-        "client_tls_cert_file = \"Cargo.toml\"",
-        "`client_tls_cert_file` needs `client_tls_key_file`",
-    );
-    listen(
-        "client_tls_sslmode = \"allow\"",
-        "`client_tls_sslmode` is \"allow\" but there is no certificate",
-    );
-    listen(
-        "port = 9127",
-        "clients and statistics cannot both listen on 127.0.0.1:9127",
-    );
+    listen("client_tls_cert_file = \"Cargo.toml\"", "`client_tls_cert_file` needs `client_tls_key_file`");
+    listen("client_tls_sslmode = \"allow\"", "`client_tls_sslmode` is \"allow\" but there is no certificate");
+    listen("port = 9127", "clients and statistics cannot both listen on 127.0.0.1:9127");
     let title = "clients and statistics cannot both listen on [::1]:6432";
     listen("address = \"*\"\n[stats]\naddress = \"[::1]:6432\"", title);
     accepted(&with_rest("[listen]\naddress = \"10.0.0.1\"\nport = 9127"));
@@ -236,47 +223,26 @@ fn contradictions_of_databases() {
         let rest = "[users.u]\npassword = \"x\"\n[databases.d]\nprimary = \"h\"";
         contradicts(&format!("{rest}\n{line}"), title);
     };
-    database(
-        "routing = \"on\"",
-        "`routing` is on but database `d` has no replicas",
-    );
-    database(
-        "password = \"x\"",
-        "database `d` has a password but no `user` it belongs to",
-    );
-    database(
-        "server_tls_key_file = \"Cargo.toml\"",
-        "`server_tls_key_file` needs `server_tls_cert_file`",
-    );
+    database("routing = \"on\"", "`routing` is on but database `d` has no replicas");
+    database("password = \"x\"", "database `d` has a password but no `user` it belongs to");
+    database("server_tls_key_file = \"Cargo.toml\"", "`server_tls_key_file` needs `server_tls_cert_file`");
     let title = "`server_tls_ca_file` is never used when `server_tls_sslmode` is \"prefer\"";
     database("server_tls_ca_file = \"Cargo.toml\"", title);
     let login = format!("user = \"a\"\npassword = \"{VERIFIER}\"");
     database(&login, "a SCRAM verifier cannot log in to a server");
     contradicts("[users.u]\npassword = \"x\"", "there is no database");
     let title = "database `d` has no primary";
-    contradicts(
-        "[users.u]\npassword = \"x\"\n[databases.d]\ndbname = \"x\"",
-        title,
-    );
+    contradicts("[users.u]\npassword = \"x\"\n[databases.d]\ndbname = \"x\"", title);
 }
 
 #[test]
 fn contradictions_of_users() {
     let user = |line: &str| format!("[databases.d]\nprimary = \"h\"\n[users.u]\n{line}");
     contradicts("[databases.d]\nprimary = \"h\"", "there is no user");
-    contradicts(
-        &user("pool_size = 1"),
-        "user `u` has no password and can never log in",
-    );
-    contradicts(
-        &user("password = \"SCRAM-SHA-256$4096:x\""),
-        "broken SCRAM verifier",
-    );
+    contradicts(&user("pool_size = 1"), "user `u` has no password and can never log in");
+    contradicts(&user("password = \"SCRAM-SHA-256$4096:x\""), "broken SCRAM verifier");
     let md5 = user("password = \"md5d8578edf8458ce06fbc5bb76a58c5ca4\"");
-    contradicts(
-        &md5,
-        "user `u` has an MD5 password and can never log in by SCRAM",
-    );
+    contradicts(&md5, "user `u` has an MD5 password and can never log in by SCRAM");
     let verifier = user(&format!("password = \"{VERIFIER}\""));
     accepted(&verifier);
     accepted(&format!("[listen]\nauth_type = \"md5\"\n{verifier}"));
@@ -356,10 +322,7 @@ error: unknown key `prot` in [listen]
 ",
     );
     // After a broken header the keys below it would be judged in the wrong section.
-    assert_eq!(
-        titles("[listen\nport = 1"),
-        ["error: not TOML: unclosed table"]
-    );
+    assert_eq!(titles("[listen\nport = 1"), ["error: not TOML: unclosed table"]);
 }
 
 #[test]

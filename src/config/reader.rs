@@ -73,22 +73,12 @@ impl Reader {
     pub(super) fn new<Root: Leaf>(source: Source) -> Self {
         let mut schema = Vec::new();
         Root::keys("", &mut schema);
-        Self {
-            source,
-            problems: Vec::new(),
-            schema,
-        }
+        Self { source, problems: Vec::new(), schema }
     }
 
     /// Notes a problem with the bytes `span`, to be completed by the caller.
-    pub(super) fn note(
-        &mut self,
-        span: Span,
-        title: impl Into<String>,
-        complete: impl FnOnce(Problem) -> Problem,
-    ) {
-        self.problems
-            .push(complete(self.source.problem(span, title)));
+    pub(super) fn note(&mut self, span: Span, title: impl Into<String>, complete: impl FnOnce(Problem) -> Problem) {
+        self.problems.push(complete(self.source.problem(span, title)));
     }
 
     /// Reads one key of a section.
@@ -103,53 +93,29 @@ impl Reader {
     pub(super) fn wrong_type(&mut self, path: &str, value: &Spanned<DeValue<'_>>, expected: &str) {
         let title = format!("`{path}` has the wrong type");
         let found = with_article(value.get_ref().type_str());
-        self.note(value.span(), title, |problem| {
-            problem.expected(format!("{expected}, found {found}"))
-        });
+        self.note(value.span(), title, |problem| problem.expected(format!("{expected}, found {found}")));
     }
 
     /// Notes a value of the right type that cannot be. Never shows the value.
-    pub(super) fn wrong_value(
-        &mut self,
-        path: &str,
-        span: Span,
-        expected: &str,
-        hint: Option<String>,
-    ) {
+    pub(super) fn wrong_value(&mut self, path: &str, span: Span, expected: &str, hint: Option<String>) {
         let title = format!("`{path}` has no valid value");
-        self.note(span, title, |problem| {
-            problem.expected(expected).did_you_mean(hint)
-        });
+        self.note(span, title, |problem| problem.expected(expected).did_you_mean(hint));
     }
 
     /// Notes a key that the section at `path` does not have.
     pub(super) fn unknown(&mut self, path: &str, key: &Spanned<impl AsRef<str>>, known: &[&str]) {
         let name = key.get_ref().as_ref();
-        let place = if path.is_empty() {
-            "at the top level".to_owned()
-        } else {
-            format!("in [{path}]")
-        };
+        let place = if path.is_empty() { "at the top level".to_owned() } else { format!("in [{path}]") };
         // The same key elsewhere is what was meant, even if something here looks alike.
-        let elsewhere = self
-            .schema
-            .iter()
-            .find(|known| known.rsplit('.').next() == Some(name))
-            .cloned();
+        let elsewhere = self.schema.iter().find(|known| known.rsplit('.').next() == Some(name)).cloned();
         let hint = elsewhere.or_else(|| nearest(name, known.iter().copied()));
         let expected = one_of(known.iter().map(|word| format!("`{word}`")));
         let title = format!("unknown key `{name}` {place}");
-        self.note(key.span(), title, |problem| {
-            problem.expected(expected).did_you_mean(hint)
-        });
+        self.note(key.span(), title, |problem| problem.expected(expected).did_you_mean(hint));
     }
 
     /// The table that `value` is, or a note that it is none.
-    pub(super) fn table<'a, 'i>(
-        &mut self,
-        path: &str,
-        value: &'a Spanned<DeValue<'i>>,
-    ) -> Option<&'a DeTable<'i>> {
+    pub(super) fn table<'a, 'i>(&mut self, path: &str, value: &'a Spanned<DeValue<'i>>) -> Option<&'a DeTable<'i>> {
         let table = value.get_ref().as_table();
         if table.is_none() {
             self.wrong_type(path, value, "a table");
@@ -169,19 +135,11 @@ pub(super) fn one_of(words: impl IntoIterator<Item = String>) -> String {
 
 /// The path of `key` in the section `path`.
 pub(super) fn join(path: &str, key: &str) -> String {
-    if path.is_empty() {
-        key.to_owned()
-    } else {
-        format!("{path}.{key}")
-    }
+    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }
 
 fn with_article(kind: &str) -> String {
-    let article = if kind.starts_with(['a', 'i']) {
-        "an"
-    } else {
-        "a"
-    };
+    let article = if kind.starts_with(['a', 'i']) { "an" } else { "a" };
     format!("{article} {kind}")
 }
 
@@ -202,11 +160,7 @@ impl<T: Leaf> Leaf for Named<T> {
         for (key, value) in reader.table(path, value)? {
             let name = key.get_ref();
             if name.is_empty() {
-                reader.note(
-                    key.span(),
-                    format!("[{path}] has an entry without a name"),
-                    |problem| problem,
-                );
+                reader.note(key.span(), format!("[{path}] has an entry without a name"), |problem| problem);
             }
             let section = T::read(reader, &join(path, name), value);
             named.push((name.to_string(), key.span(), section));

@@ -5,9 +5,7 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use super::endpoint::Endpoint;
-use super::leaf::{
-    Addresses, FilePath, Filter, HttpAddress, Number, RawSecret, Size, Text, Timeout, Wait, Word,
-};
+use super::leaf::{Addresses, FilePath, Filter, HttpAddress, Number, RawSecret, Size, Text, Timeout, Wait, Word};
 use super::model::{AuthType, LogFormat, PoolMode, Routing, SslMode, TlsMode};
 use super::reader::{Field, Leaf, Named, Reader, join, section};
 

@@ -24,10 +24,7 @@ fn minimal_is_accepted() {
     assert_eq!(shop.primary.to_string(), "10.0.0.1:5432");
     assert_eq!(shop.replicas.len(), 2);
     assert_eq!(shop.routing, Routing::On);
-    assert!(matches!(
-        config.users["app"].password,
-        Some(Password::Plain(_))
-    ));
+    assert!(matches!(config.users["app"].password, Some(Password::Plain(_))));
 }
 
 #[test]
@@ -43,10 +40,8 @@ fn reference_equals_the_defaults() {
     assert_eq!(config.databases["shop"], shop);
     assert_eq!(config.users["app"].pool_size, None);
     // And the defaults are what a file without any of these keys gives.
-    let empty = accepted(&format!(
-        "{}\n[users.app]\npassword = \"change-me\"",
-        "[databases.shop]\nprimary = \"10.0.0.1\""
-    ));
+    let empty =
+        accepted(&format!("{}\n[users.app]\npassword = \"change-me\"", "[databases.shop]\nprimary = \"10.0.0.1\""));
     assert_eq!(config, empty);
 }
 
@@ -56,10 +51,7 @@ fn reference_names_every_key_once() {
     let mut found = Vec::new();
     for line in REFERENCE.lines() {
         if let Some(name) = line.strip_prefix('[') {
-            section = name
-                .trim_end_matches(']')
-                .replace(".shop", ".NAME")
-                .replace(".app", ".NAME");
+            section = name.trim_end_matches(']').replace(".shop", ".NAME").replace(".app", ".NAME");
         }
         let Some((key, _)) = line.trim_start_matches("# ").split_once(" = ") else {
             continue;
@@ -77,16 +69,10 @@ fn reference_names_every_key_once() {
 #[test]
 fn examples_in_the_reference_can_be_uncommented() {
     let is_example = |line: &str| {
-        line.strip_prefix("# ")
-            .and_then(|line| line.split_once(" = "))
-            .is_some_and(|(key, _)| !key.contains(' '))
+        line.strip_prefix("# ").and_then(|line| line.split_once(" = ")).is_some_and(|(key, _)| !key.contains(' '))
     };
     let line = |line: &str| {
-        if is_example(line) {
-            line.replacen("# ", "", 1)
-        } else {
-            line.to_owned()
-        }
+        if is_example(line) { line.replacen("# ", "", 1) } else { line.to_owned() }
     };
     let text: Vec<String> = REFERENCE.lines().map(line).collect();
     let text = text.join("\n");
@@ -143,17 +129,11 @@ pool_size = 1
 #[test]
 fn every_setting_arrives() {
     let config = accepted(EVERYTHING);
-    assert_eq!(
-        (config.workers, config.shutdown_timeout),
-        (3, Duration::ZERO)
-    );
+    assert_eq!((config.workers, config.shutdown_timeout), (3, Duration::ZERO));
     assert_eq!(
         config.listen,
         Listen {
-            address: vec![
-                IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-                IpAddr::V6(Ipv6Addr::UNSPECIFIED)
-            ],
+            address: vec![IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)],
             port: 0,
             max_client_conn: 7,
             client_login_timeout: Duration::from_millis(500),
@@ -163,13 +143,7 @@ fn every_setting_arrives() {
             ..Listen::default()
         }
     );
-    assert_eq!(
-        config.stats,
-        Stats {
-            address: None,
-            max_shapes: 5
-        }
-    );
+    assert_eq!(config.stats, Stats { address: None, max_shapes: 5 });
     assert_eq!(
         config.pool,
         Pool {
@@ -182,13 +156,7 @@ fn every_setting_arrives() {
             ..Pool::default()
         }
     );
-    assert_eq!(
-        config.log,
-        Log {
-            level: "warn,pgweir::pool=debug".to_owned(),
-            format: LogFormat::Json
-        }
-    );
+    assert_eq!(config.log, Log { level: "warn,pgweir::pool=debug".to_owned(), format: LogFormat::Json });
 }
 
 #[test]
@@ -196,49 +164,22 @@ fn every_name_arrives() {
     let config = accepted(EVERYTHING);
     let database = &config.databases["odd name"];
     let (a, b) = (&config.users["a"], &config.users["b"]);
-    assert_eq!(
-        (database.name.as_str(), database.dbname.as_str()),
-        ("odd name", "shop")
-    );
-    assert_eq!(
-        database
-            .replicas
-            .iter()
-            .map(ToString::to_string)
-            .collect::<Vec<_>>(),
-        ["[::1]:1", "h:5432"]
-    );
-    assert_eq!(
-        (database.routing, database.server_tls_sslmode),
-        (Routing::Off, SslMode::VerifyFull)
-    );
-    assert_eq!(
-        (config.pool_size(database, a), config.pool_size(database, b)),
-        (2, 1)
-    );
+    assert_eq!((database.name.as_str(), database.dbname.as_str()), ("odd name", "shop"));
+    assert_eq!(database.replicas.iter().map(ToString::to_string).collect::<Vec<_>>(), ["[::1]:1", "h:5432"]);
+    assert_eq!((database.routing, database.server_tls_sslmode), (Routing::Off, SslMode::VerifyFull));
+    assert_eq!((config.pool_size(database, a), config.pool_size(database, b)), (2, 1));
     assert_eq!(database.server_login(b).0, "role");
-    assert_eq!(
-        database.server_login(b).1.unwrap().secret().expose(),
-        "secret"
-    );
+    assert_eq!(database.server_login(b).1.unwrap().secret().expose(), "secret");
     assert!(matches!(a.password, Some(Password::Md5(_))));
     assert_eq!(config, accepted(EVERYTHING));
-    assert_ne!(
-        config,
-        accepted(&EVERYTHING.replace("\"secret\"", "\"secreT\""))
-    );
+    assert_ne!(config, accepted(&EVERYTHING.replace("\"secret\"", "\"secreT\"")));
     assert!(!format!("{config:?}").contains("secret\""));
 }
 
 #[test]
 fn certificates_and_secret_files_start_at_the_configuration() {
     let dir = tempfile::tempdir().unwrap();
-    for (name, content) in [
-        ("c.pem", ""),
-        ("k.pem", ""),
-        ("two", "hunter2\n\n"),
-        ("crlf", "hunter2\r\n"),
-    ] {
+    for (name, content) in [("c.pem", ""), ("k.pem", ""), ("two", "hunter2\n\n"), ("crlf", "hunter2\r\n")] {
         std::fs::write(dir.path().join(name), content).unwrap();
     }
     let text = "
@@ -255,25 +196,11 @@ fn certificates_and_secret_files_start_at_the_configuration() {
         password.file = \"crlf\"
     ";
     let variable = |name: &str| (name == "NAME").then(|| "hunter2\n".to_owned());
-    let outside = Outside {
-        directory: dir.path(),
-        variable: &variable,
-    };
+    let outside = Outside { directory: dir.path(), variable: &variable };
     let config = super::parse(text, "f.toml", outside).unwrap();
     assert_eq!(config.listen.client_tls_sslmode, TlsMode::Allow);
-    assert_eq!(
-        config.listen.client_tls_cert_file,
-        Some(dir.path().join("c.pem"))
-    );
-    let secret = |user: &str| {
-        config.users[user]
-            .password
-            .as_ref()
-            .unwrap()
-            .secret()
-            .expose()
-            .to_owned()
-    };
+    assert_eq!(config.listen.client_tls_cert_file, Some(dir.path().join("c.pem")));
+    let secret = |user: &str| config.users[user].password.as_ref().unwrap().secret().expose().to_owned();
     // Of a file one line end goes; a variable is taken as it is.
     assert_eq!(
         (secret("one"), secret("two"), secret("crlf")),
@@ -281,11 +208,7 @@ fn certificates_and_secret_files_start_at_the_configuration() {
     );
     // The same through the file system.
     let path = dir.path().join("pgweir.toml");
-    std::fs::write(
-        &path,
-        text.replace("{ env = \"NAME\" }", "{ file = \"crlf\" }"),
-    )
-    .unwrap();
+    std::fs::write(&path, text.replace("{ env = \"NAME\" }", "{ file = \"crlf\" }")).unwrap();
     assert_eq!(Config::load(&path).unwrap().users.len(), 3);
 }
 
@@ -293,12 +216,7 @@ fn certificates_and_secret_files_start_at_the_configuration() {
 fn files_that_cannot_be_read() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("pgweir.toml");
-    let said = |path: &Path| {
-        Config::load(path)
-            .unwrap_err()
-            .to_string()
-            .replace(&path.display().to_string(), "PATH")
-    };
+    let said = |path: &Path| Config::load(path).unwrap_err().to_string().replace(&path.display().to_string(), "PATH");
     assert_eq!(
         said(&path),
         "error: cannot read the configuration: no such file\n --> PATH\n  = expected a readable TOML file in UTF-8\n"

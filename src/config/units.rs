@@ -8,13 +8,7 @@ use std::time::Duration;
 pub const DURATION_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Units of time, in milliseconds, smallest first.
-const TIMES: &[(&str, u64)] = &[
-    ("ms", 1),
-    ("s", 1000),
-    ("m", 60_000),
-    ("h", 3_600_000),
-    ("d", 86_400_000),
-];
+const TIMES: &[(&str, u64)] = &[("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
 
 /// Units of size, in bytes. `K` with an `i` counts in 1024 (IEC 80000-13), without in 1000
 /// (SI); `kB` is SI's own spelling of the latter.
@@ -31,9 +25,7 @@ const SIZES: &[(&str, u64)] = &[
 
 /// Splits `"30s"` into 30 and `"s"`. The number has only digits: no sign, no fraction.
 fn split(text: &str) -> Option<(u64, &str)> {
-    let end = text
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(text.len());
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (digits, unit) = text.split_at(end);
     Some((digits.parse().ok()?, unit.trim_start()))
 }
@@ -80,9 +72,7 @@ pub fn parse_size(text: &str) -> Option<u64> {
 /// of bytes. [`parse_size`] reads it back.
 #[must_use]
 pub fn format_size(bytes: u64) -> String {
-    let exact = |(unit, factor): &&(&str, u64)| {
-        unit.ends_with("iB") && bytes != 0 && bytes.is_multiple_of(*factor)
-    };
+    let exact = |(unit, factor): &&(&str, u64)| unit.ends_with("iB") && bytes != 0 && bytes.is_multiple_of(*factor);
     match SIZES.iter().rev().find(exact) {
         Some((unit, factor)) => format!("{}{unit}", bytes / factor),
         None => bytes.to_string(),
@@ -104,18 +94,7 @@ mod tests {
         assert_eq!(ms("365d"), Some(DURATION_MAX.as_millis()));
         assert_eq!(ms("0"), Some(0));
         assert_eq!(ms("0s"), Some(0));
-        for bad in [
-            "",
-            "30",
-            "s",
-            "-1s",
-            "1.5s",
-            "30S",
-            "30sec",
-            "366d",
-            "1h30m",
-            "99999999999999999999s",
-        ] {
+        for bad in ["", "30", "s", "-1s", "1.5s", "30S", "30sec", "366d", "1h30m", "99999999999999999999s"] {
             assert_eq!(ms(bad), None, "{bad}");
         }
     }
@@ -128,50 +107,19 @@ mod tests {
         assert_eq!(parse_size("16kB"), Some(16_000));
         assert_eq!(parse_size("4096"), Some(4096));
         assert_eq!(parse_size("2 GiB"), Some(1 << 31));
-        for bad in [
-            "",
-            "KiB",
-            "-1",
-            "1.5MiB",
-            "64kib",
-            "64K",
-            "18446744073709551615KiB",
-        ] {
+        for bad in ["", "KiB", "-1", "1.5MiB", "64kib", "64K", "18446744073709551615KiB"] {
             assert_eq!(parse_size(bad), None, "{bad}");
         }
     }
 
     #[test]
     fn round_trips() {
-        for ms in [
-            0,
-            1,
-            500,
-            999,
-            1000,
-            1500,
-            60_000,
-            90_000,
-            3_600_000,
-            86_400_000,
-            604_800_000,
-        ] {
+        for ms in [0, 1, 500, 999, 1000, 1500, 60_000, 90_000, 3_600_000, 86_400_000, 604_800_000] {
             let duration = Duration::from_millis(ms);
             assert_eq!(parse_duration(&format_duration(duration)), Some(duration));
         }
         assert_eq!(format_duration(Duration::from_secs(90)), "90s");
-        for bytes in [
-            0,
-            1,
-            1000,
-            1023,
-            1024,
-            65_536,
-            1 << 20,
-            3 << 30,
-            0x3fff_fffe,
-            u64::MAX,
-        ] {
+        for bytes in [0, 1, 1000, 1023, 1024, 65_536, 1 << 20, 3 << 30, 0x3fff_fffe, u64::MAX] {
             assert_eq!(parse_size(&format_size(bytes)), Some(bytes));
         }
         assert_eq!(format_size(65_536), "64KiB");

@@ -21,17 +21,8 @@ use super::words::Words;
 use crate::base::secret::Secret;
 
 /// What a URL can say, under the names libpq gives its options.
-const OPTIONS: [&str; 9] = [
-    "host",
-    "port",
-    "user",
-    "password",
-    "dbname",
-    "sslmode",
-    "sslrootcert",
-    "sslcert",
-    "sslkey",
-];
+const OPTIONS: [&str; 9] =
+    ["host", "port", "user", "password", "dbname", "sslmode", "sslrootcert", "sslcert", "sslkey"];
 
 const FORM: &str = "postgres://user[:password]@host[:port]/dbname";
 
@@ -45,9 +36,7 @@ pub(super) fn config(primary: &str, replicas: &[String]) -> Result<Config, Probl
     if let Some(parts) = &mut parts {
         complete(&mut reader, parts);
     }
-    let primary_endpoint = parts
-        .as_ref()
-        .and_then(|parts| endpoint(&mut reader, parts));
+    let primary_endpoint = parts.as_ref().and_then(|parts| endpoint(&mut reader, parts));
     let mut replica_problems = Vec::new();
     let mut endpoints = Vec::new();
     for (index, url) in replicas.iter().enumerate() {
@@ -61,23 +50,12 @@ pub(super) fn config(primary: &str, replicas: &[String]) -> Result<Config, Probl
     let mut config = None;
     if let (Some(parts), Some(endpoint)) = (parts, primary_endpoint) {
         let raw = raw(&mut reader, parts, endpoint, endpoints);
-        let outside = Outside {
-            directory: Path::new(""),
-            variable: &|_| None,
-        };
-        config = raw.and_then(|raw| {
-            Check {
-                reader: &mut reader,
-                outside,
-            }
-            .config(raw)
-        });
+        let outside = Outside { directory: Path::new(""), variable: &|_| None };
+        config = raw.and_then(|raw| Check { reader: &mut reader, outside }.config(raw));
     }
     let mut problems = reader.problems;
     problems.append(&mut replica_problems);
-    config
-        .filter(|_| problems.is_empty())
-        .ok_or(Problems::new(problems))
+    config.filter(|_| problems.is_empty()).ok_or(Problems::new(problems))
 }
 
 fn reader(name: &str, url: &str) -> Reader {
@@ -99,13 +77,9 @@ fn place(url: &str, part: &str) -> Span {
 
 /// Takes the URL apart. `None` only when it is none.
 fn parse(reader: &mut Reader, url: &str) -> Option<Parts> {
-    let rest = url
-        .strip_prefix("postgres://")
-        .or_else(|| url.strip_prefix("postgresql://"));
+    let rest = url.strip_prefix("postgres://").or_else(|| url.strip_prefix("postgresql://"));
     let Some(rest) = rest else {
-        reader.note(0..url.len(), "this is no PostgreSQL URL", |problem| {
-            problem.expected(FORM)
-        });
+        reader.note(0..url.len(), "this is no PostgreSQL URL", |problem| problem.expected(FORM));
         return None;
     };
     let (body, query) = rest.split_once('?').unwrap_or((rest, ""));
@@ -113,29 +87,18 @@ fn parse(reader: &mut Reader, url: &str) -> Option<Parts> {
     if dbname.contains('@') {
         // Whatever was meant, part of a password would be taken for the host.
         let expected = "`/` and `@` in a password or name written %2F and %40";
-        reader.note(
-            place(url, dbname),
-            "there is an `@` after the first `/` of the URL",
-            |problem| problem.expected(expected),
-        );
+        reader.note(place(url, dbname), "there is an `@` after the first `/` of the URL", |problem| {
+            problem.expected(expected)
+        });
     }
     let (login, server) = authority.rsplit_once('@').unwrap_or(("", authority));
     let (user, password) = login.split_once(':').unwrap_or((login, ""));
-    let (host, port) = match server
-        .strip_prefix('[')
-        .and_then(|rest| rest.split_once(']'))
-    {
+    let (host, port) = match server.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((address, after)) => (address, after.strip_prefix(':').unwrap_or(after)),
         None => server.rsplit_once(':').unwrap_or((server, "")),
     };
     let mut parts = Parts::new();
-    let found = [
-        ("user", user),
-        ("password", password),
-        ("host", host),
-        ("port", port),
-        ("dbname", dbname),
-    ];
+    let found = [("user", user), ("password", password), ("host", host), ("port", port), ("dbname", dbname)];
     for (option, text) in found {
         insert(reader, url, &mut parts, option, text);
     }
@@ -165,8 +128,7 @@ fn insert(reader: &mut Reader, url: &str, parts: &mut Parts, option: &'static st
         }
         None => {
             let title = format!("`{option}` in the URL is not properly percent-encoded");
-            let expected =
-                "two hexadecimal digits after each %, together UTF-8 without a zero byte";
+            let expected = "two hexadecimal digits after each %, together UTF-8 without a zero byte";
             reader.note(span, title, |problem| problem.expected(expected));
         }
     }
@@ -184,19 +146,11 @@ fn decode(text: &str) -> Option<Zeroizing<String>> {
             continue;
         }
         let (digits, after) = rest.split_at_checked(2)?;
-        let digits = std::str::from_utf8(digits)
-            .ok()
-            .filter(|d| d.bytes().all(|b| b.is_ascii_hexdigit()))?;
-        bytes.push(
-            u8::from_str_radix(digits, 16)
-                .ok()
-                .filter(|byte| *byte != 0)?,
-        );
+        let digits = std::str::from_utf8(digits).ok().filter(|d| d.bytes().all(|b| b.is_ascii_hexdigit()))?;
+        bytes.push(u8::from_str_radix(digits, 16).ok().filter(|byte| *byte != 0)?);
         rest = after;
     }
-    std::str::from_utf8(&bytes)
-        .ok()
-        .map(|text| Zeroizing::new(text.to_owned()))
+    std::str::from_utf8(&bytes).ok().map(|text| Zeroizing::new(text.to_owned()))
 }
 
 /// Adds the database named as the user when there is none, as libpq does, and notes a
@@ -220,28 +174,21 @@ fn endpoint(reader: &mut Reader, parts: &Parts) -> Option<Endpoint> {
             Ok(number) if number != 0 => port = number,
             _ => {
                 // Here may be half a password with a `/` in it, so the text is not repeated.
-                let expected =
-                    "a number from 1 to 65535; in a password, `/`, `?`, `@` are %2F, %3F, %40";
-                reader.note(span.clone(), "the port in the URL is no port", |problem| {
-                    problem.expected(expected)
-                });
+                let expected = "a number from 1 to 65535; in a password, `/`, `?`, `@` are %2F, %3F, %40";
+                reader.note(span.clone(), "the port in the URL is no port", |problem| problem.expected(expected));
                 return None;
             }
         }
     }
     let Some((host, span)) = parts.get("host") else {
         let problem = reader.source.problem_of_all("the URL names no host");
-        reader
-            .problems
-            .push(problem.expected("a host, or ?host=/directory of a unix socket"));
+        reader.problems.push(problem.expected("a host, or ?host=/directory of a unix socket"));
         return None;
     };
     match Endpoint::new(host, port) {
         Ok(endpoint) => Some(endpoint),
         Err(error) => {
-            reader.note(span.clone(), "the host in the URL is no host", |problem| {
-                problem.expected(error)
-            });
+            reader.note(span.clone(), "the host in the URL is no host", |problem| problem.expected(error));
             None
         }
     }
@@ -254,20 +201,13 @@ fn agree(reader: &mut Reader, primary: Option<&Parts>, replica: &Parts) {
         let same = primary.get(option).is_some_and(|(other, _)| other == text);
         if !same && !matches!(*option, "host" | "port") {
             let title = format!("`{option}` is not that of the primary's URL");
-            reader.note(span.clone(), title, |problem| {
-                problem.expected("the same, or nothing")
-            });
+            reader.note(span.clone(), title, |problem| problem.expected("the same, or nothing"));
         }
     }
 }
 
 /// The configuration file that would say the same. `None` only without a user.
-fn raw(
-    reader: &mut Reader,
-    mut parts: Parts,
-    primary: Endpoint,
-    replicas: Vec<Endpoint>,
-) -> Option<RawConfig> {
+fn raw(reader: &mut Reader, mut parts: Parts, primary: Endpoint, replicas: Vec<Endpoint>) -> Option<RawConfig> {
     let (user, user_span) = parts.remove("user")?;
     let (dbname, dbname_span) = parts.remove("dbname")?;
     let sslmode = sslmode(reader, &parts);
@@ -279,11 +219,7 @@ fn raw(
     };
     let database = RawDatabase {
         primary: Field::Set(primary, 0..0),
-        replicas: if replicas.is_empty() {
-            Field::Absent
-        } else {
-            Field::Set(replicas, 0..0)
-        },
+        replicas: if replicas.is_empty() { Field::Absent } else { Field::Set(replicas, 0..0) },
         dbname: Field::Set(Text(dbname.to_string()), dbname_span.clone()),
         server_tls_sslmode: sslmode,
         server_tls_ca_file: file("sslrootcert"),
@@ -292,35 +228,16 @@ fn raw(
         ..RawDatabase::default()
     };
     let password = match parts.remove("password") {
-        Some((mut text, span)) => Field::Set(
-            RawSecret::Value(Secret::new(std::mem::take(&mut *text))),
-            span,
-        ),
+        Some((mut text, span)) => Field::Set(RawSecret::Value(Secret::new(std::mem::take(&mut *text))), span),
         None => Field::Absent,
     };
-    let auth_type = if password.is_absent() {
-        AuthType::Trust
-    } else {
-        AuthType::ScramSha256
-    };
-    let listen = RawListen {
-        auth_type: Field::Set(Word(auth_type), 0..0),
-        ..RawListen::default()
-    };
-    let named = RawUser {
-        password,
-        ..RawUser::default()
-    };
+    let auth_type = if password.is_absent() { AuthType::Trust } else { AuthType::ScramSha256 };
+    let listen = RawListen { auth_type: Field::Set(Word(auth_type), 0..0), ..RawListen::default() };
+    let named = RawUser { password, ..RawUser::default() };
     Some(RawConfig {
         listen: Field::Set(listen, 0..0),
-        databases: Field::Set(
-            Named(vec![(dbname.to_string(), dbname_span, Some(database))]),
-            0..0,
-        ),
-        users: Field::Set(
-            Named(vec![(user.to_string(), user_span, Some(named))]),
-            0..0,
-        ),
+        databases: Field::Set(Named(vec![(dbname.to_string(), dbname_span, Some(database))]), 0..0),
+        users: Field::Set(Named(vec![(user.to_string(), user_span, Some(named))]), 0..0),
         ..RawConfig::default()
     })
 }
@@ -335,13 +252,8 @@ fn sslmode(reader: &mut Reader, parts: &Parts) -> Field<Word<SslMode>> {
             _ => Field::Absent,
         };
     };
-    match SslMode::WORDS
-        .iter()
-        .find(|(word, _)| *word == text.as_str())
-    {
-        Some((_, SslMode::Require)) if root.is_some() => {
-            Field::Set(Word(SslMode::VerifyCa), span.clone())
-        }
+    match SslMode::WORDS.iter().find(|(word, _)| *word == text.as_str()) {
+        Some((_, SslMode::Require)) if root.is_some() => Field::Set(Word(SslMode::VerifyCa), span.clone()),
         Some((_, mode)) => Field::Set(Word(*mode), span.clone()),
         None => {
             let hint = nearest(text, SslMode::WORDS.iter().map(|(word, _)| *word));

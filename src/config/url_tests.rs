@@ -12,40 +12,22 @@ fn accepted(primary: &str, replicas: &[&str]) -> Config {
 
 fn said(primary: &str, replicas: &[&str]) -> String {
     let replicas: Vec<String> = replicas.iter().map(|url| (*url).to_owned()).collect();
-    Config::from_urls(primary, &replicas)
-        .unwrap_err()
-        .to_string()
+    Config::from_urls(primary, &replicas).unwrap_err().to_string()
 }
 
 #[test]
 fn with_a_password_clients_prove_it() {
-    let config = accepted(
-        "postgres://app:p%40ss@db1:6000/shop",
-        &["postgres://db2", "postgresql://app@[::1]:5433/shop"],
-    );
-    assert_eq!(
-        (config.listen.port, config.listen.auth_type),
-        (6432, AuthType::ScramSha256)
-    );
-    assert_eq!(
-        config.listen.address,
-        ["127.0.0.1".parse::<std::net::IpAddr>().unwrap()]
-    );
+    let config =
+        accepted("postgres://app:p%40ss@db1:6000/shop", &["postgres://db2", "postgresql://app@[::1]:5433/shop"]);
+    assert_eq!((config.listen.port, config.listen.auth_type), (6432, AuthType::ScramSha256));
+    assert_eq!(config.listen.address, ["127.0.0.1".parse::<std::net::IpAddr>().unwrap()]);
     assert_eq!(config.stats, Stats::default());
     assert_eq!((config.databases.len(), config.users.len()), (1, 1));
     let shop = &config.databases["shop"];
     assert_eq!(shop.primary.to_string(), "db1:6000");
-    assert_eq!(
-        shop.replicas
-            .iter()
-            .map(ToString::to_string)
-            .collect::<Vec<_>>(),
-        ["db2:5432", "[::1]:5433"]
-    );
+    assert_eq!(shop.replicas.iter().map(ToString::to_string).collect::<Vec<_>>(), ["db2:5432", "[::1]:5433"]);
     assert_eq!((shop.routing, &shop.user), (Routing::On, &None));
-    let Some(Password::Plain(secret)) = &config.users["app"].password else {
-        panic!("no password")
-    };
+    let Some(Password::Plain(secret)) = &config.users["app"].password else { panic!("no password") };
     assert_eq!(secret.expose(), "p@ss");
 }
 
@@ -60,17 +42,11 @@ fn without_a_password_clients_are_trusted() {
 
 #[test]
 fn unix_sockets_and_options() {
-    for url in [
-        "postgres:///shop?host=/run/pg&port=5433&user=app&password=x",
-        "postgres://app:x@%2Frun%2Fpg:5433/shop",
-    ] {
+    for url in ["postgres:///shop?host=/run/pg&port=5433&user=app&password=x", "postgres://app:x@%2Frun%2Fpg:5433/shop"]
+    {
         let config = accepted(url, &[]);
         let primary = &config.databases["shop"].primary;
-        assert_eq!(
-            (&primary.host, primary.port),
-            (&Host::Unix("/run/pg".into()), 5433),
-            "{url}"
-        );
+        assert_eq!((&primary.host, primary.port), (&Host::Unix("/run/pg".into()), 5433), "{url}");
         assert_eq!(config.listen.auth_type, AuthType::ScramSha256);
     }
 }
@@ -80,33 +56,15 @@ fn tls_as_in_libpq() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let path = file.path().display().to_string();
     let mode = |query: &str| {
-        let config = accepted(
-            &format!("postgres://u@h/d?{}", query.replace("FILE", &path)),
-            &[],
-        );
-        (
-            config.databases["d"].server_tls_sslmode,
-            config.databases["d"].server_tls_ca_file.is_some(),
-        )
+        let config = accepted(&format!("postgres://u@h/d?{}", query.replace("FILE", &path)), &[]);
+        (config.databases["d"].server_tls_sslmode, config.databases["d"].server_tls_ca_file.is_some())
     };
     assert_eq!(mode(""), (SslMode::Prefer, false));
     assert_eq!(mode("sslmode=require"), (SslMode::Require, false));
-    assert_eq!(
-        mode("sslmode=require&sslrootcert=FILE"),
-        (SslMode::VerifyCa, true)
-    );
-    assert_eq!(
-        mode("sslmode=verify-full&sslrootcert=FILE"),
-        (SslMode::VerifyFull, true)
-    );
+    assert_eq!(mode("sslmode=require&sslrootcert=FILE"), (SslMode::VerifyCa, true));
+    assert_eq!(mode("sslmode=verify-full&sslrootcert=FILE"), (SslMode::VerifyFull, true));
     assert_eq!(mode("sslrootcert=system"), (SslMode::VerifyFull, false));
-    assert!(
-        said(
-            "postgres://u@h/d?sslmode=verify-ca&sslrootcert=/nonexistent",
-            &[]
-        )
-        .contains("no such file")
-    );
+    assert!(said("postgres://u@h/d?sslmode=verify-ca&sslrootcert=/nonexistent", &[]).contains("no such file"));
 }
 
 #[test]
@@ -133,13 +91,7 @@ error: this is no PostgreSQL URL
   | ^^^^^^^^^
   = expected postgres://user[:password]@host[:port]/dbname
 ";
-    assert_eq!(
-        said(
-            "postgres://u:hunter2xx@h/d?sslmod=x",
-            &["postgres://v@h2", "mysql://h"]
-        ),
-        expected
-    );
+    assert_eq!(said("postgres://u:hunter2xx@h/d?sslmod=x", &["postgres://v@h2", "mysql://h"]), expected);
 }
 
 #[test]
@@ -147,42 +99,15 @@ fn wrong_urls_show_no_password() {
     for (url, title) in [
         ("postgres://h/d", "the URL names no user"),
         ("postgres://u:hunter2@/d", "the URL names no host"),
-        (
-            "postgres://u:hunter2@h:x/d",
-            "the port in the URL is no port",
-        ),
-        (
-            "postgres://u:hunter2@h:0/d",
-            "the port in the URL is no port",
-        ),
-        (
-            "postgres://u:hunter2@a,b/d",
-            "the host in the URL is no host",
-        ),
-        (
-            "postgres://u:hunter2%4@h/d",
-            "`password` in the URL is not properly percent-encoded",
-        ),
-        (
-            "postgres://u:hunter2%+4@h/d",
-            "`password` in the URL is not properly percent-encoded",
-        ),
-        (
-            "postgres://u:hunter2%00@h/d",
-            "`password` in the URL is not properly percent-encoded",
-        ),
-        (
-            "postgres://u:a@b/hunter2@h/d",
-            "there is an `@` after the first `/` of the URL",
-        ),
-        (
-            "postgres://u:a/hunter2@h/d",
-            "there is an `@` after the first `/` of the URL",
-        ),
-        (
-            "postgres://u:hunter2 x@h/d?sslmode=prefr",
-            "`sslmode` has no valid value",
-        ),
+        ("postgres://u:hunter2@h:x/d", "the port in the URL is no port"),
+        ("postgres://u:hunter2@h:0/d", "the port in the URL is no port"),
+        ("postgres://u:hunter2@a,b/d", "the host in the URL is no host"),
+        ("postgres://u:hunter2%4@h/d", "`password` in the URL is not properly percent-encoded"),
+        ("postgres://u:hunter2%+4@h/d", "`password` in the URL is not properly percent-encoded"),
+        ("postgres://u:hunter2%00@h/d", "`password` in the URL is not properly percent-encoded"),
+        ("postgres://u:a@b/hunter2@h/d", "there is an `@` after the first `/` of the URL"),
+        ("postgres://u:a/hunter2@h/d", "there is an `@` after the first `/` of the URL"),
+        ("postgres://u:hunter2 x@h/d?sslmode=prefr", "`sslmode` has no valid value"),
         ("u:hunter2@h/d", "this is no PostgreSQL URL"),
     ] {
         let said = said(url, &[]);

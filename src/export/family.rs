@@ -5,10 +5,8 @@ use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricT
 
 /// Upper bounds of the classic histogram buckets in µs: 100 µs to 30 s, two a decade, as users of such proxies ask for.
 /// Each costs a line per shape and phase.
-pub(super) const BOUNDS_US: [u64; 12] = [
-    100, 300, 1_000, 3_000, 10_000, 30_000, 100_000, 300_000, 1_000_000, 3_000_000, 10_000_000,
-    30_000_000,
-];
+pub(super) const BOUNDS_US: [u64; 12] =
+    [100, 300, 1_000, 3_000, 10_000, 30_000, 100_000, 300_000, 1_000_000, 3_000_000, 10_000_000, 30_000_000];
 
 /// A label.
 pub(super) fn label(name: &str, value: &str) -> LabelPair {
@@ -19,12 +17,7 @@ pub(super) fn label(name: &str, value: &str) -> LabelPair {
 }
 
 /// A family; one without metrics is left out by [`keep`], as the text encoder refuses it.
-pub(super) fn family(
-    name: &str,
-    help: &str,
-    kind: MetricType,
-    metrics: Vec<Metric>,
-) -> MetricFamily {
+pub(super) fn family(name: &str, help: &str, kind: MetricType, metrics: Vec<Metric>) -> MetricFamily {
     let mut family = MetricFamily::default();
     family.set_name(name.to_owned());
     family.set_help(help.to_owned());

@@ -30,9 +30,7 @@ pub async fn serve(
     exporter: Arc<Exporter>,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
-    axum::serve(listener, router(exporter))
-        .with_graceful_shutdown(shutdown)
-        .await
+    axum::serve(listener, router(exporter)).with_graceful_shutdown(shutdown).await
 }
 
 /// The endpoints, to be served alone or beside others.
@@ -40,10 +38,7 @@ pub fn router(exporter: Arc<Exporter>) -> Router {
     Router::new()
         .route("/", get(|| async { INDEX }))
         .route("/metrics", get(metrics))
-        .route(
-            "/healthz",
-            get(|| async { json(StatusCode::OK, r#"{"status":"ok"}"#.to_owned()) }),
-        )
+        .route("/healthz", get(|| async { json(StatusCode::OK, r#"{"status":"ok"}"#.to_owned()) }))
         .route("/readyz", get(readyz))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
@@ -63,10 +58,7 @@ async fn readyz(State(exporter): State<Arc<Exporter>>) -> Response {
         return json(StatusCode::OK, r#"{"status":"ready"}"#.to_owned());
     }
     let reasons: Vec<String> = reasons.iter().map(reason).collect();
-    let body = format!(
-        r#"{{"status":"not ready","reasons":[{}]}}"#,
-        reasons.join(",")
-    );
+    let body = format!(r#"{{"status":"not ready","reasons":[{}]}}"#, reasons.join(","));
     json(StatusCode::SERVICE_UNAVAILABLE, body)
 }
 
@@ -75,27 +67,18 @@ fn reason(reason: &NotReady) -> String {
         NotReady::NotListening => r#"{"reason":"not listening"}"#.to_owned(),
         NotReady::Draining => r#"{"reason":"draining"}"#.to_owned(),
         NotReady::PrimaryUnreachable(database) => {
-            format!(
-                r#"{{"reason":"primary unreachable","database":{}}}"#,
-                quoted(database)
-            )
+            format!(r#"{{"reason":"primary unreachable","database":{}}}"#, quoted(database))
         }
     }
 }
 
 async fn not_found(uri: Uri) -> Response {
-    failure(
-        StatusCode::NOT_FOUND,
-        &format!("no such path: {}", uri.path()),
-    )
+    failure(StatusCode::NOT_FOUND, &format!("no such path: {}", uri.path()))
 }
 
 async fn method_not_allowed() -> Response {
     // axum adds the Allow header itself.
-    failure(
-        StatusCode::METHOD_NOT_ALLOWED,
-        "only GET and HEAD are allowed here",
-    )
+    failure(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are allowed here")
 }
 
 fn failure(status: StatusCode, message: &str) -> Response {

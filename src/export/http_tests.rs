@@ -33,14 +33,8 @@ async fn every_endpoint_answers_as_documented_and_shutdown_ends_it() {
 
     let (head, body) = request(port, "GET", "/metrics").await;
     assert!(head.starts_with("http/1.1 200"), "{head}");
-    assert!(
-        head.contains("content-type: text/plain; version=0.0.4; charset=utf-8"),
-        "{head}"
-    );
-    assert!(
-        body.contains("\npgweir_primary_reachable{database=\"a\\\"b\\\\\"} 0\n"),
-        "{body}"
-    );
+    assert!(head.contains("content-type: text/plain; version=0.0.4; charset=utf-8"), "{head}");
+    assert!(body.contains("\npgweir_primary_reachable{database=\"a\\\"b\\\\\"} 0\n"), "{body}");
 
     let (head, body) = request(port, "GET", "/readyz").await;
     assert!(head.starts_with("http/1.1 503"), "{head}");
@@ -51,38 +45,19 @@ async fn every_endpoint_answers_as_documented_and_shutdown_ends_it() {
          {\"reason\":\"primary unreachable\",\"database\":\"a\\\"b\\\\\"}]}\n"
     );
     registry.set_listening(true);
-    registry
-        .database("a\"b\\")
-        .unwrap()
-        .set_primary_reachable(true);
-    assert!(
-        request(port, "GET", "/readyz")
-            .await
-            .0
-            .starts_with("http/1.1 200")
-    );
+    registry.database("a\"b\\").unwrap().set_primary_reachable(true);
+    assert!(request(port, "GET", "/readyz").await.0.starts_with("http/1.1 200"));
     registry.set_draining(true);
     let (head, body) = request(port, "GET", "/readyz").await;
     assert!(head.starts_with("http/1.1 503") && body.contains("draining"));
-    assert!(
-        request(port, "GET", "/healthz")
-            .await
-            .0
-            .starts_with("http/1.1 200")
-    );
+    assert!(request(port, "GET", "/healthz").await.0.starts_with("http/1.1 200"));
     assert!(request(port, "GET", "/").await.1.contains("/metrics"));
 
     let (head, body) = request(port, "GET", "/nothing?x=1").await;
-    assert!(
-        head.starts_with("http/1.1 404") && head.contains("application/json"),
-        "{head}"
-    );
+    assert!(head.starts_with("http/1.1 404") && head.contains("application/json"), "{head}");
     assert_eq!(body, "{\"error\":\"no such path: /nothing\"}\n");
     let (head, body) = request(port, "POST", "/metrics").await;
-    assert!(
-        head.starts_with("http/1.1 405") && head.contains("allow: get,head"),
-        "{head}"
-    );
+    assert!(head.starts_with("http/1.1 405") && head.contains("allow: get,head"), "{head}");
     assert!(body.starts_with("{\"error\":"));
 
     stop.send(()).unwrap();

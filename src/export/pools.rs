@@ -21,30 +21,16 @@ struct Field {
 }
 
 const fn count(name: &'static str, help: &'static str, get: fn(&PoolCounters) -> u64) -> Field {
-    Field {
-        name,
-        help,
-        kind: MetricType::COUNTER,
-        state: None,
-        scale: 1.0,
-        get,
-    }
+    Field { name, help, kind: MetricType::COUNTER, state: None, scale: 1.0, get }
 }
 
 /// A time counted in µs, shown in seconds.
 const fn time(name: &'static str, help: &'static str, get: fn(&PoolCounters) -> u64) -> Field {
-    Field {
-        scale: 1e-6,
-        ..count(name, help, get)
-    }
+    Field { scale: 1e-6, ..count(name, help, get) }
 }
 
 const fn clients(state: &'static str, get: fn(&PoolCounters) -> u64) -> Field {
-    Field {
-        kind: MetricType::GAUGE,
-        state: Some(state),
-        ..count("pgweir_pool_clients", "Clients by state.", get)
-    }
+    Field { kind: MetricType::GAUGE, state: Some(state), ..count("pgweir_pool_clients", "Clients by state.", get) }
 }
 
 const fn servers(state: &'static str, get: fn(&PoolCounters) -> u64) -> Field {
@@ -115,11 +101,7 @@ pub(super) fn collect(registry: &Registry) -> Vec<MetricFamily> {
             let value = (field.get)(pool);
             // Waits do not add up: the oldest of all workers is the oldest.
             let is_maximum = field.name == "pgweir_pool_oldest_wait_seconds";
-            *total = if is_maximum {
-                value.max(*total)
-            } else {
-                *total + value
-            };
+            *total = if is_maximum { value.max(*total) } else { *total + value };
         }
     }
     let mut families: Vec<MetricFamily> = Vec::new();
@@ -131,12 +113,7 @@ pub(super) fn collect(registry: &Registry) -> Vec<MetricFamily> {
         match families.last_mut() {
             Some(last) if last.name() == field.name => last.mut_metric().extend(metrics),
             Some(_) | None => {
-                families.push(family(
-                    field.name,
-                    field.help,
-                    field.kind,
-                    metrics.collect(),
-                ));
+                families.push(family(field.name, field.help, field.kind, metrics.collect()));
             }
         }
     }

@@ -13,10 +13,7 @@ const USER_HZ: f64 = 100.0;
 
 /// Name and help of every family made here, with the names of Prometheus' client library guidelines.
 pub(super) const FAMILIES: [(&str, &str); 6] = [
-    (
-        "process_cpu_seconds_total",
-        "User and system CPU time spent.",
-    ),
+    ("process_cpu_seconds_total", "User and system CPU time spent."),
     ("process_resident_memory_bytes", "Resident memory size."),
     ("process_virtual_memory_bytes", "Virtual memory size."),
     ("process_open_fds", "Open file descriptors."),
@@ -65,11 +62,7 @@ pub(super) fn collect() -> Vec<MetricFamily> {
     let families = FAMILIES.iter().zip(values);
     let shown = families.filter_map(|((name, help), value)| {
         let is_total = name.ends_with("_total");
-        let kind = if is_total {
-            MetricType::COUNTER
-        } else {
-            MetricType::GAUGE
-        };
+        let kind = if is_total { MetricType::COUNTER } else { MetricType::GAUGE };
         value.map(|value| single(name, help, kind, value))
     });
     shown.collect()
@@ -91,16 +84,8 @@ mod tests {
         let families = collect();
         assert_eq!(families.len(), FAMILIES.len());
         let value = |at: usize| families[at].get_metric()[0].get_gauge().get_value();
-        assert!(
-            value(1) > 500_000.0 && value(1) < value(2),
-            "resident {}",
-            value(1)
-        );
-        assert!(
-            value(3) >= 3.0 && value(3) < value(4),
-            "descriptors {}",
-            value(3)
-        );
+        assert!(value(1) > 500_000.0 && value(1) < value(2), "resident {}", value(1));
+        assert!(value(3) >= 3.0 && value(3) < value(4), "descriptors {}", value(3));
         assert!(value(5) >= 1.0);
     }
 }

@@ -19,47 +19,17 @@ pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// Name and help of the families made in this file.
 const FAMILIES: [(&str, &str); 13] = [
     ("pgweir_build_info", "Version of pgweir; always 1."),
-    (
-        "process_start_time_seconds",
-        "Start of the process, in seconds since 1970.",
-    ),
-    (
-        "pgweir_config_reloads_total",
-        "Reloads of the configuration by outcome.",
-    ),
-    (
-        "pgweir_config_loaded_timestamp_seconds",
-        "When the configuration in force was loaded, in seconds since 1970.",
-    ),
+    ("process_start_time_seconds", "Start of the process, in seconds since 1970."),
+    ("pgweir_config_reloads_total", "Reloads of the configuration by outcome."),
+    ("pgweir_config_loaded_timestamp_seconds", "When the configuration in force was loaded, in seconds since 1970."),
     ("pgweir_draining", "1 while shutting down."),
-    (
-        "pgweir_primary_reachable",
-        "1 if the primary of the database was reached when last tried.",
-    ),
-    (
-        "pgweir_accepted_connections_total",
-        "Client connections accepted.",
-    ),
-    (
-        "pgweir_refused_connections_total",
-        "Client connections refused for a limit, before login.",
-    ),
-    (
-        "pgweir_login_failures_total",
-        "Failed logins, also of unknown users and databases.",
-    ),
-    (
-        "pgweir_panics_total",
-        "Panics, each of which ended one connection.",
-    ),
-    (
-        "pgweir_scrapes_total",
-        "Times these metrics were collected, without this time.",
-    ),
-    (
-        "pgweir_last_scrape_duration_seconds",
-        "Time the previous collection took; 0 at the first.",
-    ),
+    ("pgweir_primary_reachable", "1 if the primary of the database was reached when last tried."),
+    ("pgweir_accepted_connections_total", "Client connections accepted."),
+    ("pgweir_refused_connections_total", "Client connections refused for a limit, before login."),
+    ("pgweir_login_failures_total", "Failed logins, also of unknown users and databases."),
+    ("pgweir_panics_total", "Panics, each of which ended one connection."),
+    ("pgweir_scrapes_total", "Times these metrics were collected, without this time."),
+    ("pgweir_last_scrape_duration_seconds", "Time the previous collection took; 0 at the first."),
     (
         "pgweir_last_scrape_query_shapes",
         "Statement shapes in the previous collection, with one for the rest per database and user.",
@@ -104,8 +74,7 @@ impl Exporter {
         let shapes = queries::write(&self.registry, &mut text);
         self.last_shapes.store(shapes as u64, Relaxed);
         self.scrapes.add(1);
-        self.last_us
-            .store(start.elapsed().as_micros() as u64, Relaxed);
+        self.last_us.store(start.elapsed().as_micros() as u64, Relaxed);
         Ok(text)
     }
 
@@ -114,21 +83,13 @@ impl Exporter {
         use MetricType::{COUNTER, GAUGE};
         let registry = &self.registry;
         let version = label("version", env!("CARGO_PKG_VERSION"));
-        let reloads = [
-            ("ok", &registry.reloads_ok),
-            ("error", &registry.reloads_failed),
-        ];
-        let reloads = reloads.map(|(outcome, count)| {
-            number(COUNTER, vec![label("outcome", outcome)], count.get() as f64)
-        });
+        let reloads = [("ok", &registry.reloads_ok), ("error", &registry.reloads_failed)];
+        let reloads =
+            reloads.map(|(outcome, count)| number(COUNTER, vec![label("outcome", outcome)], count.get() as f64));
         let databases = registry.databases();
         let reachable = databases.iter().map(|health| {
             let labels = vec![label("database", &health.database)];
-            number(
-                GAUGE,
-                labels,
-                f64::from(u8::from(health.primary_reachable())),
-            )
+            number(GAUGE, labels, f64::from(u8::from(health.primary_reachable())))
         });
         let one = |kind, value| (kind, vec![number(kind, Vec::new(), value)]);
         let contents = [
@@ -147,9 +108,7 @@ impl Exporter {
             one(GAUGE, self.last_shapes.load(Relaxed) as f64),
         ];
         let families = FAMILIES.iter().zip(contents);
-        families
-            .map(|((name, help), (kind, metrics))| family(name, help, kind, metrics))
-            .collect()
+        families.map(|((name, help), (kind, metrics))| family(name, help, kind, metrics)).collect()
     }
 }
 
@@ -173,14 +132,7 @@ fn descs() -> Vec<Desc> {
     names.extend(process::FAMILIES);
     names.extend(pools::families());
     names.dedup_by_key(|(name, _)| *name);
-    let desc = |(name, help): (&str, &str)| {
-        Desc::new(
-            name.to_owned(),
-            help.to_owned(),
-            Vec::new(),
-            Default::default(),
-        )
-        .ok()
-    };
+    let desc =
+        |(name, help): (&str, &str)| Desc::new(name.to_owned(), help.to_owned(), Vec::new(), Default::default()).ok();
     names.into_iter().filter_map(desc).collect()
 }

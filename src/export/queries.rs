@@ -46,11 +46,7 @@ struct Classic {
 
 impl Classic {
     fn new(sum: &HistogramSnapshot) -> Self {
-        Self {
-            buckets: sum.cumulative(&BOUNDS_US),
-            count: sum.count,
-            sum_us: sum.sum_us,
-        }
+        Self { buckets: sum.cumulative(&BOUNDS_US), count: sum.count, sum_us: sum.sum_us }
     }
 }
 
@@ -153,11 +149,7 @@ fn labels(stats: &ShapeStats) -> String {
 
 /// The `query` label as text, with the comma before it.
 fn query(stats: &ShapeStats) -> String {
-    let end = stats
-        .text
-        .char_indices()
-        .nth(TEXT_CHARS_MAX)
-        .map_or(stats.text.len(), |(at, _)| at);
+    let end = stats.text.char_indices().nth(TEXT_CHARS_MAX).map_or(stats.text.len(), |(at, _)| at);
     let mut query = String::with_capacity(end + 32);
     query.push_str(",query=\"");
     push_escaped(&mut query, stats.text.get(..end).unwrap_or_default());
@@ -209,27 +201,17 @@ pub(super) fn write(registry: &Registry, text: &mut String) -> usize {
         });
     }
     let mut sum = HistogramSnapshot::default();
-    let rows: Vec<Row> = shapes
-        .iter()
-        .filter_map(|entries| Row::new(entries, &mut sum))
-        .collect();
+    let rows: Vec<Row> = shapes.iter().filter_map(|entries| Row::new(entries, &mut sum)).collect();
     if rows.is_empty() {
         return 0;
     }
     // One reservation: growing step by step would touch twice the pages.
-    let labels: usize = rows
-        .iter()
-        .map(|row| row.labels.len() * 36 + row.query.len() * 6)
-        .sum();
+    let labels: usize = rows.iter().map(|row| row.labels.len() * 36 + row.query.len() * 6).sum();
     text.reserve(labels + rows.len() * LINE_BYTES * 36 + 2048);
     let help = "Statements finished, also with an error, by shape.";
-    counters(text, "pgweir_query_calls_total", help, &rows, |row| {
-        row.calls
-    });
+    counters(text, "pgweir_query_calls_total", help, &rows, |row| row.calls);
     let help = "Statements that ended in an error, by shape.";
-    counters(text, "pgweir_query_errors_total", help, &rows, |row| {
-        row.errors
-    });
+    counters(text, "pgweir_query_errors_total", help, &rows, |row| row.errors);
     let help = "Rows returned or affected, by shape.";
     counters(text, "pgweir_query_rows_total", help, &rows, |row| row.rows);
     latencies(text, &rows);

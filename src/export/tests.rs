@@ -44,10 +44,7 @@ fn parse_labels(mut rest: &str) -> (Labels, &str) {
                 (_, c) => value.push(c),
             }
         };
-        assert!(
-            labels.insert(name.to_owned(), value).is_none(),
-            "label {name} twice"
-        );
+        assert!(labels.insert(name.to_owned(), value).is_none(), "label {name} twice");
         rest = &tail[end + 1..];
         match rest.as_bytes()[0] {
             b',' => rest = &rest[1..],
@@ -74,10 +71,7 @@ fn parse(text: &str) -> Scrape {
                     assert_eq!(name, current, "TYPE without HELP");
                     assert!(["counter", "gauge", "histogram"].contains(&rest));
                     assert_eq!(rest == "counter", name.ends_with("_total"), "{name} {rest}");
-                    assert!(
-                        scrape.types.insert(name.into(), rest.into()).is_none(),
-                        "{name} twice"
-                    );
+                    assert!(scrape.types.insert(name.into(), rest.into()).is_none(), "{name} twice");
                 }
                 _ => panic!("{line}"),
             }
@@ -97,15 +91,8 @@ fn parse(text: &str) -> Scrape {
         };
         let value: f64 = rest.strip_prefix(' ').unwrap().parse().unwrap();
         assert!(value.is_finite() && value >= 0.0, "{line}");
-        assert!(
-            series.insert(line[..line.len() - rest.len()].to_owned()),
-            "twice: {line}"
-        );
-        scrape
-            .samples
-            .entry(name.to_owned())
-            .or_default()
-            .push((labels, value));
+        assert!(series.insert(line[..line.len() - rest.len()].to_owned()), "twice: {line}");
+        scrape.samples.entry(name.to_owned()).or_default().push((labels, value));
     }
     scrape.check_histograms();
     scrape
@@ -126,10 +113,7 @@ impl Scrape {
             for (labels, count) in counts {
                 let buckets = &buckets[labels];
                 assert!((12..=17).contains(&buckets.len()));
-                assert!(
-                    buckets.is_sorted_by(|a, b| a.0 < b.0 && a.1 <= b.1),
-                    "{buckets:?}"
-                );
+                assert!(buckets.is_sorted_by(|a, b| a.0 < b.0 && a.1 <= b.1), "{buckets:?}");
                 assert_eq!(buckets.last().unwrap(), &(f64::INFINITY, *count));
             }
         }
@@ -139,15 +123,8 @@ impl Scrape {
     fn get(&self, name: &str, want: &[(&str, &str)]) -> f64 {
         let none = Vec::new();
         let all = self.samples.get(name).unwrap_or(&none);
-        let has = |labels: &Labels| {
-            want.iter()
-                .all(|(k, v)| labels.get(*k).is_some_and(|x| x == v))
-        };
-        let found: Vec<f64> = all
-            .iter()
-            .filter(|(l, _)| has(l))
-            .map(|(_, v)| *v)
-            .collect();
+        let has = |labels: &Labels| want.iter().all(|(k, v)| labels.get(*k).is_some_and(|x| x == v));
+        let found: Vec<f64> = all.iter().filter(|(l, _)| has(l)).map(|(_, v)| *v).collect();
         assert_eq!(found.len(), 1, "{name} {want:?}");
         found[0]
     }
@@ -158,19 +135,11 @@ fn scrape(exporter: &Exporter) -> Scrape {
 }
 
 fn label(database: &str) -> PoolLabel {
-    PoolLabel {
-        database: database.into(),
-        user: "app".into(),
-    }
+    PoolLabel { database: database.into(), user: "app".into() }
 }
 
 fn counters(host: &str, role: Role) -> PoolCounters {
-    PoolCounters::new(PoolTarget {
-        database: "shop".into(),
-        user: "app".into(),
-        host: host.into(),
-        role,
-    })
+    PoolCounters::new(PoolTarget { database: "shop".into(), user: "app".into(), host: host.into(), role })
 }
 
 #[test]
@@ -191,53 +160,30 @@ fn workers_are_added_up_per_shape_and_pool() {
         let pool = table.add_pool(label("shop"));
         for i in 1..=100u64 {
             let id = table.slot(pool, 0xABC, || text.to_owned());
-            let sample = Sample {
-                wait_us: 200 * worker,
-                server_us: i * 1000,
-                rows: 3,
-                error: i == 7,
-            };
+            let sample = Sample { wait_us: 200 * worker, server_us: i * 1000, rows: 3, error: i == 7 };
             table.record(id, &sample);
         }
     }
     let exporter = Exporter::new(registry);
     let scrape = scrape(&exporter);
-    let shape = [
-        ("shape", "0000000000000abc"),
-        ("database", "shop"),
-        ("user", "app"),
-        ("query", text),
-    ];
+    let shape = [("shape", "0000000000000abc"), ("database", "shop"), ("user", "app"), ("query", text)];
     assert_eq!(scrape.get("pgweir_query_calls_total", &shape), 200.0);
     assert_eq!(scrape.get("pgweir_query_errors_total", &shape), 2.0);
     assert_eq!(scrape.get("pgweir_query_rows_total", &shape), 600.0);
     let of = |more: &[(&'static str, &'static str)]| [&shape[..1], more].concat();
     let server = of(&[("phase", "server")]);
-    assert_eq!(
-        scrape.get("pgweir_query_duration_seconds_count", &server),
-        200.0
-    );
+    assert_eq!(scrape.get("pgweir_query_duration_seconds_count", &server), 200.0);
     assert!((scrape.get("pgweir_query_duration_seconds_sum", &server) - 10.1).abs() < 1e-9);
     let half = of(&[("phase", "server"), ("le", "0.03")]);
     assert!((scrape.get("pgweir_query_duration_seconds_bucket", &half) - 60.0).abs() <= 4.0);
     let waited = of(&[("phase", "wait"), ("le", "0.0001")]);
-    assert_eq!(
-        scrape.get("pgweir_query_duration_seconds_bucket", &waited),
-        100.0
-    );
+    assert_eq!(scrape.get("pgweir_query_duration_seconds_bucket", &waited), 100.0);
     for (quantile, exact) in [("0.5", 0.0502), ("0.95", 0.0952), ("0.99", 0.0992)] {
-        let got = scrape.get(
-            "pgweir_query_latency_seconds",
-            &of(&[("quantile", quantile), ("phase", "total")]),
-        );
+        let got = scrape.get("pgweir_query_latency_seconds", &of(&[("quantile", quantile), ("phase", "total")]));
         assert!((got / exact - 1.0).abs() <= 0.06, "{quantile}: {got}");
     }
     let described = exporter.desc().len();
-    let names: HashSet<_> = exporter
-        .desc()
-        .iter()
-        .map(|desc| desc.fq_name.clone())
-        .collect();
+    let names: HashSet<_> = exporter.desc().iter().map(|desc| desc.fq_name.clone()).collect();
     assert_eq!(described, names.len());
     let by_collector = |name: &&String| !name.starts_with("pgweir_query_");
     for name in scrape.types.keys().filter(by_collector) {
@@ -250,10 +196,7 @@ fn pools_of_workers_are_added_up_and_long_texts_cut() {
     let registry = Arc::new(Registry::new());
     for worker in 1..=2 {
         let primary = registry.add_pool(counters("h:1", Role::Primary));
-        registry
-            .add_pool(counters("h:2", Role::Replica))
-            .servers_idle
-            .set(9);
+        registry.add_pool(counters("h:2", Role::Replica)).servers_idle.set(9);
         primary.servers_idle.set(worker);
         primary.clients_waiting.inc();
         primary.maxwait_us.set(worker * 1_000_000);
@@ -280,30 +223,12 @@ fn pools_of_workers_are_added_up_and_long_texts_cut() {
     assert_eq!(scrape.get("pgweir_pool_oldest_wait_seconds", &primary), 2.0);
     assert_eq!(scrape.get("pgweir_pool_transactions_total", &primary), 20.0);
     assert_eq!(scrape.get("pgweir_pool_query_seconds_total", &primary), 3.0);
-    assert_eq!(
-        scrape.get("pgweir_pool_server_connections", &[("role", "replica")]),
-        18.0
-    );
-    assert_eq!(
-        scrape.get("pgweir_config_reloads_total", &[("outcome", "ok")]),
-        1.0
-    );
-    assert_eq!(
-        scrape.get("pgweir_config_reloads_total", &[("outcome", "error")]),
-        1.0
-    );
-    assert_eq!(
-        scrape.get(
-            "pgweir_query_calls_total",
-            &[("shape", "other"), ("query", "")]
-        ),
-        1.0
-    );
+    assert_eq!(scrape.get("pgweir_pool_server_connections", &[("role", "replica")]), 18.0);
+    assert_eq!(scrape.get("pgweir_config_reloads_total", &[("outcome", "ok")]), 1.0);
+    assert_eq!(scrape.get("pgweir_config_reloads_total", &[("outcome", "error")]), 1.0);
+    assert_eq!(scrape.get("pgweir_query_calls_total", &[("shape", "other"), ("query", "")]), 1.0);
     let cut = "é".repeat(200);
-    assert_eq!(
-        scrape.get("pgweir_query_calls_total", &[("query", cut.as_str())]),
-        1.0
-    );
+    assert_eq!(scrape.get("pgweir_query_calls_total", &[("query", cut.as_str())]), 1.0);
     assert_eq!(scrape.get("pgweir_last_scrape_query_shapes", &[]), 2.0);
 }
 
@@ -318,14 +243,9 @@ fn scrapes_while_a_worker_writes_are_consistent() {
             let pool = table.add_pool(label("shop"));
             let mut call = 0u64;
             while !done.load(Relaxed) {
-                call = call
-                    .wrapping_mul(6364136223846793005)
-                    .wrapping_add(1442695040888963407);
+                call = call.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
                 let id = table.slot(pool, (call >> 33) % 30, String::new);
-                let sample = Sample {
-                    server_us: call >> 44,
-                    ..Sample::default()
-                };
+                let sample = Sample { server_us: call >> 44, ..Sample::default() };
                 table.record(id, &sample);
             }
         });
@@ -347,16 +267,10 @@ fn a_scrape_of_two_thousand_shapes_is_fast() {
         registry.add_shapes(table.view());
         let pool = table.add_pool(label("shop"));
         for shape in 0..2000u64 {
-            let text =
-                || "select a.id, a.name from accounts a where a.id = ? and a.owner = ?".repeat(4);
+            let text = || "select a.id, a.name from accounts a where a.id = ? and a.owner = ?".repeat(4);
             let id = table.slot(pool, shape.wrapping_mul(0x9E37_79B9_7F4A_7C15), text);
             for i in 0..50 {
-                let sample = Sample {
-                    wait_us: i * shape % 900,
-                    server_us: i * i * 37 + shape,
-                    rows: 1,
-                    error: false,
-                };
+                let sample = Sample { wait_us: i * shape % 900, server_us: i * i * 37 + shape, rows: 1, error: false };
                 table.record(id, &sample);
             }
         }

@@ -41,9 +41,7 @@ impl From<BadStartup> for Refusal {
         match bad {
             // What sends such lengths speaks no PostgreSQL and would not understand an answer.
             BadStartup::Length => Self::Quiet(bad.to_string()),
-            BadStartup::Version(..) => {
-                Self::Told(PgError::fatal(SqlState::FEATURE_NOT_SUPPORTED, bad.to_string()))
-            }
+            BadStartup::Version(..) => Self::Told(PgError::fatal(SqlState::FEATURE_NOT_SUPPORTED, bad.to_string())),
             BadStartup::Layout => Self::Told(PgError::fatal(SqlState::PROTOCOL_VIOLATION, bad.to_string())),
         }
     }

@@ -91,7 +91,11 @@ impl Gate {
     }
 
     /// Accepts on `listeners` until told to close.
-    pub async fn run(self: Rc<Self>, listeners: Vec<std::net::TcpListener>, mut orders: mpsc::UnboundedReceiver<Order>) {
+    pub async fn run(
+        self: Rc<Self>,
+        listeners: Vec<std::net::TcpListener>,
+        mut orders: mpsc::UnboundedReceiver<Order>,
+    ) {
         let mut accepting = Vec::new();
         for listener in listeners {
             match tokio::net::TcpListener::from_std(listener) {

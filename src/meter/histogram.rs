@@ -86,11 +86,7 @@ impl Default for Histogram {
 impl Histogram {
     /// An empty histogram.
     pub fn new() -> Self {
-        Self {
-            sum_us: Counter::new(),
-            max_us: Counter::new(),
-            buckets: [const { Counter::new() }; BUCKETS],
-        }
+        Self { sum_us: Counter::new(), max_us: Counter::new(), buckets: [const { Counter::new() }; BUCKETS] }
     }
 
     /// Counts one value in µs. Only the owning thread may call this: a second writer loses updates.
@@ -150,12 +146,7 @@ pub struct HistogramSnapshot {
 
 impl Default for HistogramSnapshot {
     fn default() -> Self {
-        Self {
-            count: 0,
-            sum_us: 0,
-            max_us: 0,
-            buckets: Box::new([0; BUCKETS]),
-        }
+        Self { count: 0, sum_us: 0, max_us: 0, buckets: Box::new([0; BUCKETS]) }
     }
 }
 

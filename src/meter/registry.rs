@@ -118,10 +118,7 @@ impl Registry {
         let find = |name: &Arc<str>| known.iter().find(|health| health.database == *name);
         let list = names.into_iter().map(|database| match find(&database) {
             Some(health) => Arc::clone(health),
-            None => Arc::new(DatabaseHealth {
-                database,
-                reachable: AtomicBool::new(false),
-            }),
+            None => Arc::new(DatabaseHealth { database, reachable: AtomicBool::new(false) }),
         });
         self.databases.store(Arc::new(list.collect()));
     }
@@ -129,10 +126,7 @@ impl Registry {
     /// The health cell of a database, to be kept by whoever connects to its primary.
     pub fn database(&self, name: &str) -> Option<Arc<DatabaseHealth>> {
         let databases = self.databases.load();
-        databases
-            .iter()
-            .find(|health| &*health.database == name)
-            .cloned()
+        databases.iter().find(|health| &*health.database == name).cloned()
     }
 
     /// All health cells.
@@ -172,8 +166,7 @@ impl Registry {
             return;
         }
         self.reloads_ok.add(1);
-        self.reload_success_unix_s
-            .store(unix_s(SystemTime::now()) as u64, Relaxed);
+        self.reload_success_unix_s.store(unix_s(SystemTime::now()) as u64, Relaxed);
     }
 
     /// Time of the last good reload in seconds since 1970; the start if there was none.
@@ -198,12 +191,7 @@ impl Registry {
         if self.draining() {
             reasons.push(NotReady::Draining);
         }
-        for health in self
-            .databases
-            .load()
-            .iter()
-            .filter(|h| !h.primary_reachable())
-        {
+        for health in self.databases.load().iter().filter(|h| !h.primary_reachable()) {
             reasons.push(NotReady::PrimaryUnreachable(Arc::clone(&health.database)));
         }
         reasons
@@ -221,8 +209,7 @@ fn push<T>(list: &ArcSwap<Vec<Arc<T>>>, item: Arc<T>) {
 }
 
 fn unix_s(time: SystemTime) -> f64 {
-    time.duration_since(UNIX_EPOCH)
-        .map_or(0.0, |since| since.as_secs_f64())
+    time.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }
 
 #[cfg(test)]
@@ -232,12 +219,7 @@ mod tests {
     use crate::meter::{PoolTarget, Role, ShapeTable};
 
     fn target(user: &str) -> PoolTarget {
-        PoolTarget {
-            database: "db".into(),
-            user: user.into(),
-            host: "h:1".into(),
-            role: Role::Primary,
-        }
+        PoolTarget { database: "db".into(), user: user.into(), host: "h:1".into(), role: Role::Primary }
     }
 
     #[test]
@@ -253,10 +235,7 @@ mod tests {
                 });
             }
         });
-        assert_eq!(
-            (registry.shapes().len(), registry.pools().len()),
-            (200, 200)
-        );
+        assert_eq!((registry.shapes().len(), registry.pools().len()), (200, 200));
         let one = Arc::clone(&registry.pools()[7]);
         registry.remove_pool(&one);
         assert_eq!(registry.pools().len(), 199);
@@ -268,10 +247,7 @@ mod tests {
         let registry = Registry::new();
         registry.set_databases(["a".into(), "b".into()]);
         let unreachable = |name: &str| NotReady::PrimaryUnreachable(name.into());
-        assert_eq!(
-            registry.not_ready(),
-            [NotReady::NotListening, unreachable("a"), unreachable("b")]
-        );
+        assert_eq!(registry.not_ready(), [NotReady::NotListening, unreachable("a"), unreachable("b")]);
         registry.set_listening(true);
         registry.database("a").unwrap().set_primary_reachable(true);
         assert_eq!(registry.not_ready(), [unreachable("b")]);

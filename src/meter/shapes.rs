@@ -191,16 +191,8 @@ impl ShapeTable {
     /// A table for at most `capacity` shapes; with 0 everything is counted under `other`.
     pub fn new(capacity: usize) -> Self {
         let capacity = capacity.min(NO_SLOT as usize - 1);
-        let nobody = PoolLabel {
-            database: "".into(),
-            user: "".into(),
-        };
-        let others = vec![Arc::new(ShapeStats::new(
-            None,
-            Arc::new(nobody),
-            "".into(),
-            0,
-        ))];
+        let nobody = PoolLabel { database: "".into(), user: "".into() };
+        let others = vec![Arc::new(ShapeStats::new(None, Arc::new(nobody), "".into(), 0))];
         let view = ShapeView {
             slots: (0..capacity).map(|_| ArcSwapOption::empty()).collect(),
             others: ArcSwap::from_pointee(others.clone()),
@@ -265,11 +257,7 @@ impl ShapeTable {
 
     fn id(&self, index: u32, pool: u32) -> SlotId {
         let generation = self.slots.get(index as usize).map_or(0, |s| s.generation);
-        SlotId {
-            index,
-            generation,
-            pool,
-        }
+        SlotId { index, generation, pool }
     }
 
     /// The `other` of a pool; there is always one, as the first entry exists from the start.
@@ -283,19 +271,9 @@ impl ShapeTable {
         };
         text.truncate(text.floor_char_boundary(TEXT_BYTES_MAX));
         let (pool, missed_us) = (Arc::clone(&other.pool), other.total_us.get());
-        let stats = Arc::new(ShapeStats::new(
-            Some(key.shape),
-            pool,
-            text.into(),
-            missed_us,
-        ));
+        let stats = Arc::new(ShapeStats::new(Some(key.shape), pool, text.into(), missed_us));
         let index = if self.slots.len() < self.view.slots.len() {
-            self.slots.push(Slot {
-                key,
-                generation: 0,
-                head_start_us: 0,
-                stats: Arc::clone(&stats),
-            });
+            self.slots.push(Slot { key, generation: 0, head_start_us: 0, stats: Arc::clone(&stats) });
             self.slots.len() as u32 - 1
         } else {
             let Some(index) = self.lightest() else {

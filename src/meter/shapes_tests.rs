@@ -6,30 +6,18 @@ use super::*;
 use std::collections::HashSet;
 
 fn label(database: &str) -> PoolLabel {
-    PoolLabel {
-        database: database.into(),
-        user: "app".into(),
-    }
+    PoolLabel { database: database.into(), user: "app".into() }
 }
 
 fn took(server_us: u64) -> Sample {
-    Sample {
-        wait_us: 1,
-        server_us,
-        rows: 2,
-        error: server_us.is_multiple_of(7),
-    }
+    Sample { wait_us: 1, server_us, rows: 2, error: server_us.is_multiple_of(7) }
 }
 
 /// Sums (calls, errors, rows, µs) over everything a reader sees, and checks that the histograms agree.
 fn totals(view: &ShapeView) -> [u64; 4] {
     let mut sum = [0; 4];
     view.for_each(|stats| {
-        let (wait, server, total) = (
-            stats.wait.snapshot(),
-            stats.server.snapshot(),
-            stats.total.snapshot(),
-        );
+        let (wait, server, total) = (stats.wait.snapshot(), stats.server.snapshot(), stats.total.snapshot());
         let calls = stats.calls.get();
         assert_eq!([wait.count, server.count, total.count], [calls; 3]);
         assert_eq!(total.sum_us, stats.total_us.get());
@@ -111,10 +99,7 @@ fn two_hundred_thousand_shapes_through_a_table_of_500() {
         assert!(table.index.len() == 500 && table.index.capacity() < 2000);
         let mut ranked: Vec<u64> = (0..SHAPES as u64).collect();
         ranked.sort_unstable_by_key(|shape| std::cmp::Reverse(truth[*shape as usize]));
-        let lost: Vec<_> = ranked[..50]
-            .iter()
-            .filter(|s| !present.contains(s))
-            .collect();
+        let lost: Vec<_> = ranked[..50].iter().filter(|s| !present.contains(s)).collect();
         assert!(lost.is_empty(), "seed {seed}: lost of the top 50: {lost:?}");
     }
 }
@@ -171,11 +156,7 @@ fn without_slots_or_with_an_unknown_pool_nothing_is_lost() {
 
 #[test]
 fn an_entry_is_as_large_as_the_module_says() {
-    assert!(
-        size_of::<ShapeStats>() <= 5_000,
-        "{}",
-        size_of::<ShapeStats>()
-    );
+    assert!(size_of::<ShapeStats>() <= 5_000, "{}", size_of::<ShapeStats>());
     assert!(size_of::<SlotId>() <= 12);
 }
 

@@ -11,15 +11,14 @@ use rustls::client::WantsClientCert;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
 use rustls::crypto::{
-    CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls12_signature,
-    verify_tls13_signature,
+    CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls12_signature, verify_tls13_signature,
 };
 use rustls::pki_types::pem::{self, PemObject as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::{NoServerSessionStorage, ParsedCertificate};
 use rustls::{
-    CertificateError, ClientConfig, ConfigBuilder, DigitallySignedStruct, Error, RootCertStore,
-    ServerConfig, SignatureScheme, SupportedProtocolVersion,
+    CertificateError, ClientConfig, ConfigBuilder, DigitallySignedStruct, Error, RootCertStore, ServerConfig,
+    SignatureScheme, SupportedProtocolVersion,
 };
 
 #[cfg(test)]
@@ -67,9 +66,7 @@ pub enum TlsError {
         reason: Error,
     },
     /// [`VerifyMode::Ca`] without a CA file: any certificate of any public CA would pass (libpq refuses it too).
-    #[error(
-        "verify-ca needs a CA file: without one, any certificate of a public CA would be accepted"
-    )]
+    #[error("verify-ca needs a CA file: without one, any certificate of a public CA would be accepted")]
     NoCaFile,
     /// No CA file is configured and the system has no usable certificates.
     #[error("no CA file is configured and the system's CA certificates cannot be used: {0}")]
@@ -85,10 +82,7 @@ pub enum TlsError {
 /// # Errors
 /// [`TlsError::File`], [`TlsError::Pair`], [`TlsError::Library`].
 pub fn server_config(cert_file: &Path, key_file: &Path) -> Result<Arc<ServerConfig>, TlsError> {
-    let (certs, key) = (
-        read_certs("certificate file", cert_file)?,
-        read_key(key_file)?,
-    );
+    let (certs, key) = (read_certs("certificate file", cert_file)?, read_key(key_file)?);
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(VERSIONS)?
         .with_no_client_auth()
@@ -116,10 +110,7 @@ pub fn client_config(
 ) -> Result<Arc<ClientConfig>, TlsError> {
     let provider = provider();
     let algorithms = provider.signature_verification_algorithms;
-    let verifier = Verifier {
-        check: check(mode, ca_file)?,
-        algorithms,
-    };
+    let verifier = Verifier { check: check(mode, ca_file)?, algorithms };
     let builder = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(VERSIONS)?
         .dangerous()
@@ -140,13 +131,8 @@ fn with_identity(
     let Some((cert_file, key_file)) = identity else {
         return Ok(builder.with_no_client_auth());
     };
-    let (certs, key) = (
-        read_certs("certificate file", cert_file)?,
-        read_key(key_file)?,
-    );
-    builder
-        .with_client_auth_cert(certs, key)
-        .map_err(|reason| pair_error(cert_file, key_file, reason))
+    let (certs, key) = (read_certs("certificate file", cert_file)?, read_key(key_file)?);
+    builder.with_client_auth_cert(certs, key).map_err(|reason| pair_error(cert_file, key_file, reason))
 }
 
 fn check(mode: VerifyMode, ca_file: Option<&Path>) -> Result<Check, TlsError> {
@@ -160,21 +146,11 @@ fn check(mode: VerifyMode, ca_file: Option<&Path>) -> Result<Check, TlsError> {
             let pinned = read_certs("CA file", path)?;
             let mut roots = RootCertStore::empty();
             for cert in &pinned {
-                roots
-                    .add(cert.clone())
-                    .map_err(|error| file_error("CA file", path, error.to_string()))?;
+                roots.add(cert.clone()).map_err(|error| file_error("CA file", path, error.to_string()))?;
             }
-            Ok(Check::Chain {
-                roots,
-                pinned,
-                name,
-            })
+            Ok(Check::Chain { roots, pinned, name })
         }
-        (None, VerifyMode::Full) => Ok(Check::Chain {
-            roots: system_roots()?,
-            pinned: Vec::new(),
-            name,
-        }),
+        (None, VerifyMode::Full) => Ok(Check::Chain { roots: system_roots()?, pinned: Vec::new(), name }),
         (None, VerifyMode::Ca | VerifyMode::None) => Err(TlsError::NoCaFile),
     }
 }
@@ -185,10 +161,7 @@ fn system_roots() -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
     let (added, _ignored) = roots.add_parsable_certificates(loaded.certs);
     if added == 0 {
-        let reason = loaded
-            .errors
-            .first()
-            .map_or_else(|| "there are none".to_owned(), ToString::to_string);
+        let reason = loaded.errors.first().map_or_else(|| "there are none".to_owned(), ToString::to_string);
         return Err(TlsError::SystemRoots(reason));
     }
     Ok(roots)
@@ -196,21 +169,15 @@ fn system_roots() -> Result<RootCertStore, TlsError> {
 
 fn read_certs(what: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let read = || CertificateDer::pem_file_iter(path)?.collect::<Result<Vec<_>, _>>();
-    let certs =
-        read().map_err(|error| file_error(what, path, pem_reason(&error, "certificate")))?;
+    let certs = read().map_err(|error| file_error(what, path, pem_reason(&error, "certificate")))?;
     if certs.is_empty() {
-        return Err(file_error(
-            what,
-            path,
-            "holds no PEM certificate".to_owned(),
-        ));
+        return Err(file_error(what, path, "holds no PEM certificate".to_owned()));
     }
     Ok(certs)
 }
 
 fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
-    PrivateKeyDer::from_pem_file(path)
-        .map_err(|error| file_error("key file", path, pem_reason(&error, "private key")))
+    PrivateKeyDer::from_pem_file(path).map_err(|error| file_error("key file", path, pem_reason(&error, "private key")))
 }
 
 /// The reason in words of an operator; the PEM error's own texts could quote the file.
@@ -223,19 +190,11 @@ fn pem_reason(error: &pem::Error, item: &str) -> String {
 }
 
 fn file_error(what: &'static str, path: &Path, reason: String) -> TlsError {
-    TlsError::File {
-        what,
-        path: path.to_owned(),
-        reason,
-    }
+    TlsError::File { what, path: path.to_owned(), reason }
 }
 
 fn pair_error(cert: &Path, key: &Path, reason: Error) -> TlsError {
-    TlsError::Pair {
-        cert: cert.to_owned(),
-        key: key.to_owned(),
-        reason,
-    }
+    TlsError::Pair { cert: cert.to_owned(), key: key.to_owned(), reason }
 }
 
 /// Checks servers' certificates as far as the mode demands, and handshake signatures always.
@@ -246,11 +205,7 @@ struct Verifier {
 
 enum Check {
     Nothing,
-    Chain {
-        roots: RootCertStore,
-        pinned: Vec<CertificateDer<'static>>,
-        name: Name,
-    },
+    Chain { roots: RootCertStore, pinned: Vec<CertificateDer<'static>>, name: Name },
 }
 
 #[derive(Clone, Copy)]
@@ -268,23 +223,11 @@ impl ServerCertVerifier for Verifier {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let Check::Chain {
-            roots,
-            pinned,
-            name,
-        } = &self.check
-        else {
+        let Check::Chain { roots, pinned, name } = &self.check else {
             return Ok(ServerCertVerified::assertion());
         };
         let cert = ParsedCertificate::try_from(end_entity)?;
-        verify_server_cert_signed_by_trust_anchor(
-            &cert,
-            roots,
-            intermediates,
-            now,
-            self.algorithms.all,
-        )
-        .or_else(
+        verify_server_cert_signed_by_trust_anchor(&cert, roots, intermediates, now, self.algorithms.all).or_else(
             |error| match is_ca_as_server(&error) && pinned.contains(end_entity) {
                 true => Ok(()),
                 false => Err(error),
@@ -325,9 +268,7 @@ impl ServerCertVerifier for Verifier {
 /// and rustls gives its error only as text.
 fn is_ca_as_server(error: &Error) -> bool {
     match error {
-        Error::InvalidCertificate(CertificateError::Other(other)) => {
-            other.to_string().contains("CaUsedAsEndEntity")
-        }
+        Error::InvalidCertificate(CertificateError::Other(other)) => other.to_string().contains("CaUsedAsEndEntity"),
         _ => false,
     }
 }

@@ -19,9 +19,7 @@ fn write(dir: &TempDir, name: &str, text: &str) -> PathBuf {
 
 fn ca(dir: &TempDir, file: &str) -> (Ca, PathBuf) {
     let mut params = CertificateParams::new(Vec::new()).unwrap();
-    params
-        .distinguished_name
-        .push(rcgen::DnType::CommonName, file);
+    params.distinguished_name.push(rcgen::DnType::CommonName, file);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let key = KeyPair::generate().unwrap();
     let path = write(dir, file, &params.self_signed(&key).unwrap().pem());
@@ -40,10 +38,7 @@ fn leaf(dir: &TempDir, ca: &Ca, host: &str, year_until: i32) -> (PathBuf, PathBu
     let key = KeyPair::generate().unwrap();
     let cert = params(host, year_until).signed_by(&key, ca).unwrap();
     let name = format!("{host}-{year_until}");
-    (
-        write(dir, &format!("{name}.crt"), &cert.pem()),
-        write(dir, &format!("{name}.key"), &key.serialize_pem()),
-    )
+    (write(dir, &format!("{name}.crt"), &cert.pem()), write(dir, &format!("{name}.key"), &key.serialize_pem()))
 }
 
 /// A self-signed certificate as `openssl req -x509` makes it: a CA's.
@@ -53,10 +48,7 @@ fn self_signed(dir: &TempDir, host: &str, year_until: i32) -> (PathBuf, PathBuf)
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let name = format!("self-{host}-{year_until}");
     let cert = params.self_signed(&key).unwrap();
-    (
-        write(dir, &format!("{name}.crt"), &cert.pem()),
-        write(dir, &format!("{name}.key"), &key.serialize_pem()),
-    )
+    (write(dir, &format!("{name}.crt"), &cert.pem()), write(dir, &format!("{name}.key"), &key.serialize_pem()))
 }
 
 /// Carries bytes both ways until both sides are done, or one gives its error.
@@ -81,19 +73,12 @@ fn shake(client: &mut ClientConnection, server: &mut ServerConnection) -> Result
             client.process_new_packets()?;
         }
     }
-    assert!(
-        !client.is_handshaking() && !server.is_handshaking(),
-        "stalled without an error"
-    );
+    assert!(!client.is_handshaking() && !server.is_handshaking(), "stalled without an error");
     Ok(())
 }
 
 /// A handshake with the server's files, towards `host`.
-fn connect(
-    server: &(PathBuf, PathBuf),
-    client: Arc<ClientConfig>,
-    host: &str,
-) -> Result<(), Error> {
+fn connect(server: &(PathBuf, PathBuf), client: Arc<ClientConfig>, host: &str) -> Result<(), Error> {
     let host = ServerName::try_from(host.to_owned()).unwrap();
     let mut client = ClientConnection::new(client, host).unwrap();
     let mut server = ServerConnection::new(server_config(&server.0, &server.1).unwrap()).unwrap();
@@ -107,12 +92,8 @@ fn connect(
 fn refusal(result: Result<(), Error>) -> String {
     match result {
         Ok(()) => "accepted".to_owned(),
-        Err(Error::InvalidCertificate(CertificateError::NotValidForNameContext { .. })) => {
-            "name".to_owned()
-        }
-        Err(Error::InvalidCertificate(CertificateError::ExpiredContext { .. })) => {
-            "expired".to_owned()
-        }
+        Err(Error::InvalidCertificate(CertificateError::NotValidForNameContext { .. })) => "name".to_owned(),
+        Err(Error::InvalidCertificate(CertificateError::ExpiredContext { .. })) => "expired".to_owned(),
         Err(Error::InvalidCertificate(CertificateError::UnknownIssuer)) => "issuer".to_owned(),
         Err(other) => format!("{other:?}"),
     }
@@ -144,11 +125,7 @@ fn every_mode_refuses_what_it_should_and_nothing_else() {
     ];
     for (mode, ca_file, server, host, expected) in cases {
         let config = client_config(mode, ca_file.map(PathBuf::as_path), None).unwrap();
-        assert_eq!(
-            refusal(connect(server, config, host)),
-            expected,
-            "{mode:?} {ca_file:?} {host}"
-        );
+        assert_eq!(refusal(connect(server, config, host)), expected, "{mode:?} {ca_file:?} {host}");
     }
 }
 
@@ -160,37 +137,14 @@ fn self_signed_server_is_trusted_only_by_its_own_file_and_while_valid() {
     let twin = self_signed(&dir, "db.example", 2201);
     let expired = self_signed(&dir, "db.example", 2021);
     let try_it = |mode, ca_file: &PathBuf, server, host| {
-        refusal(connect(
-            server,
-            client_config(mode, Some(ca_file), None).unwrap(),
-            host,
-        ))
+        refusal(connect(server, client_config(mode, Some(ca_file), None).unwrap(), host))
     };
-    assert_eq!(
-        try_it(VerifyMode::Ca, &good.0, &good, "other.example"),
-        "accepted"
-    );
-    assert_eq!(
-        try_it(VerifyMode::Full, &good.0, &good, "db.example"),
-        "accepted"
-    );
-    assert_eq!(
-        try_it(VerifyMode::Full, &good.0, &good, "other.example"),
-        "name"
-    );
-    assert_eq!(
-        try_it(VerifyMode::Full, &expired.0, &expired, "db.example"),
-        "expired"
-    );
-    assert_ne!(
-        try_it(VerifyMode::Ca, &good.0, &twin, "db.example"),
-        "accepted",
-        "same name, other key"
-    );
-    assert_ne!(
-        try_it(VerifyMode::Ca, &other_ca, &good, "db.example"),
-        "accepted"
-    );
+    assert_eq!(try_it(VerifyMode::Ca, &good.0, &good, "other.example"), "accepted");
+    assert_eq!(try_it(VerifyMode::Full, &good.0, &good, "db.example"), "accepted");
+    assert_eq!(try_it(VerifyMode::Full, &good.0, &good, "other.example"), "name");
+    assert_eq!(try_it(VerifyMode::Full, &expired.0, &expired, "db.example"), "expired");
+    assert_ne!(try_it(VerifyMode::Ca, &good.0, &twin, "db.example"), "accepted", "same name, other key");
+    assert_ne!(try_it(VerifyMode::Ca, &other_ca, &good, "db.example"), "accepted");
 }
 
 /// A server that shows a certificate whose key it does not have must fail even when nothing is verified.
@@ -199,10 +153,7 @@ fn unverified_mode_still_checks_the_handshake_signature() {
     #[derive(Debug)]
     struct Thief(Arc<rustls::sign::CertifiedKey>);
     impl rustls::server::ResolvesServerCert for Thief {
-        fn resolve(
-            &self,
-            _: rustls::server::ClientHello<'_>,
-        ) -> Option<Arc<rustls::sign::CertifiedKey>> {
+        fn resolve(&self, _: rustls::server::ClientHello<'_>) -> Option<Arc<rustls::sign::CertifiedKey>> {
             Some(Arc::clone(&self.0))
         }
     }
@@ -211,8 +162,7 @@ fn unverified_mode_still_checks_the_handshake_signature() {
     let victim = leaf(&dir, &ours, "db.example", 2200);
     let (_, own_key) = leaf(&dir, &ours, "thief.example", 2200);
     let key = aws_lc_rs::sign::any_supported_type(&read_key(&own_key).unwrap()).unwrap();
-    let stolen =
-        rustls::sign::CertifiedKey::new(read_certs("certificate file", &victim.0).unwrap(), key);
+    let stolen = rustls::sign::CertifiedKey::new(read_certs("certificate file", &victim.0).unwrap(), key);
     for version in VERSIONS {
         let thief = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(&[*version])
@@ -220,16 +170,10 @@ fn unverified_mode_still_checks_the_handshake_signature() {
             .with_no_client_auth()
             .with_cert_resolver(Arc::new(Thief(Arc::new(stolen.clone()))));
         let host = ServerName::try_from("db.example").unwrap();
-        let mut client =
-            ClientConnection::new(client_config(VerifyMode::None, None, None).unwrap(), host)
-                .unwrap();
+        let mut client = ClientConnection::new(client_config(VerifyMode::None, None, None).unwrap(), host).unwrap();
         let mut server = ServerConnection::new(Arc::new(thief)).unwrap();
         let error = shake(&mut client, &mut server).unwrap_err();
-        assert_eq!(
-            error,
-            Error::InvalidCertificate(CertificateError::BadSignature),
-            "{version:?}"
-        );
+        assert_eq!(error, Error::InvalidCertificate(CertificateError::BadSignature), "{version:?}");
     }
 }
 
@@ -245,31 +189,19 @@ fn listener_takes_both_versions_any_or_no_alpn_and_gives_tickets() {
         let mut client = ClientConnection::new(Arc::new(config), host).unwrap();
         let mut server = ServerConnection::new(Arc::clone(&listener)).unwrap();
         let result = shake(&mut client, &mut server);
-        (
-            result,
-            server.alpn_protocol().map(<[u8]>::to_vec),
-            client.handshake_kind(),
-            client.protocol_version(),
-        )
+        (result, server.alpn_protocol().map(<[u8]>::to_vec), client.handshake_kind(), client.protocol_version())
     };
     let mut silent = (*roots).clone();
     silent.alpn_protocols.clear();
     let (result, alpn, ..) = run(silent);
-    assert_eq!(
-        (result, alpn),
-        (Ok(()), None),
-        "libpq before 17 offers none"
-    );
+    assert_eq!((result, alpn), (Ok(()), None), "libpq before 17 offers none");
     let mut web = (*roots).clone();
     web.alpn_protocols = vec![b"h2".to_vec()];
     let (result, ..) = run(web);
     assert_eq!(result, Err(Error::NoApplicationProtocol));
 
     for version in VERSIONS {
-        let verifier = Verifier {
-            check: Check::Nothing,
-            algorithms: provider().signature_verification_algorithms,
-        };
+        let verifier = Verifier { check: Check::Nothing, algorithms: provider().signature_verification_algorithms };
         let config = ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(&[*version])
             .unwrap()
@@ -279,11 +211,7 @@ fn listener_takes_both_versions_any_or_no_alpn_and_gives_tickets() {
         let (result, _, kind, spoken) = run(config.clone());
         assert_eq!((result, spoken), (Ok(()), Some(version.version)));
         assert_eq!(kind, Some(rustls::HandshakeKind::Full));
-        assert_eq!(
-            run(config).2,
-            Some(rustls::HandshakeKind::Resumed),
-            "{version:?} by ticket"
-        );
+        assert_eq!(run(config).2, Some(rustls::HandshakeKind::Resumed), "{version:?} by ticket");
     }
 }
 
@@ -294,31 +222,20 @@ fn client_shows_its_certificate_when_asked() {
     let (cert, key) = leaf(&dir, &ours, "db.example", 2200);
     let (own_cert, own_key) = leaf(&dir, &ours, "pooler", 2200);
     let mut roots = RootCertStore::empty();
-    roots
-        .add(read_certs("CA file", &ca_file).unwrap().remove(0))
-        .unwrap();
+    roots.add(read_certs("CA file", &ca_file).unwrap().remove(0)).unwrap();
     let asking =
-        rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())
-            .build()
-            .unwrap();
+        rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider()).build().unwrap();
     let listener = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(VERSIONS)
         .unwrap()
         .with_client_cert_verifier(asking)
-        .with_single_cert(
-            read_certs("certificate file", &cert).unwrap(),
-            read_key(&key).unwrap(),
-        )
+        .with_single_cert(read_certs("certificate file", &cert).unwrap(), read_key(&key).unwrap())
         .unwrap();
     let listener = Arc::new(listener);
     let run = |identity| {
         let config = client_config(VerifyMode::Full, Some(&ca_file), identity).unwrap();
-        let mut client =
-            ClientConnection::new(config, ServerName::try_from("db.example").unwrap()).unwrap();
-        shake(
-            &mut client,
-            &mut ServerConnection::new(Arc::clone(&listener)).unwrap(),
-        )
+        let mut client = ClientConnection::new(config, ServerName::try_from("db.example").unwrap()).unwrap();
+        shake(&mut client, &mut ServerConnection::new(Arc::clone(&listener)).unwrap())
     };
     assert_eq!(run(Some((own_cert.as_path(), own_key.as_path()))), Ok(()));
     assert_eq!(run(None), Err(Error::NoCertificatesPresented));
@@ -331,55 +248,24 @@ fn errors_name_the_file_and_the_reason() {
     let (cert, key) = leaf(&dir, &ours, "db.example", 2200);
     let (_, other_key) = leaf(&dir, &ours, "other.example", 2200);
     let absent = dir.path().join("absent.pem");
-    let garbage = write(
-        &dir,
-        "garbage.pem",
-        "-----BEGIN CERTIFICATE-----\nSECRET!\n-----END CERTIFICATE-----\n",
-    );
+    let garbage = write(&dir, "garbage.pem", "-----BEGIN CERTIFICATE-----\nSECRET!\n-----END CERTIFICATE-----\n");
     let empty = write(&dir, "empty.pem", "");
     let said = |error: TlsError, parts: &[&str]| {
         let text = error.to_string();
         assert!(parts.iter().all(|part| text.contains(part)), "{text}");
         assert!(!text.contains("SECRET"), "{text}");
     };
-    said(
-        server_config(&absent, &key).unwrap_err(),
-        &["certificate file", "absent.pem", "No such file"],
-    );
-    said(
-        server_config(&cert, &absent).unwrap_err(),
-        &["key file", "absent.pem", "No such file"],
-    );
-    said(
-        server_config(&garbage, &key).unwrap_err(),
-        &["certificate file", "garbage.pem", "not valid PEM"],
-    );
-    said(
-        server_config(&empty, &key).unwrap_err(),
-        &["empty.pem", "no PEM certificate"],
-    );
-    said(
-        server_config(&key, &key).unwrap_err(),
-        &["no PEM certificate"],
-    );
-    said(
-        server_config(&cert, &cert).unwrap_err(),
-        &["key file", "no unencrypted PEM private key"],
-    );
-    said(
-        server_config(&cert, &other_key).unwrap_err(),
-        &["db.example", "other.example", "KeyMismatch"],
-    );
+    said(server_config(&absent, &key).unwrap_err(), &["certificate file", "absent.pem", "No such file"]);
+    said(server_config(&cert, &absent).unwrap_err(), &["key file", "absent.pem", "No such file"]);
+    said(server_config(&garbage, &key).unwrap_err(), &["certificate file", "garbage.pem", "not valid PEM"]);
+    said(server_config(&empty, &key).unwrap_err(), &["empty.pem", "no PEM certificate"]);
+    said(server_config(&key, &key).unwrap_err(), &["no PEM certificate"]);
+    said(server_config(&cert, &cert).unwrap_err(), &["key file", "no unencrypted PEM private key"]);
+    said(server_config(&cert, &other_key).unwrap_err(), &["db.example", "other.example", "KeyMismatch"]);
     let full = |ca_file| client_config(VerifyMode::Full, Some(ca_file), None).unwrap_err();
     said(full(&absent), &["CA file", "absent.pem", "No such file"]);
-    said(
-        full(&empty),
-        &["CA file", "empty.pem", "no PEM certificate"],
-    );
-    said(
-        client_config(VerifyMode::Ca, None, None).unwrap_err(),
-        &["verify-ca", "CA file"],
-    );
+    said(full(&empty), &["CA file", "empty.pem", "no PEM certificate"]);
+    said(client_config(VerifyMode::Ca, None, None).unwrap_err(), &["verify-ca", "CA file"]);
     let pair = client_config(VerifyMode::Full, Some(&ca_file), Some((&cert, &other_key)));
     said(pair.unwrap_err(), &["other.example", "KeyMismatch"]);
 }

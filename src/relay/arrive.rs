@@ -75,7 +75,10 @@ impl Relay {
             Ok(made) => made,
             Err(error) => {
                 error.encode(&mut prefix);
-                let _ = conn.send(&prefix);
+                // The reactor has not told yet that the socket can be written.
+                if conn.send(&prefix).is_ok() && conn.backlog() > 0 {
+                    self.todo.push(super::Todo::Refuse(conn));
+                }
                 return None;
             }
         };
@@ -97,6 +100,7 @@ impl Relay {
             pinned: Effects::NONE,
             floor: Floor::None,
             wrote: false,
+            changed: false,
             conforming: true,
             waited_us: 0,
             active_us: self.now_us,

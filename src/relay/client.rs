@@ -95,6 +95,8 @@ pub struct Client {
     pub(super) floor: Floor,
     /// Something that may have written was forwarded in this lease.
     pub(super) wrote: bool,
+    /// The open transaction has settings of its own.
+    pub(super) changed: bool,
     /// `standard_conforming_strings`: how literals are read.
     pub(super) conforming: bool,
     /// How long it waited for the server it holds, until the first statement is counted.

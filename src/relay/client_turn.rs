@@ -5,6 +5,7 @@ use std::io;
 use std::task::{Context, Poll};
 
 use super::client::State;
+use super::release::Farewell;
 use super::{BACKLOG_BYTES, ClientId, LOOK_BYTES, READS_PER_TURN, Relay};
 use crate::base::clock;
 use crate::wire::error::{PgError, SqlState};
@@ -71,7 +72,7 @@ impl Relay {
                 Some(Err(error)) => {
                     tracing::debug!("client connection ended: {error}");
                     self.now_us = clock::now_us();
-                    self.hang_up(id);
+                    self.hang_up(id, Farewell::Lost);
                     return Poll::Ready(());
                 }
             }
@@ -113,7 +114,7 @@ impl Relay {
         if let Poll::Ready(Err(error)) = drained {
             tracing::debug!("client connection broke: {error}");
             self.now_us = clock::now_us();
-            self.hang_up(id);
+            self.hang_up(id, Farewell::Lost);
             return false;
         }
         if client.conn.backlog() <= BACKLOG_BYTES / 2

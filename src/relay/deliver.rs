@@ -74,14 +74,7 @@ impl Relay {
 
     /// Hands the server on first and writes to its client then: the next request is at the server
     /// while this reply is still being copied.
-    fn conclude(
-        &mut self,
-        server: ServerId,
-        owner: Option<ClientId>,
-        bytes: &[u8],
-        all_taken: bool,
-        outlook: Outlook,
-    ) {
+    fn conclude(&mut self, server: ServerId, owner: Option<ClientId>, bytes: &[u8], all_taken: bool, outlook: Outlook) {
         if outlook.fault.is_none() && outlook.refused.is_none() {
             self.undo_dropped(server);
         }
@@ -126,12 +119,21 @@ impl Relay {
                 if swallow {
                     outlook.refused = Some(error);
                 } else if let Some(entry) = entry {
+                    self.outdated(&entry, &error);
                     self.count(server, owner, &entry, 0, true);
                 }
             }
             Event::Parameter => self.parameter(server, owner, swallow, bytes),
             Event::CopyIn => {}
             Event::Ready(entry, status) => self.ready(server, owner, &entry, status, outlook),
+        }
+    }
+
+    /// "cached plan must not change result type": from now on the text is prepared anew. (The
+    /// other meaning of the code does not come from a Bind of a statement that could be prepared.)
+    fn outdated(&mut self, entry: &Expect, error: &ServerError) {
+        if entry.kind == Kind::Bind && error.code == SqlState::FEATURE_NOT_SUPPORTED {
+            self.statements.forget(entry.statement);
         }
     }
 
@@ -166,9 +168,8 @@ impl Relay {
         let began_us = entry.sent_us.max(this.done_us);
         this.done_us = self.now_us;
         let pool = &self.pools[this.pool];
-        let wait_us = owner
-            .and_then(|id| self.clients.get_mut(id))
-            .map_or(0, |client| std::mem::take(&mut client.waited_us));
+        let wait_us =
+            owner.and_then(|id| self.clients.get_mut(id)).map_or(0, |client| std::mem::take(&mut client.waited_us));
         let server_us = self.now_us.saturating_sub(began_us);
         pool.counters.total_query_count.add(1);
         pool.counters.total_query_time_us.add(server_us);
@@ -191,14 +192,7 @@ impl Relay {
         }
     }
 
-    fn ready(
-        &mut self,
-        server: ServerId,
-        owner: Option<ClientId>,
-        entry: &Expect,
-        status: u8,
-        outlook: &mut Outlook,
-    ) {
+    fn ready(&mut self, server: ServerId, owner: Option<ClientId>, entry: &Expect, status: u8, outlook: &mut Outlook) {
         let Some(this) = self.servers.get_mut(server) else { return };
         if entry.origin == Origin::Injected && outlook.refused.is_none() && owner.is_some() {
             outlook.settled = this.prior.is_some();

@@ -126,10 +126,10 @@ impl Relay {
     }
 
     /// A transaction of the client's has ended: from now on it must see what it wrote.
-    pub(super) fn raise_floor(&mut self, id: ClientId) {
+    pub(super) fn raise_floor(&mut self, id: ClientId, on_primary: bool) {
         let Some(client) = self.clients.get_mut(id) else { return };
         let group = &mut self.groups[client.group];
-        if std::mem::take(&mut client.wrote) && !group.replicas.is_empty() {
+        if std::mem::take(&mut client.wrote) && on_primary && !group.replicas.is_empty() {
             client.floor = group.positions.wrote();
         }
     }

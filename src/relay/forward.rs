@@ -3,6 +3,7 @@
 
 use super::attach::NO_STATEMENT;
 use super::client::{Rest, State, Unnamed};
+use super::release::Farewell;
 use super::server::UnnamedOn;
 use super::shapes::Look;
 use super::{ClientId, LOOK_BYTES, READ_BYTES, Relay, ServerId};
@@ -99,7 +100,7 @@ impl Relay {
                 return Some(0);
             }
             Ok(Batch::Terminate) => {
-                self.hang_up(id);
+                self.hang_up(id, Farewell::Terminated);
                 return None;
             }
             Ok(Batch::Unknown(other)) => {
@@ -152,7 +153,7 @@ impl Relay {
         }
         match end {
             Some(Taken::Bad(error)) => self.fatal(id, &error),
-            Some(_) => self.hang_up(id),
+            Some(_) => self.hang_up(id, Farewell::Terminated),
             None => {
                 // The tail of a message that came behind the last reply.
                 if at > 0 && self.servers.get(server).is_some_and(|this| this.inbox.is_empty()) {
@@ -317,11 +318,13 @@ impl Relay {
     }
 
     pub(super) fn take_effects(&mut self, id: ClientId, effects: Effects) {
-        if effects.any(PINNING)
-            && let Some(client) = self.clients.get_mut(id)
-        {
+        let Some(client) = self.clients.get_mut(id) else { return };
+        if effects.any(PINNING) {
             client.pinned |= effects;
         }
+        // What follows a setting in its transaction is read under it; what set_config does is
+        // visible in neither name nor value.
+        client.changed |= effects.any(Effects::SET_LOCAL.union(Effects::SET_CONFIG).union(Effects::OPAQUE));
     }
 
     /// A protocol violation: the client is told and the connection ends.

@@ -22,10 +22,30 @@ use crate::wire::error::{PgError, SqlState};
 pub struct ParamSet {
     /// Name and value, sorted.
     pub settings: Settings,
+    /// Those of them that can change what a statement's text means.
+    pub meaning: Rc<Settings>,
     /// What a server reported when it first took them, over what it reports anyway. Present means
     /// that some server of the pool has accepted the settings, so they can be sent ahead of a
     /// request without waiting.
     pub reported: RefCell<Option<Parameters>>,
+}
+
+/// Settings of a session's start that no statement's meaning hangs on: they may differ between
+/// clients that share a prepared statement.
+const MEANINGLESS: [&[u8]; 6] = [
+    b"application_name",
+    b"client_min_messages",
+    b"idle_in_transaction_session_timeout",
+    b"idle_session_timeout",
+    b"lock_timeout",
+    b"statement_timeout",
+];
+
+impl ParamSet {
+    fn new(settings: Settings, reported: Option<Parameters>) -> Self {
+        let meant = settings.iter().filter(|(name, _)| !MEANINGLESS.contains(&&name[..])).cloned().collect();
+        Self { settings, meaning: Rc::new(meant), reported: RefCell::new(reported) }
+    }
 }
 
 /// A database as one user sees it.
@@ -89,7 +109,7 @@ impl Group {
         if self.sets.len() >= MAX_SETS {
             self.sets.retain(|_, set| Rc::strong_count(set) > 1);
         }
-        let set = Rc::new(ParamSet { settings: settings.clone(), reported: RefCell::new(None) });
+        let set = Rc::new(ParamSet::new(settings.clone(), None));
         self.sets.insert(settings, Rc::clone(&set));
         set
     }
@@ -127,7 +147,7 @@ impl Relay {
             replicas,
             turn: 0,
             base: None,
-            no_params: Rc::new(ParamSet { settings: Settings::new(), reported: RefCell::new(Some(Parameters::new())) }),
+            no_params: Rc::new(ParamSet::new(Settings::new(), Some(Parameters::new()))),
             sets: HashMap::new(),
             positions,
             stats: self.shapes.add_pool(label),

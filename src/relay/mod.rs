@@ -26,9 +26,9 @@ mod shapes;
 mod statements;
 pub mod sweep;
 pub mod task;
-mod watch;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -43,6 +43,7 @@ pub use client::Client;
 pub use group::{Group, Pool};
 pub use server::Server;
 
+use release::Farewell;
 use shapes::Shapes;
 use statements::Statements;
 
@@ -68,6 +69,8 @@ const READS_PER_TURN: usize = 8;
 /// Work that a turn leaves for its task.
 #[derive(Debug)]
 pub enum Todo {
+    /// Send the rest of what a client is told that cannot come in, and close.
+    Refuse(crate::net::socket::Conn),
     /// Open a server connection for this pool.
     Open(PoolId),
     /// Ask this group's servers for their positions from now on.
@@ -161,7 +164,7 @@ impl Relay {
             self.lose(server, "pgweir: internal error; please report it");
         }
         if let Some(id) = client {
-            self.hang_up(id);
+            self.hang_up(id, Farewell::Lost);
         }
     }
 

@@ -15,7 +15,7 @@ use super::forward::{Message, Outgoing, Taken, bad};
 use super::renames::Named;
 use super::server::UnnamedOn;
 use super::shapes::Look;
-use super::statements::{PREFIX, ServerName, Statement};
+use super::statements::{PREFIX, ServerName, Statement, Under};
 use super::{ClientId, LOOK_BYTES, Relay, ServerId};
 use crate::flow::expect::{Kind, Origin};
 use crate::sql::verdict::Effects;
@@ -29,13 +29,20 @@ const NAME_BYTES: usize = 16 * 1024;
 impl Relay {
     /// The shared statement for a Parse behind its name.
     pub(super) fn statement_for(&mut self, id: ClientId, tail: &[u8]) -> Rc<Statement> {
-        let conforming = self.clients.get(id).is_none_or(|client| client.conforming);
-        if let Some(known) = self.statements.find(tail, conforming) {
+        let (under, changed) = match self.clients.get(id) {
+            Some(client) => {
+                let under = Under { conforming: client.conforming, settings: Rc::clone(&client.params.meaning) };
+                (under, client.changed || !client.pinned.is_empty())
+            }
+            None => (Under { conforming: true, settings: Rc::default() }, true),
+        };
+        if !changed && let Some(known) = self.statements.find(tail, &under) {
             return known;
         }
         let sql = cstr(tail).map_or(tail, |(sql, _)| sql);
-        let look = self.shapes.look(sql, conforming);
-        self.statements.add(tail, conforming, look)
+        let look = self.shapes.look(sql, under.conforming);
+        // Under settings of the session's or transaction's own the text may mean anything.
+        if changed { self.statements.alone(tail, under, look) } else { self.statements.add(tail, under, look) }
     }
 
     pub(super) fn forward_parse(
@@ -70,7 +77,7 @@ impl Relay {
         } else {
             // Not kept, so it cannot be prepared elsewhere: the client stays with this server.
             self.take_effects(id, Effects::PREPARE);
-            self.statements.unkept(Look::long(Effects::NONE))
+            self.statements.alone(&[], Under { conforming: true, settings: Rc::default() }, Look::long(Effects::NONE))
         };
         self.rename(id, server, name, Some(Rc::clone(&statement)));
         let Some(this) = self.servers.get_mut(server) else { return Taken::More };
@@ -142,7 +149,11 @@ impl Relay {
         if let Some(client) = self.clients.get_mut(id) {
             client.bound = shape;
         }
-        self.expect(id, server, Kind::Bind, Origin::Client, NO_STATEMENT, shape);
+        let number = match &named {
+            Named::Known(statement) => statement.id,
+            Named::Unkept | Named::Unknown => NO_STATEMENT,
+        };
+        self.expect(id, server, Kind::Bind, Origin::Client, number, shape);
         match rename {
             None => self.pass(id, message),
             Some(Some(number)) => self.renamed(id, message, name, number, HEADER + portal.len() + 1, out),

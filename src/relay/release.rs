@@ -6,12 +6,22 @@ use std::rc::Rc;
 use super::attach::NO_STATEMENT;
 use super::client::State;
 use super::server::{UnnamedOn, Use};
-use super::{Client, ClientId, PoolId, Relay, ServerId, Todo};
+use super::{Client, ClientId, LOOK_BYTES, PoolId, Relay, ServerId, Todo};
 use crate::flow::expect::{Expect, Kind, Origin};
+use crate::meter::Role;
 use crate::pool::slice::Next;
 use crate::sql::verdict::Effects;
 use crate::wire::build;
 use crate::wire::error::PgError;
+
+/// How a client goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Farewell {
+    /// It said goodbye.
+    Terminated,
+    /// Its connection broke or was ended.
+    Lost,
+}
 
 /// How long a closing client may take to read its last error, microseconds.
 const CLOSING_US: u64 = 5_000_000;
@@ -21,10 +31,12 @@ impl Relay {
     pub(super) fn release(&mut self, server: ServerId) {
         let owner = self.servers.get(server).and_then(super::Server::owner);
         if let Some(id) = owner {
-            self.raise_floor(id);
+            let on_primary = self.pool_of(server).is_some_and(|pool| pool.role == Role::Primary);
+            self.raise_floor(id, on_primary);
         }
         if let Some(client) = owner.and_then(|id| self.clients.get_mut(id)) {
             client.state = State::Idle;
+            client.changed = false;
             client.active_us = self.now_us;
             if !client.inbox.is_empty() || self.draining {
                 client.wake();
@@ -71,6 +83,8 @@ impl Relay {
         if client.arriving.is_some() && client.params.reported.borrow().is_some() {
             // Others with the same settings have come in since.
             client.state = State::Idle;
+            // What it sent behind its login has waited as well.
+            client.wake();
             self.welcome(id);
             return false;
         }
@@ -86,9 +100,12 @@ impl Relay {
         let Some(client) = self.clients.get_mut(id) else { return };
         let mut inbox = std::mem::take(&mut client.inbox);
         let used = self.pump(id, &inbox);
-        if let Some(client) = self.clients.get_mut(id)
-            && used < inbox.len()
-        {
+        let Some(client) = self.clients.get_mut(id) else { return };
+        // Its socket was not read any more, so nothing but this tells its task that there is room.
+        if inbox.len() > LOOK_BYTES && used > 0 {
+            client.wake();
+        }
+        if used < inbox.len() {
             inbox.drain(..used);
             client.inbox = inbox;
         }
@@ -135,11 +152,12 @@ impl Relay {
         }
     }
 
-    /// The client has gone, or said goodbye: nothing of it stays.
-    pub(super) fn hang_up(&mut self, id: ClientId) {
+    /// The client has gone: nothing of it stays.
+    pub(super) fn hang_up(&mut self, id: ClientId, how: Farewell) {
         let Some(client) = self.clients.remove(id) else { return };
         client.wake();
-        self.part(id, &client);
+        let unfinished = client.mid_batch || client.rest.bytes > 0;
+        self.part_from(id, client.state, client.pinned, unfinished, how);
     }
 
     /// The session ends with an error that the client is told first.
@@ -168,29 +186,27 @@ impl Relay {
         client.wake();
         let pinned = client.pinned;
         let unfinished = client.mid_batch || client.rest.bytes > 0;
-        self.part_from(id, before, pinned, unfinished);
+        self.part_from(id, before, pinned, unfinished, Farewell::Lost);
     }
 
-    fn part(&mut self, id: ClientId, client: &Client) {
-        self.part_from(id, client.state, client.pinned, client.mid_batch || client.rest.bytes > 0);
-    }
-
-    fn part_from(&mut self, id: ClientId, state: State, pinned: Effects, unfinished: bool) {
+    fn part_from(&mut self, id: ClientId, state: State, pinned: Effects, unfinished: bool, how: Farewell) {
         match state {
             State::Idle | State::Closing { .. } => {}
             State::Waiting { pool, .. } => {
                 self.pools[pool].slice.leave(&id);
             }
-            State::Attached(server) => self.abandon(server, pinned, unfinished),
+            State::Attached(server) => self.abandon(server, pinned, unfinished, how),
         }
     }
 
     /// A server whose client has gone: as it is if it is clean, after a rollback and reset if it
     /// only stands in a transaction or holds session state, else cancelled and closed.
-    fn abandon(&mut self, server: ServerId, pinned: Effects, unfinished: bool) {
+    fn abandon(&mut self, server: ServerId, pinned: Effects, unfinished: bool, how: Farewell) {
         let Some(this) = self.servers.get_mut(server) else { return };
         if this.replies.busy() || unfinished || this.conn.backlog() > 0 || !this.inbox.is_empty() {
-            if this.replies.busy() {
+            // What was asked for before a goodbye is done, as on a direct connection: the server
+            // finishes it before it finds the connection closed.
+            if this.replies.busy() && how == Farewell::Lost {
                 let key = this.key.clone();
                 self.todo.push(Todo::CancelGone(this.pool, key));
             }

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::shapes::Look;
+use crate::flow::params::Settings;
 
 /// Bytes of texts beyond which those that no client uses are dropped.
 const KEEP_BYTES: usize = 32 * 1024 * 1024;
@@ -21,7 +22,17 @@ pub struct Statement {
     pub tail: Box<[u8]>,
     /// What the text says.
     pub look: Look,
-    conforming: bool,
+    under: Under,
+}
+
+/// What a text is read under. PostgreSQL computes constants when it prepares a statement, by the
+/// settings of that moment: `'01-02-2024'::timestamptz` is another moment in another time zone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Under {
+    /// `standard_conforming_strings`.
+    pub conforming: bool,
+    /// Settings of the session's start.
+    pub settings: Rc<Settings>,
 }
 
 impl Statement {
@@ -41,17 +52,18 @@ pub struct Statements {
 }
 
 impl Statements {
-    /// The statement with this Parse tail, read with or without standard_conforming_strings.
-    pub fn find(&self, tail: &[u8], conforming: bool) -> Option<Rc<Statement>> {
-        let known = self.by_hash.get(&hash(tail, conforming))?;
-        (*known.tail == *tail && known.conforming == conforming).then(|| Rc::clone(known))
+    /// The statement with this Parse tail, as read under these settings.
+    pub fn find(&self, tail: &[u8], under: &Under) -> Option<Rc<Statement>> {
+        let known = self.by_hash.get(&hash(tail, under))?;
+        (*known.tail == *tail && known.under == *under).then(|| Rc::clone(known))
     }
 
     /// Adds a statement that [`Statements::find`] did not know.
-    pub fn add(&mut self, tail: &[u8], conforming: bool, look: Look) -> Rc<Statement> {
-        let statement = Rc::new(Statement { id: self.number(), tail: tail.into(), look, conforming });
+    pub fn add(&mut self, tail: &[u8], under: Under, look: Look) -> Rc<Statement> {
+        let key = hash(tail, &under);
+        let statement = self.alone(tail, under, look);
         self.bytes += tail.len();
-        if let Some(collided) = self.by_hash.insert(hash(tail, conforming), Rc::clone(&statement)) {
+        if let Some(collided) = self.by_hash.insert(key, Rc::clone(&statement)) {
             self.bytes -= collided.tail.len();
         }
         if self.bytes > self.sweep_at.max(KEEP_BYTES) {
@@ -63,9 +75,14 @@ impl Statements {
         statement
     }
 
-    /// A statement whose text is not kept.
-    pub fn unkept(&mut self, look: Look) -> Rc<Statement> {
-        Rc::new(Statement { id: self.number(), tail: Box::default(), look, conforming: true })
+    /// A statement that is shared with nobody.
+    pub fn alone(&mut self, tail: &[u8], under: Under, look: Look) -> Rc<Statement> {
+        Rc::new(Statement { id: self.number(), tail: tail.into(), look, under })
+    }
+
+    /// From now on the same text is another statement: what servers have prepared is outdated.
+    pub fn forget(&mut self, id: u32) {
+        self.by_hash.retain(|_, statement| statement.id != id);
     }
 
     fn number(&mut self) -> u32 {
@@ -75,8 +92,12 @@ impl Statements {
     }
 }
 
-fn hash(tail: &[u8], conforming: bool) -> u64 {
-    xxh3_64_with_seed(tail, u64::from(conforming))
+fn hash(tail: &[u8], under: &Under) -> u64 {
+    let mut seed = u64::from(under.conforming);
+    for (name, value) in &*under.settings {
+        seed = xxh3_64_with_seed(value, xxh3_64_with_seed(name, seed));
+    }
+    xxh3_64_with_seed(tail, seed)
 }
 
 /// Prefix of the names that statements have on servers.
@@ -125,17 +146,21 @@ mod tests {
     fn shares_by_content_and_forgets_what_nobody_uses() {
         let mut all = Statements::default();
         let look = Look::long(Effects::NONE);
-        let a = all.add(b"select 1\0\0\0", true, look);
-        assert_eq!(all.find(b"select 1\0\0\0", true).map(|s| s.id), Some(a.id));
-        assert!(all.find(b"select 1\0\0\0", false).is_none());
-        assert!(all.find(b"select 2\0\0\0", true).is_none());
+        let under = Under { conforming: true, settings: Rc::default() };
+        let a = all.add(b"select 1\0\0\0", under.clone(), look);
+        assert_eq!(all.find(b"select 1\0\0\0", &under).map(|s| s.id), Some(a.id));
+        let zone = Rc::new(vec![(b"timezone".to_vec(), b"UTC".to_vec())]);
+        for other in [Under { conforming: false, ..under.clone() }, Under { settings: zone, ..under.clone() }] {
+            assert!(all.find(b"select 1\0\0\0", &other).is_none(), "{other:?}");
+        }
+        assert!(all.find(b"select 2\0\0\0", &under).is_none());
         for n in 0..40 {
             let mut text = vec![b'x'; 1024 * 1024];
             text[0] = n;
-            all.add(&text, true, look);
+            all.add(&text, under.clone(), look);
         }
         assert!(all.bytes <= KEEP_BYTES + 1024 * 1024, "{} bytes kept", all.bytes);
-        assert!(all.find(b"select 1\0\0\0", true).is_some(), "in use, yet forgotten");
+        assert!(all.find(b"select 1\0\0\0", &under).is_some(), "in use, yet forgotten");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::client::State;
+use super::release::Farewell;
 use super::{ClientId, PoolId, Relay, ServerId};
 use crate::base::clock;
 use crate::wire::error::{PgError, SqlState};
@@ -36,11 +37,9 @@ impl Relay {
                 return;
             }
             self.pools[pool].counters.total_query_wait_timeouts.add(1);
-            let message = format!(
-                "pgweir: no server connection became free within {} s",
-                limit.as_secs_f32()
-            );
-            let hint = "The limit is query_wait_timeout; more connections are allowed by default_pool_size or pool_size.";
+            let message = format!("pgweir: no server connection became free within {} s", limit.as_secs_f32());
+            let hint =
+                "The limit is query_wait_timeout; more connections are allowed by default_pool_size or pool_size.";
             self.fatal(id, &PgError::fatal(SqlState::TOO_MANY_CONNECTIONS, message).hint(hint));
             // `fatal` takes it out of the queue; never loop on one that was not there to tell.
             self.pools[pool].slice.leave(&id);
@@ -79,7 +78,7 @@ impl Relay {
             let Some(client) = self.clients.get(id) else { continue };
             let quiet_us = self.now_us.saturating_sub(client.active_us);
             match client.state {
-                State::Closing { until_us } if until_us <= self.now_us => self.hang_up(id),
+                State::Closing { until_us } if until_us <= self.now_us => self.hang_up(id, Farewell::Lost),
                 State::Idle if self.draining && client.inbox.is_empty() => client.wake(),
                 State::Idle if past(idle, quiet_us) => {
                     let message = "pgweir: idle for longer than client_idle_timeout";

@@ -13,6 +13,9 @@ use tokio::task::spawn_local;
 use super::{Arrival, ClientId, PoolId, Relay, ServerId, Todo};
 use crate::server::cancel;
 
+/// How long a client that cannot come in may take to read why.
+const REFUSE: std::time::Duration = std::time::Duration::from_secs(5);
+
 /// A relay shared by the tasks of its thread.
 pub type Shared = Rc<RefCell<Relay>>;
 
@@ -43,6 +46,11 @@ pub fn run_todo(relay: &Shared, mut done: Option<oneshot::Sender<()>>) {
             match item {
                 Todo::Open(pool) => {
                     spawn_local(open(Rc::clone(relay), pool));
+                }
+                Todo::Refuse(mut conn) => {
+                    spawn_local(tokio::time::timeout(REFUSE, async move {
+                        let _ = poll_fn(|cx| conn.poll_drain(cx)).await;
+                    }));
                 }
                 Todo::Watch(group) => super::watch::start(relay, group),
                 Todo::Cancel(server) => {

@@ -144,8 +144,7 @@ impl Dial {
         let socket = self.connect(encrypt).await?;
         let mut stream = Stream::new(socket);
         let mut hello = Vec::new();
-        let parameters: [(&[u8], &[u8]); 2] =
-            [(b"user", self.user.as_bytes()), (b"database", self.dbname.as_bytes())];
+        let parameters: [(&[u8], &[u8]); 2] = [(b"user", self.user.as_bytes()), (b"database", self.dbname.as_bytes())];
         build::startup(&mut hello, &parameters);
         stream.send(&hello).await?;
         login(&mut stream, self).await?;

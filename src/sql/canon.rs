@@ -67,11 +67,7 @@ pub(crate) struct Canon<'s, S> {
 
 impl<'s, S: Sink> Canon<'s, S> {
     pub(crate) fn new(sink: &'s mut S) -> Self {
-        let last = Token {
-            kind: Kind::Semicolon,
-            start: 0,
-            end: 0,
-        };
+        let last = Token { kind: Kind::Semicolon, start: 0, end: 0 };
         Self {
             sink,
             list: List::Outside,
@@ -169,9 +165,7 @@ impl<'s, S: Sink> Canon<'s, S> {
             self.alert &= !AFTER_FOR;
             let word = token.bytes(sql);
             if token.kind == Kind::Word
-                && [b"update".as_slice(), b"share", b"no", b"key"]
-                    .iter()
-                    .any(|lock| eq_word(word, lock))
+                && [b"update".as_slice(), b"share", b"no", b"key"].iter().any(|lock| eq_word(word, lock))
             {
                 self.flags.set(Flags::FOR_LOCK);
             }
@@ -187,11 +181,7 @@ impl<'s, S: Sink> Canon<'s, S> {
             self.statements = self.statements.saturating_add(1);
         }
         if self.first == First::Empty && token.kind != Kind::Open {
-            self.first = if token.kind == Kind::Word {
-                First::of(token.bytes(sql))
-            } else {
-                First::Other
-            };
+            self.first = if token.kind == Kind::Word { First::of(token.bytes(sql)) } else { First::Other };
             self.alert &= !NO_KEYWORD;
         }
         true
@@ -201,8 +191,7 @@ impl<'s, S: Sink> Canon<'s, S> {
     /// the lexer thinks. Such a text must not share the shape of a clear one.
     #[inline]
     fn escapes_are_unclear(&self, text: &[u8]) -> bool {
-        let escapes =
-            matches!(text.first(), Some(b'e' | b'E')) || self.flags.has(Flags::BACKSLASH_ESCAPES);
+        let escapes = matches!(text.first(), Some(b'e' | b'E')) || self.flags.has(Flags::BACKSLASH_ESCAPES);
         escapes && memchr(b'\\', text).is_some() && std::str::from_utf8(text).is_err()
     }
 
@@ -232,9 +221,7 @@ impl<'s, S: Sink> Canon<'s, S> {
             Kind::Punct => !matches!(self.last.bytes(sql), b"]"),
             Kind::Word => {
                 let word = self.last.bytes(sql);
-                BEFORE_EXPRESSION
-                    .iter()
-                    .any(|k| eq_word(word, k.as_bytes()))
+                BEFORE_EXPRESSION.iter().any(|k| eq_word(word, k.as_bytes()))
             }
             _ => false,
         }
@@ -250,21 +237,12 @@ impl<'s, S: Sink> Canon<'s, S> {
     #[inline(never)]
     fn flush_list(&mut self) {
         let held: &[(Item, &[u8])] = match self.list {
-            List::LiteralHeldComma | List::RowLiteralHeldComma | List::RowHeldComma => {
-                &[(Item::Comma, b",")]
-            }
+            List::LiteralHeldComma | List::RowLiteralHeldComma | List::RowHeldComma => &[(Item::Comma, b",")],
             List::RowHeldOpen => &[(Item::Comma, b","), (Item::Open, b"(")],
-            List::RowHeldLiteral => &[
-                (Item::Comma, b","),
-                (Item::Open, b"("),
-                (Item::Literal, b"?"),
-            ],
-            List::RowHeldLiteralComma => &[
-                (Item::Comma, b","),
-                (Item::Open, b"("),
-                (Item::Literal, b"?"),
-                (Item::Comma, b","),
-            ],
+            List::RowHeldLiteral => &[(Item::Comma, b","), (Item::Open, b"("), (Item::Literal, b"?")],
+            List::RowHeldLiteralComma => {
+                &[(Item::Comma, b","), (Item::Open, b"("), (Item::Literal, b"?"), (Item::Comma, b",")]
+            }
             _ => return,
         };
         for &(item, bytes) in held {

@@ -28,21 +28,11 @@ pub const SCAN_LIMIT_BYTES: usize = 1024 * 1024;
 #[must_use]
 pub fn classify(sql: &[u8], scanned: &Scanned) -> Verdict {
     if scanned.statements == Statements::Zero {
-        return verdict(
-            Route::Primary,
-            Reason::Empty,
-            Effects::NONE,
-            StatementKind::Empty,
-        );
+        return verdict(Route::Primary, Reason::Empty, Effects::NONE, StatementKind::Empty);
     }
     if sql.len() > SCAN_LIMIT_BYTES {
         let effects = Effects::OPAQUE | Effects::UNKNOWN_FUNCTION;
-        return verdict(
-            Route::Primary,
-            Reason::TooLong,
-            effects,
-            StatementKind::Unknown,
-        );
+        return verdict(Route::Primary, Reason::TooLong, effects, StatementKind::Unknown);
     }
     let standard_conforming_strings = !scanned.flags.has(Flags::BACKSLASH_ESCAPES);
     let tokens = tokens(sql, standard_conforming_strings);
@@ -65,22 +55,12 @@ pub fn classify(sql: &[u8], scanned: &Scanned) -> Verdict {
         {
             unparsed(words, Reason::TooDeep)
         }
-        Err(_) => verdict(
-            Route::Primary,
-            Reason::Unparsable,
-            Effects::NONE,
-            StatementKind::Unknown,
-        ),
+        Err(_) => verdict(Route::Primary, Reason::Unparsable, Effects::NONE, StatementKind::Unknown),
     }
 }
 
 fn verdict(route: Route, reason: Reason, effects: Effects, kind: StatementKind) -> Verdict {
-    Verdict {
-        route,
-        reason,
-        effects,
-        kind,
-    }
+    Verdict { route, reason, effects, kind }
 }
 
 /// UTF-8 for the parser. Other text is taken byte by byte as Latin-1, which keeps every byte >= 0x80 an identifier byte.
@@ -94,17 +74,8 @@ fn text_of(sql: &[u8]) -> Cow<'_, str> {
 /// Without the grammar: the effects that tokens tell, more rather than fewer.
 fn unparsed(words: Words<'_>, reason: Reason) -> Verdict {
     let all = readings(words);
-    let unknown = if words.may_call_unknown() {
-        Effects::UNKNOWN_FUNCTION
-    } else {
-        Effects::NONE
-    };
-    verdict(
-        Route::Primary,
-        reason,
-        all.effects | words.call_effects() | unknown,
-        all.kind,
-    )
+    let unknown = if words.may_call_unknown() { Effects::UNKNOWN_FUNCTION } else { Effects::NONE };
+    verdict(Route::Primary, reason, all.effects | words.call_effects() | unknown, all.kind)
 }
 
 /// The union over all statements of a text; route and reason are those of the last.
@@ -149,11 +120,7 @@ fn parsed(words: Words<'_>, scanned: &Scanned, summary: &pg_query::SummaryResult
     }
     let (route, reason) = match why_not(words, scanned, summary) {
         Some(reason) => (Route::Primary, reason),
-        None if summary
-            .functions
-            .iter()
-            .any(|f| standing(&f.function_name) == Standing::Harmless) =>
-        {
+        None if summary.functions.iter().any(|f| standing(&f.function_name) == Standing::Harmless) => {
             (Route::Replica, Reason::VolatileRead)
         }
         None => (Route::Replica, Reason::PureRead),
@@ -162,11 +129,7 @@ fn parsed(words: Words<'_>, scanned: &Scanned, summary: &pg_query::SummaryResult
 }
 
 /// Why a statement that starts like a read is not one for a standby.
-fn why_not(
-    words: Words<'_>,
-    scanned: &Scanned,
-    summary: &pg_query::SummaryResult,
-) -> Option<Reason> {
+fn why_not(words: Words<'_>, scanned: &Scanned, summary: &pg_query::SummaryResult) -> Option<Reason> {
     let flags = scanned.flags;
     if flags.has(Flags::FOR_LOCK) {
         return Some(Reason::Locking);
@@ -188,19 +151,11 @@ fn why_not(
     if words.names_foreign_operator() {
         return Some(Reason::Operator);
     }
-    summary
-        .functions
-        .iter()
-        .find_map(function)
-        .or_else(|| relations(words, summary))
+    summary.functions.iter().find_map(function).or_else(|| relations(words, summary))
 }
 
 fn function(call: &pg_query::Function) -> Option<Reason> {
-    if call
-        .schema_name
-        .as_deref()
-        .is_some_and(|schema| schema != "pg_catalog")
-    {
+    if call.schema_name.as_deref().is_some_and(|schema| schema != "pg_catalog") {
         return Some(Reason::FunctionUnknown);
     }
     match standing(&call.function_name) {
@@ -216,9 +171,7 @@ fn relations(words: Words<'_>, summary: &pg_query::SummaryResult) -> Option<Reas
         if schema.starts_with("pg_temp") {
             return Some(Reason::TemporaryRelation);
         }
-        if schema.starts_with("pg_")
-            || schema == "information_schema"
-            || (schema.is_empty() && name.starts_with("pg_"))
+        if schema.starts_with("pg_") || schema == "information_schema" || (schema.is_empty() && name.starts_with("pg_"))
         {
             return Some(Reason::CatalogRelation);
         }
@@ -227,11 +180,7 @@ fn relations(words: Words<'_>, summary: &pg_query::SummaryResult) -> Option<Reas
         }
     }
     // The summary forgets where a CTE is visible: one of this name would hide the catalog everywhere.
-    if summary
-        .cte_names
-        .iter()
-        .any(|name| name.starts_with("pg_") || name.ends_with("_seq"))
-    {
+    if summary.cte_names.iter().any(|name| name.starts_with("pg_") || name.ends_with("_seq")) {
         return Some(Reason::CatalogRelation);
     }
     words.names_sequence_column().then_some(Reason::Sequence)
@@ -245,12 +194,10 @@ fn calls_unknown(words: Words<'_>, summary: &pg_query::SummaryResult) -> bool {
         .filter(|f| f.context == Context::Call)
         .any(|f| function(f) == Some(Reason::FunctionUnknown));
     named
-        || words
-            .statements()
-            .any(|statement| match statement.read().kind {
-                StatementKind::Declare => statement.may_call_unknown(),
-                _ => statement.returning().is_some_and(Words::may_call_unknown),
-            })
+        || words.statements().any(|statement| match statement.read().kind {
+            StatementKind::Declare => statement.may_call_unknown(),
+            _ => statement.returning().is_some_and(Words::may_call_unknown),
+        })
 }
 
 #[cfg(test)]

@@ -13,11 +13,7 @@ fn verdict_of(sql: &str) -> Verdict {
 fn check(route: Route, rows: &[(&str, &str)]) {
     for (sql, code) in rows {
         let verdict = verdict_of(sql);
-        assert_eq!(
-            (verdict.route, verdict.reason.code()),
-            (route, *code),
-            "{sql}\n{verdict:?}"
-        );
+        assert_eq!((verdict.route, verdict.reason.code()), (route, *code), "{sql}\n{verdict:?}");
     }
 }
 
@@ -76,10 +72,7 @@ fn reads_go_to_a_replica() {
             ("SELECT gen_random_uuid()", "volatile_read"),
             ("SELECT pg_sleep(1)", "volatile_read"),
             ("SELECT clock_timestamp(), timeofday()", "volatile_read"),
-            (
-                "SELECT pg_size_pretty(pg_total_relation_size('t'))",
-                "volatile_read",
-            ),
+            ("SELECT pg_size_pretty(pg_total_relation_size('t'))", "volatile_read"),
         ],
     );
 }
@@ -96,48 +89,27 @@ fn what_only_looks_like_a_read_goes_to_the_primary() {
             ("SELECT lo_create(0)", "function_denied"),
             ("SELECT txid_current()", "function_denied"),
             ("SELECT pg_current_xact_id()", "function_denied"),
-            (
-                "SELECT pg_logical_emit_message(true, 'a', 'b')",
-                "function_denied",
-            ),
-            (
-                "SELECT pg_catalog.pg_try_advisory_lock(1)",
-                "function_denied",
-            ),
+            ("SELECT pg_logical_emit_message(true, 'a', 'b')", "function_denied"),
+            ("SELECT pg_catalog.pg_try_advisory_lock(1)", "function_denied"),
             ("SELECT 1; INSERT INTO t VALUES (1)", "many_statements"),
-            (
-                "BEGIN ISOLATION LEVEL SERIALIZABLE READ ONLY",
-                "begin_serializable",
-            ),
+            ("BEGIN ISOLATION LEVEL SERIALIZABLE READ ONLY", "begin_serializable"),
             ("COPY (SELECT nextval('s')) TO STDOUT", "copy"),
             ("COPY t TO '/srv/x.csv'", "copy"),
             ("COPY tmp_table TO STDOUT", "copy"),
             ("SELECT last_value FROM seq", "sequence"),
             ("SELECT * FROM orders_id_seq", "sequence"),
-            (
-                "WITH d AS (UPDATE t SET a = 1 RETURNING *) SELECT * FROM d",
-                "data_modifying_cte",
-            ),
-            (
-                "WITH d AS (DELETE FROM t RETURNING *) SELECT * FROM d",
-                "data_modifying_cte",
-            ),
+            ("WITH d AS (UPDATE t SET a = 1 RETURNING *) SELECT * FROM d", "data_modifying_cte"),
+            ("WITH d AS (DELETE FROM t RETURNING *) SELECT * FROM d", "data_modifying_cte"),
             ("SELECT nextval('s')", "function_denied"),
             ("SELECT * FROM (SELECT * FROM t FOR UPDATE) x", "locking"),
-            (
-                "MERGE INTO t USING s ON t.a = s.a WHEN MATCHED THEN DELETE",
-                "write",
-            ),
+            ("MERGE INTO t USING s ON t.a = s.a WHEN MATCHED THEN DELETE", "write"),
             ("UPDATE a SET bal = 1", "write"),
             ("SELECT x.now()", "function_unknown"),
             // 1.2 and 1.4: silently wrong on a standby.
             ("SELECT * FROM t FOR UPDATE", "locking"),
             ("SELECT * FROM t FOR NO KEY UPDATE SKIP LOCKED", "locking"),
             ("SELECT * FROM t FOR SHARE OF t", "locking"),
-            (
-                "SELECT * FROM t WHERE a IN (SELECT b FROM u FOR /* x */ KEY SHARE NOWAIT)",
-                "locking",
-            ),
+            ("SELECT * FROM t WHERE a IN (SELECT b FROM u FOR /* x */ KEY SHARE NOWAIT)", "locking"),
             ("SELECT pg_advisory_lock(1)", "function_denied"),
             ("SELECT pg_advisory_xact_lock(1)", "function_denied"),
             ("SELECT setval('s', 1)", "function_denied"),
@@ -157,37 +129,16 @@ fn what_only_looks_like_a_read_goes_to_the_primary() {
             ("SELECT pg_is_in_recovery()", "function_denied"),
             ("SELECT pg_current_wal_lsn()", "function_denied"),
             ("SELECT pg_last_wal_replay_lsn()", "function_denied"),
-            (
-                "SELECT query_to_xml('select nextval(''s'')', true, true, '')",
-                "function_denied",
-            ),
-            (
-                "SELECT table_to_xml('t', true, true, '')",
-                "function_denied",
-            ),
-            (
-                "SELECT ts_rewrite('a'::tsquery, 'select 1')",
-                "function_denied",
-            ),
+            ("SELECT query_to_xml('select nextval(''s'')', true, true, '')", "function_denied"),
+            ("SELECT table_to_xml('t', true, true, '')", "function_denied"),
+            ("SELECT ts_rewrite('a'::tsquery, 'select 1')", "function_denied"),
             ("SELECT dblink_exec('x', 'y')", "function_unknown"),
-            (
-                "SELECT pg_create_logical_replication_slot('a', 'b')",
-                "function_denied",
-            ),
+            ("SELECT pg_create_logical_replication_slot('a', 'b')", "function_denied"),
             ("SELECT * FROM pg_stat_activity", "catalog_relation"),
             ("SELECT * FROM pg_catalog.pg_locks", "catalog_relation"),
-            (
-                "SELECT * FROM information_schema.tables",
-                "catalog_relation",
-            ),
-            (
-                "SELECT * FROM t JOIN pg_settings ON true",
-                "catalog_relation",
-            ),
-            (
-                "SELECT * FROM (WITH pg_locks AS (SELECT 1) TABLE pg_locks) s, pg_locks",
-                "catalog_relation",
-            ),
+            ("SELECT * FROM information_schema.tables", "catalog_relation"),
+            ("SELECT * FROM t JOIN pg_settings ON true", "catalog_relation"),
+            ("SELECT * FROM (WITH pg_locks AS (SELECT 1) TABLE pg_locks) s, pg_locks", "catalog_relation"),
             ("SELECT * FROM pg_temp.t", "temporary_relation"),
             ("SELECT is_called FROM s", "sequence"),
             ("SELECT \"log_cnt\" FROM s", "sequence"),
@@ -202,10 +153,7 @@ fn what_only_looks_like_a_read_goes_to_the_primary() {
             ("EXPLAIN ANALYZE DELETE FROM t", "explain_of_write"),
             ("EXPLAIN CREATE TABLE x AS SELECT 1", "explain_of_write"),
             ("EXPLAIN EXECUTE p", "explain_of_write"),
-            (
-                "EXPLAIN WITH d AS (DELETE FROM t RETURNING *) SELECT * FROM d",
-                "data_modifying_cte",
-            ),
+            ("EXPLAIN WITH d AS (DELETE FROM t RETURNING *) SELECT * FROM d", "data_modifying_cte"),
             ("SELECT 1; SELECT 2", "many_statements"),
             ("BEGIN; SELECT 1; COMMIT", "many_statements"),
             ("", "empty"),
@@ -222,10 +170,7 @@ fn everything_else_goes_to_the_primary_or_follows() {
         Route::Primary,
         &[
             ("INSERT INTO t VALUES (1)", "write"),
-            (
-                "WITH x AS (SELECT 1) INSERT INTO t SELECT * FROM x",
-                "write",
-            ),
+            ("WITH x AS (SELECT 1) INSERT INTO t SELECT * FROM x", "write"),
             ("DELETE FROM t", "write"),
             ("TRUNCATE t", "ddl"),
             ("COPY t FROM STDIN", "copy"),
@@ -233,14 +178,8 @@ fn everything_else_goes_to_the_primary_or_follows() {
             ("DO $$ BEGIN END $$", "opaque"),
             ("CREATE TABLE t (a int)", "ddl"),
             ("CREATE INDEX ON t (a)", "ddl"),
-            (
-                "CREATE RULE r AS ON INSERT TO t DO ALSO (DELETE FROM u; DELETE FROM v)",
-                "ddl",
-            ),
-            (
-                "CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT CASE WHEN true THEN 1 END; SELECT 2; END",
-                "ddl",
-            ),
+            ("CREATE RULE r AS ON INSERT TO t DO ALSO (DELETE FROM u; DELETE FROM v)", "ddl"),
+            ("CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT CASE WHEN true THEN 1 END; SELECT 2; END", "ddl"),
             ("ALTER TABLE t ADD b int", "ddl"),
             ("DROP TABLE t", "ddl"),
             ("GRANT SELECT ON t TO u", "ddl"),
@@ -268,17 +207,11 @@ fn everything_else_goes_to_the_primary_or_follows() {
             ("DEALLOCATE p", "session_object"),
             ("DECLARE c CURSOR FOR SELECT 1", "session_object"),
             ("BEGIN", "begin_read_write"),
-            (
-                "START TRANSACTION ISOLATION LEVEL REPEATABLE READ",
-                "begin_read_write",
-            ),
+            ("START TRANSACTION ISOLATION LEVEL REPEATABLE READ", "begin_read_write"),
             ("BEGIN READ ONLY, READ WRITE", "begin_read_write"),
             ("SET TRANSACTION READ WRITE", "read_write_requested"),
             ("SET TRANSACTION SNAPSHOT 'x'", "read_write_requested"),
-            (
-                "SET LOCAL transaction_read_only = off",
-                "read_write_requested",
-            ),
+            ("SET LOCAL transaction_read_only = off", "read_write_requested"),
         ],
     );
     check(
@@ -286,14 +219,8 @@ fn everything_else_goes_to_the_primary_or_follows() {
         &[
             ("BEGIN READ ONLY", "begin_read_only"),
             ("START TRANSACTION READ ONLY", "begin_read_only"),
-            (
-                "BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY",
-                "begin_read_only",
-            ),
-            (
-                "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY",
-                "begin_read_only",
-            ),
+            ("BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY", "begin_read_only"),
+            ("BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY", "begin_read_only"),
         ],
     );
     let follow = "COMMIT\nEND\nROLLBACK\nABORT\nSAVEPOINT a\nRELEASE a\nROLLBACK TO a\nFETCH 1 FROM c\nMOVE 1 FROM c\nCLOSE c\n\

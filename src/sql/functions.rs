@@ -22,9 +22,7 @@ static LIST: OnceLock<Vec<(&'static str, Standing)>> = OnceLock::new();
 
 fn list() -> &'static [(&'static str, Standing)] {
     LIST.get_or_init(|| {
-        let lines = include_str!("functions.txt")
-            .lines()
-            .filter(|line| !line.starts_with('#') && !line.is_empty());
+        let lines = include_str!("functions.txt").lines().filter(|line| !line.starts_with('#') && !line.is_empty());
         lines
             .map(|line| match line.split_once(' ') {
                 None => (line, Standing::Pure),
@@ -39,9 +37,7 @@ fn list() -> &'static [(&'static str, Standing)] {
 pub(crate) fn standing(name: &str) -> Standing {
     let list = list();
     match list.binary_search_by_key(&name, |&(known, _)| known) {
-        Ok(n) => list
-            .get(n)
-            .map_or(Standing::Unknown, |&(_, standing)| standing),
+        Ok(n) => list.get(n).map_or(Standing::Unknown, |&(_, standing)| standing),
         Err(_) => Standing::Unknown,
     }
 }
@@ -49,20 +45,15 @@ pub(crate) fn standing(name: &str) -> Standing {
 /// What a call by this name leaves behind; `set_config` is for the caller, who sees its third argument.
 pub(crate) fn effects(name: &[u8]) -> Effects {
     match name {
-        b"pg_advisory_lock"
-        | b"pg_advisory_lock_shared"
-        | b"pg_try_advisory_lock"
-        | b"pg_try_advisory_lock_shared" => Effects::ADVISORY_LOCK,
-        b"pg_advisory_unlock" | b"pg_advisory_unlock_shared" | b"pg_advisory_unlock_all" => {
-            Effects::ADVISORY_UNLOCK
+        b"pg_advisory_lock" | b"pg_advisory_lock_shared" | b"pg_try_advisory_lock" | b"pg_try_advisory_lock_shared" => {
+            Effects::ADVISORY_LOCK
         }
+        b"pg_advisory_unlock" | b"pg_advisory_unlock_shared" | b"pg_advisory_unlock_all" => Effects::ADVISORY_UNLOCK,
         b"setseed" => Effects::SETSEED,
         b"nextval" | b"currval" | b"lastval" | b"setval" => Effects::SEQUENCE_STATE,
-        b"query_to_xml"
-        | b"query_to_xmlschema"
-        | b"query_to_xml_and_xmlschema"
-        | b"ts_stat"
-        | b"ts_rewrite" => Effects::OPAQUE,
+        b"query_to_xml" | b"query_to_xmlschema" | b"query_to_xml_and_xmlschema" | b"ts_stat" | b"ts_rewrite" => {
+            Effects::OPAQUE
+        }
         _ => Effects::NONE,
     }
 }

@@ -89,9 +89,7 @@ const fn classes() -> [u8; 256] {
             b'a'..=b'z' | b'A'..=b'Z' | b'_' | 0x80..=0xff => WORD_START | WORD,
             b'0'..=b'9' => DIGIT | WORD,
             b'$' => WORD,
-            b'~' | b'!' | b'@' | b'#' | b'^' | b'&' | b'|' | b'`' | b'?' | b'%' => {
-                OPERATOR | OPERATOR_ODD
-            }
+            b'~' | b'!' | b'@' | b'#' | b'^' | b'&' | b'|' | b'`' | b'?' | b'%' => OPERATOR | OPERATOR_ODD,
             b'+' | b'-' | b'*' | b'/' | b'<' | b'>' | b'=' => OPERATOR,
             _ => 0,
         };
@@ -128,11 +126,7 @@ impl<'a> Lexer<'a> {
     /// Starts at the first byte. With `standard_conforming_strings` off a backslash escapes in plain `'..'` too.
     #[must_use]
     pub fn new(sql: &'a [u8], standard_conforming_strings: bool) -> Self {
-        Self {
-            sql,
-            pos: 0,
-            standard_conforming_strings,
-        }
+        Self { sql, pos: 0, standard_conforming_strings }
     }
 
     /// The byte at `at`, 0 past the end: NUL starts and continues nothing, and cannot occur in a protocol string.
@@ -208,28 +202,17 @@ impl<'a> Lexer<'a> {
     }
 
     fn plain(&self) -> Quoting {
-        if self.standard_conforming_strings {
-            Quoting::Plain
-        } else {
-            Quoting::Escapes
-        }
+        if self.standard_conforming_strings { Quoting::Plain } else { Quoting::Escapes }
     }
 
     fn line_end(&self, start: usize) -> usize {
-        self.sql
-            .get(start..)
-            .and_then(|rest| memchr2(b'\n', b'\r', rest))
-            .map_or(self.sql.len(), |n| start + n)
+        self.sql.get(start..).and_then(|rest| memchr2(b'\n', b'\r', rest)).map_or(self.sql.len(), |n| start + n)
     }
 
     /// End of a block comment whose first `/*` ends at `pos`; comments nest.
     fn comment(&self, mut pos: usize) -> usize {
         let mut depth = 1usize;
-        while let Some(n) = self
-            .sql
-            .get(pos..)
-            .and_then(|rest| memchr2(b'*', b'/', rest))
-        {
+        while let Some(n) = self.sql.get(pos..).and_then(|rest| memchr2(b'*', b'/', rest)) {
             pos += n;
             match (self.at(pos), self.at(pos + 1)) {
                 (b'*', b'/') => {
@@ -255,11 +238,7 @@ impl<'a> Lexer<'a> {
             let Some(rest) = self.sql.get(pos..) else {
                 return self.sql.len();
             };
-            let found = if quoting == Quoting::Escapes {
-                memchr2(b'\'', b'\\', rest)
-            } else {
-                memchr(b'\'', rest)
-            };
+            let found = if quoting == Quoting::Escapes { memchr2(b'\'', b'\\', rest) } else { memchr(b'\'', rest) };
             let Some(n) = found else {
                 return self.sql.len();
             };
@@ -363,12 +342,7 @@ impl<'a> Lexer<'a> {
     fn operator(&self, start: usize) -> usize {
         let mut end = start + 1;
         let mut odd = is(self.at(start), OPERATOR_ODD);
-        while is(self.at(end), OPERATOR)
-            && !matches!(
-                (self.at(end), self.at(end + 1)),
-                (b'-', b'-') | (b'/', b'*')
-            )
-        {
+        while is(self.at(end), OPERATOR) && !matches!((self.at(end), self.at(end + 1)), (b'-', b'-') | (b'/', b'*')) {
             odd |= is(self.at(end), OPERATOR_ODD);
             end += 1;
         }

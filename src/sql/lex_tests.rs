@@ -7,9 +7,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn pieces(sql: &str, conforming: bool) -> Vec<(Kind, &str)> {
-    Lexer::new(sql.as_bytes(), conforming)
-        .map(|t| (t.kind, &sql[t.start..t.end]))
-        .collect()
+    Lexer::new(sql.as_bytes(), conforming).map(|t| (t.kind, &sql[t.start..t.end])).collect()
 }
 
 #[test]
@@ -17,10 +15,7 @@ fn cuts_as_scan_l_does() {
     use Kind::*;
     let rows: &[(&str, &[(Kind, &str)])] = &[
         ("a--b\nc", &[(Word, "a"), (Comment, "--b"), (Word, "c")]),
-        (
-            "/* a /* b */ c */d",
-            &[(Comment, "/* a /* b */ c */"), (Word, "d")],
-        ),
+        ("/* a /* b */ c */d", &[(Comment, "/* a /* b */ c */"), (Word, "d")]),
         ("/*/**/*/x", &[(Comment, "/*/**/*/"), (Word, "x")]),
         ("'a''b'c", &[(Text, "'a''b'"), (Word, "c")]),
         ("'a\\'b", &[(Text, "'a\\'"), (Word, "b")]),
@@ -28,70 +23,28 @@ fn cuts_as_scan_l_does() {
         ("'a'\n 'b'", &[(Text, "'a'\n 'b'")]),
         ("'a' 'b'", &[(Text, "'a'"), (Text, "'b'")]),
         ("'a' -- x\n'b'", &[(Text, "'a' -- x\n'b'")]),
-        (
-            "U&'a' u&\"b\"",
-            &[(Text, "U&'a'"), (UnicodeWord, "u&\"b\"")],
-        ),
-        (
-            "b'1'x'f'n'a'",
-            &[(Text, "b'1'"), (Text, "x'f'"), (Text, "n'a'")],
-        ),
+        ("U&'a' u&\"b\"", &[(Text, "U&'a'"), (UnicodeWord, "u&\"b\"")]),
+        ("b'1'x'f'n'a'", &[(Text, "b'1'"), (Text, "x'f'"), (Text, "n'a'")]),
         ("x''''", &[(Text, "x''"), (Text, "''")]),
-        (
-            "$$a$b$$$t$ $$ $t$",
-            &[(Text, "$$a$b$$"), (Text, "$t$ $$ $t$")],
-        ),
-        (
-            "a$b$c $1$2",
-            &[(Word, "a$b$c"), (Param, "$1"), (Param, "$2")],
-        ),
+        ("$$a$b$$$t$ $$ $t$", &[(Text, "$$a$b$$"), (Text, "$t$ $$ $t$")]),
+        ("a$b$c $1$2", &[(Word, "a$b$c"), (Param, "$1"), (Param, "$2")]),
         ("\"a\"\"b\"c", &[(QuotedWord, "\"a\"\"b\""), (Word, "c")]),
         (
             "1.5e-3 .5 1. 0x1F 1_000",
-            &[
-                (Number, "1.5e-3"),
-                (Number, ".5"),
-                (Number, "1."),
-                (Number, "0x1F"),
-                (Number, "1_000"),
-            ],
+            &[(Number, "1.5e-3"), (Number, ".5"), (Number, "1."), (Number, "0x1F"), (Number, "1_000")],
         ),
         ("1..2", &[(Number, "1"), (Punct, ".."), (Number, "2")]),
-        (
-            "1abc 1$$x$$",
-            &[(Number, "1abc"), (Number, "1"), (Text, "$$x$$")],
-        ),
-        (
-            "a+-b",
-            &[(Word, "a"), (Operator, "+"), (Operator, "-"), (Word, "b")],
-        ),
+        ("1abc 1$$x$$", &[(Number, "1abc"), (Number, "1"), (Text, "$$x$$")]),
+        ("a+-b", &[(Word, "a"), (Operator, "+"), (Operator, "-"), (Word, "b")]),
         (
             "@-1 *-1 ?-",
-            &[
-                (Operator, "@-"),
-                (Number, "1"),
-                (Operator, "*"),
-                (Operator, "-"),
-                (Number, "1"),
-                (Operator, "?-"),
-            ],
+            &[(Operator, "@-"), (Number, "1"), (Operator, "*"), (Operator, "-"), (Number, "1"), (Operator, "?-")],
         ),
         ("a<--b", &[(Word, "a"), (Operator, "<"), (Comment, "--b")]),
-        (
-            "a/*b*/*",
-            &[(Word, "a"), (Comment, "/*b*/"), (Operator, "*")],
-        ),
+        ("a/*b*/*", &[(Word, "a"), (Comment, "/*b*/"), (Operator, "*")]),
         (
             "a::b:=c=>d",
-            &[
-                (Word, "a"),
-                (Punct, "::"),
-                (Word, "b"),
-                (Punct, ":="),
-                (Word, "c"),
-                (Operator, "=>"),
-                (Word, "d"),
-            ],
+            &[(Word, "a"), (Punct, "::"), (Word, "b"), (Punct, ":="), (Word, "c"), (Operator, "=>"), (Word, "d")],
         ),
         ("'a", &[(Text, "'a")]),
         ("E'a\\", &[(Text, "E'a\\")]),
@@ -110,20 +63,10 @@ const CORPUS: &str = include_str!("lex_corpus.sql");
 #[test]
 fn agrees_with_postgresql() {
     let mut compared = 0;
-    for sql in CORPUS
-        .split("\n\n")
-        .map(str::trim)
-        .filter(|s| !s.is_empty())
-    {
+    for sql in CORPUS.split("\n\n").map(str::trim).filter(|s| !s.is_empty()) {
         let theirs = pg_query::scan(sql).unwrap_or_else(|e| panic!("{sql}: {e}"));
-        let theirs: Vec<(usize, usize)> = theirs
-            .tokens
-            .iter()
-            .map(|t| (t.start as usize, t.end as usize))
-            .collect();
-        let ours: Vec<(usize, usize)> = Lexer::new(sql.as_bytes(), true)
-            .map(|t| (t.start, t.end))
-            .collect();
+        let theirs: Vec<(usize, usize)> = theirs.tokens.iter().map(|t| (t.start as usize, t.end as usize)).collect();
+        let ours: Vec<(usize, usize)> = Lexer::new(sql.as_bytes(), true).map(|t| (t.start, t.end)).collect();
         assert_eq!(ours, theirs, "{sql}");
         compared += 1;
     }
@@ -132,9 +75,7 @@ fn agrees_with_postgresql() {
 
 /// Bytes that mean something to the lexer, so that random texts reach its corners.
 fn telling_bytes() -> impl Strategy<Value = Vec<u8>> {
-    let telling = proptest::sample::select(
-        b"'\"$\\-/*+eEuU&xXbBnN019_.:;,()[]=<>?!@# \n\ta\x00\x80\xff".to_vec(),
-    );
+    let telling = proptest::sample::select(b"'\"$\\-/*+eEuU&xXbBnN019_.:;,()[]=<>?!@# \n\ta\x00\x80\xff".to_vec());
     proptest::collection::vec(prop_oneof![9 => telling, 1 => any::<u8>()], 0..120)
 }
 

@@ -8,20 +8,13 @@ use crate::sql::lex::{Kind, Token};
 /// and `…` if that was not all. Bytes that are not UTF-8 become U+FFFD.
 #[must_use]
 pub fn normalized(sql: &[u8], standard_conforming_strings: bool, limit: usize) -> String {
-    let mut sink = TextSink {
-        text: Vec::new(),
-        last: None,
-        limit,
-    };
+    let mut sink = TextSink { text: Vec::new(), last: None, limit };
     Canon::new(&mut sink).run(sql, standard_conforming_strings);
     let mut text = sink.text;
     let cut = text.len() > limit;
     if cut {
         // Back to a character boundary, so that no half character is shown.
-        let end = (0..=limit)
-            .rev()
-            .find(|&n| text.get(n).is_none_or(|b| b & 0xc0 != 0x80))
-            .unwrap_or(0);
+        let end = (0..=limit).rev().find(|&n| text.get(n).is_none_or(|b| b & 0xc0 != 0x80)).unwrap_or(0);
         text.truncate(end);
     }
     let mut text = String::from_utf8_lossy(&text).into_owned();
@@ -42,12 +35,7 @@ impl TextSink {
     /// Whether a space belongs between the last item and this one. Two tokens that would read as one must have it, see the tests.
     fn spaced(&self, item: Item, bytes: &[u8]) -> bool {
         let Some(last) = self.last else { return false };
-        let name = |item| {
-            matches!(
-                item,
-                Item::Other(Kind::Word | Kind::QuotedWord | Kind::UnicodeWord)
-            )
-        };
+        let name = |item| matches!(item, Item::Other(Kind::Word | Kind::QuotedWord | Kind::UnicodeWord));
         let dot = |item| item == Item::Other(Kind::Dot);
         let punct = |item| matches!(item, Item::Other(Kind::Punct | Kind::Dot));
         if punct(item) && punct(last) {
@@ -57,27 +45,17 @@ impl TextSink {
             || (dot(last) && (name(item) || bytes == b"*"))
             || self.text.ends_with(b"::")
             || self.text.ends_with(b"[");
-        let tight_before = matches!(
-            item,
-            Item::Comma | Item::Close | Item::Other(Kind::Semicolon)
-        ) || (dot(item) && (name(last) || last == Item::Close))
+        let tight_before = matches!(item, Item::Comma | Item::Close | Item::Other(Kind::Semicolon))
+            || (dot(item) && (name(last) || last == Item::Close))
             || matches!(bytes, b"::" | b"[" | b"]");
-        let call =
-            item == Item::Open && last == Item::Other(Kind::Word) && !self.ends_with_keyword();
+        let call = item == Item::Open && last == Item::Other(Kind::Word) && !self.ends_with_keyword();
         !(tight_after || tight_before || call)
     }
 
     fn ends_with_keyword(&self) -> bool {
-        let start = self
-            .text
-            .iter()
-            .rposition(|b| !b.is_ascii_alphanumeric() && *b != b'_')
-            .map_or(0, |n| n + 1);
+        let start = self.text.iter().rposition(|b| !b.is_ascii_alphanumeric() && *b != b'_').map_or(0, |n| n + 1);
         let word = self.text.get(start..).unwrap_or_default();
-        BEFORE_EXPRESSION
-            .iter()
-            .chain(&["as", "exists", "join", "over", "filter"])
-            .any(|k| k.as_bytes() == word)
+        BEFORE_EXPRESSION.iter().chain(&["as", "exists", "join", "over", "filter"]).any(|k| k.as_bytes() == word)
     }
 }
 

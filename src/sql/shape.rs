@@ -122,12 +122,7 @@ pub fn scan(sql: &[u8], standard_conforming_strings: bool) -> Scanned {
         _ => Statements::Many,
     };
     let (first, flags) = (canon.first, canon.flags);
-    Scanned {
-        shape: sink.finish(),
-        first,
-        statements,
-        flags,
-    }
+    Scanned { shape: sink.finish(), first, statements, flags }
 }
 
 /// Feeds the hash through a buffer on the stack; the streaming hasher is set up only for a text that does not fit.
@@ -142,11 +137,7 @@ const HASH_BUFFER_BYTES: usize = 256;
 
 impl HashSink {
     fn new() -> Self {
-        Self {
-            buffer: [0; HASH_BUFFER_BYTES],
-            used: 0,
-            stream: None,
-        }
+        Self { buffer: [0; HASH_BUFFER_BYTES], used: 0, stream: None }
     }
 
     #[cold]
@@ -160,11 +151,7 @@ impl HashSink {
     #[inline]
     fn put(&mut self, bytes: &[u8]) {
         let end = self.used + bytes.len();
-        let Some((last, room)) = self
-            .buffer
-            .get_mut(self.used..=end)
-            .and_then(<[u8]>::split_last_mut)
-        else {
+        let Some((last, room)) = self.buffer.get_mut(self.used..=end).and_then(<[u8]>::split_last_mut) else {
             return self.put_long(bytes, false);
         };
         match (room, bytes) {
@@ -180,10 +167,9 @@ impl HashSink {
     fn put_word(&mut self, sql: &[u8], token: Token) {
         let length = token.end - token.start;
         let padded = length.next_multiple_of(8);
-        let (Some(from), Some(to)) = (
-            sql.get(token.start..token.start + padded),
-            self.buffer.get_mut(self.used..self.used + padded + 1),
-        ) else {
+        let (Some(from), Some(to)) =
+            (sql.get(token.start..token.start + padded), self.buffer.get_mut(self.used..self.used + padded + 1))
+        else {
             return self.put_long(token.bytes(sql), true);
         };
         for (from, to) in from.chunks_exact(8).zip(to.chunks_exact_mut(8)) {
@@ -201,11 +187,7 @@ impl HashSink {
     #[inline(never)]
     fn put_long(&mut self, bytes: &[u8], fold: bool) {
         for &byte in bytes {
-            self.put_byte(if fold {
-                byte.to_ascii_lowercase()
-            } else {
-                byte
-            });
+            self.put_byte(if fold { byte.to_ascii_lowercase() } else { byte });
         }
         self.put_byte(0);
     }

@@ -18,19 +18,10 @@ fn text(sql: &str) -> String {
 fn same_shape() {
     for (a, b) in [
         ("SELECT 1", "select  $1 ;"),
-        (
-            "SELECT a FROM t WHERE b = 'x'",
-            "select A from T where B=-12.5e3;;",
-        ),
+        ("SELECT a FROM t WHERE b = 'x'", "select A from T where B=-12.5e3;;"),
         ("SELECT /* c */ 1 -- d", "SELECT E'\\'', 2"),
-        (
-            "SELECT * FROM t WHERE a IN (1)",
-            "SELECT * FROM t WHERE a IN (1, $2, 'c', -4)",
-        ),
-        (
-            "INSERT INTO t VALUES (1, 2)",
-            "INSERT INTO t VALUES (1, 2), (3, 4), ('a', $$b$$)",
-        ),
+        ("SELECT * FROM t WHERE a IN (1)", "SELECT * FROM t WHERE a IN (1, $2, 'c', -4)"),
+        ("INSERT INTO t VALUES (1, 2)", "INSERT INTO t VALUES (1, 2), (3, 4), ('a', $$b$$)"),
         ("SELECT 5 - 3", "SELECT 1 - -3"),
         ("SELECT a -5", "SELECT a - 5"),
         ("UPDATE t SET a = +1", "UPDATE t SET a = 1"),
@@ -53,10 +44,7 @@ fn different_shape() {
         ("SELECT 1", "SELECT 1; SELECT 1"),
         ("VALUES (1), ((2))", "VALUES (1), (2)"),
         ("VALUES (1), (a)", "VALUES (1), (2), (a, 1)"),
-        (
-            "SELECT set_config('a', 'b', true)",
-            "SELECT set_config('a', 'b', false)",
-        ),
+        ("SELECT set_config('a', 'b', true)", "SELECT set_config('a', 'b', false)"),
         ("SELECT ab", "SELECT a b"),
     ] {
         assert_ne!(shape(a), shape(b), "{a} / {b}");
@@ -67,30 +55,18 @@ fn different_shape() {
 #[test]
 fn prints_for_people() {
     for (sql, expected) in [
-        (
-            "SELECT abalance FROM pgbench_accounts WHERE aid=7;",
-            "select abalance from pgbench_accounts where aid = ?",
-        ),
+        ("SELECT abalance FROM pgbench_accounts WHERE aid=7;", "select abalance from pgbench_accounts where aid = ?"),
         (
             "select COUNT(*), t.\"X\"::int FROM s.T WHERE a IN (1,2) AND b[1]=2",
             "select count(*), t.\"X\"::int from s.t where a in (?) and b[?] = ?",
         ),
-        (
-            "INSERT INTO t(a,b) VALUES (1,2),(3,4)",
-            "insert into t(a, b) values (?)",
-        ),
+        ("INSERT INTO t(a,b) VALUES (1,2),(3,4)", "insert into t(a, b) values (?)"),
         ("SELECT a ? 'x', - b, -1", "select a ?? ?, - b, ?"),
-        (
-            "SELECT f((1), (2, now()), (3))",
-            "select f((?), (?, now()), (?))",
-        ),
+        ("SELECT f((1), (2, now()), (3))", "select f((?), (?, now()), (?))"),
     ] {
         assert_eq!(text(sql), expected);
     }
-    assert_eq!(
-        normalized("SELECT \"äöü\"".as_bytes(), true, 10),
-        "select \"ä…"
-    );
+    assert_eq!(normalized("SELECT \"äöü\"".as_bytes(), true, 10), "select \"ä…");
     assert_eq!(normalized(b"SELECT 1", true, 8), "select ?");
     assert_eq!(normalized(b"SELECT 1", true, 0), "…");
 }
@@ -105,10 +81,7 @@ fn flags_and_counts() {
     assert_eq!(first("savepointsavepoint x"), First::Other);
     let flags = |sql: &str| scan(sql.as_bytes(), true).flags;
     for lock in ["UPDATE", "share", "No Key Update", "KEY /* */ SHARE"] {
-        assert!(
-            flags(&format!("SELECT 1 FROM t for /* x */ {lock}")).has(Flags::FOR_LOCK),
-            "{lock}"
-        );
+        assert!(flags(&format!("SELECT 1 FROM t for /* x */ {lock}")).has(Flags::FOR_LOCK), "{lock}");
     }
     assert!(!flags("SELECT 'for update', substring(a FOR 2)").has(Flags::FOR_LOCK));
     assert!(flags("SELECT 1 into t").has(Flags::INTO));
@@ -118,33 +91,16 @@ fn flags_and_counts() {
     let count = |sql: &str| scan(sql.as_bytes(), true).statements;
     assert_eq!(count(" ; -- x"), Statements::Zero);
     assert_eq!(count(";SELECT 1;"), Statements::One);
-    assert_eq!(
-        count("CREATE RULE r AS ON INSERT TO t DO (DELETE FROM a; DELETE FROM b)"),
-        Statements::One
-    );
+    assert_eq!(count("CREATE RULE r AS ON INSERT TO t DO (DELETE FROM a; DELETE FROM b)"), Statements::One);
     assert_eq!(count("SELECT 1; SELECT 2"), Statements::Many);
 }
 
 #[test]
 fn folds_ascii_letters_only() {
     for byte in 0..=u8::MAX {
-        let expected = u64::from_le_bytes([
-            byte.to_ascii_lowercase(),
-            b'a',
-            0,
-            0xff,
-            b'z',
-            b'@',
-            b'[',
-            byte.to_ascii_lowercase(),
-        ]);
-        assert_eq!(
-            lower_case(u64::from_le_bytes([
-                byte, b'A', 0, 0xff, b'Z', b'@', b'[', byte
-            ])),
-            expected,
-            "{byte}"
-        );
+        let expected =
+            u64::from_le_bytes([byte.to_ascii_lowercase(), b'a', 0, 0xff, b'z', b'@', b'[', byte.to_ascii_lowercase()]);
+        assert_eq!(lower_case(u64::from_le_bytes([byte, b'A', 0, 0xff, b'Z', b'@', b'[', byte])), expected, "{byte}");
     }
 }
 
@@ -169,15 +125,8 @@ fn literal() -> impl Strategy<Value = String> {
 }
 
 fn space() -> impl Strategy<Value = String> {
-    proptest::sample::select(vec![
-        " ",
-        "\t",
-        "  ",
-        " /* c; ' */ ",
-        " -- d '\n ",
-        "/* /* */ */ ",
-    ])
-    .prop_map(str::to_owned)
+    proptest::sample::select(vec![" ", "\t", "  ", " /* c; ' */ ", " -- d '\n ", "/* /* */ */ "])
+        .prop_map(str::to_owned)
 }
 
 fn is_literal(atom: &str) -> bool {
@@ -188,12 +137,7 @@ fn is_literal(atom: &str) -> bool {
 
 /// Words, keywords included, may change case.
 fn recased(atom: &str, upper: bool) -> String {
-    if upper
-        && atom
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'.')
-        && !is_literal(atom)
-    {
+    if upper && atom.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'.') && !is_literal(atom) {
         atom.to_uppercase()
     } else {
         atom.to_owned()

@@ -19,11 +19,7 @@ pub(crate) struct Reading {
 impl Words<'_> {
     /// What the statement is and does, functions aside.
     pub(crate) fn read(self) -> Reading {
-        let first = if self.kind(0) == Some(Kind::Open) {
-            First::Select
-        } else {
-            First::of(self.bytes(0))
-        };
+        let first = if self.kind(0) == Some(Kind::Open) { First::Select } else { First::of(self.bytes(0)) };
         match first {
             First::Select | First::Values | First::Table => self.select(),
             First::With => self.with(),
@@ -54,9 +50,7 @@ impl Words<'_> {
             | First::Refresh
             | First::Checkpoint => primary(S::Maintenance, Reason::Maintenance, Effects::NONE),
             First::Empty | First::Other => primary(S::Unknown, Reason::Unparsable, Effects::NONE),
-            _ => self
-                .transaction(first)
-                .unwrap_or_else(|| self.session(first)),
+            _ => self.transaction(first).unwrap_or_else(|| self.session(first)),
         }
     }
 
@@ -88,9 +82,7 @@ impl Words<'_> {
             First::Set => return self.set(),
             First::Reset => (S::Reset, Reason::Session, Effects::RESET),
             First::Show => (S::Show, Reason::Session, Effects::NONE),
-            First::Discard if self.is(1, "all") => {
-                (S::Discard, Reason::Session, Effects::DISCARD_ALL)
-            }
+            First::Discard if self.is(1, "all") => (S::Discard, Reason::Session, Effects::DISCARD_ALL),
             First::Discard => (S::Discard, Reason::Session, Effects::DISCARD),
             First::Prepare => (S::Prepare, Reason::SessionObject, Effects::PREPARE),
             First::Execute => (S::Execute, Reason::SessionObject, Effects::EXECUTE),
@@ -107,27 +99,17 @@ impl Words<'_> {
 
     fn select(self) -> Reading {
         let mut effects = Effects::NONE;
-        for at in (0..self.len()).filter(|&at| {
-            self.is(at, "into") && (at == 0 || !self.is_one_of(at - 1, &["insert", "merge"]))
-        }) {
+        for at in (0..self.len())
+            .filter(|&at| self.is(at, "into") && (at == 0 || !self.is_one_of(at - 1, &["insert", "merge"])))
+        {
             effects |= Effects::DDL;
-            let at = if self.is_one_of(at + 1, &["local", "global"]) {
-                at + 2
-            } else {
-                at + 1
-            };
+            let at = if self.is_one_of(at + 1, &["local", "global"]) { at + 2 } else { at + 1 };
             if self.is_one_of(at, &["temp", "temporary"]) || self.is_temporary_schema(at) {
                 effects |= Effects::TEMP;
             }
         }
         let (route, reason) = (Route::Primary, Reason::Into);
-        Reading {
-            kind: S::Select,
-            route,
-            reason,
-            effects,
-            read: effects.is_empty(),
-        }
+        Reading { kind: S::Select, route, reason, effects, read: effects.is_empty() }
     }
 
     /// WITH: the first statement keyword outside parentheses that is not the name of a CTE.
@@ -163,8 +145,7 @@ impl Words<'_> {
         if self.kind(1) == Some(Kind::Open) {
             while at < self.len() && self.kind(at) != Some(Kind::Close) {
                 // A number or string after ANALYZE is not in the shape; it counts as true.
-                executes |= self.is_one_of(at, &["analyze", "analyse"])
-                    && !self.is_one_of(at + 1, &["false", "off"]);
+                executes |= self.is_one_of(at, &["analyze", "analyse"]) && !self.is_one_of(at + 1, &["false", "off"]);
                 at += 1;
             }
             at += 1;
@@ -183,23 +164,9 @@ impl Words<'_> {
             First::Explain => primary(S::Unknown, Reason::Unparsable, Effects::NONE),
             _ => self.from(at).read(),
         };
-        let effects = if executes {
-            inner.effects
-        } else {
-            Effects::NONE
-        };
-        let reason = if inner.read {
-            inner.reason
-        } else {
-            Reason::ExplainOfWrite
-        };
-        Reading {
-            kind: S::Explain,
-            route: Route::Primary,
-            reason,
-            effects,
-            read: inner.read,
-        }
+        let effects = if executes { inner.effects } else { Effects::NONE };
+        let reason = if inner.read { inner.reason } else { Reason::ExplainOfWrite };
+        Reading { kind: S::Explain, route: Route::Primary, reason, effects, read: inner.read }
     }
 
     /// Whether functions in the text run when the statement runs, rather than when what it defines is used.
@@ -208,9 +175,7 @@ impl Words<'_> {
             First::Explain => self.explained().1,
             First::Prepare => false,
             First::Create => {
-                ["as", "materialized", "index", "execute"]
-                    .iter()
-                    .any(|word| self.has(word))
+                ["as", "materialized", "index", "execute"].iter().any(|word| self.has(word))
                     && !self.is_one_of(self.create_object(), DEFINITIONS)
             }
             _ => true,
@@ -220,19 +185,7 @@ impl Words<'_> {
     /// Where the object word of CREATE stands, after OR REPLACE and the persistence words.
     fn create_object(self) -> usize {
         let mut at = 1;
-        while self.is_one_of(
-            at,
-            &[
-                "or",
-                "replace",
-                "global",
-                "local",
-                "temp",
-                "temporary",
-                "unlogged",
-                "recursive",
-            ],
-        ) {
+        while self.is_one_of(at, &["or", "replace", "global", "local", "temp", "temporary", "unlogged", "recursive"]) {
             at += 1;
         }
         at
@@ -255,8 +208,7 @@ impl Words<'_> {
     }
 
     fn is_temporary_schema(self, at: usize) -> bool {
-        self.kind(at + 1) == Some(Kind::Dot)
-            && self.name(at).is_some_and(|n| n.starts_with(b"pg_temp"))
+        self.kind(at + 1) == Some(Kind::Dot) && self.name(at).is_some_and(|n| n.starts_with(b"pg_temp"))
     }
 
     fn begin(self) -> Reading {
@@ -267,81 +219,40 @@ impl Words<'_> {
         } else {
             (Route::Primary, Reason::BeginReadWrite)
         };
-        Reading {
-            kind: S::Begin,
-            route,
-            reason,
-            effects: Effects::BEGIN,
-            read: false,
-        }
+        Reading { kind: S::Begin, route, reason, effects: Effects::BEGIN, read: false }
     }
 
     fn chain(self) -> Effects {
-        if self.has_pair("and", "chain") {
-            Effects::CHAIN
-        } else {
-            Effects::NONE
-        }
+        if self.has_pair("and", "chain") { Effects::CHAIN } else { Effects::NONE }
     }
 
     fn hold(self) -> Effects {
         let cursor = (2..self.len())
             .take_while(|&at| !self.is(at, "for"))
             .any(|at| self.is(at, "with") && self.is(at + 1, "hold"));
-        if cursor {
-            Effects::HOLD_CURSOR
-        } else {
-            Effects::NONE
-        }
+        if cursor { Effects::HOLD_CURSOR } else { Effects::NONE }
     }
 
     fn set(self) -> Reading {
         // LOCAL and SESSION may also be the name of the setting.
         let named = self.is(2, "to") || self.bytes(2) == b"=";
         let local = !named && self.is_one_of(1, &["local", "constraints", "transaction"]);
-        let effects = if local {
-            Effects::SET_LOCAL
-        } else {
-            Effects::SET_SESSION
-        };
-        let at = if !named && self.is_one_of(1, &["local", "session"]) {
-            2
-        } else {
-            1
-        };
+        let effects = if local { Effects::SET_LOCAL } else { Effects::SET_SESSION };
+        let at = if !named && self.is_one_of(1, &["local", "session"]) { 2 } else { 1 };
         let transaction = self.is(1, "transaction") && !named;
-        let kind = if transaction {
-            S::SetTransaction
-        } else {
-            S::Set
-        };
-        let asks =
-            transaction && (self.has("write") || self.has("serializable") || self.has("snapshot"));
-        let setting = self.name(at).is_some_and(|n| {
-            matches!(
-                n.as_ref(),
-                b"transaction_read_only" | b"transaction_isolation"
-            )
-        });
+        let kind = if transaction { S::SetTransaction } else { S::Set };
+        let asks = transaction && (self.has("write") || self.has("serializable") || self.has("snapshot"));
+        let setting =
+            self.name(at).is_some_and(|n| matches!(n.as_ref(), b"transaction_read_only" | b"transaction_isolation"));
         if asks || setting {
             return primary(kind, Reason::ReadWriteRequested, effects);
         }
-        if local {
-            follow(kind, effects)
-        } else {
-            primary(kind, Reason::Session, effects)
-        }
+        if local { follow(kind, effects) } else { primary(kind, Reason::Session, effects) }
     }
 }
 
 fn primary(kind: S, reason: Reason, effects: Effects) -> Reading {
-    Reading {
-        kind,
-        route: Route::Primary,
-        reason,
-        effects,
-        read: false,
-    }
+    Reading { kind, route: Route::Primary, reason, effects, read: false }
 }
 
 fn write(kind: S) -> Reading {
@@ -349,26 +260,9 @@ fn write(kind: S) -> Reading {
 }
 
 fn follow(kind: S, effects: Effects) -> Reading {
-    Reading {
-        kind,
-        route: Route::FollowTransaction,
-        reason: Reason::InTransaction,
-        effects,
-        read: false,
-    }
+    Reading { kind, route: Route::FollowTransaction, reason: Reason::InTransaction, effects, read: false }
 }
 
 /// Objects whose definition is stored, not run.
-const DEFINITIONS: &[&str] = &[
-    "view",
-    "function",
-    "procedure",
-    "rule",
-    "trigger",
-    "policy",
-    "domain",
-    "type",
-    "operator",
-    "cast",
-    "aggregate",
-];
+const DEFINITIONS: &[&str] =
+    &["view", "function", "procedure", "rule", "trigger", "policy", "domain", "type", "operator", "cast", "aggregate"];

@@ -202,14 +202,7 @@ impl std::ops::BitOrAssign for Effects {
 
 impl std::fmt::Debug for Effects {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_set()
-            .entries(
-                Self::NAMES
-                    .iter()
-                    .filter(|(bit, _)| self.has(*bit))
-                    .map(|(_, name)| name),
-            )
-            .finish()
+        f.debug_set().entries(Self::NAMES.iter().filter(|(bit, _)| self.has(*bit)).map(|(_, name)| name)).finish()
     }
 }
 

@@ -16,9 +16,7 @@ pub(crate) struct Words<'a> {
 
 /// The tokens of a text, comments left out.
 pub(crate) fn tokens(sql: &[u8], standard_conforming_strings: bool) -> Vec<Token> {
-    Lexer::new(sql, standard_conforming_strings)
-        .filter(|t| t.kind != Kind::Comment)
-        .collect()
+    Lexer::new(sql, standard_conforming_strings).filter(|t| t.kind != Kind::Comment).collect()
 }
 impl<'a> Words<'a> {
     pub(crate) fn new(sql: &'a [u8], tokens: &'a [Token]) -> Self {
@@ -30,11 +28,7 @@ impl<'a> Words<'a> {
         let (mut depth, mut body) = (0i64, 0u32);
         let mut before = false;
         let is_end = move |token: &Token| {
-            let word = if token.kind == Kind::Word {
-                token.bytes(self.sql)
-            } else {
-                b""
-            };
+            let word = if token.kind == Kind::Word { token.bytes(self.sql) } else { b"" };
             match token.kind {
                 Kind::Open => depth += 1,
                 Kind::Close => depth -= 1,
@@ -46,13 +40,7 @@ impl<'a> Words<'a> {
             before = eq_word(word, b"begin");
             token.kind == Kind::Semicolon && depth <= 0 && body == 0
         };
-        self.tokens
-            .split(is_end)
-            .filter(|tokens| !tokens.is_empty())
-            .map(move |tokens| Words {
-                sql: self.sql,
-                tokens,
-            })
+        self.tokens.split(is_end).filter(|tokens| !tokens.is_empty()).map(move |tokens| Words { sql: self.sql, tokens })
     }
 
     /// Number of tokens.
@@ -65,10 +53,7 @@ impl<'a> Words<'a> {
     }
 
     pub(crate) fn bytes(self, at: usize) -> &'a [u8] {
-        self.tokens
-            .get(at)
-            .map(|t| t.bytes(self.sql))
-            .unwrap_or_default()
+        self.tokens.get(at).map(|t| t.bytes(self.sql)).unwrap_or_default()
     }
 
     /// Whether the token at `at` is this unquoted word.
@@ -89,10 +74,7 @@ impl<'a> Words<'a> {
     }
 
     pub(crate) fn from(self, at: usize) -> Self {
-        Self {
-            sql: self.sql,
-            tokens: self.tokens.get(at..).unwrap_or_default(),
-        }
+        Self { sql: self.sql, tokens: self.tokens.get(at..).unwrap_or_default() }
     }
 
     /// The name a token stands for, folded or unquoted. ASCII folding, as the server does for multi-byte encodings.
@@ -101,17 +83,10 @@ impl<'a> Words<'a> {
         match self.kind(at)? {
             Kind::Word => Some(Cow::Owned(bytes.to_ascii_lowercase())),
             Kind::QuotedWord => {
-                let inner = bytes
-                    .strip_prefix(b"\"")
-                    .and_then(|b| b.strip_suffix(b"\""))
-                    .unwrap_or_default();
+                let inner = bytes.strip_prefix(b"\"").and_then(|b| b.strip_suffix(b"\"")).unwrap_or_default();
                 let doubled = inner.windows(2).any(|pair| pair == b"\"\"");
                 Some(if doubled {
-                    Cow::Owned(
-                        String::from_utf8_lossy(inner)
-                            .replace("\"\"", "\"")
-                            .into_bytes(),
-                    )
+                    Cow::Owned(String::from_utf8_lossy(inner).replace("\"\"", "\"").into_bytes())
                 } else {
                     Cow::Borrowed(inner)
                 })
@@ -129,11 +104,10 @@ impl<'a> Words<'a> {
 
     /// Effects of the functions called by name anywhere in the statement, whatever their schema.
     pub(crate) fn call_effects(self) -> Effects {
-        self.calls()
-            .fold(Effects::NONE, |all, (at, name)| match name.as_ref() {
-                b"set_config" if !self.third_argument_is_true(at + 1) => all | Effects::SET_CONFIG,
-                name => all | functions::effects(name),
-            })
+        self.calls().fold(Effects::NONE, |all, (at, name)| match name.as_ref() {
+            b"set_config" if !self.third_argument_is_true(at + 1) => all | Effects::SET_CONFIG,
+            name => all | functions::effects(name),
+        })
     }
 
     /// Whether the argument list that opens at `open` has the word `true`, and only it, in third place.
@@ -160,26 +134,18 @@ impl<'a> Words<'a> {
     /// an alias or a keyword with parentheses.
     pub(crate) fn may_call_unknown(self) -> bool {
         self.calls().any(|(at, name)| {
-            let schema = if at >= 2 && self.kind(at - 1) == Some(Kind::Dot) {
-                self.name(at - 2)
-            } else {
-                None
-            };
+            let schema = if at >= 2 && self.kind(at - 1) == Some(Kind::Dot) { self.name(at - 2) } else { None };
             let foreign = schema.is_some_and(|s| s.as_ref() != b"pg_catalog");
             let name = std::str::from_utf8(&name).unwrap_or_default();
             foreign
                 || (functions::standing(name) == Standing::Unknown
-                    && !BEFORE_PARENTHESIS
-                        .split_ascii_whitespace()
-                        .any(|word| word == name))
+                    && !BEFORE_PARENTHESIS.split_ascii_whitespace().any(|word| word == name))
         })
     }
 
     /// The part after RETURNING: the grammar's summary does not walk into it.
     pub(crate) fn returning(self) -> Option<Self> {
-        (0..self.tokens.len())
-            .find(|&at| self.is(at, "returning"))
-            .map(|at| self.from(at + 1))
+        (0..self.tokens.len()).find(|&at| self.is(at, "returning")).map(|at| self.from(at + 1))
     }
 
     /// Whether an operator is spelled with a schema other than `pg_catalog`, as in `OPERATOR(app.+)`.
@@ -196,18 +162,14 @@ impl<'a> Words<'a> {
     pub(crate) fn names_sequence_column(self) -> bool {
         (0..self.tokens.len()).any(|at| {
             self.kind(at + 1) != Some(Kind::Open)
-                && self.name(at).is_some_and(|n| {
-                    matches!(n.as_ref(), b"last_value" | b"is_called" | b"log_cnt")
-                })
+                && self.name(at).is_some_and(|n| matches!(n.as_ref(), b"last_value" | b"is_called" | b"log_cnt"))
         })
     }
 
     /// Whether a name is not UTF-8: its neighbours may be parts of its characters, and so is a byte that starts no token.
     pub(crate) fn names_are_unclear(self) -> bool {
         self.tokens.iter().any(|t| match t.kind {
-            Kind::Word | Kind::QuotedWord | Kind::UnicodeWord => {
-                std::str::from_utf8(t.bytes(self.sql)).is_err()
-            }
+            Kind::Word | Kind::QuotedWord | Kind::UnicodeWord => std::str::from_utf8(t.bytes(self.sql)).is_err(),
             _ => false,
         })
     }

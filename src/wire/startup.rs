@@ -85,9 +85,7 @@ impl Packet {
             GSSENC if body.is_empty() => Ok(Self::GssEnc),
             SSL | GSSENC => Err(BadStartup::Length),
             CANCEL => match be_u32(body) {
-                Some(pid) if body.len() > 4 && body.len() <= 260 => {
-                    Ok(Self::Cancel { pid, key: body[4..].to_vec() })
-                }
+                Some(pid) if body.len() > 4 && body.len() <= 260 => Ok(Self::Cancel { pid, key: body[4..].to_vec() }),
                 _ => Err(BadStartup::Length),
             },
             _ if code >> 16 == 3 => startup(code & 0xffff, body).map(Self::Startup),
@@ -155,7 +153,8 @@ fn options_settings(options: &[u8]) -> Result<Settings, String> {
     let mut words = split_options(options).into_iter();
     let mut found = Vec::new();
     while let Some(word) = words.next() {
-        let complain = || format!("invalid command-line argument for server process: {}", String::from_utf8_lossy(&word));
+        let complain =
+            || format!("invalid command-line argument for server process: {}", String::from_utf8_lossy(&word));
         let setting = match word.strip_prefix(b"--") {
             Some(long) => long.to_vec(),
             None => match word.strip_prefix(b"-c") {

@@ -45,12 +45,13 @@ pub type Mailbox = mpsc::UnboundedSender<Mail>;
 /// The system gave no thread.
 pub fn start(number: u8, config: Arc<Config>, registry: Arc<Registry>) -> io::Result<(Mailbox, JoinHandle<()>)> {
     let (mailbox, mail) = mpsc::unbounded_channel();
-    let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
-        match Builder::new_current_thread().enable_all().build_local(Default::default()) {
-            Ok(runtime) => runtime.block_on(work(Relay::new(number, config, registry), mail)),
-            Err(error) => tracing::error!("worker {number} cannot start: {error}"),
-        }
-    })?;
+    let thread =
+        std::thread::Builder::new().name(format!("worker-{number}")).spawn(
+            move || match Builder::new_current_thread().enable_all().build_local(Default::default()) {
+                Ok(runtime) => runtime.block_on(work(Relay::new(number, config, registry), mail)),
+                Err(error) => tracing::error!("worker {number} cannot start: {error}"),
+            },
+        )?;
     Ok((mailbox, thread))
 }
 

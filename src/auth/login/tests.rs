@@ -14,9 +14,7 @@ fn cache() -> VerifierCache {
 }
 
 fn stored_verifier(password: &str) -> String {
-    Verifier::derive(password.as_bytes(), b"salt", NonZeroU32::new(2).unwrap())
-        .format()
-        .to_string()
+    Verifier::derive(password.as_bytes(), b"salt", NonZeroU32::new(2).unwrap()).format().to_string()
 }
 
 /// What a login came to, and how the client was asked.
@@ -33,9 +31,7 @@ enum Outcome {
 /// A whole login of an honest client that believes in `password`.
 fn attempt(method: Method, user: &str, stored: Option<&str>, password: &str) -> Outcome {
     let (mut login, step) = Login::start(method, user, stored, &mut cache()).unwrap();
-    let refused = LoginError::Refused {
-        user: user.to_owned(),
-    };
+    let refused = LoginError::Refused { user: user.to_owned() };
     let body = match step {
         Step::Done(_) => return Outcome::TrustIn,
         Step::Send(body) => body,
@@ -57,21 +53,12 @@ fn attempt(method: Method, user: &str, stored: Option<&str>, password: &str) -> 
     assert_eq!(body, sasl::sasl_request());
     let mut client = ClientExchange::new(Credential::password(password.as_bytes())).unwrap();
     let first = sent(login.on_message(&sasl::initial_response(&client.client_first())));
-    let answer = client.on_server_first(
-        first.strip_prefix(&[0, 0, 0, 11]).unwrap(),
-        &mut SaltedCache::new(),
-    );
+    let answer = client.on_server_first(first.strip_prefix(&[0, 0, 0, 11]).unwrap(), &mut SaltedCache::new());
     match login.on_message(&answer.unwrap()) {
         Ok(Step::Done(done)) => {
             let last = done.before_ok.unwrap();
-            client
-                .on_server_final(last.strip_prefix(&[0, 0, 0, 12]).unwrap())
-                .unwrap();
-            if done.identity.client_key.is_some() {
-                Outcome::ScramInWithKey
-            } else {
-                Outcome::ScramIn
-            }
+            client.on_server_final(last.strip_prefix(&[0, 0, 0, 12]).unwrap()).unwrap();
+            if done.identity.client_key.is_some() { Outcome::ScramInWithKey } else { Outcome::ScramIn }
         }
         other => {
             assert_eq!(other.unwrap_err(), refused);
@@ -114,29 +101,16 @@ fn every_method_with_every_secret() {
         (Some(PASSWORD), "", Md5Out, ScramOut),
     ];
     for (stored, password, by_md5, by_scram) in cases {
-        assert_eq!(
-            attempt(Method::Md5, "bob", stored, password),
-            by_md5,
-            "md5 {stored:?} {password:?}"
-        );
-        assert_eq!(
-            attempt(Method::Scram, "bob", stored, password),
-            by_scram,
-            "scram {stored:?} {password:?}"
-        );
+        assert_eq!(attempt(Method::Md5, "bob", stored, password), by_md5, "md5 {stored:?} {password:?}");
+        assert_eq!(attempt(Method::Scram, "bob", stored, password), by_scram, "scram {stored:?} {password:?}");
         assert_eq!(attempt(Method::Trust, "bob", stored, password), TrustIn);
     }
 }
 
 #[test]
 fn refusal_is_worded_as_postgresql_does() {
-    let error = LoginError::Refused {
-        user: "bob".to_owned(),
-    };
-    assert_eq!(
-        error.to_string(),
-        "password authentication failed for user \"bob\""
-    );
+    let error = LoginError::Refused { user: "bob".to_owned() };
+    assert_eq!(error.to_string(), "password authentication failed for user \"bob\"");
     assert_eq!(error.sqlstate(), "28P01");
 }
 
@@ -162,32 +136,20 @@ fn client_key_opens_a_server_with_the_same_verifier() {
     let (mut login, _) = Login::start(Method::Scram, "bob", Some(&stored), &mut cache()).unwrap();
     let mut client = ClientExchange::new(Credential::password(PASSWORD.as_bytes())).unwrap();
     let first = sent(login.on_message(&sasl::initial_response(&client.client_first())));
-    let answer = client
-        .on_server_first(&first[4..], &mut SaltedCache::new())
-        .unwrap();
-    let Step::Done(done) = login.on_message(&answer).unwrap() else {
-        panic!("not done")
-    };
+    let answer = client.on_server_first(&first[4..], &mut SaltedCache::new()).unwrap();
+    let Step::Done(done) = login.on_message(&answer).unwrap() else { panic!("not done") };
 
     let mut server = ServerExchange::new(Verifier::parse(&stored).unwrap());
-    let mut proxy =
-        ClientExchange::new(Credential::ClientKey(done.identity.client_key.unwrap())).unwrap();
+    let mut proxy = ClientExchange::new(Credential::ClientKey(done.identity.client_key.unwrap())).unwrap();
     let first = server.on_client_first(&proxy.client_first()).unwrap();
-    let answer = proxy
-        .on_server_first(&first, &mut SaltedCache::new())
-        .unwrap();
-    proxy
-        .on_server_final(&server.on_client_final(&answer).unwrap().server_final)
-        .unwrap();
+    let answer = proxy.on_server_first(&first, &mut SaltedCache::new()).unwrap();
+    proxy.on_server_final(&server.on_client_final(&answer).unwrap().server_final).unwrap();
 }
 
 #[test]
 fn absent_initial_response_gets_an_empty_challenge() {
     let (mut login, _) = Login::start(Method::Scram, "bob", Some(PASSWORD), &mut cache()).unwrap();
-    assert_eq!(
-        sent(login.on_message(b"SCRAM-SHA-256\0\xff\xff\xff\xff")),
-        sasl::sasl_continue(b"")
-    );
+    assert_eq!(sent(login.on_message(b"SCRAM-SHA-256\0\xff\xff\xff\xff")), sasl::sasl_continue(b""));
     assert!(sent(login.on_message(b"n,,n=,r=abc")).starts_with(b"\0\0\0\x0br=abc"));
 }
 
@@ -208,35 +170,17 @@ fn hostile_messages_end_the_login_with_a_protocol_error() {
     for stored in [Some(PASSWORD), None] {
         for message in initial {
             let (mut login, _) = Login::start(Method::Scram, "bob", stored, &mut cache()).unwrap();
-            assert_eq!(
-                login.on_message(message).unwrap_err().sqlstate(),
-                "08P01",
-                "{message:?}"
-            );
-            assert_eq!(
-                login.on_message(&good).unwrap_err().sqlstate(),
-                "08P01",
-                "no second try"
-            );
+            assert_eq!(login.on_message(message).unwrap_err().sqlstate(), "08P01", "{message:?}");
+            assert_eq!(login.on_message(&good).unwrap_err().sqlstate(), "08P01", "no second try");
         }
     }
     for message in [&b""[..], b"md5", b"md5\0x", b"a\0b\0"] {
-        let (mut login, _) =
-            Login::start(Method::Md5, "bob", Some(PASSWORD), &mut cache()).unwrap();
-        assert_eq!(
-            login.on_message(message).unwrap_err().sqlstate(),
-            "08P01",
-            "{message:?}"
-        );
+        let (mut login, _) = Login::start(Method::Md5, "bob", Some(PASSWORD), &mut cache()).unwrap();
+        assert_eq!(login.on_message(message).unwrap_err().sqlstate(), "08P01", "{message:?}");
     }
     for message in [&b"\0"[..], b"pencil\0", b"md5\0"] {
-        let (mut login, _) =
-            Login::start(Method::Md5, "bob", Some(PASSWORD), &mut cache()).unwrap();
-        assert_eq!(
-            login.on_message(message).unwrap_err().sqlstate(),
-            "28P01",
-            "{message:?}"
-        );
+        let (mut login, _) = Login::start(Method::Md5, "bob", Some(PASSWORD), &mut cache()).unwrap();
+        assert_eq!(login.on_message(message).unwrap_err().sqlstate(), "28P01", "{message:?}");
     }
     let (mut login, _) = Login::start(Method::Trust, "bob", None, &mut cache()).unwrap();
     assert_eq!(login.on_message(b"x\0").unwrap_err().sqlstate(), "08P01");
@@ -244,10 +188,7 @@ fn hostile_messages_end_the_login_with_a_protocol_error() {
 
 #[test]
 fn md5_salts_differ_from_login_to_login() {
-    let start = || match Login::start(Method::Md5, "bob", None, &mut cache())
-        .unwrap()
-        .1
-    {
+    let start = || match Login::start(Method::Md5, "bob", None, &mut cache()).unwrap().1 {
         Step::Send(body) => body,
         Step::Done(_) => panic!("no proof asked"),
     };

@@ -9,9 +9,7 @@ use zeroize::Zeroizing;
 
 use super::keys::DerivedKeys;
 use super::text::{Attributes, decode, decode_iterations, decode_key, encode, is_nonce, text};
-use super::{
-    ITERATIONS_MAX, NONCE_MAX, SALT_MAX, SERVER_MESSAGE_MAX, SaltedCache, ScramError, keys, nonce,
-};
+use super::{ITERATIONS_MAX, NONCE_MAX, SALT_MAX, SERVER_MESSAGE_MAX, SaltedCache, ScramError, keys, nonce};
 use crate::auth::Key;
 
 /// The header of a client that does no channel binding.
@@ -86,12 +84,7 @@ impl ClientExchange {
     /// An exchange with user name and nonce given, as the vectors of RFC 7677 need them.
     pub(super) fn assemble(credential: Credential, user: &str, nonce: String) -> Self {
         let first_bare = format!("n={user},r={nonce}");
-        Self {
-            credential,
-            nonce,
-            first_bare,
-            state: State::First,
-        }
+        Self { credential, nonce, first_bare, state: State::First }
     }
 
     /// The client-first-message, the data of SASLInitialResponse (see [`crate::auth::sasl::initial_response`]).
@@ -105,11 +98,7 @@ impl ClientExchange {
     /// # Errors
     /// [`ScramError::Malformed`] also beyond [`ITERATIONS_MAX`], [`NONCE_MAX`], [`SALT_MAX`]; [`ScramError::Nonce`];
     /// [`ScramError::KeyMismatch`] if a [`ClientKey`] does not fit this server.
-    pub fn on_server_first(
-        &mut self,
-        message: &[u8],
-        cache: &mut SaltedCache,
-    ) -> Result<Vec<u8>, ScramError> {
+    pub fn on_server_first(&mut self, message: &[u8], cache: &mut SaltedCache) -> Result<Vec<u8>, ScramError> {
         let State::First = std::mem::replace(&mut self.state, State::Over) else {
             return Err(ScramError::Malformed("message out of turn"));
         };
@@ -142,8 +131,7 @@ impl ClientExchange {
         let mut attributes = Attributes::new(message);
         let signature = attributes.expect(b'v', "no server signature")?;
         attributes.skip_extensions()?;
-        let signature =
-            decode_key(signature).ok_or(ScramError::Malformed("invalid server signature"))?;
+        let signature = decode_key(signature).ok_or(ScramError::Malformed("invalid server signature"))?;
         if !bool::from(signature.ct_eq(&*expected)) {
             return Err(ScramError::ServerSignature);
         }
@@ -163,35 +151,18 @@ impl ClientExchange {
         if !nonce.starts_with(&self.nonce) || nonce.len() == self.nonce.len() {
             return Err(ScramError::Nonce);
         }
-        let salt = decode(salt, SALT_MAX)
-            .filter(|salt| !salt.is_empty())
-            .ok_or(ScramError::Malformed("invalid salt"))?;
-        let iterations = decode_iterations(iterations, ITERATIONS_MAX).ok_or(
-            ScramError::Malformed("iteration count is not between 1 and 1000000"),
-        )?;
-        Ok(ServerFirst {
-            nonce,
-            salt,
-            iterations,
-        })
+        let salt =
+            decode(salt, SALT_MAX).filter(|salt| !salt.is_empty()).ok_or(ScramError::Malformed("invalid salt"))?;
+        let iterations = decode_iterations(iterations, ITERATIONS_MAX)
+            .ok_or(ScramError::Malformed("iteration count is not between 1 and 1000000"))?;
+        Ok(ServerFirst { nonce, salt, iterations })
     }
 
-    fn keys(
-        &self,
-        server: &ServerFirst<'_>,
-        cache: &mut SaltedCache,
-    ) -> Result<DerivedKeys, ScramError> {
+    fn keys(&self, server: &ServerFirst<'_>, cache: &mut SaltedCache) -> Result<DerivedKeys, ScramError> {
         match &self.credential {
-            Credential::Password(password) => {
-                Ok(cache.derive(password, &server.salt, server.iterations))
-            }
-            Credential::ClientKey(key)
-                if key.salt == server.salt && key.iterations == server.iterations =>
-            {
-                Ok(DerivedKeys {
-                    client_key: key.client_key.clone(),
-                    server_key: key.server_key.clone(),
-                })
+            Credential::Password(password) => Ok(cache.derive(password, &server.salt, server.iterations)),
+            Credential::ClientKey(key) if key.salt == server.salt && key.iterations == server.iterations => {
+                Ok(DerivedKeys { client_key: key.client_key.clone(), server_key: key.server_key.clone() })
             }
             Credential::ClientKey(_) => Err(ScramError::KeyMismatch),
         }
@@ -200,18 +171,12 @@ impl ClientExchange {
 
 /// A server's text, safe for a log line.
 fn printable(text: &str) -> String {
-    text.chars()
-        .take(SERVER_TEXT_MAX)
-        .map(|c| if c.is_control() { '?' } else { c })
-        .collect()
+    text.chars().take(SERVER_TEXT_MAX).map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
 impl fmt::Debug for ClientKey {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_struct("ClientKey")
-            .field("iterations", &self.iterations)
-            .finish_non_exhaustive()
+        formatter.debug_struct("ClientKey").field("iterations", &self.iterations).finish_non_exhaustive()
     }
 }
 
@@ -226,8 +191,6 @@ impl fmt::Debug for Credential {
 
 impl fmt::Debug for ClientExchange {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_struct("ClientExchange")
-            .finish_non_exhaustive()
+        formatter.debug_struct("ClientExchange").finish_non_exhaustive()
     }
 }

@@ -5,8 +5,8 @@
 use proptest::prelude::*;
 
 use super::tests::{
-    CLIENT_FINAL, CLIENT_FIRST, CLIENT_NONCE, SALT, SERVER_FINAL, SERVER_FIRST, SERVER_NONCE,
-    vector_client, vector_server, verifier,
+    CLIENT_FINAL, CLIENT_FIRST, CLIENT_NONCE, SALT, SERVER_FINAL, SERVER_FIRST, SERVER_NONCE, vector_client,
+    vector_server, verifier,
 };
 use super::*;
 
@@ -41,25 +41,13 @@ fn server_refuses_hostile_first_messages() {
         long.as_bytes(),
     ];
     for message in malformed {
-        let error = ServerExchange::new(verifier("x"))
-            .on_client_first(message)
-            .unwrap_err();
-        assert!(
-            matches!(error, ScramError::Malformed(_)),
-            "{error:?} for {:?}",
-            String::from_utf8_lossy(message)
-        );
+        let error = ServerExchange::new(verifier("x")).on_client_first(message).unwrap_err();
+        assert!(matches!(error, ScramError::Malformed(_)), "{error:?} for {:?}", String::from_utf8_lossy(message));
     }
     let bound = ServerExchange::new(verifier("x")).on_client_first(b"p=tls-exporter,,n=,r=abc");
     assert_eq!(bound.unwrap_err(), ScramError::ChannelBinding);
-    for accepted in [
-        "n,,n=,r=abc",
-        "y,,n=bob,r=abc",
-        "n,,n=,r=abc,x=ignored,y=z=z",
-    ] {
-        ServerExchange::new(verifier("x"))
-            .on_client_first(accepted.as_bytes())
-            .unwrap();
+    for accepted in ["n,,n=,r=abc", "y,,n=bob,r=abc", "n,,n=,r=abc,x=ignored,y=z=z"] {
+        ServerExchange::new(verifier("x")).on_client_first(accepted.as_bytes()).unwrap();
     }
 }
 
@@ -96,106 +84,50 @@ fn server_refuses_hostile_final_messages() {
     ];
     for message in malformed {
         let error = finish(message.as_bytes()).unwrap_err();
-        assert!(
-            matches!(error, ScramError::Malformed(_)),
-            "{error:?} for {message:?}"
-        );
+        assert!(matches!(error, ScramError::Malformed(_)), "{error:?} for {message:?}");
     }
-    assert!(matches!(
-        finish(b"c=biws,r=\xff,p=AAAA"),
-        Err(ScramError::Malformed("not UTF-8"))
-    ));
+    assert!(matches!(finish(b"c=biws,r=\xff,p=AAAA"), Err(ScramError::Malformed("not UTF-8"))));
     // "eSws" is y,, and the client said n,,; the second is n,, with one byte more.
     for binding in ["eSws", "biwsAA==", ""] {
-        assert_eq!(
-            finish(format!("c={binding},{nonce},p={proof}").as_bytes()),
-            Err(ScramError::ChannelBinding)
-        );
+        assert_eq!(finish(format!("c={binding},{nonce},p={proof}").as_bytes()), Err(ScramError::ChannelBinding));
     }
-    for nonce in [
-        CLIENT_NONCE,
-        SERVER_NONCE,
-        "",
-        "rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0x",
-    ] {
-        assert_eq!(
-            finish(format!("c=biws,r={nonce},p={proof}").as_bytes()),
-            Err(ScramError::Nonce)
-        );
+    for nonce in [CLIENT_NONCE, SERVER_NONCE, "", "rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0x"] {
+        assert_eq!(finish(format!("c=biws,r={nonce},p={proof}").as_bytes()), Err(ScramError::Nonce));
     }
     // A well-formed extension is allowed, but it is signed: the old proof does not fit any more.
-    assert_eq!(
-        finish(format!("{head},x=y,p={proof}").as_bytes()),
-        Err(ScramError::Refused)
-    );
+    assert_eq!(finish(format!("{head},x=y,p={proof}").as_bytes()), Err(ScramError::Refused));
     let flipped = proof.replacen('d', "e", 1);
-    assert_eq!(
-        finish(format!("{head},p={flipped}").as_bytes()),
-        Err(ScramError::Refused)
-    );
+    assert_eq!(finish(format!("{head},p={flipped}").as_bytes()), Err(ScramError::Refused));
 }
 
 #[test]
 fn y_header_is_accepted_with_its_own_binding_only() {
     let mut server = vector_server();
-    server
-        .challenge(b"y,,n=user,r=rOprNGfwEbeRWgbNEkqO", SERVER_NONCE)
-        .unwrap();
-    assert_eq!(
-        server.on_client_final(CLIENT_FINAL.as_bytes()).unwrap_err(),
-        ScramError::ChannelBinding
-    );
+    server.challenge(b"y,,n=user,r=rOprNGfwEbeRWgbNEkqO", SERVER_NONCE).unwrap();
+    assert_eq!(server.on_client_final(CLIENT_FINAL.as_bytes()).unwrap_err(), ScramError::ChannelBinding);
     let mut server = vector_server();
-    server
-        .challenge(b"y,,n=user,r=rOprNGfwEbeRWgbNEkqO", SERVER_NONCE)
-        .unwrap();
+    server.challenge(b"y,,n=user,r=rOprNGfwEbeRWgbNEkqO", SERVER_NONCE).unwrap();
     let other = CLIENT_FINAL.replace("biws", "eSws");
     // The binding fits; the proof was made for the other text.
-    assert_eq!(
-        server.on_client_final(other.as_bytes()).unwrap_err(),
-        ScramError::Refused
-    );
+    assert_eq!(server.on_client_final(other.as_bytes()).unwrap_err(), ScramError::Refused);
 }
 
 #[test]
 fn steps_are_taken_once_and_in_order() {
     let out_of_turn = ScramError::Malformed("message out of turn");
-    assert_eq!(
-        vector_server()
-            .on_client_final(CLIENT_FINAL.as_bytes())
-            .unwrap_err(),
-        out_of_turn
-    );
+    assert_eq!(vector_server().on_client_final(CLIENT_FINAL.as_bytes()).unwrap_err(), out_of_turn);
     let mut server = vector_server();
-    server
-        .challenge(CLIENT_FIRST.as_bytes(), SERVER_NONCE)
-        .unwrap();
-    assert_eq!(
-        server.on_client_final(b"junk").unwrap_err(),
-        ScramError::Malformed("no proof")
-    );
-    assert_eq!(
-        server.on_client_final(CLIENT_FINAL.as_bytes()).unwrap_err(),
-        out_of_turn,
-        "no second guess"
-    );
+    server.challenge(CLIENT_FIRST.as_bytes(), SERVER_NONCE).unwrap();
+    assert_eq!(server.on_client_final(b"junk").unwrap_err(), ScramError::Malformed("no proof"));
+    assert_eq!(server.on_client_final(CLIENT_FINAL.as_bytes()).unwrap_err(), out_of_turn, "no second guess");
     let mut client = vector_client();
-    assert_eq!(
-        client.on_server_final(SERVER_FINAL.as_bytes()).unwrap_err(),
-        out_of_turn
-    );
-    assert!(
-        client
-            .on_server_first(SERVER_FIRST.as_bytes(), &mut SaltedCache::new())
-            .is_err()
-    );
+    assert_eq!(client.on_server_final(SERVER_FINAL.as_bytes()).unwrap_err(), out_of_turn);
+    assert!(client.on_server_first(SERVER_FIRST.as_bytes(), &mut SaltedCache::new()).is_err());
 }
 
 #[test]
 fn client_refuses_hostile_servers() {
-    let first = |message: &str| {
-        vector_client().on_server_first(message.as_bytes(), &mut SaltedCache::new())
-    };
+    let first = |message: &str| vector_client().on_server_first(message.as_bytes(), &mut SaltedCache::new());
     let own = SERVER_FIRST.split_once(",s=").unwrap().0;
     let salt_limit = text::encode(&[0; SALT_MAX]);
     first(&format!("{own},s={salt_limit},i=1")).unwrap();
@@ -219,22 +151,10 @@ fn client_refuses_hostile_servers() {
         format!("r={CLIENT_NONCE}{},s={SALT},i=1", "x".repeat(65_536)),
     ] {
         let error = first(&message).unwrap_err();
-        assert!(
-            matches!(error, ScramError::Malformed(_)),
-            "{error:?} for {message:?}"
-        );
+        assert!(matches!(error, ScramError::Malformed(_)), "{error:?} for {message:?}");
     }
-    for nonce in [
-        CLIENT_NONCE,
-        "x",
-        "xrOprNGfwEbeRWgbNEkqO",
-        "ROprNGfwEbeRWgbNEkqOabc",
-    ] {
-        assert_eq!(
-            first(&format!("r={nonce},s={SALT},i=1")),
-            Err(ScramError::Nonce),
-            "{nonce}"
-        );
+    for nonce in [CLIENT_NONCE, "x", "xrOprNGfwEbeRWgbNEkqO", "ROprNGfwEbeRWgbNEkqOabc"] {
+        assert_eq!(first(&format!("r={nonce},s={SALT},i=1")), Err(ScramError::Nonce), "{nonce}");
     }
 }
 
@@ -242,28 +162,17 @@ fn client_refuses_hostile_servers() {
 fn client_refuses_hostile_last_words() {
     let last = |message: &str| {
         let mut client = vector_client();
-        client
-            .on_server_first(SERVER_FIRST.as_bytes(), &mut SaltedCache::new())
-            .unwrap();
+        client.on_server_first(SERVER_FIRST.as_bytes(), &mut SaltedCache::new()).unwrap();
         client.on_server_final(message.as_bytes())
     };
-    assert_eq!(
-        last(&SERVER_FINAL.replace("v=6", "v=7")),
-        Err(ScramError::ServerSignature)
-    );
-    assert_eq!(
-        last("e=no\nsuch"),
-        Err(ScramError::ServerRefused("no?such".to_owned()))
-    );
+    assert_eq!(last(&SERVER_FINAL.replace("v=6", "v=7")), Err(ScramError::ServerSignature));
+    assert_eq!(last("e=no\nsuch"), Err(ScramError::ServerRefused("no?such".to_owned())));
     let Err(ScramError::ServerRefused(text)) = last(&format!("e={}", "é".repeat(1000))) else {
         panic!("a server's e= must be reported");
     };
     assert_eq!(text.chars().count(), 100);
     for message in ["", "v=", "v=AAAA", "x=y", "v"] {
-        assert!(
-            matches!(last(message), Err(ScramError::Malformed(_))),
-            "{message:?}"
-        );
+        assert!(matches!(last(message), Err(ScramError::Malformed(_))), "{message:?}");
     }
 }
 

@@ -40,13 +40,7 @@ pub(super) struct DerivedKeys {
 pub(super) fn derive(password: &[u8], salt: &[u8], iterations: NonZeroU32) -> DerivedKeys {
     let mut prepared = prepare(password);
     let mut salted = Zeroizing::new([0; KEY_LEN]);
-    pbkdf2::derive(
-        pbkdf2::PBKDF2_HMAC_SHA256,
-        iterations,
-        salt,
-        &prepared,
-        salted.as_mut(),
-    );
+    pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, iterations, salt, &prepared, salted.as_mut());
     if let Cow::Owned(copy) = &mut prepared {
         zeroize::Zeroize::zeroize(copy);
     }
@@ -71,10 +65,6 @@ pub(super) fn xor(left: &Key, right: &Key) -> Key {
 }
 
 /// The text that both sides sign (RFC 5802 section 3, AuthMessage).
-pub(super) fn auth_message(
-    client_first_bare: &str,
-    server_first: &str,
-    without_proof: &str,
-) -> String {
+pub(super) fn auth_message(client_first_bare: &str, server_first: &str, without_proof: &str) -> String {
     [client_first_bare, server_first, without_proof].join(",")
 }

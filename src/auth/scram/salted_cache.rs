@@ -49,12 +49,7 @@ impl SaltedCache {
         self.entries.clear();
     }
 
-    pub(super) fn derive(
-        &mut self,
-        password: &[u8],
-        salt: &[u8],
-        iterations: NonZeroU32,
-    ) -> DerivedKeys {
+    pub(super) fn derive(&mut self, password: &[u8], salt: &[u8], iterations: NonZeroU32) -> DerivedKeys {
         let password_digest = sha256(&[password]);
         let known = self.entries.iter().find(|entry| {
             entry.iterations == iterations
@@ -72,21 +67,13 @@ impl SaltedCache {
         if self.entries.len() >= CAPACITY {
             self.entries.pop_front();
         }
-        self.entries.push_back(Entry {
-            password_digest,
-            salt: salt.to_vec(),
-            iterations,
-            keys: keys.clone(),
-        });
+        self.entries.push_back(Entry { password_digest, salt: salt.to_vec(), iterations, keys: keys.clone() });
         keys
     }
 }
 
 impl fmt::Debug for SaltedCache {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_struct("SaltedCache")
-            .field("len", &self.len())
-            .finish_non_exhaustive()
+        formatter.debug_struct("SaltedCache").field("len", &self.len()).finish_non_exhaustive()
     }
 }

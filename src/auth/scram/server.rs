@@ -47,20 +47,12 @@ pub struct Success {
 impl ServerExchange {
     /// An exchange that succeeds with the verifier's password.
     pub fn new(verifier: impl Into<Arc<Verifier>>) -> Self {
-        Self {
-            verifier: verifier.into(),
-            honest: Choice::from(1),
-            state: State::First,
-        }
+        Self { verifier: verifier.into(), honest: Choice::from(1), state: State::First }
     }
 
     /// An exchange that does the same work and always ends with [`ScramError::Refused`].
     pub fn doomed(verifier: impl Into<Arc<Verifier>>) -> Self {
-        Self {
-            verifier: verifier.into(),
-            honest: Choice::from(0),
-            state: State::First,
-        }
+        Self { verifier: verifier.into(), honest: Choice::from(0), state: State::First }
     }
 
     /// Takes the client-first-message and gives the server-first-message.
@@ -72,11 +64,7 @@ impl ServerExchange {
     }
 
     /// [`ServerExchange::on_client_first`] with the server's part of the nonce given.
-    pub(super) fn challenge(
-        &mut self,
-        message: &[u8],
-        server_nonce: &str,
-    ) -> Result<Vec<u8>, ScramError> {
+    pub(super) fn challenge(&mut self, message: &[u8], server_nonce: &str) -> Result<Vec<u8>, ScramError> {
         let State::First = std::mem::replace(&mut self.state, State::Over) else {
             return Err(ScramError::Malformed("message out of turn"));
         };
@@ -89,18 +77,9 @@ impl ServerExchange {
         }
         attributes.skip_extensions()?;
         let nonce = [client_nonce, server_nonce].concat();
-        let server_first = format!(
-            "r={nonce},s={},i={}",
-            encode(&self.verifier.salt),
-            self.verifier.iterations
-        );
+        let server_first = format!("r={nonce},s={},i={}", encode(&self.verifier.salt), self.verifier.iterations);
         let answer = server_first.clone().into_bytes();
-        self.state = State::Final(Challenge {
-            gs2_header,
-            client_first_bare: bare.to_owned(),
-            server_first,
-            nonce,
-        });
+        self.state = State::Final(Challenge { gs2_header, client_first_bare: bare.to_owned(), server_first, nonce });
         Ok(answer)
     }
 
@@ -132,17 +111,8 @@ impl ServerExchange {
     }
 
     /// RFC 5802 section 3: recovers the ClientKey from the proof and compares its digest with the StoredKey.
-    fn decide(
-        &self,
-        challenge: &Challenge,
-        without_proof: &str,
-        proof: &Key,
-    ) -> Result<Success, ScramError> {
-        let signed = keys::auth_message(
-            &challenge.client_first_bare,
-            &challenge.server_first,
-            without_proof,
-        );
+    fn decide(&self, challenge: &Challenge, without_proof: &str, proof: &Key) -> Result<Success, ScramError> {
+        let signed = keys::auth_message(&challenge.client_first_bare, &challenge.server_first, without_proof);
         let client_signature = keys::hmac(&self.verifier.stored_key, signed.as_bytes());
         let client_key = Zeroizing::new(keys::xor(proof, &client_signature));
         let matches = keys::stored_key(&client_key).ct_eq(&self.verifier.stored_key);
@@ -150,10 +120,7 @@ impl ServerExchange {
             return Err(ScramError::Refused);
         }
         let server_signature = keys::hmac(&self.verifier.server_key, signed.as_bytes());
-        Ok(Success {
-            server_final: format!("v={}", encode(&server_signature)).into_bytes(),
-            client_key,
-        })
+        Ok(Success { server_final: format!("v={}", encode(&server_signature)).into_bytes(), client_key })
     }
 
     /// The verifier of this exchange.
@@ -174,18 +141,14 @@ fn split_gs2_header(message: &str) -> Result<(&'static str, &str), ScramError> {
         return Err(ScramError::ChannelBinding);
     }
     if message.starts_with("n,a=") || message.starts_with("y,a=") {
-        return Err(ScramError::Malformed(
-            "authorization identity is not supported",
-        ));
+        return Err(ScramError::Malformed("authorization identity is not supported"));
     }
     Err(ScramError::Malformed("invalid channel binding flag"))
 }
 
 impl fmt::Debug for ServerExchange {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_struct("ServerExchange")
-            .finish_non_exhaustive()
+        formatter.debug_struct("ServerExchange").finish_non_exhaustive()
     }
 }
 

@@ -33,11 +33,7 @@ fn client(password: &str) -> ClientExchange {
 }
 
 pub(super) fn vector_client() -> ClientExchange {
-    ClientExchange::assemble(
-        Credential::password(b"pencil"),
-        "user",
-        CLIENT_NONCE.to_owned(),
-    )
+    ClientExchange::assemble(Credential::password(b"pencil"), "user", CLIENT_NONCE.to_owned())
 }
 
 pub(super) fn vector_server() -> ServerExchange {
@@ -58,9 +54,7 @@ fn talk(mut client: ClientExchange, mut server: ServerExchange) -> Result<Succes
 fn client_speaks_the_rfc_7677_vector() {
     let mut client = vector_client();
     assert_eq!(client.client_first(), CLIENT_FIRST.as_bytes());
-    let answer = client
-        .on_server_first(SERVER_FIRST.as_bytes(), &mut SaltedCache::new())
-        .unwrap();
+    let answer = client.on_server_first(SERVER_FIRST.as_bytes(), &mut SaltedCache::new()).unwrap();
     assert_eq!(String::from_utf8(answer).unwrap(), CLIENT_FINAL);
     client.on_server_final(SERVER_FINAL.as_bytes()).unwrap();
 }
@@ -68,15 +62,10 @@ fn client_speaks_the_rfc_7677_vector() {
 #[test]
 fn server_speaks_the_rfc_7677_vector() {
     let mut server = vector_server();
-    let first = server
-        .challenge(CLIENT_FIRST.as_bytes(), SERVER_NONCE)
-        .unwrap();
+    let first = server.challenge(CLIENT_FIRST.as_bytes(), SERVER_NONCE).unwrap();
     assert_eq!(String::from_utf8(first).unwrap(), SERVER_FIRST);
     let success = server.on_client_final(CLIENT_FINAL.as_bytes()).unwrap();
-    assert_eq!(
-        String::from_utf8(success.server_final).unwrap(),
-        SERVER_FINAL
-    );
+    assert_eq!(String::from_utf8(success.server_final).unwrap(), SERVER_FINAL);
 }
 
 /// `create role … password …` in PostgreSQL 15.18 with UTF-8, then `select rolpassword from pg_authid`.
@@ -142,10 +131,7 @@ fn damaged_verifiers_are_refused() {
     ] {
         assert_eq!(Verifier::parse(&bad), None, "{bad}");
     }
-    assert!(
-        Verifier::parse(&format!("SCRAM-SHA-256$3:AAAA${key}=:{key}=")).is_some(),
-        "the above are close misses"
-    );
+    assert!(Verifier::parse(&format!("SCRAM-SHA-256$3:AAAA${key}=:{key}=")).is_some(), "the above are close misses");
 }
 
 #[test]
@@ -153,18 +139,11 @@ fn wrong_password_doomed_exchange_and_mock_end_alike() {
     let wrong = talk(client("secret"), ServerExchange::new(verifier("Secret")));
     assert_eq!(wrong.unwrap_err(), ScramError::Refused);
     let doomed = talk(client("secret"), ServerExchange::doomed(verifier("secret")));
-    assert_eq!(
-        doomed.unwrap_err(),
-        ScramError::Refused,
-        "even with the right password"
-    );
+    assert_eq!(doomed.unwrap_err(), ScramError::Refused, "even with the right password");
     let mock = Verifier::mock("nobody", &[1; 32]);
     assert_eq!(mock.iterations.get(), ITERATIONS);
     assert_eq!(mock.salt.len(), SALT_LEN);
-    assert_eq!(
-        talk(client("secret"), ServerExchange::doomed(mock)).unwrap_err(),
-        ScramError::Refused
-    );
+    assert_eq!(talk(client("secret"), ServerExchange::doomed(mock)).unwrap_err(), ScramError::Refused);
 }
 
 #[test]
@@ -180,20 +159,11 @@ fn client_key_of_one_login_opens_the_same_verifier_only() {
     let with_key = || ClientExchange::new(Credential::ClientKey(key.clone())).unwrap();
     talk(with_key(), ServerExchange::new(stored.clone())).unwrap();
     let salted_anew = Verifier::derive(b"secret", b"another salt", few());
-    assert_eq!(
-        talk(with_key(), ServerExchange::new(salted_anew)).unwrap_err(),
-        ScramError::KeyMismatch
-    );
+    assert_eq!(talk(with_key(), ServerExchange::new(salted_anew)).unwrap_err(), ScramError::KeyMismatch);
     let counted_anew = Verifier::derive(b"secret", &stored.salt, NonZeroU32::new(4).unwrap());
-    assert_eq!(
-        talk(with_key(), ServerExchange::new(counted_anew)).unwrap_err(),
-        ScramError::KeyMismatch
-    );
+    assert_eq!(talk(with_key(), ServerExchange::new(counted_anew)).unwrap_err(), ScramError::KeyMismatch);
     let other = Verifier::derive(b"other", &stored.salt, few());
-    assert_eq!(
-        talk(with_key(), ServerExchange::new(other)).unwrap_err(),
-        ScramError::Refused
-    );
+    assert_eq!(talk(with_key(), ServerExchange::new(other)).unwrap_err(), ScramError::Refused);
 }
 
 #[test]
@@ -201,10 +171,7 @@ fn cache_derives_once_per_password_salt_and_count_and_stays_bounded() {
     let mut cache = SaltedCache::new();
     let first = cache.derive(b"a", b"salt", few());
     let again = cache.derive(b"a", b"salt", few());
-    assert_eq!(
-        (first.client_key, first.server_key),
-        (again.client_key, again.server_key)
-    );
+    assert_eq!((first.client_key, first.server_key), (again.client_key, again.server_key));
     assert_eq!((cache.derivations, cache.len()), (1, 1));
     cache.derive(b"b", b"salt", few());
     cache.derive(b"a", b"tlas", few());
@@ -221,15 +188,8 @@ fn cache_derives_once_per_password_salt_and_count_and_stays_bounded() {
 #[test]
 fn debug_shows_no_key() {
     let stored = verifier("x");
-    let shown = format!(
-        "{stored:?} {:?} {:?}",
-        Credential::password(b"hidden"),
-        client("hidden")
-    );
-    assert!(
-        !shown.contains("hidden") && !shown.contains("stored_key") && !shown.contains('['),
-        "{shown}"
-    );
+    let shown = format!("{stored:?} {:?} {:?}", Credential::password(b"hidden"), client("hidden"));
+    assert!(!shown.contains("hidden") && !shown.contains("stored_key") && !shown.contains('['), "{shown}");
 }
 
 proptest! {

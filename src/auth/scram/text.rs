@@ -47,11 +47,7 @@ impl<'a> Attributes<'a> {
     }
 
     /// The value of the next attribute, which must be the one named; `missing` describes its absence.
-    pub(super) fn expect(
-        &mut self,
-        name: u8,
-        missing: &'static str,
-    ) -> Result<&'a str, ScramError> {
+    pub(super) fn expect(&mut self, name: u8, missing: &'static str) -> Result<&'a str, ScramError> {
         match self.next()? {
             Some((found, value)) if found == name => Ok(value),
             Some((b'm', _)) => Err(ScramError::Malformed("unsupported mandatory extension")),
@@ -72,10 +68,7 @@ impl<'a> Attributes<'a> {
 
 /// Whether a nonce is 1 to `limit_bytes` printable characters (RFC 5802 `printable`; the comma cannot occur here).
 pub(super) fn is_nonce(nonce: &str, limit_bytes: usize) -> bool {
-    (1..=limit_bytes).contains(&nonce.len())
-        && nonce
-            .bytes()
-            .all(|byte| matches!(byte, 0x21..=0x7e) && byte != b',')
+    (1..=limit_bytes).contains(&nonce.len()) && nonce.bytes().all(|byte| matches!(byte, 0x21..=0x7e) && byte != b',')
 }
 
 /// Decodes strict base64 of at most `limit_bytes` decoded bytes.

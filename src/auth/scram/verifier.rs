@@ -86,9 +86,7 @@ impl Verifier {
 pub(in crate::auth) fn user_salt(user: &str, secret: &Key) -> [u8; SALT_LEN] {
     let digest = keys::hmac(secret, user.as_bytes());
     let mut salt = [0; SALT_LEN];
-    salt.iter_mut()
-        .zip(digest)
-        .for_each(|(to, from)| *to = from);
+    salt.iter_mut().zip(digest).for_each(|(to, from)| *to = from);
     salt
 }
 
@@ -106,9 +104,6 @@ impl Drop for Verifier {
 
 impl fmt::Debug for Verifier {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_struct("Verifier")
-            .field("iterations", &self.iterations)
-            .finish_non_exhaustive()
+        formatter.debug_struct("Verifier").field("iterations", &self.iterations).finish_non_exhaustive()
     }
 }

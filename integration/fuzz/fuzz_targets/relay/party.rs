@@ -173,7 +173,11 @@ impl Party {
                 self.open = false;
                 build::sync(&mut out);
             }
-            Say::Flush => build::message(&mut out, tag::FLUSH, |_| {}),
+            Say::Flush => {
+                // Holds a server as a message before it would.
+                self.open = true;
+                build::message(&mut out, tag::FLUSH, |_| {});
+            }
             Say::Call => {
                 self.wild |= self.open;
                 self.owed += 1;
