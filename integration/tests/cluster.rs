@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use integration::{Cluster, DATABASE, Hba, PASSWORD, Redis, Run, Stop, USER, wire::Wire};
+use integration::{Cluster, DATABASE, Hba, PASSWORD, Redis, Stop, USER, wire::Wire};
 
 /// Process ids of everything that works inside `root`.
 fn processes_in(root: &Path) -> Vec<String> {
@@ -148,21 +148,8 @@ fn a_cluster_outlives_the_thread_that_started_it() {
     assert_eq!(cluster.primary().value_in("postgres", "SELECT 1").unwrap(), "1");
 }
 
-/// Starts everything, says where, and waits to be killed. Run by the tests below in a process of its own.
-#[test]
-#[ignore = "runs only as the child of another test"]
-fn hold_a_cluster() {
-    let cluster = Cluster::builder().replicas(1).start().unwrap();
-    let redis = Redis::start().unwrap();
-    println!("\nheld in {}", Run::current().unwrap().root().display());
-    thread::sleep(Duration::from_secs(120));
-    drop((cluster, redis));
-}
-
 fn killed_owner_leaves_nothing(signal: &str) {
-    let mut owner = Command::new(std::env::current_exe().unwrap());
-    owner.args(["--exact", "hold_a_cluster", "--ignored", "--nocapture"]).stdout(Stdio::piped());
-    let mut owner = owner.spawn().unwrap();
+    let mut owner = Command::new(env!("CARGO_BIN_EXE_hold")).stdout(Stdio::piped()).spawn().unwrap();
     let lines = BufReader::new(owner.stdout.take().unwrap()).lines().map_while(Result::ok);
     let root = lines.filter_map(|line| line.strip_prefix("held in ").map(PathBuf::from)).next().unwrap();
     assert!(processes_in(&root).len() > 3);

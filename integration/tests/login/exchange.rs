@@ -162,3 +162,15 @@ fn broken_exchanges_end_the_connection() {
     client.write(&[b'p', 0x7f, 0xff, 0xff, 0xff]);
     assert!(client.frames_to_end().iter().all(|frame| frame.tag == b'E'));
 }
+
+/// Whatever comes behind the last message of the login is a query of the session, not lost.
+#[test]
+fn a_query_right_behind_the_startup_message() {
+    let pgweir = methods("trust").start();
+    let mut client = Client::tcp(pgweir.port());
+    let hello = crate::common::client::startup(0, &[("user", "plain")]);
+    client.write(&[&hello[..], Script::new().query("SELECT 'early'").bytes()].concat());
+    client.welcome().unwrap();
+    let rows = crate::common::client::outcome(&client.ready(1));
+    assert_eq!(rows, Ok(vec![vec!["early".to_string()]]));
+}

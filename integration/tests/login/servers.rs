@@ -161,3 +161,13 @@ fn the_second_try_of_allow_and_prefer() {
     let error = refused(&mode(&only_plain, "127.0.0.1", "require", None));
     assert!(error.starts_with("28000"), "{error}");
 }
+
+/// The system's authorities do not know the test's, or there are none: either way the client hears of it.
+#[test]
+fn the_systems_authorities_are_not_the_tests() {
+    let cluster = with_tls("hostssl all all 127.0.0.0/8 scram-sha-256");
+    for name in ["verify-ca", "verify-full"] {
+        let error = refused(&mode(&cluster, "127.0.0.1", name, None));
+        assert!(error.starts_with("08006"), "{name}: {error}");
+    }
+}

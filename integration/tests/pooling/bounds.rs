@@ -103,3 +103,29 @@ fn idle_clients_are_sent_away() {
     let mut other = Client::connect(pgweir.port());
     assert_eq!(other.value("SELECT 'x' FROM pg_sleep(1)"), "x");
 }
+
+/// As much the other way: a parameter of 50 MB, and a COPY, towards a server that is not reading because it waits for a lock.
+#[test]
+fn large_messages_towards_a_slow_server() {
+    let pgweir = conf().size(2).start();
+    let mut holder = Client::connect(pgweir.port());
+    holder.query("CREATE TABLE swallowed (text text)").unwrap();
+    holder.query("BEGIN; LOCK TABLE swallowed IN ACCESS EXCLUSIVE MODE").unwrap();
+    let mut client = Client::connect(pgweir.port());
+    let mut script = Script::new().query("COPY swallowed FROM STDIN");
+    let line = ["z".repeat(65_535), "\n".into()].concat();
+    for _ in 0..800 {
+        script = script.copy_data(line.as_bytes());
+    }
+    let mut writer = client.second();
+    let writing = std::thread::spawn(move || writer.send(&script.copy_done()));
+    let waits = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'COPY swallowed%' AND wait_event_type = 'Lock'";
+    eventually("the server waits", || cluster().primary().value_in("postgres", waits).unwrap() == "1");
+    holder.query("COMMIT").unwrap();
+    outcome(&client.ready(1)).unwrap();
+    writing.join().unwrap();
+    let value = "v".repeat(50 << 20);
+    let script = Script::new().parse("", "SELECT length($1::text)").bind("", "", &[Some(&value)]).execute("", 0).sync();
+    assert_eq!(outcome(&client.run(&script)), Ok(vec![vec![(50 << 20).to_string()]]));
+    assert!(memory(&pgweir, "VmHWM") < LIMIT, "{}", memory(&pgweir, "VmHWM"));
+}

@@ -3,7 +3,7 @@
 
 use crate::common::client::{outcome, said, tags};
 use crate::common::{Client, crowd};
-use crate::{conf, direct};
+use crate::{cluster, conf, direct};
 use integration::wire::{Frame, Script};
 
 fn execute(name: &str, values: &[Option<&str>]) -> Script {
@@ -182,4 +182,73 @@ fn a_portal_is_read_in_pieces() {
     }
     assert_eq!(seen, ["1", "2", "3", "4", "5"]);
     client.query("COMMIT").unwrap();
+}
+
+/// Literals are read when a statement is prepared: one client's DateStyle must not decide what another's statement means.
+#[test]
+fn a_shared_text_is_read_under_its_own_clients_settings() {
+    let pgweir = conf().size(1).start();
+    let both =
+        [("TimeZone", "UTC"), ("TimeZone", "America/New_York"), ("DateStyle", "ISO, DMY"), ("DateStyle", "ISO, MDY")];
+    let sql = "SELECT extract(epoch FROM '01-02-2024 00:00'::timestamptz)::bigint";
+    for setting in both {
+        let run = |port, name: &str| {
+            let mut client = Client::connect_with(port, &[setting]);
+            let parse = Script::new().parse(name, sql).sync();
+            assert_eq!(tags(&client.run(&parse)), "1Z");
+            first(&client.run(&execute(name, &[])))
+        };
+        for name in ["s", ""] {
+            assert_eq!(run(pgweir.port(), name), run(cluster().primary().port(), name), "{setting:?} {name:?}");
+        }
+    }
+}
+
+/// The same text under another search_path is another statement, with another result.
+#[test]
+fn a_shared_text_finds_the_tables_of_its_own_client() {
+    cluster()
+        .primary()
+        .query_in(
+            "app",
+            "CREATE SCHEMA one; CREATE SCHEMA two; GRANT ALL ON SCHEMA one, two TO app;
+             CREATE TABLE one.found AS SELECT 1 AS a; CREATE TABLE two.found AS SELECT 'two'::text AS a, 2 AS b;
+             GRANT ALL ON one.found, two.found TO app",
+        )
+        .unwrap();
+    let pgweir = conf().size(1).start();
+    let client = |path| {
+        let mut client = Client::connect_with(pgweir.port(), &[("search_path", path)]);
+        assert_eq!(tags(&client.run(&Script::new().parse("s", "SELECT * FROM found").sync())), "1Z");
+        client
+    };
+    let (mut one, mut two) = (client("one"), client("two"));
+    for _ in 0..3 {
+        assert_eq!(outcome(&one.run(&execute("s", &[]))), Ok(vec![vec!["1".to_string()]]));
+        assert_eq!(outcome(&two.run(&execute("s", &[]))), Ok(vec![vec!["two".to_string(), "2".to_string()]]));
+    }
+}
+
+/// DDL changes the type of a result: what the client hears is what PostgreSQL says, and preparing again helps.
+#[test]
+fn a_statement_outdated_by_ddl() {
+    cluster()
+        .primary()
+        .query_in("app", "CREATE TABLE outdated AS SELECT 1 AS a; GRANT ALL ON outdated TO app")
+        .unwrap();
+    let pgweir = conf().size(1).start();
+    let mut client = Client::connect(pgweir.port());
+    client.run(&Script::new().parse("s", "SELECT * FROM outdated").sync());
+    assert_eq!(first(&client.run(&execute("s", &[]))), "1");
+    cluster().primary().query_in("app", "ALTER TABLE outdated ADD b text").unwrap();
+    let frames = client.run(&execute("s", &[]));
+    assert_eq!(
+        said(frames.iter().find(|frame| frame.tag == b'E').unwrap()),
+        "0A000 cached plan must not change result type"
+    );
+    let again =
+        Script::new().close(b'S', "s").parse("s", "SELECT * FROM outdated").bind("", "s", &[]).execute("", 0).sync();
+    let frames = client.run(&again);
+    assert_eq!(first(&frames), "1");
+    assert_eq!(frames.iter().find(|frame| frame.tag == b'D').unwrap().row().len(), 2);
 }

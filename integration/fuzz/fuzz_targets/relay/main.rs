@@ -10,8 +10,8 @@
 mod backend;
 mod party;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Wake, Waker};
 
 use arbitrary::Arbitrary;
@@ -118,17 +118,23 @@ struct World {
     draining: bool,
 }
 
+/// By prepared statements per server and by servers.
+static CONFIGS: OnceLock<[[Arc<Config>; 2]; 3]> = OnceLock::new();
+
+fn config(max_prepared: u8, pool_size: u8) -> Arc<Config> {
+    let text = format!(
+        "[listen]\nauth_type = \"trust\"\n[stats]\nmax_shapes = 20\n[pool]\nmax_prepared_statements = {max_prepared}\n\
+         [databases.d]\nprimary = \"127.0.0.1:1\"\nserver_tls_sslmode = \"disable\"\npool_size = {pool_size}\n[users.u]\n"
+    );
+    Arc::new(Config::parse(&text, "fuzz.toml").unwrap_or_else(|problems| panic!("{problems}")))
+}
+
 impl World {
     fn new(input: &Input<'_>) -> Self {
-        let text = format!(
-            "[listen]\nauth_type = \"trust\"\n[stats]\nmax_shapes = 20\n[pool]\nmax_prepared_statements = {}\n[databases.d]\nprimary = \"127.0.0.1:1\"\n\
-             server_tls_sslmode = \"disable\"\npool_size = {}\n[users.u]\n",
-            input.max_prepared % 3 + 1,
-            input.pool_size % 2 + 1,
-        );
-        let config = Config::parse(&text, "fuzz.toml").unwrap_or_else(|problems| panic!("{problems}"));
+        let configs = CONFIGS.get_or_init(|| [1, 2, 3].map(|prepared| [1, 2].map(|size| config(prepared, size))));
+        let config = &configs[usize::from(input.max_prepared % 3)][usize::from(input.pool_size % 2)];
         let mut world = Self {
-            relay: Relay::new(0, Arc::new(config), Arc::new(Registry::new())),
+            relay: Relay::new(0, Arc::clone(config), Arc::new(Registry::new())),
             clients: [Party::new(0), Party::new(1)],
             servers: Vec::new(),
             opening: Vec::new(),
