@@ -1,4 +1,5 @@
 //! The pool core against a naive model: nobody is passed by, nothing leaks.
+//! They must never look into the slice: only what it answers counts.
 
 use std::collections::VecDeque;
 

@@ -1,4 +1,5 @@
 //! Tests of the packets before a session.
+//! They must never need more than the bytes they write down.
 
 use super::*;
 use crate::wire::build;

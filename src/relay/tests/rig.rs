@@ -271,7 +271,7 @@ impl Rig {
                 Todo::Open(pool) => self.open(pool),
                 Todo::Cancel(server) => self.cancels.push(server),
                 Todo::CancelGone(_, key) => self.cancels_gone.push(key.pid),
-                Todo::Watch(_) => {}
+                Todo::Watch(_) | Todo::Refuse(_) => {}
             }
         }
     }
