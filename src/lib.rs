@@ -26,7 +26,9 @@
 //!    dropped, answers to what it left out are made up, everything else goes to the owner as it came. At the last
 //!    ReadyForQuery owed, with status `I`, the server goes back *first*, so that the oldest waiter's request is on the
 //!    wire, and *then* the reply is written to its client.
-//! 8. Each finished statement is one record in the statistics of its shape ([`meter`]): two clock reads per
+//! 8. A client that wrote has a *floor* from then on: a position in the write-ahead log that a replica must have replayed
+//!    to serve it ([`relay::floor`]). One connection per server asks for positions, for all clients at once.
+//! 9. Each finished statement is one record in the statistics of its shape ([`meter`]): two clock reads per
 //!    transaction, plain stores, no lock. The control thread ([`export`]) reads them at any time.
 //!
 //! A transaction so costs two reads, two writes, no allocation and no wake-up of a task other than those whose sockets
@@ -62,6 +64,8 @@
 //!   request in the same write, once a server has accepted that very set; until then they are tried alone. Whatever
 //!   else a session leaves on its server (SET, LISTEN, temporary tables, advisory locks, PREPARE, WITH HOLD …) makes the
 //!   server stay with the client to its end, and be reset by DISCARD ALL before another gets it.
+//! - A client never reads from a replica that may lack what it wrote. A prepared statement is shared only between
+//!   clients whose settings give its text the same meaning.
 //! - **I7** A turn does no blocking call, takes no lock, and in steady state allocates nothing. Memory per connection
 //!   and direction is bounded by [`relay::BACKLOG_BYTES`] + [`relay::READ_BYTES`] of backlog and
 //!   [`relay::LOOK_BYTES`] held back for looking.
@@ -96,7 +100,8 @@
 //! - No timer per request: one sweep per 100 ms and worker applies every limit ([`relay::sweep`]).
 //! - No lock or map shared between workers on the data path, so a pool lives on one worker; a single pool uses one
 //!   core. Cutting a pool into slices over workers comes with the pooling issue.
-//! - No health check query: the idle server's socket tells its death, and the pool looks at it when lending.
+//! - No health check query on connections that are lent: the idle server's socket tells its death, and the pool looks at
+//!   it when lending. Hosts are asked beside the data path.
 //! - No retry of a request once a byte of it was sent.
 
 pub mod app;

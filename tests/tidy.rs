@@ -223,9 +223,11 @@ fn floor(module: &str) -> Option<usize> {
 }
 
 fn is_allowed_neighbour(module: &str, path: &str) -> bool {
-    let begins =
-        |allowed: &&str| path == *allowed || path.strip_prefix(*allowed).is_some_and(|rest| rest.starts_with("::"));
-    NEIGHBOURS.iter().any(|(who, what, _)| *who == module && what.iter().any(|allowed| begins(allowed)))
+    NEIGHBOURS
+        .iter()
+        .filter(|(who, ..)| *who == module)
+        .flat_map(|(_, what, _)| what.iter())
+        .any(|allowed| path == *allowed || path.strip_prefix(allowed).is_some_and(|rest| rest.starts_with("::")))
 }
 
 /// How many modules deep the file's own module is: `a/mod.rs` 1, `a/b.rs` and `a/b/mod.rs` 2.

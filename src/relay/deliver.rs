@@ -152,10 +152,12 @@ impl Relay {
         {
             this.params = std::rc::Rc::clone(&group.no_params);
         }
+        // What was sent behind it may have left something again, which must not be let go of.
+        let alone = this.replies.owed() <= 1;
         if let Some(client) = owner.and_then(|id| self.clients.get_mut(id)) {
             client.prepared = None;
             client.renames = Vec::new();
-            if outcome.discarded_all {
+            if outcome.discarded_all && alone {
                 client.pinned = crate::sql::verdict::Effects::NONE;
             }
         }

@@ -8,7 +8,7 @@ use super::server::UnnamedOn;
 use super::shapes::Look;
 use super::{ClientId, LOOK_BYTES, READ_BYTES, Relay, ServerId};
 use crate::flow::expect::{Expect, Kind, Origin};
-use crate::flow::requests::Batch;
+use crate::flow::requests::{Batch, End};
 use crate::sql::verdict::{Effects, Route};
 use crate::wire::error::{PgError, SqlState};
 use crate::wire::frame::{HEADER, Header, cstr};
@@ -92,6 +92,8 @@ impl Relay {
     fn begin(&mut self, id: ClientId, data: &[u8]) -> Option<usize> {
         let end = match self.front(data) {
             Ok(Batch::Incomplete) => return None,
+            // Nothing was asked for that could be answered: no server is needed for it.
+            Ok(Batch::Whole { len: HEADER, end: End::Flush }) => return Some(HEADER),
             Ok(Batch::Whole { end, .. }) => Some(end),
             Ok(Batch::Oversize) => None,
             // A server that is not copying drops these without a word, so it need not see them.

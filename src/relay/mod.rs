@@ -13,7 +13,7 @@ mod attach;
 mod client;
 mod client_turn;
 mod deliver;
-mod floor;
+pub mod floor;
 mod forward;
 mod group;
 mod lease;

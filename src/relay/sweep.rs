@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::client::State;
 use super::release::Farewell;
-use super::{ClientId, PoolId, Relay, ServerId};
+use super::{Client, ClientId, PoolId, Relay, ServerId};
 use crate::base::clock;
 use crate::wire::error::{PgError, SqlState};
 
@@ -84,7 +84,7 @@ impl Relay {
                     let message = "pgweir: idle for longer than client_idle_timeout";
                     self.fatal(id, &PgError::fatal(SqlState::ADMIN_SHUTDOWN, message));
                 }
-                State::Attached(server) if past(in_transaction, quiet_us) && self.waits_for_client(server) => {
+                State::Attached(server) if past(in_transaction, quiet_us) && self.waits_for_client(client, server) => {
                     if let Some(pool) = self.pool_of(server) {
                         pool.counters.total_query_timeouts.add(1);
                     }
@@ -96,9 +96,12 @@ impl Relay {
         }
     }
 
-    /// A transaction is open and nothing is owed: it is the client's turn.
-    fn waits_for_client(&self, server: ServerId) -> bool {
-        self.servers.get(server).is_some_and(|server| !server.replies.busy() && server.replies.status() != b'I')
+    /// A transaction is open, or a batch without its Sync, and nothing is owed: it is the client's
+    /// turn.
+    fn waits_for_client(&self, client: &Client, server: ServerId) -> bool {
+        self.servers
+            .get(server)
+            .is_some_and(|server| !server.replies.busy() && (server.replies.status() != b'I' || client.mid_batch))
     }
 
     fn gauges(&self) {

@@ -173,3 +173,22 @@ fn a_cancel_holds_the_server_back_until_it_is_over() {
     // Idle: nothing to cancel.
     assert!(!rig.relay.cancel(id.index(), &key));
 }
+
+#[test]
+fn discard_all_does_not_let_go_of_what_came_behind_it() {
+    let mut rig = with_clients(ONE, 2);
+    rig.send(0, &[query("discard all"), query("set work_mem = 1")].concat());
+    rig.tell(1, &query("select 1"));
+    assert_eq!(letters(&rig.heard(1)), "", "another client ran in a session with settings of the first");
+    rig.leave(0);
+    assert_eq!(letters(&rig.heard(1)), "TDCZI");
+    rig.assert_at_rest();
+}
+
+#[test]
+fn a_lone_flush_keeps_no_server() {
+    let mut rig = with_clients(ONE, 2);
+    rig.send(0, b"H\0\0\0\x04");
+    assert_eq!(letters(&rig.send(1, &query("select 1"))), "TDCZI");
+    rig.assert_at_rest();
+}
