@@ -95,7 +95,7 @@ impl Replies {
     }
 
     /// What names mean, or the unnamed statement if `unnamed`, hangs on a batch that is not
-    /// answered yet: see [`Names::unsettled`].
+    /// answered yet: see `Names::unsettled`.
     pub fn names_unsettled(&self, unnamed: bool) -> bool {
         self.names.unsettled(&self.ring) || (unnamed && self.names.unnamed_unsettled(&self.ring))
     }

@@ -6,7 +6,7 @@
 //! [`Relay::client_turn`] or [`Relay::server_turn`]. In its turn a client's bytes are written
 //! straight to the server's socket, and a server's bytes straight to the client's, so that a
 //! transaction wakes two tasks and costs two reads and two writes. What must wait (opening a
-//! connection, cancelling) is left in [`Relay::todo`] for the task to do afterwards.
+//! connection, cancelling) is left in [`Relay::take_todo`] for the task to do afterwards.
 
 mod arrive;
 mod attach;
