@@ -19,6 +19,12 @@ const BACKLOG: i32 = 4096;
 /// Pause after the system refused to accept for want of descriptors or memory.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// Connections beyond `max_client_conn` that are listened to: for cancel requests, and to be told
+/// that there is no room.
+const STANDING: u32 = 100;
+/// How long each of them may take.
+const STANDING_LIMIT: Duration = Duration::from_secs(5);
+
 /// Opens the listening socket for one address.
 ///
 /// # Errors
@@ -47,9 +53,16 @@ pub(super) async fn accept(gate: Rc<Gate>, listener: tokio::net::TcpListener) {
                     continue;
                 }
                 let seat = Seat::take(&gate.seats, config.listen.max_client_conn);
+                let standing = if seat.is_none() { Seat::take(&gate.standing, STANDING) } else { None };
+                if seat.is_none() && standing.is_none() {
+                    gate.registry.refused.add(1);
+                    continue;
+                }
                 let limit = config.listen.client_login_timeout;
+                let limit = if seat.is_none() { limit.min(STANDING_LIMIT) } else { limit };
                 let gate = Rc::clone(&gate);
                 tokio::task::spawn_local(async move {
+                    let _standing = standing;
                     let login = knock::receive(&gate, Plain::Tcp(stream), peer, seat);
                     if tokio::time::timeout(limit, Box::pin(login)).await.is_err() {
                         tracing::debug!(%peer, "login took longer than client_login_timeout");

@@ -36,6 +36,8 @@ pub struct Gate {
     verifiers: RefCell<VerifierCache>,
     workers: Vec<Mailbox>,
     seats: Arc<AtomicU32>,
+    /// Connections beyond `max_client_conn`, let in far enough to cancel or to be told.
+    standing: Arc<AtomicU32>,
     registry: Arc<Registry>,
 }
 
@@ -67,6 +69,7 @@ impl Gate {
             verifiers: RefCell::new(VerifierCache::new(secret)),
             workers,
             seats: Arc::new(AtomicU32::new(0)),
+            standing: Arc::new(AtomicU32::new(0)),
             registry,
         };
         gate.derive_verifiers();

@@ -184,6 +184,7 @@ impl Relay {
             batch_tick: 0,
             unnamed: UnnamedOn::Nobody,
             stalled: false,
+            crowded: false,
             key: opened.key,
             opened_us: self.now_us,
             lent_us: self.now_us,

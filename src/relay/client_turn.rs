@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use super::client::State;
 use super::release::Farewell;
-use super::{BACKLOG_BYTES, ClientId, LOOK_BYTES, READS_PER_TURN, Relay};
+use super::{BACKLOG_BYTES, ClientId, LOOK_BYTES, OWED, READS_PER_TURN, Relay};
 use crate::base::clock;
 use crate::wire::error::{PgError, SqlState};
 
@@ -97,8 +97,15 @@ impl Relay {
     }
 
     /// Whether more may be read from the client: what was read must have somewhere to go.
-    fn has_room(&self, id: ClientId) -> bool {
+    fn has_room(&mut self, id: ClientId) -> bool {
         let Some(client) = self.clients.get(id) else { return false };
+        if let State::Attached(server) = client.state
+            && let Some(server) = self.servers.get_mut(server)
+            && server.replies.owed() > OWED
+        {
+            server.crowded = true;
+            return false;
+        }
         let held = match client.state {
             State::Attached(server) => self.servers.get(server).map_or(0, |server| server.conn.backlog()),
             State::Idle | State::Waiting { .. } | State::Closing { .. } => 0,

@@ -2,7 +2,7 @@
 //! Must never send a client a byte that answers somebody else's message.
 
 use super::server::Use;
-use super::{ClientId, Relay, ServerId};
+use super::{ClientId, OWED, Relay, ServerId};
 use crate::flow::expect::{Expect, Kind, Origin};
 use crate::flow::replies::{Event, Outcome, Step};
 use crate::meter::Sample;
@@ -85,6 +85,15 @@ impl Relay {
         }
         if all_taken && outlook.fault.is_none() && outlook.refused.is_none() {
             self.finish(server);
+        }
+        if let Some(this) = self.servers.get_mut(server)
+            && this.crowded
+            && this.replies.owed() <= OWED / 2
+        {
+            this.crowded = false;
+            if let Some(client) = owner.and_then(|id| self.clients.get(id)) {
+                client.wake();
+            }
         }
         if let Some(client) = owner.and_then(|id| self.clients.get_mut(id))
             && !bytes.is_empty()

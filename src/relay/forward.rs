@@ -6,7 +6,7 @@ use super::client::{Rest, State, Unnamed};
 use super::release::Farewell;
 use super::server::UnnamedOn;
 use super::shapes::Look;
-use super::{ClientId, LOOK_BYTES, READ_BYTES, Relay, ServerId};
+use super::{ClientId, LOOK_BYTES, OWED, READ_BYTES, Relay, ServerId};
 use crate::flow::expect::{Expect, Kind, Origin};
 use crate::flow::requests::{Batch, End};
 use crate::sql::verdict::{Effects, Route};
@@ -199,6 +199,10 @@ impl Relay {
             return Taken::Bytes(n);
         }
         let mid_batch = client.mid_batch;
+        if mid_batch && self.servers.get(server).is_some_and(|s| s.replies.owed() > OWED) {
+            let message = "pgweir: too many messages without a Sync between them";
+            return Taken::Bad(PgError::fatal(SqlState::PROGRAM_LIMIT, message));
+        }
         let header = match Header::peek(data, self.max_message()) {
             Ok(Some(header)) => header,
             Ok(None) => return Taken::More,

@@ -63,6 +63,9 @@ pub const LOOK_BYTES: usize = 256 * 1024;
 /// Backlog of one direction at which reading for it stops: with [`READ_BYTES`] the bound of
 /// memory per connection and direction.
 pub const BACKLOG_BYTES: usize = 128 * 1024;
+/// Replies owed at which a client is not read any further until half of them have come; one batch
+/// that alone needs more is refused. With it the bound of what a pipeline costs here.
+pub const OWED: usize = 65_536;
 /// Full reads in one turn before other connections have theirs.
 const READS_PER_TURN: usize = 8;
 

@@ -8,11 +8,12 @@ use super::client::State;
 use super::server::{UnnamedOn, Use};
 use super::{Client, ClientId, LOOK_BYTES, PoolId, Relay, ServerId, Todo};
 use crate::flow::expect::{Expect, Kind, Origin};
+use crate::flow::requests::{Batch, End};
 use crate::meter::Role;
 use crate::pool::slice::Next;
 use crate::sql::verdict::Effects;
 use crate::wire::build;
-use crate::wire::error::PgError;
+use crate::wire::error::{PgError, SqlState};
 
 /// How a client goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -262,6 +263,32 @@ impl Relay {
         }
     }
 
+    /// Cancels what a client is still waiting to have done: no server need know.
+    fn cancel_waiting(&mut self, id: ClientId) {
+        let Some(client) = self.clients.get_mut(id) else { return };
+        let State::Waiting { pool, .. } = client.state else { return };
+        if client.arriving.is_some() {
+            return;
+        }
+        let message = "canceling statement due to user request";
+        let mut inbox = std::mem::take(&mut client.inbox);
+        let front = self.front(&inbox);
+        let Ok(Batch::Whole { len, end: End::Query | End::Call | End::Sync }) = front else {
+            return self.fatal(id, &PgError::fatal(SqlState::QUERY_CANCELED, message));
+        };
+        self.pools[pool].slice.leave(&id);
+        inbox.drain(..len);
+        let mut out = Vec::new();
+        PgError::error(SqlState::QUERY_CANCELED, message).encode(&mut out);
+        build::ready(&mut out, b'I');
+        if let Some(client) = self.clients.get_mut(id) {
+            client.state = State::Idle;
+            client.inbox = inbox;
+            client.send(&out);
+            client.wake();
+        }
+    }
+
     /// Lets a client's cancel request through. Returns whether a server will be bothered with it:
     /// the caller then hears of its end when `done` of the [`Todo`] is dropped.
     pub fn cancel(&mut self, slot: u32, key: &[u8]) -> bool {
@@ -270,9 +297,13 @@ impl Relay {
         if !client.key.matches(key) {
             return false;
         }
-        let Some(server) = client.server() else { return false };
+        let Some(server) = client.server() else {
+            self.cancel_waiting(id);
+            return false;
+        };
         let Some(this) = self.servers.get_mut(server) else { return false };
-        if !this.replies.busy() {
+        // One under way is enough; and what only tries settings is not the client's query.
+        if !this.replies.busy() || this.cancels > 0 || this.prior.is_some() {
             return false;
         }
         this.cancels += 1;

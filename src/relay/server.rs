@@ -66,6 +66,8 @@ pub struct Server {
     pub(super) unnamed: UnnamedOn,
     /// The owner's socket is full: reading waits until its task has drained it.
     pub(super) stalled: bool,
+    /// So many replies are owed that its client is not read.
+    pub(super) crowded: bool,
     /// What to cancel with.
     pub(super) key: BackendKey,
     /// When it was opened, lent, and given back, microseconds.

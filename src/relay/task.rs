@@ -19,9 +19,15 @@ const REFUSE: std::time::Duration = std::time::Duration::from_secs(5);
 /// A relay shared by the tasks of its thread.
 pub type Shared = Rc<RefCell<Relay>>;
 
+/// Enters the relay from outside a connection's turn: a panic there must not end the worker.
+pub fn guarded<T>(relay: &Shared, enter: impl FnOnce(&mut Relay) -> T) -> Option<T> {
+    let entered = catch_unwind(AssertUnwindSafe(|| enter(&mut relay.borrow_mut())));
+    entered.inspect_err(|_| relay.borrow_mut().panicked(None, None)).ok()
+}
+
 /// Takes a client in and starts its task.
 pub fn arrive(relay: &Shared, arrival: Arrival) {
-    let id = relay.borrow_mut().arrive(arrival);
+    let id = guarded(relay, |relay| relay.arrive(arrival)).flatten();
     run_todo(relay, None);
     if let Some(id) = id {
         spawn_local(client(Rc::clone(relay), id));
@@ -30,7 +36,7 @@ pub fn arrive(relay: &Shared, arrival: Arrival) {
 
 /// Passes a cancel request on; `done` is dropped when its work is done.
 pub fn cancel(relay: &Shared, slot: u32, key: &[u8], done: oneshot::Sender<()>) {
-    if relay.borrow_mut().cancel(slot, key) {
+    if guarded(relay, |relay| relay.cancel(slot, key)) == Some(true) {
         run_todo(relay, Some(done));
     }
 }
@@ -100,10 +106,11 @@ async fn open(relay: Shared, pool: PoolId) {
     let outcome = dial.open().await;
     match outcome {
         Ok(opened) => {
-            let id = relay.borrow_mut().opened(pool, opened);
-            spawn_local(server(Rc::clone(&relay), id));
+            if let Some(id) = guarded(&relay, |relay| relay.opened(pool, opened)) {
+                spawn_local(server(Rc::clone(&relay), id));
+            }
         }
-        Err(error) => relay.borrow_mut().open_failed(pool, &error),
+        Err(error) => drop(guarded(&relay, |relay| relay.open_failed(pool, &error))),
     }
     run_todo(&relay, None);
 }

@@ -70,14 +70,14 @@ async fn work(relay: Relay, mut mail: mpsc::UnboundedReceiver<Mail>) {
                     Err(error) => tracing::warn!("lost a client on its way to its worker: {error}"),
                 },
                 Some(Mail::Cancel { slot, key, done }) => task::cancel(&relay, slot, &key, done),
-                Some(Mail::Reload(config)) => relay.borrow_mut().reconfigure(config),
+                Some(Mail::Reload(config)) => drop(task::guarded(&relay, |relay| relay.reconfigure(config))),
                 Some(Mail::Drain(done)) => {
                     _drained = Some(done);
                     relay.borrow_mut().drain();
                 }
                 Some(Mail::CutOff) => relay.borrow_mut().cut_off(),
             },
-            _ = tick.tick() => relay.borrow_mut().sweep(),
+            _ = tick.tick() => drop(task::guarded(&relay, Relay::sweep)),
         }
         task::run_todo(&relay, None);
         if relay.borrow().client_count() == 0 {

@@ -192,3 +192,34 @@ fn a_lone_flush_keeps_no_server() {
     assert_eq!(letters(&rig.send(1, &query("select 1"))), "TDCZI");
     rig.assert_at_rest();
 }
+
+#[test]
+fn a_client_in_the_queue_can_cancel_and_goes_on() {
+    let mut rig = with_clients(ONE, 2);
+    rig.send(0, &query("begin"));
+    rig.tell(1, &query("select 1"));
+    let id = rig.peers[1].id.unwrap();
+    let key = rig.relay.clients.get(id).unwrap().key.bytes().to_vec();
+    assert!(!rig.relay.cancel(id.index(), &key), "no server need know");
+    rig.run();
+    assert_eq!(letters(&rig.heard(1)), "E(57014)ZI");
+    rig.send(0, &query("commit"));
+    assert!(!rig.ran().contains(&"select 1"), "it ran although it was cancelled");
+    assert_eq!(next_is_served(&mut rig, 1), 0);
+}
+
+#[test]
+fn a_batch_that_never_ends_is_refused() {
+    let mut rig = with_clients(ONE, 2);
+    let pair = [parse("a", "select 1"), close(b'S', "a")].concat().repeat(2000);
+    for _ in 0..100 {
+        if rig.is_gone(0) {
+            break;
+        }
+        rig.push(0, &pair);
+        rig.run();
+    }
+    assert_eq!(letters(&rig.heard(0)).rsplit('E').next(), Some("(54000)"));
+    rig.heard(1);
+    assert_eq!(letters(&rig.send(1, &query("select 99"))), "TDCZI");
+}
