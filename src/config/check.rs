@@ -6,7 +6,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use super::leaf::{FilePath, RawSecret, Timeout, Wait, Word};
-use super::model::{AuthType, Config, Database, Listen, Log, Pool, Routing, SslMode, Stats, TlsMode, User};
+use super::model::{
+    AuthType, ChannelBinding, Config, Database, Listen, Log, Pool, Routing, SslMode, Stats, TlsMode, TlsNegotiation,
+    User,
+};
 use super::password::Password;
 use super::reader::{Field, Named, Reader, Span};
 use super::schema::{RawConfig, RawDatabase, RawListen, RawLog, RawPool, RawStats, RawUser};
@@ -142,6 +145,7 @@ impl Check<'_> {
             let title = format!("database `{name}` has a password but no `user` it belongs to");
             self.reader.note(span.clone(), title, |problem| problem.expected("`user` and `password`, or neither"));
         }
+        self.server_tls(&raw);
         let no_replicas = matches!(&raw.replicas, Field::Set(list, _) if list.is_empty()) || raw.replicas.is_absent();
         if let Field::Set(word, span) = &raw.routing
             && word.0 == Routing::On
@@ -165,6 +169,8 @@ impl Check<'_> {
             pool_size: raw.pool_size.set().map(|n| n.0),
             routing: raw.routing.set().map_or(by_replicas, |word| word.0),
             server_tls_sslmode: raw.server_tls_sslmode.set().map_or(SslMode::Prefer, |word| word.0),
+            server_tls_negotiation: raw.server_tls_negotiation.set().map_or(TlsNegotiation::Postgres, |word| word.0),
+            server_channel_binding: raw.server_channel_binding.set().map_or(ChannelBinding::Prefer, |word| word.0),
             server_tls_ca_file,
             server_tls_cert_file,
             server_tls_key_file,

@@ -10,6 +10,7 @@
 //! directory: a reload must find what the start found.
 
 mod check;
+mod check_auth;
 mod endpoint;
 mod fetch;
 mod leaf;
@@ -36,7 +37,8 @@ use zeroize::Zeroizing;
 
 pub use self::endpoint::{DEFAULT_PORT, Endpoint, EndpointError, Host};
 pub use self::model::{
-    AuthType, Config, Database, Listen, Log, LogFormat, Pool, PoolMode, Routing, SslMode, Stats, TlsMode, User,
+    AuthType, ChannelBinding, Config, Database, Listen, Log, LogFormat, Pool, PoolMode, Routing, SslMode, Stats,
+    TlsMode, TlsNegotiation, User,
 };
 pub use self::password::{BrokenVerifier, Password};
 pub use self::problem::{Problem, Problems};

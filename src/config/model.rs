@@ -228,6 +228,10 @@ pub struct Database {
     /// Certificates that may sign the servers', PEM; only with a verifying mode. Default:
     /// those the system trusts.
     pub server_tls_ca_file: Option<PathBuf>,
+    /// How TLS to servers begins. Default: by asking.
+    pub server_tls_negotiation: TlsNegotiation,
+    /// Whether SCRAM logins to servers are bound to their certificates. Default [`ChannelBinding::Prefer`].
+    pub server_channel_binding: ChannelBinding,
     /// Certificate presented to servers, PEM.
     pub server_tls_cert_file: Option<PathBuf>,
     /// Its private key, PEM. Set exactly when the certificate is.
@@ -248,6 +252,8 @@ impl Database {
             pool_size: None,
             routing: Routing::Off,
             server_tls_sslmode: SslMode::Prefer,
+            server_tls_negotiation: TlsNegotiation::Postgres,
+            server_channel_binding: ChannelBinding::Prefer,
             server_tls_ca_file: None,
             server_tls_cert_file: None,
             server_tls_key_file: None,
@@ -291,6 +297,30 @@ words! {
         VerifyCa = "verify-ca",
         /// As before, and with the server's host name in it.
         VerifyFull = "verify-full",
+    }
+    refused {}
+}
+
+words! {
+    /// How TLS to servers begins, as libpq's `sslnegotiation`.
+    pub enum TlsNegotiation {
+        /// By an SSLRequest.
+        Postgres = "postgres",
+        /// At once, naming the protocol by ALPN: PostgreSQL 17 and later.
+        Direct = "direct",
+    }
+    refused {}
+}
+
+words! {
+    /// Whether SCRAM with servers is bound to their certificates, as libpq's `channel_binding`.
+    pub enum ChannelBinding {
+        /// Never.
+        Disable = "disable",
+        /// Where the server offers it.
+        Prefer = "prefer",
+        /// Always; a server that does not prove itself so is refused.
+        Require = "require",
     }
     refused {}
 }

@@ -69,6 +69,17 @@ impl<T> Field<T> {
     }
 }
 
+impl<T: Copy> Field<super::leaf::Word<T>> {
+    /// The word, or the default if there is none; `None` if it could not be read.
+    pub(super) fn word(&self, default: T) -> Option<T> {
+        match self {
+            Self::Absent => Some(default),
+            Self::Bad => None,
+            Self::Set(word, _) => Some(word.0),
+        }
+    }
+}
+
 impl Reader {
     pub(super) fn new<Root: Leaf>(source: Source) -> Self {
         let mut schema = Vec::new();

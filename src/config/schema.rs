@@ -6,7 +6,7 @@ use toml::de::DeValue;
 
 use super::endpoint::Endpoint;
 use super::leaf::{Addresses, FilePath, Filter, HttpAddress, Number, RawSecret, Size, Text, Timeout, Wait, Word};
-use super::model::{AuthType, LogFormat, PoolMode, Routing, SslMode, TlsMode};
+use super::model::{AuthType, ChannelBinding, LogFormat, PoolMode, Routing, SslMode, TlsMode, TlsNegotiation};
 use super::reader::{Field, Leaf, Named, Reader, join, section};
 
 section! {
@@ -85,6 +85,8 @@ section! {
         routing: Word<Routing>,
         server_tls_sslmode: Word<SslMode>,
         server_tls_ca_file: FilePath,
+        server_tls_negotiation: Word<TlsNegotiation>,
+        server_channel_binding: Word<ChannelBinding>,
         server_tls_cert_file: FilePath,
         server_tls_key_file: FilePath,
     }

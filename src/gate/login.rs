@@ -5,7 +5,8 @@ use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 
 use super::Gate;
 use super::knock::Refusal;
-use crate::auth::login::{Login, LoginError, Method, Step};
+use crate::auth::ServerSecret;
+use crate::auth::login::{Account, Login, LoginError, Method, Step};
 use crate::auth::sasl;
 use crate::config::{AuthType, Config};
 use crate::relay::{Arrival, Seat};
@@ -32,7 +33,7 @@ pub(super) async fn login(
             .hint(format!("The limit is max_client_conn = {}.", config.listen.max_client_conn));
         return Err(Refusal::Told(error));
     };
-    let prefix = authenticate(gate, stream, &config, &asked.user).await?;
+    let (prefix, secret) = authenticate(gate, stream, &config, &asked.user).await?;
     let database = asked.database;
     if !config.databases.contains_key(&database) {
         let message = format!("database \"{database}\" does not exist");
@@ -47,6 +48,7 @@ pub(super) async fn login(
         socket,
         database,
         user: asked.user,
+        secret,
         settings: asked.settings,
         minor,
         prefix,
@@ -114,7 +116,12 @@ impl Asked {
 
 /// Lets the client prove who it is; returns the messages that tell it so, which the worker sends
 /// together with the welcome.
-async fn authenticate(gate: &Gate, stream: &mut Stream, config: &Config, user: &str) -> Result<Vec<u8>, Refusal> {
+async fn authenticate(
+    gate: &Gate,
+    stream: &mut Stream,
+    config: &Config,
+    user: &str,
+) -> Result<(Vec<u8>, ServerSecret), Refusal> {
     let known = config.users.get(user);
     let method = match config.listen.auth_type {
         AuthType::Trust if known.is_none() => {
@@ -131,7 +138,9 @@ async fn authenticate(gate: &Gate, stream: &mut Stream, config: &Config, user: &
         let code = <[u8; 5]>::try_from(error.sqlstate().as_bytes()).map_or(SqlState::INTERNAL, SqlState);
         Refusal::Told(PgError::fatal(code, error.to_string()))
     };
-    let started = Login::start(method, user, stored, &mut gate.verifiers.borrow_mut());
+    let secrets: Vec<&str> = stored.into_iter().collect();
+    let account = Account { user, secrets: &secrets, expired: false };
+    let started = Login::start(method, &account, None, &mut gate.verifiers.borrow_mut());
     let (mut login, mut step) = started.map_err(refused)?;
     loop {
         match step {
@@ -152,7 +161,8 @@ async fn authenticate(gate: &Gate, stream: &mut Stream, config: &Config, user: &
                     build::authentication(&mut out, body);
                 }
                 build::authentication(&mut out, &sasl::AUTHENTICATION_OK);
-                return Ok(out);
+                let stored = known.and_then(|user| user.password.clone());
+                return Ok((out, ServerSecret { stored, client_key: done.identity.client_key }));
             }
         }
     }

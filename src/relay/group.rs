@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::floor::Positions;
 use super::{ClientId, GroupId, PoolId, Relay, ServerId, Todo};
+use crate::auth::ServerSecret;
 use crate::auth::scram::SaltedCache;
 use crate::config::{Config, Database, Endpoint, Password, Routing, SslMode};
 use crate::flow::params::Settings;
@@ -116,10 +117,17 @@ impl Group {
 }
 
 impl Relay {
-    /// The group of `database` and `user`, made at the first login.
-    pub(super) fn group_for(&mut self, database: &str, user: &str) -> Result<GroupId, PgError> {
+    /// The group of `database` and `user`, made at the first login. `secret` is what the login has brought to open
+    /// servers with; `None` leaves what is known.
+    pub(super) fn group_for(
+        &mut self,
+        database: &str,
+        user: &str,
+        secret: Option<ServerSecret>,
+    ) -> Result<GroupId, PgError> {
         let known = self.groups.iter().position(|g| !g.retired && g.database == database && g.user == user);
         if let Some(group) = known {
+            self.refresh_secret(group, secret);
             return Ok(group);
         }
         let config = Arc::clone(&self.config);
@@ -153,6 +161,7 @@ impl Relay {
             stats: self.shapes.add_pool(label),
             retired: false,
         });
+        self.refresh_secret(group, secret);
         Ok(group)
     }
 
@@ -167,17 +176,21 @@ impl Relay {
         role: Role,
         tls: Option<&Arc<rustls::ClientConfig>>,
     ) -> PoolId {
-        let (login, password): (&str, Option<&Password>) = match config.users.get(user) {
-            Some(known) => entry.server_login(known),
-            None => (user, None),
+        let (login, password): (&str, Option<&Password>) = match (&entry.user, config.users.get(user)) {
+            (None, None) => (user, None),
+            (Some(forced), None) => (forced, entry.password.as_ref()),
+            (_, Some(known)) => entry.server_login(known),
         };
         let dial = Dial {
             endpoint: endpoint.clone(),
             dbname: entry.dbname.clone(),
             user: login.to_owned(),
-            password: password.cloned(),
+            secret: RefCell::new(ServerSecret::of(password.cloned())),
             sslmode: entry.server_tls_sslmode,
-            tls: tls.cloned(),
+            negotiation: entry.server_tls_negotiation,
+            channel_binding: entry.server_channel_binding,
+            tls: RefCell::new(tls.cloned()),
+            settings: &[],
             keepalive: config.listen.tcp_keepalive,
             timeout: config.pool.server_connect_timeout,
             salted: RefCell::new(SaltedCache::new()),
@@ -200,6 +213,31 @@ impl Relay {
             health: if role == Role::Primary { self.registry.database(&entry.name) } else { None },
         });
         self.pools.len() - 1
+    }
+
+    /// Lets the newest login's secret open the servers of a group, unless its database has a role of its own.
+    fn refresh_secret(&self, group: GroupId, secret: Option<ServerSecret>) {
+        let (Some(this), Some(secret)) = (self.groups.get(group), secret) else { return };
+        if self.config.databases.get(&this.database).is_none_or(|entry| entry.user.is_some()) {
+            return;
+        }
+        for pool in std::iter::once(this.primary).chain(this.replicas.iter().copied()) {
+            self.pools[pool].dial.secret.borrow_mut().refresh(secret.clone());
+        }
+    }
+
+    /// What the successor of a retired group opens its servers with: nothing of it where the configuration itself
+    /// has a secret for the user and it is another one now.
+    pub(super) fn inherited_secret(&self, retired: GroupId) -> Option<ServerSecret> {
+        let group = self.groups.get(retired)?;
+        let entry = self.config.databases.get(&group.database)?;
+        let dial = &self.pools.get(group.primary)?.dial;
+        if entry.user.is_some() || dial.user != group.user {
+            return None;
+        }
+        let secret = dial.secret.borrow().clone();
+        let configured = self.config.users.get(&group.user).and_then(|user| user.password.as_ref());
+        configured.is_none_or(|password| secret.stored.as_ref() == Some(password)).then_some(secret)
     }
 
     /// Takes over a new configuration: groups whose database has changed serve their clients'

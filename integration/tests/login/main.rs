@@ -8,6 +8,7 @@ mod common;
 mod clients;
 mod exchange;
 mod limits;
+mod passthrough;
 mod servers;
 
 use std::sync::OnceLock;
