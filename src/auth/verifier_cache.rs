@@ -54,6 +54,12 @@ impl VerifierCache {
         verifier
     }
 
+    /// Derives whatever a login with these secrets will need.
+    pub fn prepare(&mut self, user: &str, secrets: &[&str]) {
+        let account = super::login::Account { user, secrets, expired: false };
+        drop(super::candidates::Candidates::of(&account, self));
+    }
+
     /// The verifier for a user without usable password, for a doomed exchange.
     pub fn mock(&self, user: &str) -> Verifier {
         Verifier::mock(user, &self.secret)

@@ -9,21 +9,34 @@
 //! Relative paths start at the directory of the configuration file, not at the working
 //! directory: a reload must find what the start found.
 
+mod auth;
 mod check;
 mod check_auth;
+mod check_users;
 mod endpoint;
 mod fetch;
+mod hba;
+mod hba_parse;
+mod ident;
 mod leaf;
+mod leaf_auth;
 mod mask;
 mod model;
+mod moment;
 mod password;
 mod problem;
 mod reader;
 mod schema;
+mod tokens;
 mod units;
 mod url;
+mod userlist;
 mod words;
 
+#[cfg(test)]
+mod auth_tests;
+#[cfg(test)]
+mod hba_tests;
 #[cfg(test)]
 mod problem_tests;
 #[cfg(test)]
@@ -35,7 +48,10 @@ use toml::de::{DeTable, DeValue};
 use toml::{Spanned, de};
 use zeroize::Zeroizing;
 
+pub use self::auth::{Auth, AuthQuery};
 pub use self::endpoint::{DEFAULT_PORT, Endpoint, EndpointError, Host};
+pub use self::hba::{ClientCert, Hba, HbaMethod, Rule, Visitor};
+pub use self::ident::Ident;
 pub use self::model::{
     AuthType, ChannelBinding, Config, Database, Listen, Log, LogFormat, Pool, PoolMode, Routing, SslMode, Stats,
     TlsMode, TlsNegotiation, User,

@@ -4,8 +4,11 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use super::auth::Auth;
+#[cfg(doc)]
+use super::auth::AuthQuery;
 use super::endpoint::Endpoint;
 use super::password::Password;
 use super::words::words;
@@ -16,6 +19,8 @@ use super::words::words;
 pub struct Config {
     /// `[listen]`: how clients reach pgweir.
     pub listen: Listen,
+    /// `[auth]`: who may come in, beyond [`Listen::auth_type`] and the users' passwords.
+    pub auth: Auth,
     /// `[stats]`: metrics and health over HTTP.
     pub stats: Stats,
     /// `[pool]`: defaults for all pools.
@@ -65,6 +70,8 @@ pub struct Listen {
     pub client_tls_cert_file: Option<PathBuf>,
     /// Its private key, PEM. Set exactly when the certificate is.
     pub client_tls_key_file: Option<PathBuf>,
+    /// Certificates that may sign clients', PEM. With it clients are asked for one.
+    pub client_tls_ca_file: Option<PathBuf>,
     /// Largest message in bytes, length word included. Default [`Listen::MAX_PACKET_SIZE`].
     pub max_packet_size: u32,
     /// TCP keepalive on client and server connections. Default on.
@@ -88,6 +95,7 @@ impl Default for Listen {
             client_tls_sslmode: TlsMode::Disable,
             client_tls_cert_file: None,
             client_tls_key_file: None,
+            client_tls_ca_file: None,
             max_packet_size: Self::MAX_PACKET_SIZE,
             tcp_keepalive: true,
         }
@@ -103,15 +111,21 @@ words! {
         Md5 = "md5",
         /// SCRAM-SHA-256.
         ScramSha256 = "scram-sha-256",
+        /// The password itself, over TLS or a unix socket only.
+        Password = "password",
+        /// A client certificate whose common name is the user's.
+        Cert = "cert",
+        /// By the first rule of `[auth]` that fits.
+        Hba = "hba",
     }
     refused {
         "any" => "logging in under any name",
-        "plain" => "cleartext passwords from clients",
-        "cert" => "client certificates",
-        "hba" => "host-based rules",
         "ldap" => "LDAP",
         "pam" => "PAM",
-        "peer" => "peer authentication",
+    }
+    renamed {
+        "plain" => "password",
+        "peer" => "hba",
     }
 }
 
@@ -124,10 +138,25 @@ words! {
         Allow = "allow",
         /// Refuse clients that do not use TLS.
         Require = "require",
+        /// And who have no certificate signed by `client_tls_ca_file`.
+        VerifyCa = "verify-ca",
+        /// The same, as in PgBouncer: whose certificate it is, the rules about users say.
+        VerifyFull = "verify-full",
     }
-    refused {
-        "verify-ca" => "client certificates",
-        "verify-full" => "client certificates",
+    refused {}
+}
+
+impl TlsMode {
+    /// Whether clients without TLS are refused.
+    #[must_use]
+    pub fn demands_tls(self) -> bool {
+        matches!(self, Self::Require | Self::VerifyCa | Self::VerifyFull)
+    }
+
+    /// Whether clients without a certificate are refused.
+    #[must_use]
+    pub fn demands_certificate(self) -> bool {
+        matches!(self, Self::VerifyCa | Self::VerifyFull)
     }
 }
 
@@ -339,10 +368,21 @@ pub struct User {
     /// Name to log in with.
     pub name: String,
     /// Proves clients, and logs in to servers unless the database has its own `user`.
-    /// Always set unless `auth_type` is trust.
+    /// May be looked up instead, by [`AuthQuery`].
     pub password: Option<Password>,
+    /// More passwords that prove clients, for a rotation; never used towards servers.
+    pub also: Vec<Password>,
+    /// From when on no password proves it any more. Default: never.
+    pub valid_until: Option<SystemTime>,
     /// Overrides the pool size of database and default for this user.
     pub pool_size: Option<u32>,
+}
+
+impl User {
+    /// All passwords that prove a client, the one for servers first.
+    pub fn passwords(&self) -> impl Iterator<Item = &Password> {
+        self.password.iter().chain(&self.also)
+    }
 }
 
 /// `[log]`: what is logged and how.

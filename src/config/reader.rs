@@ -80,6 +80,16 @@ impl<T: Copy> Field<super::leaf::Word<T>> {
     }
 }
 
+impl Field<super::leaf::Text> {
+    /// A copy of the text, if it was there and readable.
+    pub(super) fn text(&self) -> Option<String> {
+        match self {
+            Self::Set(text, _) => Some(text.0.clone()),
+            Self::Absent | Self::Bad => None,
+        }
+    }
+}
+
 impl Reader {
     pub(super) fn new<Root: Leaf>(source: Source) -> Self {
         let mut schema = Vec::new();

@@ -6,6 +6,7 @@ use toml::de::DeValue;
 
 use super::endpoint::Endpoint;
 use super::leaf::{Addresses, FilePath, Filter, HttpAddress, Number, RawSecret, Size, Text, Timeout, Wait, Word};
+use super::leaf_auth::{Moment, RawSecrets, Texts};
 use super::model::{AuthType, ChannelBinding, LogFormat, PoolMode, Routing, SslMode, TlsMode, TlsNegotiation};
 use super::reader::{Field, Leaf, Named, Reader, join, section};
 
@@ -16,6 +17,7 @@ section! {
         workers: Number<0, 127>,
         shutdown_timeout: Wait,
         listen: RawListen,
+        auth: RawAuth,
         stats: RawStats,
         pool: RawPool,
         log: RawLog,
@@ -35,9 +37,27 @@ section! {
         client_tls_sslmode: Word<TlsMode>,
         client_tls_cert_file: FilePath,
         client_tls_key_file: FilePath,
+        client_tls_ca_file: FilePath,
         // At least what a login needs; at most what a length word can say.
         max_packet_size: Size<16_384, 0x7fff_ffff>,
         tcp_keepalive: bool,
+    }
+}
+
+section! {
+    /// `[auth]`
+    RawAuth {
+        hba_file: FilePath,
+        hba: Texts,
+        ident_file: FilePath,
+        users_file: FilePath,
+        query: Text,
+        query_user: Text,
+        query_password: RawSecret,
+        query_database: Text,
+        query_cache: Wait,
+        failed_logins_max: Number<0, 1_000_000>,
+        failed_logins_ban: Timeout,
     }
 }
 
@@ -95,7 +115,8 @@ section! {
 section! {
     /// `[users.NAME]`
     RawUser {
-        password: RawSecret,
+        password: RawSecrets,
+        valid_until: Moment,
         pool_size: Number<1, 100_000>,
     }
 }

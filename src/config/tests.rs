@@ -31,6 +31,7 @@ fn minimal_is_accepted() {
 fn reference_equals_the_defaults() {
     let config = accepted(REFERENCE);
     assert_eq!(config.listen, Listen::default());
+    assert_eq!(config.auth, Auth::default());
     assert_eq!(config.stats, Stats::default());
     assert_eq!(config.pool, Pool::default());
     assert_eq!(config.log, Log::default());

@@ -9,9 +9,10 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 use tokio_rustls::{TlsAcceptor, TlsStream};
 
+use super::caller::Caller;
 use super::{Gate, login};
-use crate::config::TlsMode;
 use crate::net::socket::{Plain, Socket};
+use crate::net::tls::Listener;
 use crate::relay::Seat;
 use crate::server::stream::Stream;
 use crate::wire::error::{PgError, SqlState};
@@ -50,8 +51,13 @@ impl From<BadStartup> for Refusal {
 /// Brings a new connection to the worker it belongs to, or to its end.
 pub(super) async fn receive(gate: &Gate, plain: Plain, peer: SocketAddr, seat: Option<Seat>) {
     let mut stream = None;
-    let outcome = match negotiate(gate, plain, &mut stream).await {
-        Ok(Some(startup)) => login::login(gate, &mut stream, startup, seat).await,
+    let uid = match &plain {
+        Plain::Unix(stream) => stream.peer_cred().ok().map(|who| who.uid()),
+        _ => None,
+    };
+    let mut caller = Caller { address: Some(peer.ip()), uid, tls: None };
+    let outcome = match negotiate(gate, plain, &mut caller, &mut stream).await {
+        Ok(Some(startup)) => login::login(gate, &mut stream, &caller, startup, seat).await,
         Ok(None) => Ok(()),
         Err(refusal) => Err(refusal),
     };
@@ -72,14 +78,20 @@ pub(super) async fn receive(gate: &Gate, plain: Plain, peer: SocketAddr, seat: O
 
 /// Negotiates until a startup message has come; `None` when the connection was about something
 /// else. Whatever the stream is by then is left in `place`.
-async fn negotiate(gate: &Gate, plain: Plain, place: &mut Option<Stream>) -> Result<Option<Startup>, Refusal> {
+async fn negotiate(
+    gate: &Gate,
+    plain: Plain,
+    caller: &mut Caller,
+    place: &mut Option<Stream>,
+) -> Result<Option<Startup>, Refusal> {
     let tls = gate.tls.borrow().clone();
-    let require = gate.config().listen.client_tls_sslmode == TlsMode::Require;
+    let require = gate.config().listen.client_tls_sslmode.demands_tls();
     let (mut asked_tls, mut asked_gss) = (false, false);
     let mut encrypted = false;
     if first_byte(&plain).await? == TLS_HANDSHAKE {
         let tls = tls.as_ref().ok_or_else(|| Refusal::Quiet("direct TLS, but TLS is not configured".into()))?;
         *place = Some(Stream::new(handshake(tls, plain, true).await?));
+        caller.tls = Some(Arc::clone(tls));
         encrypted = true;
     } else {
         *place = Some(Stream::new(Socket::Plain(plain)));
@@ -107,6 +119,7 @@ async fn negotiate(gate: &Gate, plain: Plain, place: &mut Option<Stream>) -> Res
                 };
                 debug_assert!(unread.is_empty());
                 *place = Some(Stream::new(handshake(tls, plain, false).await?));
+                caller.tls = Some(Arc::clone(tls));
                 encrypted = true;
             }
             Packet::GssEnc if asked_gss || encrypted => {
@@ -147,8 +160,8 @@ async fn first_byte(plain: &Plain) -> io::Result<u8> {
 
 /// Does the TLS handshake. Without a preceding SSLRequest (`direct`) the client must name the
 /// protocol by ALPN, as PostgreSQL 17 demands.
-async fn handshake(tls: &Arc<rustls::ServerConfig>, plain: Plain, direct: bool) -> Result<Socket, Refusal> {
-    let accepted = TlsAcceptor::from(Arc::clone(tls)).accept(plain).await?;
+async fn handshake(tls: &Listener, plain: Plain, direct: bool) -> Result<Socket, Refusal> {
+    let accepted = TlsAcceptor::from(Arc::clone(&tls.config)).accept(plain).await?;
     if direct && accepted.get_ref().1.alpn_protocol() != Some(crate::net::tls::ALPN) {
         return Err(Refusal::Quiet("direct TLS without ALPN \"postgresql\"".into()));
     }

@@ -4,22 +4,21 @@
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 
 use super::Gate;
+use super::authenticate::{Proven, Wish, authenticate};
+use super::caller::Caller;
 use super::knock::Refusal;
-use crate::auth::ServerSecret;
-use crate::auth::login::{Account, Login, LoginError, Method, Step};
-use crate::auth::sasl;
-use crate::config::{AuthType, Config};
 use crate::relay::{Arrival, Seat};
 use crate::server::stream::Stream;
+use crate::wire::build;
 use crate::wire::error::{PgError, SqlState};
 use crate::wire::startup::{NEWEST_MINOR, Startup};
-use crate::wire::{build, tag};
 use crate::worker::Mail;
 
 /// Authenticates, and hands the client to the worker where its pool lives.
 pub(super) async fn login(
     gate: &Gate,
     place: &mut Option<Stream>,
+    caller: &Caller,
     startup: Startup,
     seat: Option<Seat>,
 ) -> Result<(), Refusal> {
@@ -33,7 +32,8 @@ pub(super) async fn login(
             .hint(format!("The limit is max_client_conn = {}.", config.listen.max_client_conn));
         return Err(Refusal::Told(error));
     };
-    let (prefix, secret) = authenticate(gate, stream, &config, &asked.user).await?;
+    let wish = Wish { user: &asked.user, database: &asked.database, replication: false };
+    let Proven { prefix, secret } = authenticate(gate, stream, &config, caller, &wish).await?;
     let database = asked.database;
     if !config.databases.contains_key(&database) {
         let message = format!("database \"{database}\" does not exist");
@@ -111,59 +111,5 @@ impl Asked {
         }
         let settings = startup.settings().map_err(|what| told(SqlState(*b"42601"), what))?;
         Ok(Self { user, database, settings })
-    }
-}
-
-/// Lets the client prove who it is; returns the messages that tell it so, which the worker sends
-/// together with the welcome.
-async fn authenticate(
-    gate: &Gate,
-    stream: &mut Stream,
-    config: &Config,
-    user: &str,
-) -> Result<(Vec<u8>, ServerSecret), Refusal> {
-    let known = config.users.get(user);
-    let method = match config.listen.auth_type {
-        AuthType::Trust if known.is_none() => {
-            let message = format!("pgweir: user \"{user}\" is not in the configuration");
-            return Err(Refusal::Told(PgError::fatal(SqlState::INVALID_AUTHORIZATION, message)));
-        }
-        AuthType::Trust => Method::Trust,
-        AuthType::Md5 => Method::Md5,
-        AuthType::ScramSha256 => Method::Scram,
-    };
-    let stored = known.and_then(|user| user.password.as_ref()).map(|password| password.secret().expose());
-    let refused = |error: LoginError| {
-        gate.registry.login_failures.add(1);
-        let code = <[u8; 5]>::try_from(error.sqlstate().as_bytes()).map_or(SqlState::INTERNAL, SqlState);
-        Refusal::Told(PgError::fatal(code, error.to_string()))
-    };
-    let secrets: Vec<&str> = stored.into_iter().collect();
-    let account = Account { user, secrets: &secrets, expired: false };
-    let started = Login::start(method, &account, None, &mut gate.verifiers.borrow_mut());
-    let (mut login, mut step) = started.map_err(refused)?;
-    loop {
-        match step {
-            Step::Send(body) => {
-                let mut out = Vec::new();
-                build::authentication(&mut out, &body);
-                stream.send(&out).await?;
-                let message = stream.next().await?;
-                if message.tag != tag::client::PASSWORD {
-                    let what = format!("expected password response, got message type {}", message.tag);
-                    return Err(Refusal::Told(PgError::fatal(SqlState::PROTOCOL_VIOLATION, what)));
-                }
-                step = login.on_message(&message.body).map_err(refused)?;
-            }
-            Step::Done(done) => {
-                let mut out = Vec::new();
-                if let Some(body) = &done.before_ok {
-                    build::authentication(&mut out, body);
-                }
-                build::authentication(&mut out, &sasl::AUTHENTICATION_OK);
-                let stored = known.and_then(|user| user.password.clone());
-                return Ok((out, ServerSecret { stored, client_key: done.identity.client_key }));
-            }
-        }
     }
 }

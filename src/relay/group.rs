@@ -9,13 +9,11 @@ use std::sync::Arc;
 use super::floor::Positions;
 use super::{ClientId, GroupId, PoolId, Relay, ServerId, Todo};
 use crate::auth::ServerSecret;
-use crate::auth::scram::SaltedCache;
-use crate::config::{Config, Database, Endpoint, Password, Routing, SslMode};
+use crate::config::{Config, Database, Endpoint, Password, Routing};
 use crate::flow::params::Settings;
 use crate::meter::{DatabaseHealth, PoolCounters, PoolLabel, PoolTarget, Role};
-use crate::net::tls::{self, VerifyMode};
 use crate::pool::slice::Slice;
-use crate::server::open::{Dial, Parameters};
+use crate::server::open::{Dial, Parameters, tls_of};
 use crate::wire::error::{PgError, SqlState};
 
 /// Settings of a session's start, shared by all sessions that have the same.
@@ -181,20 +179,8 @@ impl Relay {
             (Some(forced), None) => (forced, entry.password.as_ref()),
             (_, Some(known)) => entry.server_login(known),
         };
-        let dial = Dial {
-            endpoint: endpoint.clone(),
-            dbname: entry.dbname.clone(),
-            user: login.to_owned(),
-            secret: RefCell::new(ServerSecret::of(password.cloned())),
-            sslmode: entry.server_tls_sslmode,
-            negotiation: entry.server_tls_negotiation,
-            channel_binding: entry.server_channel_binding,
-            tls: RefCell::new(tls.cloned()),
-            settings: &[],
-            keepalive: config.listen.tcp_keepalive,
-            timeout: config.pool.server_connect_timeout,
-            salted: RefCell::new(SaltedCache::new()),
-        };
+        let secret = ServerSecret::of(password.cloned());
+        let dial = Dial::new(config, entry, endpoint, login, secret, tls.cloned());
         let target = PoolTarget {
             database: entry.name.as_str().into(),
             user: user.into(),
@@ -245,6 +231,7 @@ impl Relay {
     pub fn reconfigure(&mut self, config: Arc<Config>) {
         let old = std::mem::replace(&mut self.config, config);
         let config = Arc::clone(&self.config);
+        let mut read = HashMap::new();
         for index in 0..self.groups.len() {
             let group = &self.groups[index];
             if group.retired {
@@ -262,10 +249,28 @@ impl Relay {
                 _ => false,
             };
             if unchanged {
+                self.renew_tls(index, &mut read);
                 self.resize(index);
             } else {
                 self.retire(index);
             }
+        }
+    }
+
+    /// New connections of a group use what its TLS files say now, under the same names; each database's are read once.
+    /// While they cannot be used, what they said before stays in force.
+    fn renew_tls(&self, group: GroupId, read: &mut HashMap<String, Option<Arc<rustls::ClientConfig>>>) {
+        let Some(this) = self.groups.get(group) else { return };
+        let Some(entry) = self.config.databases.get(&this.database) else { return };
+        let tls = read.entry(entry.name.clone()).or_insert_with(|| {
+            let tls = tls_of(entry).inspect_err(|error| {
+                tracing::error!(database = entry.name, "TLS towards the servers stays as it was: {error}");
+            });
+            tls.unwrap_or_default()
+        });
+        let Some(tls) = tls else { return };
+        for pool in std::iter::once(this.primary).chain(this.replicas.iter().copied()) {
+            *self.pools[pool].dial.tls.borrow_mut() = Some(Arc::clone(tls));
         }
     }
 
@@ -313,14 +318,7 @@ fn limit_of(config: &Config, entry: &Database, user: &str) -> usize {
 }
 
 fn tls_for(entry: &Database) -> Result<Option<Arc<rustls::ClientConfig>>, PgError> {
-    let verify = match entry.server_tls_sslmode {
-        SslMode::Disable => return Ok(None),
-        SslMode::Allow | SslMode::Prefer | SslMode::Require => VerifyMode::None,
-        SslMode::VerifyCa => VerifyMode::Ca,
-        SslMode::VerifyFull => VerifyMode::Full,
-    };
-    let identity = entry.server_tls_cert_file.as_deref().zip(entry.server_tls_key_file.as_deref());
-    tls::client_config(verify, entry.server_tls_ca_file.as_deref(), identity).map(Some).map_err(|error| {
+    tls_of(entry).map_err(|error| {
         PgError::fatal(SqlState::CONNECTION_FAILURE, format!("pgweir: TLS towards the server is not usable: {error}"))
     })
 }

@@ -14,9 +14,10 @@ use super::login::login;
 use super::stream::Stream;
 use crate::auth::ServerSecret;
 use crate::auth::scram::SaltedCache;
-use crate::config::{ChannelBinding, Endpoint, Host, SslMode, TlsNegotiation};
+use crate::config::{ChannelBinding, Config, Database, Endpoint, Host, SslMode, TlsNegotiation};
 use crate::net::dial;
 use crate::net::socket::{Plain, Socket};
+use crate::net::tls::{self, TlsError, VerifyMode};
 use crate::wire::error::{PgError, ServerError, SqlState};
 use crate::wire::{build, startup, tag};
 
@@ -124,7 +125,47 @@ impl OpenError {
     }
 }
 
+/// TLS towards the servers of a database; `None` when it is switched off. Reads the files it names.
+///
+/// # Errors
+/// A file cannot be used.
+pub fn tls_of(entry: &Database) -> Result<Option<Arc<rustls::ClientConfig>>, TlsError> {
+    let verify = match entry.server_tls_sslmode {
+        SslMode::Disable => return Ok(None),
+        SslMode::Allow | SslMode::Prefer | SslMode::Require => VerifyMode::None,
+        SslMode::VerifyCa => VerifyMode::Ca,
+        SslMode::VerifyFull => VerifyMode::Full,
+    };
+    let identity = entry.server_tls_cert_file.as_deref().zip(entry.server_tls_key_file.as_deref());
+    tls::client_config(verify, entry.server_tls_ca_file.as_deref(), identity).map(Some)
+}
+
 impl Dial {
+    /// How a server of `entry` is opened as role `user`.
+    pub fn new(
+        config: &Config,
+        entry: &Database,
+        endpoint: &Endpoint,
+        user: &str,
+        secret: ServerSecret,
+        tls: Option<Arc<rustls::ClientConfig>>,
+    ) -> Self {
+        Self {
+            endpoint: endpoint.clone(),
+            dbname: entry.dbname.clone(),
+            user: user.to_owned(),
+            secret: RefCell::new(secret),
+            sslmode: entry.server_tls_sslmode,
+            negotiation: entry.server_tls_negotiation,
+            channel_binding: entry.server_channel_binding,
+            tls: RefCell::new(tls),
+            settings: &[],
+            keepalive: config.listen.tcp_keepalive,
+            timeout: config.pool.server_connect_timeout,
+            salted: RefCell::new(SaltedCache::new()),
+        }
+    }
+
     /// Opens a connection within [`Dial::timeout`].
     ///
     /// # Errors
