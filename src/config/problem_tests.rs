@@ -44,7 +44,7 @@ error: unknown key `workres` at the top level
   |
 1 | workres = 1
   | ^^^^^^^
-  = expected `workers`, `shutdown_timeout`, `listen`, `stats`, `pool`, `log`, `databases` or `users`
+  = expected `workers`, `shutdown_timeout`, `listen`, `auth`, `stats`, `pool`, `log`, `databases` or `users`
   = did you mean `workers`?
 ",
     );
@@ -163,7 +163,7 @@ error: `listen.auth_type` has no valid value
   |
 2 | auth_type = "scram-sha256"
   |             ^^^^^^^^^^^^^^
-  = expected "trust", "md5" or "scram-sha-256"
+  = expected "trust", "md5", "scram-sha-256", "password", "cert" or "hba"
   = did you mean `"scram-sha-256"`?
 
 error: `listen.address` has no valid value
@@ -317,7 +317,7 @@ error: unknown key `prot` in [listen]
   |
 6 | prot = 3
   | ^^^^
-  = expected `address`, `port`, `max_client_conn`, `client_login_timeout`, `auth_type`, `client_tls_sslmode`, `client_tls_cert_file`, `client_tls_key_file`, `max_packet_size` or `tcp_keepalive`
+  = expected `address`, `port`, `max_client_conn`, `client_login_timeout`, `auth_type`, `client_tls_sslmode`, `client_tls_cert_file`, `client_tls_key_file`, `client_tls_ca_file`, `max_packet_size` or `tcp_keepalive`
   = did you mean `port`?
 ",
     );
