@@ -10,11 +10,13 @@
 //! directory: a reload must find what the start found.
 
 mod check;
+mod doors;
 mod endpoint;
 mod fetch;
 mod leaf;
 mod mask;
 mod model;
+mod network;
 mod password;
 mod problem;
 mod reader;
@@ -34,10 +36,12 @@ use toml::de::{DeTable, DeValue};
 use toml::{Spanned, de};
 use zeroize::Zeroizing;
 
+pub use self::doors::{INSTANCE_MAX, Tcp, UnixSocket};
 pub use self::endpoint::{DEFAULT_PORT, Endpoint, EndpointError, Host};
 pub use self::model::{
     AuthType, Config, Database, Listen, Log, LogFormat, Pool, PoolMode, Routing, SslMode, Stats, TlsMode, User,
 };
+pub use self::network::{BadNetwork, Network};
 pub use self::password::{BrokenVerifier, Password};
 pub use self::problem::{Problem, Problems};
 pub use self::units::{DURATION_MAX, format_duration, format_size, parse_duration, parse_size};

@@ -6,7 +6,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::doors::{Tcp, UnixSocket};
 use super::endpoint::Endpoint;
+use super::network::Network;
 use super::password::Password;
 use super::words::words;
 
@@ -22,7 +24,7 @@ pub struct Config {
     pub pool: Pool,
     /// `[log]`.
     pub log: Log,
-    /// Worker threads; 0 (default): half the cores, at least one. At most 127.
+    /// Worker threads; 0 (default): half the cores, at least one. At most 63.
     pub workers: usize,
     /// How long transactions may go on after SIGTERM or SIGINT. Default 30 s; 0: do not wait.
     pub shutdown_timeout: Duration,
@@ -30,6 +32,8 @@ pub struct Config {
     pub databases: BTreeMap<String, Database>,
     /// `[users.NAME]`, by the name clients log in with. At least one.
     pub users: BTreeMap<String, User>,
+    /// `[peers.N]`: other instances to which cancel requests are passed on, by their `instance_id`.
+    pub peers: BTreeMap<u8, Endpoint>,
 }
 
 impl Config {
@@ -42,6 +46,24 @@ impl Config {
     pub fn pool_size(&self, database: &Database, user: &User) -> u32 {
         user.pool_size.or(database.pool_size).unwrap_or(self.pool.default_pool_size)
     }
+
+    /// Most clients of `database` at one time, and the setting that says so.
+    #[must_use]
+    pub fn database_client_limit(&self, database: &Database) -> Option<(u32, &'static str)> {
+        limit(database.max_client_connections, self.pool.max_db_client_connections, "max_db_client_connections")
+    }
+
+    /// Most clients of `user` at one time, and the setting that says so.
+    #[must_use]
+    pub fn user_client_limit(&self, user: &User) -> Option<(u32, &'static str)> {
+        limit(user.max_client_connections, self.pool.max_user_client_connections, "max_user_client_connections")
+    }
+}
+
+/// The limit of one name or else of all; 0 is none.
+fn limit(own: Option<u32>, all: u32, name_of_all: &'static str) -> Option<(u32, &'static str)> {
+    let limit = own.map_or((all, name_of_all), |own| (own, "max_client_connections"));
+    (limit.0 > 0).then_some(limit)
 }
 
 /// `[listen]`: how clients reach pgweir.
@@ -67,8 +89,23 @@ pub struct Listen {
     pub client_tls_key_file: Option<PathBuf>,
     /// Largest message in bytes, length word included. Default [`Listen::MAX_PACKET_SIZE`].
     pub max_packet_size: u32,
-    /// TCP keepalive on client and server connections. Default on.
-    pub tcp_keepalive: bool,
+    /// What the kernel does about peers that vanish, on client and server connections.
+    pub tcp: Tcp,
+    /// Connections that the system may hold for us before they are accepted. Default 4096.
+    pub listen_backlog: u32,
+    /// Several processes may listen on the same addresses. Default off.
+    pub so_reuseport: bool,
+    /// A unix socket besides. Default: none.
+    pub unix_socket: Option<UnixSocket>,
+    /// Addresses from which every connection must begin with a PROXY header. Default: none.
+    pub proxy_protocol: Vec<Network>,
+    /// New connections per second from one address. Default 0: no limit.
+    pub connection_rate_per_address: u32,
+    /// New sessions per second of one user. Default 0: no limit.
+    pub connection_rate_per_user: u32,
+    /// What cancel keys given out here say of their origin, 0 (default) to 63. Never changes
+    /// while the program runs.
+    pub instance_id: u8,
 }
 
 impl Listen {
@@ -89,7 +126,14 @@ impl Default for Listen {
             client_tls_cert_file: None,
             client_tls_key_file: None,
             max_packet_size: Self::MAX_PACKET_SIZE,
-            tcp_keepalive: true,
+            tcp: Tcp::default(),
+            listen_backlog: 4096,
+            so_reuseport: false,
+            unix_socket: None,
+            proxy_protocol: Vec::new(),
+            connection_rate_per_address: 0,
+            connection_rate_per_user: 0,
+            instance_id: 0,
         }
     }
 }
@@ -173,6 +217,10 @@ pub struct Pool {
     /// Prepared statements kept on one server connection, least recently used ones closed
     /// first. Default 200; never 0, with which PgBouncer turns prepared statements off.
     pub max_prepared_statements: u32,
+    /// Clients of one database at one time. Default 0: no limit.
+    pub max_db_client_connections: u32,
+    /// Clients of one user at one time, in all databases. Default 0: no limit.
+    pub max_user_client_connections: u32,
 }
 
 impl Default for Pool {
@@ -188,6 +236,8 @@ impl Default for Pool {
             client_idle_timeout: None,
             idle_transaction_timeout: None,
             max_prepared_statements: 200,
+            max_db_client_connections: 0,
+            max_user_client_connections: 0,
         }
     }
 }
@@ -221,6 +271,8 @@ pub struct Database {
     pub password: Option<Password>,
     /// Overrides `default_pool_size` for this database.
     pub pool_size: Option<u32>,
+    /// Overrides `max_db_client_connections` for this database; 0: no limit.
+    pub max_client_connections: Option<u32>,
     /// Whether reads go to replicas. Default on when there are any, off without.
     pub routing: Routing,
     /// TLS to the servers. Default [`SslMode::Prefer`]. Unix sockets never use TLS.
@@ -246,6 +298,7 @@ impl Database {
             user: None,
             password: None,
             pool_size: None,
+            max_client_connections: None,
             routing: Routing::Off,
             server_tls_sslmode: SslMode::Prefer,
             server_tls_ca_file: None,
@@ -313,6 +366,8 @@ pub struct User {
     pub password: Option<Password>,
     /// Overrides the pool size of database and default for this user.
     pub pool_size: Option<u32>,
+    /// Overrides `max_user_client_connections` for this user; 0: no limit.
+    pub max_client_connections: Option<u32>,
 }
 
 /// `[log]`: what is logged and how.

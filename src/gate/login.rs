@@ -5,9 +5,11 @@ use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 
 use super::Gate;
 use super::knock::Refusal;
+use super::peer::Peer;
+use super::rate::Rate;
 use crate::auth::login::{Login, LoginError, Method, Step};
 use crate::auth::sasl;
-use crate::config::{AuthType, Config};
+use crate::config::{AuthType, Config, Database};
 use crate::relay::{Arrival, Seat};
 use crate::server::stream::Stream;
 use crate::wire::error::{PgError, SqlState};
@@ -19,6 +21,7 @@ use crate::worker::Mail;
 pub(super) async fn login(
     gate: &Gate,
     place: &mut Option<Stream>,
+    peer: &Peer,
     startup: Startup,
     seat: Option<Seat>,
 ) -> Result<(), Refusal> {
@@ -34,12 +37,14 @@ pub(super) async fn login(
     };
     let prefix = authenticate(gate, stream, &config, &asked.user).await?;
     let database = asked.database;
-    if !config.databases.contains_key(&database) {
+    let Some(database_config) = config.databases.get(&database) else {
         let message = format!("database \"{database}\" does not exist");
         let error = PgError::fatal(SqlState::INVALID_CATALOG_NAME, message)
             .detail("pgweir's configuration has no such database");
         return Err(Refusal::Told(error));
-    }
+    };
+    let places = take_places(gate, &config, database_config, &asked.user)?;
+    tracing::debug!(%peer, user = asked.user, database, "logged in");
     let Some((mut socket, leftover)) = place.take().map(Stream::into_parts) else { return Ok(()) };
     socket.loosen()?;
     let worker = home(&database, &asked.user, gate.workers.len());
@@ -51,12 +56,46 @@ pub(super) async fn login(
         minor,
         prefix,
         leftover,
-        seat: Some(seat),
+        seats: [Some(seat), places.0, places.1],
     };
     if let Some(mailbox) = gate.workers.get(worker) {
         let _ = mailbox.send(Mail::Client(Box::new(arrival)));
     }
     Ok(())
+}
+
+/// A place among the clients of the database and one among those of the user, and one of the user's
+/// new sessions of this second. All after the login: nobody else can use them up.
+fn take_places(
+    gate: &Gate,
+    config: &Config,
+    database: &Database,
+    user: &str,
+) -> Result<(Option<Seat>, Option<Seat>), Refusal> {
+    let full = |message: String, hint: String| {
+        Refusal::Told(PgError::fatal(SqlState::TOO_MANY_CONNECTIONS, message).hint(hint))
+    };
+    if let Some(rate) = Rate::of(config.listen.connection_rate_per_user)
+        && !gate.sessions.take(user, rate)
+    {
+        let message = format!("pgweir: too many new connections for role \"{user}\"");
+        return Err(full(message, format!("The limit is connection_rate_per_user = {} per second.", rate.per_second)));
+    }
+    // The messages are PostgreSQL's own (CheckMyDatabase in src/backend/utils/init/postinit.c,
+    // InitializeSessionUserId in src/backend/utils/init/miscinit.c).
+    let limit = config.database_client_limit(database);
+    let of_database = gate.of_databases.take(&database.name, limit.map(|limit| limit.0));
+    if let (None, Some((limit, setting))) = (&of_database, limit) {
+        let message = format!("too many connections for database \"{}\"", database.name);
+        return Err(full(message, format!("The limit is pgweir's {setting} = {limit}.")));
+    }
+    let limit = config.users.get(user).and_then(|user| config.user_client_limit(user));
+    let of_user = gate.of_users.take(user, limit.map(|limit| limit.0));
+    if let (None, Some((limit, setting))) = (&of_user, limit) {
+        let message = format!("too many connections for role \"{user}\"");
+        return Err(full(message, format!("The limit is pgweir's {setting} = {limit}.")));
+    }
+    Ok((of_database, of_user))
 }
 
 /// The worker on which all of a database and user's clients and servers live, so that a
@@ -141,7 +180,8 @@ async fn authenticate(gate: &Gate, stream: &mut Stream, config: &Config, user: &
                 stream.send(&out).await?;
                 let message = stream.next().await?;
                 if message.tag != tag::client::PASSWORD {
-                    let what = format!("expected password response, got message type {}", message.tag);
+                    let what =
+                        format!("expected password response, got message type \"{}\"", message.tag.escape_ascii());
                     return Err(Refusal::Told(PgError::fatal(SqlState::PROTOCOL_VIOLATION, what)));
                 }
                 step = login.on_message(&message.body).map_err(refused)?;

@@ -18,6 +18,7 @@ use crate::server::open::{OpenError, Opened};
 use crate::sql::verdict::Effects;
 use crate::wire::build;
 use crate::wire::error::{PgError, SqlState};
+use crate::wire::pid::{ClientPid, SLOTS_MAX};
 
 /// A place under a limit, given back on drop.
 #[derive(Debug)]
@@ -38,6 +39,9 @@ impl Drop for Seat {
     }
 }
 
+/// The places of one client: under `max_client_conn`, of its database, of its user.
+pub type Seats = [Option<Seat>; 3];
+
 /// A client that has proved who it is.
 #[derive(Debug)]
 pub struct Arrival {
@@ -55,8 +59,8 @@ pub struct Arrival {
     pub prefix: Vec<u8>,
     /// What it sent behind its login.
     pub leftover: Vec<u8>,
-    /// Its place under `max_client_conn`.
-    pub seat: Option<Seat>,
+    /// Its places under the limits on clients.
+    pub seats: Seats,
 }
 
 impl Relay {
@@ -64,9 +68,14 @@ impl Relay {
     /// it waits for a server like everybody else.
     pub fn arrive(&mut self, arrival: Arrival) -> Option<ClientId> {
         self.now_us = clock::now_us();
-        let Arrival { socket, database, user, settings, minor, mut prefix, leftover, seat } = arrival;
+        let Arrival { socket, database, user, settings, minor, mut prefix, leftover, seats } = arrival;
         let mut conn = Conn::new(socket);
-        let made = self.group_for(&database, &user).and_then(|group| {
+        let room = (self.clients.len() < SLOTS_MAX).then_some(()).ok_or_else(|| {
+            PgError::fatal(SqlState::TOO_MANY_CONNECTIONS, "pgweir: too many clients on one worker")
+                .detail(format!("All clients of a database and user share a worker, which takes {SLOTS_MAX}."))
+                .hint("Lower max_client_conn, or spread the clients over several instances.")
+        });
+        let made = room.and_then(|()| self.group_for(&database, &user)).and_then(|group| {
             let key = Key::random(minor)
                 .map_err(|_| PgError::fatal(SqlState::INTERNAL, "pgweir: the system gave no random bytes"))?;
             Ok((group, key))
@@ -105,7 +114,7 @@ impl Relay {
             waited_us: 0,
             active_us: self.now_us,
             key,
-            _seat: seat,
+            _seats: seats,
         });
         self.greet(id);
         Some(id)
@@ -148,8 +157,9 @@ impl Relay {
                 client.conforming = value == b"on";
             }
         }
-        let pid = u32::from(self.worker) << 24 | (id.index() & 0x00ff_ffff);
-        build::backend_key(&mut out, pid, client.key.bytes());
+        let instance = self.config.listen.instance_id;
+        let pid = ClientPid { instance, worker: self.worker, slot: id.index(), passed_on: false };
+        build::backend_key(&mut out, pid.encode(), client.key.bytes());
         build::ready(&mut out, b'I');
         client.send(&out);
     }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::task::Waker;
 
-use super::arrive::Seat;
+use super::arrive::Seats;
 use super::floor::Floor;
 use super::group::ParamSet;
 use super::statements::Statement;
@@ -105,8 +105,8 @@ pub struct Client {
     pub(super) active_us: u64,
     /// Secret of the cancel key: 4 bytes in protocol 3.0, 32 in 3.2.
     pub(super) key: Key,
-    /// Its place under `max_client_conn`.
-    pub(super) _seat: Option<Seat>,
+    /// Its places under the limits on clients.
+    pub(super) _seats: Seats,
 }
 
 /// What a client still has to be told before its first query.

@@ -178,7 +178,7 @@ impl Relay {
             password: password.cloned(),
             sslmode: entry.server_tls_sslmode,
             tls: tls.cloned(),
-            keepalive: config.listen.tcp_keepalive,
+            tcp: config.listen.tcp,
             timeout: config.pool.server_connect_timeout,
             salted: RefCell::new(SaltedCache::new()),
         };

@@ -38,7 +38,7 @@ use crate::config::Config;
 use crate::meter::Registry;
 use crate::server::open::{BackendKey, Dial};
 
-pub use arrive::{Arrival, Seat};
+pub use arrive::{Arrival, Seat, Seats};
 pub use client::Client;
 pub use group::{Group, Pool};
 pub use server::Server;
@@ -107,7 +107,7 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// An empty relay for worker number `worker` (0 to 127).
+    /// An empty relay for worker number `worker` (0 to 63).
     pub fn new(worker: u8, config: Arc<Config>, registry: Arc<Registry>) -> Self {
         let shapes = Shapes::new(config.stats.max_shapes as usize);
         registry.add_shapes(shapes.view());

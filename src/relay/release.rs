@@ -289,6 +289,12 @@ impl Relay {
         }
     }
 
+    /// Whether a client in this slot was told this key.
+    pub fn knows(&self, slot: u32, key: &[u8]) -> bool {
+        let client = self.clients.id_at(slot).and_then(|id| self.clients.get(id));
+        client.is_some_and(|client| client.key.matches(key))
+    }
+
     /// Lets a client's cancel request through. Returns whether a server will be bothered with it:
     /// the caller then hears of its end when `done` of the [`Todo`] is dropped.
     pub fn cancel(&mut self, slot: u32, key: &[u8]) -> bool {

@@ -123,7 +123,7 @@ impl Rig {
             minor: 0,
             prefix: Vec::new(),
             leftover: Vec::new(),
-            seat: None,
+            seats: Default::default(),
         });
         self.peers.push(Peer { id, mem, flag: Flag::raised(), done: id.is_none() });
         self.peers.len() - 1
