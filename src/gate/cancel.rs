@@ -70,7 +70,10 @@ async fn pass_on(gate: &Gate, whom: ClientPid, key: &[u8]) -> bool {
     let pid = ClientPid { passed_on: true, ..whom }.encode();
     let asked = cancel::pass_on(peer, &config.listen.tcp, pid, key);
     match tokio::time::timeout(config.pool.server_connect_timeout, asked).await {
-        Ok(Ok(outcome)) => outcome == PassedOn::Taken,
+        Ok(Ok(outcome)) => {
+            tracing::debug!(%peer, "cancel request passed on to instance {}: {outcome:?}", whom.instance);
+            outcome == PassedOn::Taken
+        }
         Ok(Err(error)) => {
             tracing::warn!(%peer, "could not pass a cancel request on to instance {}: {error}", whom.instance);
             true
