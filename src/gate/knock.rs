@@ -103,11 +103,10 @@ async fn begin(
     place: &mut Option<Stream>,
 ) -> Result<Option<Startup>, Refusal> {
     if let (true, Plain::Tcp(stream)) = (proxied, &mut plain) {
-        if let Some(source) = proxied::read(stream).await? {
-            *peer = Peer::Tcp(source);
-            if !accept::in_time(gate, source.ip()) {
-                return Err(Refusal::Quiet("more than connection_rate_per_address".into()));
-            }
+        let source = proxied::read(stream).await?;
+        *peer = source.map_or(*peer, Peer::Tcp);
+        if source.is_some_and(|source| !accept::in_time(gate, source.ip())) {
+            return Err(Refusal::Quiet("more than connection_rate_per_address".into()));
         }
     }
     negotiate(gate, plain, peer, place).await

@@ -86,6 +86,6 @@ mod tests {
     #[test]
     fn bits_are_where_the_picture_has_them() {
         let pid = ClientPid { instance: 0b10_0001, worker: 0b01_0010, slot: 6, passed_on: false };
-        assert_eq!(pid.encode(), 0b0_100001_010010_0000000000000000111);
+        assert_eq!(pid.encode(), 0b10_0001 << 25 | 0b01_0010 << 19 | 7);
     }
 }
