@@ -1,4 +1,4 @@
-//! The sockets of `[listen]` and the instances of `[peers]`: how their keys are read and checked.
+//! The sockets of `[listen]`, the caps on clients and the instances of `[peers]`: their keys and values.
 //! Must never open a socket or look at a directory: a configuration may be checked elsewhere.
 
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use toml::de::DeValue;
 use super::check::Check;
 use super::endpoint::{DEFAULT_PORT, Endpoint};
 use super::leaf::Wait;
-use super::model::Listen;
+use super::model::{Config, Database, Listen, User};
 use super::network::Network;
 use super::reader::{Field, Leaf, Named, Reader};
 use super::schema::{RawListen, RawPeer};
@@ -135,6 +135,26 @@ pub(super) fn tcp(raw: &RawListen) -> Tcp {
         keepcnt: if let Field::Set(count, _) = &raw.tcp_keepcnt { count.0 } else { default.keepcnt },
         user_timeout: wait(&raw.tcp_user_timeout, default.user_timeout),
     }
+}
+
+impl Config {
+    /// Most clients of `database` at one time, and the setting that says so.
+    #[must_use]
+    pub fn database_client_limit(&self, database: &Database) -> Option<(u32, &'static str)> {
+        limit(database.max_client_connections, self.pool.max_db_client_connections, "max_db_client_connections")
+    }
+
+    /// Most clients of `user` at one time, and the setting that says so.
+    #[must_use]
+    pub fn user_client_limit(&self, user: &User) -> Option<(u32, &'static str)> {
+        limit(user.max_client_connections, self.pool.max_user_client_connections, "max_user_client_connections")
+    }
+}
+
+/// The limit of one name or else of all; 0 is none.
+fn limit(own: Option<u32>, all: u32, name_of_all: &'static str) -> Option<(u32, &'static str)> {
+    let limit = own.map_or((all, name_of_all), |own| (own, "max_client_connections"));
+    (limit.0 > 0).then_some(limit)
 }
 
 impl Check<'_> {

@@ -3,6 +3,7 @@
 
 mod accept;
 mod cancel;
+mod homes;
 mod knock;
 mod login;
 mod peer;
@@ -44,6 +45,7 @@ pub struct Gate {
     tls: RefCell<Option<Arc<rustls::ServerConfig>>>,
     verifiers: RefCell<VerifierCache>,
     workers: Vec<Mailbox>,
+    homes: homes::Homes,
     seats: Arc<AtomicU32>,
     /// Connections beyond `max_client_conn`, let in far enough to cancel or to be told.
     standing: Arc<AtomicU32>,
@@ -89,6 +91,7 @@ impl Gate {
             tls: RefCell::new(tls),
             verifiers: RefCell::new(VerifierCache::new(secret)),
             workers,
+            homes: homes::Homes::default(),
             seats: Arc::new(AtomicU32::new(0)),
             standing: Arc::new(AtomicU32::new(0)),
             passing_on: Arc::new(AtomicU32::new(0)),

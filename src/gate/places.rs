@@ -18,9 +18,8 @@ pub(super) struct Places(RefCell<HashMap<String, Arc<AtomicU32>, foldhash::fast:
 impl Places {
     /// A place of `name` under `limit`, given back when the client goes; `None` if there is none
     /// left.
-    pub(super) fn take(&self, name: &str, limit: Option<u32>) -> Option<Seat> {
+    pub(super) fn take(&self, name: &str, limit: u32) -> Option<Seat> {
         let mut names = self.0.borrow_mut();
-        let limit = limit.unwrap_or(u32::MAX);
         if let Some(taken) = names.get(name) {
             return Seat::take(taken, limit);
         }
@@ -41,28 +40,28 @@ mod tests {
     #[test]
     fn each_name_has_its_own_places() {
         let places = Places::default();
-        let a = [places.take("a", Some(2)), places.take("a", Some(2))];
+        let a = [places.take("a", 2), places.take("a", 2)];
         assert!(a.iter().all(Option::is_some));
-        assert!(places.take("a", Some(2)).is_none());
-        let b = places.take("b", Some(1));
-        assert!(b.is_some() && places.take("b", Some(1)).is_none());
+        assert!(places.take("a", 2).is_none());
+        let b = places.take("b", 1);
+        assert!(b.is_some() && places.take("b", 1).is_none());
         // Whoever came without a limit counts under one.
-        let c: Vec<_> = (0..3).map(|_| places.take("c", None).unwrap()).collect();
-        assert!(places.take("c", Some(3)).is_none() && places.take("c", Some(4)).is_some());
+        let c: Vec<_> = (0..3).map(|_| places.take("c", u32::MAX).unwrap()).collect();
+        assert!(places.take("c", 3).is_none() && places.take("c", 4).is_some());
         drop((a, c));
-        assert!(places.take("a", Some(2)).is_some() && places.take("c", Some(1)).is_some());
+        assert!(places.take("a", 2).is_some() && places.take("c", 1).is_some());
     }
 
     #[test]
     fn names_go_with_their_last_client() {
         let places = Places::default();
-        let kept = places.take("kept", None).unwrap();
+        let kept = places.take("kept", u32::MAX).unwrap();
         for n in 0..100_000 {
-            drop(places.take(&n.to_string(), None));
+            drop(places.take(&n.to_string(), u32::MAX));
         }
         assert!(places.0.borrow().len() < 8 * NAMES);
-        assert!(places.take("kept", Some(1)).is_none());
+        assert!(places.take("kept", 1).is_none());
         drop(kept);
-        assert!(places.take("kept", Some(1)).is_some());
+        assert!(places.take("kept", 1).is_some());
     }
 }

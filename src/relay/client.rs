@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::task::Waker;
 
-use super::arrive::Seats;
+use super::arrive::Seat;
 use super::floor::Floor;
 use super::group::ParamSet;
 use super::statements::Statement;
@@ -105,8 +105,12 @@ pub struct Client {
     pub(super) active_us: u64,
     /// Secret of the cancel key: 4 bytes in protocol 3.0, 32 in 3.2.
     pub(super) key: Key,
-    /// Its places under the limits on clients.
-    pub(super) _seats: Seats,
+    /// Its server is its own and no other's (replication).
+    pub(super) own: bool,
+    /// It has been told that it waits.
+    pub(super) notified: bool,
+    /// Its places under limits of clients.
+    pub(super) _seats: Vec<Seat>,
 }
 
 /// What a client still has to be told before its first query.

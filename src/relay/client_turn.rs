@@ -135,8 +135,7 @@ impl Relay {
 
     /// While shutting down a client goes as soon as it is between transactions.
     fn leave_if_draining(&mut self, id: ClientId) -> bool {
-        let idle = self.clients.get(id).is_some_and(|client| client.state == State::Idle && client.inbox.is_empty());
-        if !self.draining || !idle {
+        if !self.draining || !self.clients.get(id).is_some_and(|client| self.is_at_rest(client)) {
             return false;
         }
         let message = "terminating connection due to administrator command";
