@@ -25,7 +25,8 @@ const PASSING_ON: u32 = 256;
 /// closed then, which libpq waits for.
 pub(super) async fn cancel(gate: &Gate, peer: &Peer, stream: &mut Stream, pid: u32, key: Vec<u8>) {
     let whom = ClientPid::decode(pid);
-    let passed_on = whom.is_some_and(|whom| whom.passed_on);
+    // Only an instance among others is sent any, and answers as only they understand.
+    let passed_on = whom.is_some_and(|whom| whom.passed_on) && !gate.config().peers.is_empty();
     let rate = if passed_on { WRONG_OF_PEER } else { WRONG };
     let bucket = peer.address().map(|address| (neighbourhood(address), passed_on));
     if bucket.is_some_and(|bucket| !gate.wrong_keys.has(bucket, rate)) {

@@ -76,7 +76,7 @@ impl Relay {
         let mut conn = Conn::new(socket);
         let room = (self.clients.len() < SLOTS_MAX).then_some(()).ok_or_else(|| {
             PgError::fatal(SqlState::TOO_MANY_CONNECTIONS, "pgweir: too many clients on one worker")
-                .detail(format!("All clients of a database and user share a worker, which takes {SLOTS_MAX}."))
+                .detail(format!("A worker takes {SLOTS_MAX}, so many as a cancel key can tell apart."))
                 .hint("Lower max_client_conn, or spread the clients over several instances.")
         });
         let made = room.and_then(|()| self.group_for(&database, &user)).and_then(|group| {

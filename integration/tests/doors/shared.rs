@@ -7,7 +7,7 @@ use std::thread;
 
 use crate::common::client::{cancel_request, said};
 use crate::common::{Client, Conf, eventually, metric};
-use crate::{await_running, cluster, conf};
+use crate::{await_running, cluster, conf, folder};
 use integration::port::Port;
 use integration::wire::Script;
 use integration::{DATABASE, Pgweir, Signal, USER};
@@ -23,7 +23,7 @@ fn own_address(instance: usize, port: &Port) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1 + instance as u8], port.number()))
 }
 
-/// Instance `number` (from 1), whose peers are by default all of them.
+/// Instance `number` (from 1) with these peers.
 fn instance(number: usize, port: &Port, peers: &str) -> Conf {
     let address = own_address(number, port).ip();
     let lines = format!("address = [\"127.0.0.1\", \"{address}\"]\nso_reuseport = true\ninstance_id = {number}");
@@ -33,10 +33,19 @@ fn instance(number: usize, port: &Port, peers: &str) -> Conf {
 impl Instances {
     fn start(count: usize) -> Self {
         let port = Port::reserve().unwrap();
-        let peer = |number| format!("[peers.{number}]\naddress = \"{}\"\n", own_address(number, &port));
+        // The third is known to its peers by its unix socket.
+        let directory = folder();
+        let address = |number| match number {
+            3 => format!("{}:{}", directory.display(), port.number()),
+            _ => own_address(number, &port).to_string(),
+        };
+        let peer = |number| format!("[peers.{number}]\naddress = \"{}\"\n", address(number));
         let peers: String = (1..=count).map(peer).collect();
+        let socket = format!("unix_socket_dir = \"{}\"", directory.display());
         let start = |number| {
-            Pgweir::start_on(&instance(number, &port, &peers).text(), port.clone(), Port::reserve().unwrap()).unwrap()
+            let conf = instance(number, &port, &peers);
+            let conf = if number == 3 { conf.listen(&socket) } else { conf };
+            Pgweir::start_on(&conf.text(), port.clone(), Port::reserve().unwrap()).unwrap()
         };
         let all = (1..=count).map(start).collect();
         Self { port, all }
@@ -60,7 +69,7 @@ fn cancels(pgweir: &Pgweir) -> f64 {
 #[test]
 fn a_request_reaches_its_instance_through_any_other() {
     let instances = Instances::start(3);
-    for (home, through, minor) in [(1, 2, 0), (2, 1, 2), (3, 1, 2), (1, 3, 0), (2, 2, 2)] {
+    for (home, through, minor) in [(1, 2, 0), (2, 1, 2), (3, 1, 2), (3, 2, 0), (1, 3, 0), (2, 2, 2)] {
         let mut client = instances.at(home);
         client.startup(minor, &[]);
         client.welcome().unwrap();
