@@ -87,8 +87,14 @@ impl Relay {
         client.active_us = self.now_us;
         if client.inbox.is_empty() {
             let used = self.pump(id, bytes);
-            if let Some(client) = self.clients.get_mut(id) {
-                client.inbox.extend_from_slice(bytes.get(used..).unwrap_or_default());
+            if let Some(rest) = bytes.get(used..)
+                && !rest.is_empty()
+                && let Some(client) = self.clients.get_mut(id)
+            {
+                if client.inbox.capacity() == 0 {
+                    client.inbox = self.spare.pop().unwrap_or_default();
+                }
+                client.inbox.extend_from_slice(rest);
             }
         } else {
             client.inbox.extend_from_slice(bytes);

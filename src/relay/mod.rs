@@ -107,6 +107,8 @@ pub struct Relay {
     shapes: Shapes,
     /// Where reads land; taken out for the length of a turn.
     rx: Box<[u8]>,
+    /// Empty buffers for clients that wait.
+    spare: Vec<Vec<u8>>,
     /// Bytes being put together for a server.
     tx: Vec<u8>,
     /// Left for the tasks.
@@ -134,6 +136,7 @@ impl Relay {
             statements: Statements::default(),
             shapes,
             rx: vec![0; READ_BYTES].into_boxed_slice(),
+            spare: Vec::new(),
             tx: Vec::new(),
             todo: Vec::new(),
             now_us: crate::base::clock::now_us(),

@@ -46,6 +46,10 @@ impl Parting {
 /// How long a server may take to become clean after a client was lost, microseconds.
 const CLEANING_US: u64 = 10_000_000;
 
+/// Buffers kept for the next clients that wait, and how large they may be: 1 MiB in all.
+const SPARES: usize = 256;
+const SPARE_BYTES: usize = 4096;
+
 /// How long a closing client may take to read its last error, microseconds.
 const CLOSING_US: u64 = 5_000_000;
 
@@ -137,6 +141,10 @@ impl Relay {
         if used < inbox.len() {
             inbox.drain(..used);
             client.inbox = inbox;
+        } else if inbox.capacity() <= SPARE_BYTES && self.spare.len() < SPARES {
+            // For the next who has to wait: queueing must not cost an allocation each time.
+            inbox.clear();
+            self.spare.push(inbox);
         }
     }
 

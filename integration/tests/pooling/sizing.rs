@@ -173,3 +173,55 @@ fn a_refused_user_does_not_hold_up_the_others() {
         outcome(&client.run(&Script::new().query("SELECT 1"))).unwrap();
     }
 }
+
+/// A pool cut into slices over several workers is still one pool: never larger, and no client waits on one worker while a
+/// server rests on another.
+#[test]
+fn a_pool_cut_over_workers_is_one_pool() {
+    let own = Cluster::builder().start().unwrap();
+    let pgweir = Conf::trust(&own).top("workers = 4").size(16).start();
+    let begin = |client: &mut Client| client.query("BEGIN").map(|_| ());
+    let mut holders: Vec<Client> = (0..16).map(|_| Client::connect(pgweir.port())).collect();
+    holders.iter_mut().for_each(|client| begin(client).unwrap());
+    assert_eq!(backends(&own), 16);
+    // Each of these lands somewhere; the server that becomes free is on another worker more often than not.
+    for holder in &mut holders {
+        let mut late = Client::connect(pgweir.port());
+        late.send(&Script::new().query("SELECT 1"));
+        eventually("it waits", || metric(&pgweir, "pgweir_pool_clients", &[("state", "waiting")]) == 1.0);
+        holder.query("COMMIT").unwrap();
+        assert_eq!(outcome(&late.ready(1)).unwrap(), [["1"]]);
+        assert!(backends(&own) <= 16);
+        eventually("the holder goes on", || begin(holder).is_ok());
+    }
+}
+
+#[test]
+fn many_clients_on_a_pool_cut_over_workers() {
+    let own = Cluster::builder().start().unwrap();
+    let pgweir = Conf::trust(&own).top("workers = 3").size(12).start();
+    let port = pgweir.port();
+    let sums = crate::common::crowd(100, move |number| {
+        let mut client = Client::connect(port);
+        (0..50).map(|n| client.value(&format!("SELECT {number} * 1000 + {n}")).parse::<usize>().unwrap()).sum::<usize>()
+    });
+    for (number, sum) in sums.into_iter().enumerate() {
+        assert_eq!(sum, number * 50_000 + 49 * 25);
+    }
+    assert!(backends(&own) <= 12);
+    eventually("all rest", || metric(&pgweir, "pgweir_pool_servers", &[("state", "active")]) == 0.0);
+}
+
+#[test]
+fn the_order_in_which_servers_are_used() {
+    for (order, distinct) in [("lifo", 1), ("rotate", 3)] {
+        let pgweir = conf().size(3).pool(&format!("server_order = \"{order}\"")).start();
+        let mut clients: Vec<Client> = (0..3).map(|_| Client::connect(pgweir.port())).collect();
+        for verb in ["BEGIN", "COMMIT"] {
+            clients.iter_mut().for_each(|client| drop(client.query(verb).unwrap()));
+        }
+        let pids: std::collections::BTreeSet<String> =
+            (0..6).map(|_| clients[0].value("SELECT pg_backend_pid()")).collect();
+        assert_eq!(pids.len(), distinct, "{order}");
+    }
+}
