@@ -73,7 +73,7 @@ fn without_a_header_nobody_comes_in() {
         startup(0, &[]),
         b"PROXY TCP4 nowhere 127.0.0.1 1 2\r\n".to_vec(),
         v2(0x21, 0x12, &[0; 12]),
-        [&V1[..], V1, &startup(0, &[])].concat(),
+        [V1, V1, &startup(0, &[])].concat(),
         [&b"PROXY UNKNOWN "[..], &[b'x'; 500]].concat(),
     ] {
         let mut client = Client::tcp(pgweir.port());
