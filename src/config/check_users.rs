@@ -3,13 +3,14 @@
 
 use std::collections::BTreeMap;
 
-use super::check::Check;
+use super::check::{Check, overrides};
 use super::check_auth::Listed;
 use super::leaf::RawSecret;
 use super::model::{AuthType, User};
 use super::password::Password;
 use super::reader::{Field, Named, Span};
 use super::schema::RawUser;
+use super::terms::Overrides;
 
 impl Check<'_> {
     /// All users. `listed` are those of `users_file`; `looked_up` says that the servers are asked for others.
@@ -37,7 +38,15 @@ impl Check<'_> {
             users.insert(name.clone(), self.user(name, span, raw, auth_type, of_file, looked_up));
         }
         for (name, password) in listed {
-            let user = User { name: name.clone(), password, also: Vec::new(), valid_until: None, pool_size: None };
+            let user = User {
+                name: name.clone(),
+                password,
+                also: Vec::new(),
+                valid_until: None,
+                terms: Overrides::default(),
+                max_user_connections: None,
+                max_client_connections: None,
+            };
             users.insert(name, user);
         }
         complete.then_some(users)
@@ -69,7 +78,9 @@ impl Check<'_> {
             password: passwords.next(),
             also: passwords.collect(),
             valid_until: raw.valid_until.set().map(|moment| moment.0),
-            pool_size: raw.pool_size.set().map(|n| n.0),
+            terms: overrides!(raw),
+            max_user_connections: raw.max_user_connections.set().map(|n| n.0),
+            max_client_connections: raw.max_client_connections.set().map(|n| n.0),
         }
     }
 

@@ -13,6 +13,7 @@ mod auth;
 mod check;
 mod check_auth;
 mod check_users;
+mod doors;
 mod endpoint;
 mod fetch;
 mod hba;
@@ -23,10 +24,12 @@ mod leaf_auth;
 mod mask;
 mod model;
 mod moment;
+mod network;
 mod password;
 mod problem;
 mod reader;
 mod schema;
+mod terms;
 mod tokens;
 mod units;
 mod url;
@@ -49,15 +52,18 @@ use toml::{Spanned, de};
 use zeroize::Zeroizing;
 
 pub use self::auth::{Auth, AuthQuery};
+pub use self::doors::{INSTANCE_MAX, Tcp, UnixSocket};
 pub use self::endpoint::{DEFAULT_PORT, Endpoint, EndpointError, Host};
 pub use self::hba::{ClientCert, Hba, HbaMethod, Rule, Visitor};
 pub use self::ident::Ident;
 pub use self::model::{
-    AuthType, ChannelBinding, Config, Database, Listen, Log, LogFormat, Pool, PoolMode, Routing, SslMode, Stats,
-    TlsMode, TlsNegotiation, User,
+    AuthType, ChannelBinding, Config, Database, Listen, Log, LogFormat, Pool, PoolMode, Routing, ServerOrder, SslMode,
+    Stats, TlsMode, TlsNegotiation, User, WaitAction,
 };
+pub use self::network::{BadNetwork, Network};
 pub use self::password::{BrokenVerifier, Password};
 pub use self::problem::{Problem, Problems};
+pub use self::terms::{Overrides, Terms};
 pub use self::units::{DURATION_MAX, format_duration, format_size, parse_duration, parse_size};
 
 use self::check::{Check, Outside};

@@ -76,7 +76,9 @@ pub(super) async fn authenticate(
         Ok(proven) => {
             // Guesses made at the same time must not be worth more than those made one after the other.
             banned(gate, caller)?;
-            caller.address.inspect(|address| gate.bans.borrow_mut().succeeded(*address));
+            if let Some(address) = caller.address() {
+                gate.bans.borrow_mut().succeeded(address);
+            }
             return Ok(proven);
         }
         Err(failure) => failure,
@@ -85,7 +87,7 @@ pub(super) async fn authenticate(
         Failure::Other(refusal) => Err(refusal),
         Failure::Denied(error) => {
             gate.registry.login_failures.add(1);
-            if let Some(address) = caller.address {
+            if let Some(address) = caller.address() {
                 let auth = &config.auth;
                 let (max, ban) = (auth.failed_logins_max, auth.failed_logins_ban);
                 let delay = gate.bans.borrow_mut().failed(address, max, ban, Instant::now());
@@ -98,7 +100,7 @@ pub(super) async fn authenticate(
 
 /// Refuses an address that has failed too often.
 fn banned(gate: &Gate, caller: &Caller) -> Result<(), Refusal> {
-    let left = caller.address.and_then(|address| gate.bans.borrow().left(address, Instant::now()));
+    let left = caller.address().and_then(|address| gate.bans.borrow().left(address, Instant::now()));
     let Some(left) = left else { return Ok(()) };
     let message = "pgweir: too many failed logins from this address";
     let hint = format!("Try again in {} s. The limit is failed_logins_max.", left.as_secs() + 1);

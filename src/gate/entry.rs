@@ -34,8 +34,8 @@ pub(super) fn entry<'a>(
         AuthType::Cert => return plainly(HbaMethod::Cert),
         AuthType::Hba => {}
     }
-    let visitor = Visitor { address: caller.address, tls: caller.tls.is_some(), database, user, replication };
-    let from = caller.address.map_or_else(|| "[local]".to_owned(), |address| address.to_string());
+    let visitor = Visitor { address: caller.address(), tls: caller.tls.is_some(), database, user, replication };
+    let from = caller.address().map_or_else(|| "[local]".to_owned(), |address| address.to_string());
     let encryption = if caller.tls.is_some() { "SSL encryption" } else { "no encryption" };
     let whom = match replication {
         true => format!("host \"{from}\", user \"{user}\", {encryption}"),

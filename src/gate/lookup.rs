@@ -13,7 +13,7 @@ use crate::auth::ServerSecret;
 use crate::base::secret::Secret;
 use crate::config::{AuthQuery, Config, Database};
 use crate::server::open::{Dial, OpenError};
-use crate::server::user::{SETTINGS, UserAsker};
+use crate::server::user::{UserAsker, settings};
 
 /// Most connections that ask at one time.
 const CONNECTIONS: usize = 4;
@@ -130,7 +130,7 @@ impl Lookup {
         let secret = ServerSecret::of(query.password.clone());
         let tls = crate::server::open::tls_of(database).map_err(|error| OpenError::Tls(error.to_string()))?;
         let dial = Dial::new(config, database, &database.primary, &query.user, secret, tls);
-        let dial = Rc::new(Dial { settings: SETTINGS, ..dial });
+        let dial = Rc::new(Dial { startup: settings(), ..dial });
         state.dials.insert(database.name.clone(), Rc::clone(&dial));
         Ok(dial)
     }

@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::io;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use super::login::login;
 use super::stream::Stream;
 use crate::auth::ServerSecret;
 use crate::auth::scram::SaltedCache;
-use crate::config::{ChannelBinding, Config, Database, Endpoint, Host, SslMode, TlsNegotiation};
+use crate::config::{ChannelBinding, Config, Database, Endpoint, Host, SslMode, Tcp, TlsNegotiation};
 use crate::net::dial;
 use crate::net::socket::{Plain, Socket};
 use crate::net::tls::{self, TlsError, VerifyMode};
@@ -30,7 +31,7 @@ pub struct Dial {
     /// Role to log in with.
     pub user: String,
     /// What it proves itself with. The newest login of a client may renew it.
-    pub secret: RefCell<ServerSecret>,
+    pub secret: Rc<RefCell<ServerSecret>>,
     /// Whether to use TLS.
     pub sslmode: SslMode,
     /// How TLS begins.
@@ -39,12 +40,12 @@ pub struct Dial {
     pub channel_binding: ChannelBinding,
     /// How to use TLS; `None` only when `sslmode` is `Disable`. A reload may have read the files again.
     pub tls: RefCell<Option<Arc<rustls::ClientConfig>>>,
-    /// Settings to start the session with.
-    pub settings: &'static [(&'static str, &'static str)],
-    /// TCP keepalive.
-    pub keepalive: bool,
+    /// What the kernel does when the server vanishes.
+    pub tcp: Tcp,
     /// Bound on the whole opening.
     pub timeout: Duration,
+    /// More for the startup message: settings, `replication`.
+    pub startup: Parameters,
     /// Salted passwords computed before, so that PBKDF2 runs once per user and not per connection.
     pub salted: RefCell<SaltedCache>,
 }
@@ -154,15 +155,30 @@ impl Dial {
             endpoint: endpoint.clone(),
             dbname: entry.dbname.clone(),
             user: user.to_owned(),
-            secret: RefCell::new(secret),
+            secret: Rc::new(RefCell::new(secret)),
             sslmode: entry.server_tls_sslmode,
             negotiation: entry.server_tls_negotiation,
             channel_binding: entry.server_channel_binding,
             tls: RefCell::new(tls),
-            settings: &[],
-            keepalive: config.listen.tcp_keepalive,
+            tcp: config.listen.tcp,
             timeout: config.pool.server_connect_timeout,
+            startup: Parameters::new(),
             salted: RefCell::new(SaltedCache::new()),
+        }
+    }
+
+    /// The same server and login with more in the startup message.
+    #[must_use]
+    pub fn with_startup(&self, startup: Parameters) -> Self {
+        Self {
+            endpoint: self.endpoint.clone(),
+            dbname: self.dbname.clone(),
+            user: self.user.clone(),
+            secret: Rc::clone(&self.secret),
+            tls: self.tls.clone(),
+            startup,
+            salted: RefCell::default(),
+            ..*self
         }
     }
 
@@ -216,10 +232,9 @@ impl Dial {
         let socket = self.connect(encrypt).await?;
         let mut stream = Stream::new(socket);
         let mut hello = Vec::new();
-        let mut parameters: Vec<(&[u8], &[u8])> =
-            vec![(b"user", self.user.as_bytes()), (b"database", self.dbname.as_bytes())];
-        parameters.extend(self.settings.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())));
-        build::startup(&mut hello, &parameters);
+        let who: [(&[u8], &[u8]); 2] = [(b"user", self.user.as_bytes()), (b"database", self.dbname.as_bytes())];
+        let more = self.startup.iter().map(|(name, value)| (&name[..], &value[..]));
+        build::startup(&mut hello, &who.into_iter().chain(more).collect::<Vec<_>>());
         stream.send(&hello).await?;
         login(&mut stream, self).await?;
         welcome(stream).await
@@ -228,7 +243,7 @@ impl Dial {
     /// A plain or encrypted connection on which nothing of the session was said yet.
     pub(super) async fn connect(&self, encrypt: Encrypt) -> Result<Socket, OpenError> {
         let plain = match &self.endpoint.host {
-            Host::Tcp(host) => dial::tcp(host, self.endpoint.port, self.keepalive).await?,
+            Host::Tcp(host) => dial::tcp(host, self.endpoint.port, &self.tcp).await?,
             Host::Unix(directory) => dial::unix(directory, self.endpoint.port).await?,
         };
         if encrypt == Encrypt::No {

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::open::{Dial, OpenError};
+use super::open::{Dial, OpenError, Parameters};
 use super::stream::Stream;
 use crate::base::secret::Secret;
 use crate::wire::error::ServerError;
@@ -12,13 +12,16 @@ use crate::wire::{build, tag};
 
 /// What a session that asks starts with, whatever the role's own settings are: an operator or function that is found
 /// by name is PostgreSQL's own (CVE-2025-12819).
-pub const SETTINGS: &[(&str, &str)] = &[
-    ("search_path", "pg_catalog"),
-    ("client_encoding", "UTF8"),
-    ("standard_conforming_strings", "on"),
-    ("statement_timeout", "10s"),
-    ("application_name", "pgweir auth_query"),
-];
+pub fn settings() -> Parameters {
+    let settings = [
+        ("search_path", "pg_catalog"),
+        ("client_encoding", "UTF8"),
+        ("standard_conforming_strings", "on"),
+        ("statement_timeout", "10s"),
+        ("application_name", "pgweir auth_query"),
+    ];
+    settings.map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec())).to_vec()
+}
 
 /// An answer later than this is none.
 const LIMIT: Duration = Duration::from_secs(5);

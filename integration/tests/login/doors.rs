@@ -100,7 +100,7 @@ fn a_certificate_names_its_user() {
         .tls("allow", &files)
         .rest(&format!("[auth]\nhba_file = \"{0}/hba\"\nident_file = \"{0}/ident\"", folder.display()));
     let pgweir = by_rules.user("alice", "").user("bob", "").start();
-    fn borrowed(all: &[(&'static str, String)]) -> Vec<(&'static str, &str)> {
+    fn borrowed<'a>(all: &'a [(&'static str, String)]) -> Vec<(&'static str, &'a str)> {
         all.iter().map(|(name, value)| (*name, value.as_str())).collect()
     }
     let (with_alice, with_mapped) = (shown(&files, &alice), shown(&files, &mapped));
