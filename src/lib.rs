@@ -6,7 +6,8 @@
 //!
 //! # What happens to a query, from socket to socket
 //!
-//! 1. A **gate** thread ([`gate`]) accepts, negotiates TLS, authenticates ([`auth`]), and sends the connection to a
+//! 1. A **gate** thread ([`gate`]) accepts, negotiates TLS, authenticates ([`auth`]; by the rules and from the sources of
+//!    [`config::Auth`], if need be with a question to a server on a connection of its own), and sends the connection to a
 //!    **worker** ([`worker`]): one of those on which the pool of that database and user has a slice, the one with the
 //!    fewest of its clients. That hand-over is the only time a connection changes threads: a transaction never leaves
 //!    its worker.

@@ -6,10 +6,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use super::doors::tcp;
+use super::encryption::{ChannelBinding, SslMode, TlsMode, TlsNegotiation};
 use super::leaf::{FilePath, RawSecret, Timeout, Wait, Word};
-use super::model::{
-    ChannelBinding, Config, Database, Listen, Log, Pool, Routing, SslMode, Stats, TlsMode, TlsNegotiation,
-};
+use super::model::{Config, Database, Listen, Log, Pool, Routing, Stats};
 use super::password::Password;
 use super::reader::{Field, Named, Reader, Span};
 use super::schema::{RawConfig, RawDatabase, RawListen, RawLog, RawPool, RawStats};

@@ -6,10 +6,11 @@ use std::path::Path;
 
 use super::auth::{Auth, AuthQuery};
 use super::check::Check;
+use super::encryption::{ChannelBinding, SslMode, TlsMode, TlsNegotiation};
 use super::hba::{Hba, Rule};
 use super::ident::Ident;
 use super::leaf::{FilePath, Word};
-use super::model::{AuthType, ChannelBinding, Database, Listen, SslMode, TlsMode, TlsNegotiation};
+use super::model::{AuthType, Database, Listen};
 use super::password::Password;
 use super::problem::Source;
 use super::reader::{Field, Span};

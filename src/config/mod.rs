@@ -14,6 +14,7 @@ mod check;
 mod check_auth;
 mod check_users;
 mod doors;
+mod encryption;
 mod endpoint;
 mod fetch;
 mod hba;
@@ -53,12 +54,12 @@ use zeroize::Zeroizing;
 
 pub use self::auth::{Auth, AuthQuery};
 pub use self::doors::{INSTANCE_MAX, Tcp, UnixSocket};
+pub use self::encryption::{ChannelBinding, SslMode, TlsMode, TlsNegotiation};
 pub use self::endpoint::{DEFAULT_PORT, Endpoint, EndpointError, Host};
 pub use self::hba::{ClientCert, Hba, HbaMethod, Rule, Visitor};
 pub use self::ident::Ident;
 pub use self::model::{
-    AuthType, ChannelBinding, Config, Database, Listen, Log, LogFormat, Pool, PoolMode, Routing, ServerOrder, SslMode,
-    Stats, TlsMode, TlsNegotiation, User, WaitAction,
+    AuthType, Config, Database, Listen, Log, LogFormat, Pool, PoolMode, Routing, ServerOrder, Stats, User, WaitAction,
 };
 pub use self::network::{BadNetwork, Network};
 pub use self::password::{BrokenVerifier, Password};

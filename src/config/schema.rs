@@ -5,12 +5,11 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use super::doors::{Mode, Networks, PeerAddress};
+use super::encryption::{ChannelBinding, SslMode, TlsMode, TlsNegotiation};
 use super::endpoint::Endpoint;
 use super::leaf::{Addresses, FilePath, Filter, HttpAddress, Number, RawSecret, Size, Sql, Text, Timeout, Wait, Word};
 use super::leaf_auth::{Moment, RawSecrets, Texts};
-use super::model::{
-    AuthType, ChannelBinding, LogFormat, PoolMode, Routing, ServerOrder, SslMode, TlsMode, TlsNegotiation, WaitAction,
-};
+use super::model::{AuthType, LogFormat, PoolMode, Routing, ServerOrder, WaitAction};
 use super::reader::{Field, Leaf, Named, Reader, join, section};
 
 section! {

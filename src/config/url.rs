@@ -11,10 +11,11 @@ use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 use super::check::{Check, Outside};
+use super::encryption::SslMode;
 use super::endpoint::{DEFAULT_PORT, Endpoint};
 use super::leaf::{FilePath, RawSecret, Text, Word};
 use super::leaf_auth::RawSecrets;
-use super::model::{AuthType, Config, SslMode};
+use super::model::{AuthType, Config};
 use super::problem::{Problems, Source, nearest};
 use super::reader::{Field, Named, Reader, Span, one_of};
 use super::schema::{RawConfig, RawDatabase, RawListen, RawUser};

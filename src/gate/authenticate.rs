@@ -2,7 +2,7 @@
 //! Must never answer an unknown user otherwise than a wrong password.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Gate;
 use super::caller::Caller;
@@ -63,6 +63,18 @@ pub(super) struct Wish<'a> {
     pub replication: bool,
 }
 
+/// A client that does not come in, and how long its answer is to be put off.
+pub(super) struct Denied {
+    pub refusal: Refusal,
+    pub delay: Duration,
+}
+
+impl From<Refusal> for Denied {
+    fn from(refusal: Refusal) -> Self {
+        Self { refusal, delay: Duration::ZERO }
+    }
+}
+
 /// Lets the client prove who it is. Failures from its address delay the answer and may keep it out altogether.
 pub(super) async fn authenticate(
     gate: &Gate,
@@ -70,7 +82,7 @@ pub(super) async fn authenticate(
     config: &Arc<Config>,
     caller: &Caller,
     wish: &Wish<'_>,
-) -> Result<Proven, Refusal> {
+) -> Result<Proven, Denied> {
     banned(gate, caller)?;
     let failure = match prove(gate, stream, config, caller, wish).await {
         Ok(proven) => {
@@ -84,16 +96,14 @@ pub(super) async fn authenticate(
         Err(failure) => failure,
     };
     match failure {
-        Failure::Other(refusal) => Err(refusal),
+        Failure::Other(refusal) => Err(refusal.into()),
         Failure::Denied(error) => {
             gate.registry.login_failures.add(1);
-            if let Some(address) = caller.address() {
-                let auth = &config.auth;
-                let (max, ban) = (auth.failed_logins_max, auth.failed_logins_ban);
-                let delay = gate.bans.borrow_mut().failed(address, max, ban, Instant::now());
-                tokio::time::sleep(delay).await;
-            }
-            Err(Refusal::Told(error))
+            let auth = &config.auth;
+            let (max, ban) = (auth.failed_logins_max, auth.failed_logins_ban);
+            let note = |address| gate.bans.borrow_mut().failed(address, max, ban, Instant::now());
+            let delay = caller.address().map_or(Duration::ZERO, note);
+            Err(Denied { refusal: Refusal::Told(error), delay })
         }
     }
 }
@@ -160,12 +170,12 @@ async fn exchange(
                 let mut out = Vec::new();
                 build::authentication(&mut out, &body);
                 stream.send(&out).await?;
-                let message = stream.next().await?;
-                if message.tag != tag::client::PASSWORD {
-                    let what =
-                        format!("expected password response, got message type \"{}\"", message.tag.escape_ascii());
+                let found = stream.next_tag().await?;
+                if found != tag::client::PASSWORD {
+                    let what = format!("expected password response, got message type \"{}\"", found.escape_ascii());
                     return Err(Refusal::Told(PgError::fatal(SqlState::PROTOCOL_VIOLATION, what)).into());
                 }
+                let message = stream.next().await?;
                 step = login.on_message(&message.body).map_err(refused)?;
             }
             Step::Done(done) => {

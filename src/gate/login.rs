@@ -2,7 +2,7 @@
 //! Must never answer an unknown user otherwise than a wrong password.
 
 use super::Gate;
-use super::authenticate::{Proven, Wish, authenticate};
+use super::authenticate::{Denied, Proven, Wish, authenticate};
 use super::caller::Caller;
 use super::knock::Refusal;
 use super::places::Places;
@@ -35,7 +35,17 @@ pub(super) async fn login(
         return Err(Refusal::Told(error));
     };
     let wish = Wish { user: &asked.user, database: &asked.database, replication: asked.is_physical() };
-    let Proven { prefix, secret } = authenticate(gate, stream, &config, caller, &wish).await?;
+    let Proven { prefix, secret } = match authenticate(gate, stream, &config, caller, &wish).await {
+        Ok(proven) => proven,
+        Err(Denied { refusal, delay }) => {
+            // Whoever guesses takes no place from others while it waits.
+            drop(seat);
+            if !delay.is_zero() {
+                tokio::time::sleep(delay).await;
+            }
+            return Err(refusal);
+        }
+    };
     let database = asked.database;
     let Some(database_config) = config.databases.get(&database) else {
         let message = format!("database \"{database}\" does not exist");

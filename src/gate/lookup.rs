@@ -68,13 +68,15 @@ impl Lookup {
         if let Some(known) = self.remembered(query, &database.name, user) {
             return Ok(known);
         }
+        let began = Instant::now();
         let Ok(_turn) = self.turns.acquire().await else { return Err(Unanswered) };
         // Whoever had the turn before may have asked for the same user.
         if let Some(known) = self.remembered(query, &database.name, user) {
             return Ok(known);
         }
         let failed = self.state.borrow().failed.get(&database.name).copied();
-        if failed.is_some_and(|failed| failed.elapsed() < PAUSE) {
+        // Whoever waited while the server failed does not try it again.
+        if failed.is_some_and(|failed| failed >= began || failed.elapsed() < PAUSE) {
             return Err(Unanswered);
         }
         match self.ask_server(config, query, database, user).await {

@@ -59,6 +59,20 @@ impl Stream {
         }
     }
 
+    /// The type of the next message, as soon as its first byte is there. What it says of its length need not be waited
+    /// for when the type alone is wrong.
+    ///
+    /// # Errors
+    /// The connection is broken or ended.
+    pub async fn next_tag(&mut self) -> io::Result<u8> {
+        loop {
+            match self.buffer.first() {
+                Some(tag) => return Ok(*tag),
+                None => self.fill().await?,
+            }
+        }
+    }
+
     /// Reads exactly the bytes of an untyped packet whose length stands in its first four bytes.
     ///
     /// # Errors

@@ -162,7 +162,11 @@ fn server_certificates_are_read_again_on_reload() {
         cluster.primary().port(),
         ca.display()
     );
-    let conf = Conf::database_only(&lines).listen("auth_type = \"trust\"").user(USER, "").size(2);
+    let conf = Conf::database_only(&lines)
+        .listen("auth_type = \"trust\"")
+        .user(USER, "")
+        .size(2)
+        .pool("query_wait_timeout = \"1s\"");
     let pgweir = conf.start();
     let mut first = Client::connect(pgweir.port());
     let pid = first.value("SELECT pg_backend_pid()");
