@@ -128,7 +128,7 @@ impl Gate {
     pub async fn run(self: Rc<Self>, listeners: Vec<Listener>, mut orders: mpsc::UnboundedReceiver<Order>) {
         let mut accepting = Vec::new();
         for listener in listeners {
-            match Door::new(listener) {
+            match Door::new(listener, &self.config().listen.tcp) {
                 Ok(door) => accepting.push(tokio::task::spawn_local(accept::accept(Rc::clone(&self), door))),
                 Err(error) => tracing::error!("a listening socket is of no use: {error}"),
             }
