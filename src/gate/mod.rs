@@ -18,7 +18,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::auth::{Key, VerifierCache};
 use crate::config::{Config, TlsMode};
@@ -35,6 +35,8 @@ use rate::Rates;
 pub enum Order {
     /// From now on by this configuration, whose certificate is already read.
     Reload(Arc<Config>, Option<Arc<rustls::ServerConfig>>),
+    /// Shows that the gate runs: it drops this.
+    Ping(oneshot::Sender<()>),
     /// Accept nobody any more.
     Close,
 }
@@ -140,6 +142,7 @@ impl Gate {
                     *self.tls.borrow_mut() = tls;
                     self.derive_verifiers();
                 }
+                Order::Ping(done) => drop(done),
                 Order::Close => accepting.drain(..).for_each(|task| task.abort()),
             }
         }
