@@ -28,7 +28,7 @@ pub mod run;
 mod script;
 pub mod wire;
 
-pub use certs::Certificates;
+pub use certs::{Certificates, Identity};
 pub use cluster::{Builder, Cluster, DATABASE, Hba, PASSWORD, USER};
 pub use error::{Error, Result};
 pub use postgres::{Counters, Postgres, Stop};

@@ -97,7 +97,7 @@ impl Run {
     }
 
     /// Makes a folder of its own for one thing; servers may write in it.
-    pub(crate) fn folder(&self, kind: &str) -> Result<PathBuf> {
+    pub fn folder(&self, kind: &str) -> Result<PathBuf> {
         let path = self.root.join(format!("{kind}{}", self.next.fetch_add(1, Ordering::Relaxed)));
         self.make(&path)?;
         Ok(path)

@@ -6,22 +6,35 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
-use super::scram::{ClientKey, MECHANISM, ScramError, ServerExchange, Verifier};
-use super::secret_kind::SecretKind;
+use super::candidates::Candidates;
+use super::scram::{ClientKey, MECHANISM, MECHANISM_PLUS, ScramError, ServerExchange};
 use super::{VerifierCache, md5, sasl};
 
 #[cfg(test)]
 mod tests;
 
-/// What the configuration demands of clients.
+/// What is demanded of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Method {
-    /// No proof; the startup packet's word is enough.
+    /// No proof: the startup packet's word is enough, or something else has proved it.
     Trust,
+    /// The password itself; the caller sees to it that nobody can listen.
+    Cleartext,
     /// md5 for plaintext and md5 secrets, SCRAM for users with a verifier.
     Md5,
     /// SCRAM-SHA-256; a user with an md5 hash can never log in.
     Scram,
+}
+
+/// What is known of a user who has not proved anything yet.
+#[derive(Debug, Clone, Copy)]
+pub struct Account<'a> {
+    /// Name from the startup packet.
+    pub user: &'a str,
+    /// The secrets on record, each of which proves the user; none if there is no such user.
+    pub secrets: &'a [&'a str],
+    /// No proof counts any more.
+    pub expired: bool,
 }
 
 /// What to do next.
@@ -45,8 +58,8 @@ pub struct Done {
 /// What a login taught about the client.
 #[derive(Debug)]
 pub struct Identity {
-    /// After SCRAM with a configured verifier: the key that opens servers storing the same verifier. Never for a
-    /// plaintext secret, whose salt is pgweir's own; with that, use the password itself.
+    /// After SCRAM or cleartext with a verifier on record: the key that opens servers storing the same verifier. Never
+    /// for a plaintext secret, whose salt is pgweir's own; with that, use the password itself.
     pub client_key: Option<ClientKey>,
 }
 
@@ -71,10 +84,11 @@ pub enum LoginError {
 }
 
 impl LoginError {
-    /// SQLSTATE of the FATAL ErrorResponse.
+    /// SQLSTATE of the FATAL ErrorResponse (those of SCRAM: PostgreSQL's `auth-scram.c`).
     pub fn sqlstate(&self) -> &'static str {
         match self {
             Self::Refused { .. } => "28P01",
+            Self::Scram(ScramError::ChannelBinding | ScramError::Downgrade) => "28000",
             Self::Protocol(_) | Self::Scram(_) => "08P01",
             Self::Random => "58000",
         }
@@ -88,8 +102,10 @@ pub struct Login {
 }
 
 enum State {
-    /// Waiting for the answer to AuthenticationMD5Password.
-    Md5 { expected_of: Zeroizing<String>, salt: [u8; 4], fate: Fate },
+    /// Waiting for the password itself.
+    Cleartext(Candidates),
+    /// Waiting for the answer to AuthenticationMD5Password; any of the hashes is good unless doomed.
+    Md5 { hashes: Vec<Zeroizing<String>>, salt: [u8; 4], doomed: bool },
     /// Waiting for SASLInitialResponse.
     ScramInitial(Scram),
     /// Waiting for a client-first-message that the SASLInitialResponse lacked.
@@ -102,39 +118,35 @@ enum State {
 
 struct Scram {
     exchange: ServerExchange,
-    /// Whether the ClientKey is worth keeping: only that of a configured verifier is.
-    keeps_key: bool,
-}
-
-/// Whether a right answer counts.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Fate {
-    Honest,
-    Doomed,
+    /// For each verifier of the exchange, whether a server could have the same: it was on record as it is.
+    on_record: Vec<bool>,
+    /// Whether the mechanism with channel binding was offered.
+    plus: bool,
 }
 
 impl Login {
-    /// Begins a login for `user`, whose configured secret is `stored` (`None` if there is no such user or it has
-    /// none). With [`Method::Trust`] the first step is [`Step::Done`]: whether the user exists is the caller's matter.
+    /// Begins a login. With [`Method::Trust`] the first step is [`Step::Done`]: whether the user exists is the caller's
+    /// matter. `binding` is what SCRAM's channel binding is bound to: the hash of the certificate that this client was
+    /// shown, `None` without TLS or if that certificate has no such hash.
     ///
     /// # Errors
     /// [`LoginError::Random`] only.
     pub fn start(
         method: Method,
-        user: &str,
-        stored: Option<&str>,
+        account: &Account<'_>,
+        binding: Option<Arc<[u8]>>,
         cache: &mut VerifierCache,
     ) -> Result<(Self, Step), LoginError> {
-        let stored = stored.unwrap_or_default();
         let (state, step) = match method {
             Method::Trust => (State::Over, Step::Done(Done::new(None, None))),
-            Method::Md5 => match SecretKind::of(stored) {
-                SecretKind::Scram(verifier) => start_scram(Scram::configured(verifier)),
-                kind => start_md5(user, stored, &kind)?,
-            },
-            Method::Scram => start_scram(Scram::of(user, stored, cache)),
+            Method::Cleartext => {
+                let candidates = Candidates::of(account, cache);
+                (State::Cleartext(candidates), Step::Send(sasl::CLEARTEXT_REQUEST.to_vec()))
+            }
+            Method::Md5 if !Candidates::has_verifier(account) => start_md5(account)?,
+            Method::Md5 | Method::Scram => start_scram(Candidates::of(account, cache), binding),
         };
-        Ok((Self { user: user.to_owned(), state }, step))
+        Ok((Self { user: account.user.to_owned(), state }, step))
     }
 
     /// Takes the body of the client's next PasswordMessage, SASLInitialResponse or SASLResponse (all have tag `p`).
@@ -143,7 +155,8 @@ impl Login {
     /// Any [`LoginError`]; the login is over then, and further messages are errors too.
     pub fn on_message(&mut self, body: &[u8]) -> Result<Step, LoginError> {
         match std::mem::replace(&mut self.state, State::Over) {
-            State::Md5 { expected_of, salt, fate } => self.on_md5(body, &expected_of, salt, fate),
+            State::Cleartext(candidates) => self.on_cleartext(body, &candidates),
+            State::Md5 { hashes, salt, doomed } => self.on_md5(body, &hashes, salt, doomed),
             State::ScramInitial(scram) => self.on_initial(body, scram),
             State::ScramFirst(scram) => self.on_first(body, scram),
             State::ScramFinal(scram) => self.on_final(body, scram),
@@ -151,21 +164,34 @@ impl Login {
         }
     }
 
-    fn on_md5(&self, body: &[u8], stored: &str, salt: [u8; 4], fate: Fate) -> Result<Step, LoginError> {
+    fn on_cleartext(&self, body: &[u8], candidates: &Candidates) -> Result<Step, LoginError> {
         let given = sasl::password(body).ok_or(LoginError::Protocol("invalid password packet size"))?;
-        let matches = md5::check(stored, salt, given);
-        match fate {
-            Fate::Honest if matches => Ok(Step::Done(Done::new(None, None))),
-            Fate::Honest | Fate::Doomed => Err(self.refused()),
+        match candidates.check(&self.user, given) {
+            Some(client_key) => Ok(Step::Done(Done::new(None, client_key))),
+            None => Err(self.refused()),
         }
     }
 
-    fn on_initial(&mut self, body: &[u8], scram: Scram) -> Result<Step, LoginError> {
+    fn on_md5(
+        &self,
+        body: &[u8],
+        hashes: &[Zeroizing<String>],
+        salt: [u8; 4],
+        doomed: bool,
+    ) -> Result<Step, LoginError> {
+        let given = sasl::password(body).ok_or(LoginError::Protocol("invalid password packet size"))?;
+        let right = hashes.iter().fold(false, |right, stored| md5::check(stored, salt, given) | right);
+        if right && !doomed { Ok(Step::Done(Done::new(None, None))) } else { Err(self.refused()) }
+    }
+
+    fn on_initial(&mut self, body: &[u8], mut scram: Scram) -> Result<Step, LoginError> {
         let (mechanism, data) =
             sasl::split_initial_response(body).ok_or(LoginError::Protocol("malformed SASL initial response"))?;
-        if mechanism != MECHANISM.as_bytes() {
+        let plus = scram.plus && mechanism == MECHANISM_PLUS.as_bytes();
+        if !plus && mechanism != MECHANISM.as_bytes() {
             return Err(LoginError::Protocol("client selected an invalid SASL authentication mechanism"));
         }
+        scram.exchange.choose(plus);
         let Some(data) = data else {
             // PostgreSQL `pg_be_scram_exchange` answers an absent initial response with an empty challenge.
             self.state = State::ScramFirst(scram);
@@ -182,13 +208,8 @@ impl Login {
 
     fn on_final(&self, data: &[u8], mut scram: Scram) -> Result<Step, LoginError> {
         let success = scram.exchange.on_client_final(data).map_err(|error| self.scram_error(error))?;
-        let verifier = scram.exchange.verifier();
-        let client_key = scram.keeps_key.then(|| ClientKey {
-            client_key: success.client_key.clone(),
-            server_key: Zeroizing::new(verifier.server_key),
-            salt: verifier.salt.clone(),
-            iterations: verifier.iterations,
-        });
+        let on_record = scram.on_record.get(success.verifier).copied().unwrap_or(false);
+        let client_key = on_record.then_some(success.client_key);
         Ok(Step::Done(Done::new(Some(sasl::sasl_final(&success.server_final)), client_key)))
     }
 
@@ -211,38 +232,22 @@ impl Done {
     }
 }
 
-impl Scram {
-    fn configured(verifier: Verifier) -> Self {
-        Self { exchange: ServerExchange::new(verifier), keeps_key: true }
-    }
-
-    fn of(user: &str, stored: &str, cache: &mut VerifierCache) -> Self {
-        let exchange = match SecretKind::of(stored) {
-            SecretKind::Scram(verifier) => return Self::configured(verifier),
-            SecretKind::Plain => ServerExchange::new(cache.derive(user, stored)),
-            SecretKind::Empty | SecretKind::Md5 | SecretKind::Damaged => {
-                ServerExchange::doomed(Arc::new(cache.mock(user)))
-            }
-        };
-        Self { exchange, keeps_key: false }
-    }
+fn start_scram(candidates: Candidates, binding: Option<Arc<[u8]>>) -> (State, Step) {
+    let plus = binding.is_some();
+    let (mut exchange, on_record) = candidates.exchange();
+    exchange.offer(binding);
+    (State::ScramInitial(Scram { exchange, on_record, plus }), Step::Send(sasl::sasl_request(plus)))
 }
 
-fn start_scram(scram: Scram) -> (State, Step) {
-    (State::ScramInitial(scram), Step::Send(sasl::sasl_request()))
-}
-
-fn start_md5(user: &str, stored: &str, kind: &SecretKind) -> Result<(State, Step), LoginError> {
+fn start_md5(account: &Account<'_>) -> Result<(State, Step), LoginError> {
     let mut salt = [0; 4];
     aws_lc_rs::rand::fill(&mut salt).map_err(|_| LoginError::Random)?;
-    let of_empty = md5::hash(user, b"");
-    let (expected_of, fate) = match kind {
-        SecretKind::Plain => (md5::hash(user, stored.as_bytes()), Fate::Honest),
-        // The hash of an empty password is no password either.
-        SecretKind::Md5 if stored != of_empty.as_str() => (Zeroizing::new(stored.to_owned()), Fate::Honest),
-        SecretKind::Empty | SecretKind::Md5 | SecretKind::Damaged | SecretKind::Scram(_) => (of_empty, Fate::Doomed),
-    };
-    Ok((State::Md5 { expected_of, salt, fate }, Step::Send(sasl::md5_request(salt))))
+    let mut hashes = Candidates::md5_hashes(account);
+    let doomed = account.expired || hashes.is_empty();
+    if hashes.is_empty() {
+        hashes.push(md5::hash(account.user, b""));
+    }
+    Ok((State::Md5 { hashes, salt, doomed }, Step::Send(sasl::md5_request(salt))))
 }
 
 impl fmt::Debug for Login {

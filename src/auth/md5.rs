@@ -54,6 +54,11 @@ pub fn check(stored: &str, salt: [u8; 4], given: &[u8]) -> bool {
     response_from_hash(stored, salt).is_some_and(|expected| expected.as_bytes().ct_eq(given).into())
 }
 
+/// Whether a stored hash is that of this user's password; in constant time.
+pub fn is_of(stored: &str, user: &str, password: &[u8]) -> bool {
+    is_hash(stored) && bool::from(hash(user, password).as_bytes().ct_eq(stored.as_bytes()))
+}
+
 fn salted(hash: &str, salt: [u8; 4]) -> Zeroizing<String> {
     let hex = hash.strip_prefix(PREFIX).unwrap_or(hash);
     hash_of(&[hex.as_bytes(), &salt])

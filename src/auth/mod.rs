@@ -4,13 +4,17 @@
 //! [`login::Login`] is what the gate drives for a client; [`scram::ClientExchange`] and [`md5::response`] are what a
 //! login towards a server uses; [`secret_kind::SecretKind`] tells what kind of secret a configured password text is.
 
+mod candidates;
+pub mod certificate;
 pub mod login;
 pub mod md5;
 pub mod sasl;
 pub mod scram;
 pub mod secret_kind;
+mod server_secret;
 mod verifier_cache;
 
+pub use server_secret::ServerSecret;
 pub use verifier_cache::VerifierCache;
 
 use aws_lc_rs::digest;

@@ -3,10 +3,12 @@
 //!
 //! Layouts: PostgreSQL manual, "Message Formats"; codes: `src/include/libpq/protocol.h`.
 
-use super::scram::MECHANISM;
+use super::scram::{MECHANISM, MECHANISM_PLUS};
 
 /// Code of AuthenticationOk.
 const OK: i32 = 0;
+/// Code of AuthenticationCleartextPassword.
+const CLEARTEXT: i32 = 3;
 /// Code of AuthenticationMD5Password.
 const MD5: i32 = 5;
 /// Code of AuthenticationSASL.
@@ -19,14 +21,18 @@ const SASL_FINAL: i32 = 12;
 /// Body of AuthenticationOk.
 pub const AUTHENTICATION_OK: [u8; 4] = OK.to_be_bytes();
 
+/// Body of AuthenticationCleartextPassword.
+pub const CLEARTEXT_REQUEST: [u8; 4] = CLEARTEXT.to_be_bytes();
+
 /// Body of AuthenticationMD5Password.
 pub fn md5_request(salt: [u8; 4]) -> Vec<u8> {
     request(MD5, &salt)
 }
 
-/// Body of AuthenticationSASL that offers SCRAM-SHA-256 only.
-pub fn sasl_request() -> Vec<u8> {
-    request(SASL, &[MECHANISM.as_bytes(), b"\0\0"].concat())
+/// Body of AuthenticationSASL that offers SCRAM-SHA-256, ahead of it the mechanism with channel binding if `plus`.
+pub fn sasl_request(plus: bool) -> Vec<u8> {
+    let bound = if plus { [MECHANISM_PLUS.as_bytes(), b"\0"].concat() } else { Vec::new() };
+    request(SASL, &[&bound[..], MECHANISM.as_bytes(), b"\0\0"].concat())
 }
 
 /// Body of AuthenticationSASLContinue.
@@ -43,15 +49,15 @@ fn request(code: i32, payload: &[u8]) -> Vec<u8> {
     [code.to_be_bytes().as_slice(), payload].concat()
 }
 
-/// Whether the mechanism list of an AuthenticationSASL (the body behind its code) offers SCRAM-SHA-256.
-pub fn offers_scram(mechanisms: &[u8]) -> bool {
-    mechanisms.split(|byte| *byte == 0).take_while(|name| !name.is_empty()).any(|name| name == MECHANISM.as_bytes())
+/// Whether the mechanism list of an AuthenticationSASL (the body behind its code) has this mechanism.
+pub fn offers(mechanisms: &[u8], mechanism: &str) -> bool {
+    mechanisms.split(|byte| *byte == 0).take_while(|name| !name.is_empty()).any(|name| name == mechanism.as_bytes())
 }
 
 /// Body of SASLInitialResponse with the client-first-message, for a login towards a server.
-pub fn initial_response(client_first: &[u8]) -> Vec<u8> {
+pub fn initial_response(mechanism: &str, client_first: &[u8]) -> Vec<u8> {
     let length = i32::try_from(client_first.len()).unwrap_or(i32::MAX);
-    [MECHANISM.as_bytes(), b"\0", &length.to_be_bytes(), client_first].concat()
+    [mechanism.as_bytes(), b"\0", &length.to_be_bytes(), client_first].concat()
 }
 
 /// Splits a SASLInitialResponse into mechanism and data; the data is `None` if the client sent none (length -1).
@@ -80,23 +86,26 @@ mod tests {
     #[test]
     fn request_bodies_have_the_documented_layout() {
         assert_eq!(md5_request([1, 2, 3, 4]), [0, 0, 0, 5, 1, 2, 3, 4]);
-        assert_eq!(sasl_request(), b"\0\0\0\x0aSCRAM-SHA-256\0\0");
+        assert_eq!(sasl_request(false), b"\0\0\0\x0aSCRAM-SHA-256\0\0");
+        assert_eq!(sasl_request(true), b"\0\0\0\x0aSCRAM-SHA-256-PLUS\0SCRAM-SHA-256\0\0");
         assert_eq!(sasl_continue(b"x"), b"\0\0\0\x0bx");
         assert_eq!(sasl_final(b"x"), b"\0\0\0\x0cx");
     }
 
     #[test]
     fn mechanism_list_is_searched_up_to_its_end() {
-        assert!(offers_scram(b"SCRAM-SHA-256-PLUS\0SCRAM-SHA-256\0\0"));
-        assert!(offers_scram(b"SCRAM-SHA-256"));
-        assert!(!offers_scram(b"SCRAM-SHA-256-PLUS\0\0"));
-        assert!(!offers_scram(b"X\0\0SCRAM-SHA-256\0"));
-        assert!(!offers_scram(b""));
+        assert!(offers(b"SCRAM-SHA-256-PLUS\0SCRAM-SHA-256\0\0", MECHANISM));
+        assert!(offers(b"SCRAM-SHA-256-PLUS\0SCRAM-SHA-256\0\0", MECHANISM_PLUS));
+        assert!(offers(b"SCRAM-SHA-256", MECHANISM));
+        assert!(!offers(b"SCRAM-SHA-256-PLUS\0\0", MECHANISM));
+        assert!(!offers(b"SCRAM-SHA-256\0\0", MECHANISM_PLUS));
+        assert!(!offers(b"X\0\0SCRAM-SHA-256\0", MECHANISM));
+        assert!(!offers(b"", MECHANISM));
     }
 
     #[test]
     fn initial_response_lengths_must_add_up() {
-        let body = initial_response(b"n,,n=,r=x");
+        let body = initial_response(MECHANISM, b"n,,n=,r=x");
         assert_eq!(split_initial_response(&body), Some((MECHANISM.as_bytes(), Some(&b"n,,n=,r=x"[..]))));
         assert_eq!(split_initial_response(b"M\0\xff\xff\xff\xff"), Some((&b"M"[..], None)));
         for bad in [

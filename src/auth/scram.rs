@@ -1,9 +1,9 @@
 //! SCRAM-SHA-256 (RFC 5802, RFC 7677) in both roles, as PostgreSQL speaks it, without I/O.
 //! Must never compare a secret byte by byte, nor trust a length that the peer sent.
 //!
-//! Channel binding is not offered: `n,,` and `y,,` are accepted from clients, `p=` is refused, and the client role
-//! sends `n,,`. The user name inside the SCRAM messages is ignored, as in PostgreSQL: the startup packet names the user.
+//! Channel binding ([`Binding`]) is by the server's certificate only. The user name inside the SCRAM messages is ignored, as in PostgreSQL: the startup packet names the user.
 
+mod binding;
 mod client;
 mod keys;
 mod salted_cache;
@@ -16,6 +16,7 @@ mod hostile_tests;
 #[cfg(test)]
 mod tests;
 
+pub use binding::Binding;
 pub use client::{ClientExchange, ClientKey, Credential};
 pub use salted_cache::SaltedCache;
 pub use server::{ServerExchange, Success};
@@ -25,6 +26,9 @@ pub(super) use verifier::{default_iterations, user_salt};
 
 /// Name of the mechanism in the SASL messages (RFC 7677).
 pub const MECHANISM: &str = "SCRAM-SHA-256";
+
+/// Name of the mechanism with channel binding (RFC 7677).
+pub const MECHANISM_PLUS: &str = "SCRAM-SHA-256-PLUS";
 
 /// Iterations for verifiers that pgweir derives itself (PostgreSQL `SCRAM_SHA_256_DEFAULT_ITERATIONS`).
 pub const ITERATIONS: u32 = 4096;
@@ -56,9 +60,12 @@ pub enum ScramError {
     /// A message that the RFC does not allow, or that exceeds a bound, or comes out of turn; says what was wrong.
     #[error("malformed SCRAM message ({0})")]
     Malformed(&'static str),
-    /// The client demands channel binding, which is not offered, or its `c=` differs from its own header.
+    /// The client is bound to another certificate than the one shown here, or its `c=` differs from its own header.
     #[error("SCRAM channel binding check failed")]
     ChannelBinding,
+    /// The client was not shown the offer of channel binding (PostgreSQL's words).
+    #[error("SCRAM channel binding negotiation error")]
+    Downgrade,
     /// The peer's nonce does not continue the one of this exchange.
     #[error("SCRAM nonce does not match")]
     Nonce,

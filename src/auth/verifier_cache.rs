@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use zeroize::Zeroizing;
@@ -30,19 +31,33 @@ impl VerifierCache {
     /// The verifier of a user's plaintext password; the first time it costs a PBKDF2 run of some 0.7 ms. Call it for
     /// all users when a configuration is loaded, so that a first login is not slower than one of an unknown user.
     pub fn derive(&mut self, user: &str, password: &str) -> Arc<Verifier> {
+        let salt = user_salt(user, &self.secret);
+        self.derive_with(user, password, &salt, default_iterations())
+    }
+
+    /// [`VerifierCache::derive`] with the salt and iteration count of another verifier of the user, so that one
+    /// exchange can tell both passwords.
+    pub fn derive_with(&mut self, user: &str, password: &str, salt: &[u8], iterations: NonZeroU32) -> Arc<Verifier> {
         // The length keeps ("ab", "c") apart from ("a", "bc").
         let length = (user.len() as u64).to_be_bytes();
-        let key = sha256(&[&length, user.as_bytes(), password.as_bytes()]);
+        let salt_length = (salt.len() as u64).to_be_bytes();
+        let count = iterations.get().to_be_bytes();
+        let key = sha256(&[&length, user.as_bytes(), &salt_length, salt, &count, password.as_bytes()]);
         if let Some(verifier) = self.verifiers.get(&key) {
             return Arc::clone(verifier);
         }
-        let salt = user_salt(user, &self.secret);
-        let verifier = Arc::new(Verifier::derive(password.as_bytes(), &salt, default_iterations()));
+        let verifier = Arc::new(Verifier::derive(password.as_bytes(), salt, iterations));
         if self.verifiers.len() >= CAPACITY {
             self.verifiers.clear();
         }
         self.verifiers.insert(key, Arc::clone(&verifier));
         verifier
+    }
+
+    /// Derives whatever a login with these secrets will need.
+    pub fn prepare(&mut self, user: &str, secrets: &[&str]) {
+        let account = super::login::Account { user, secrets, expired: false };
+        drop(super::candidates::Candidates::of(&account, self));
     }
 
     /// The verifier for a user without usable password, for a doomed exchange.

@@ -7,10 +7,12 @@ use std::path::Path;
 
 use super::doors::tcp;
 use super::leaf::{FilePath, RawSecret, Timeout, Wait, Word};
-use super::model::{AuthType, Config, Database, Listen, Log, Pool, Routing, SslMode, Stats, TlsMode, User};
+use super::model::{
+    ChannelBinding, Config, Database, Listen, Log, Pool, Routing, SslMode, Stats, TlsMode, TlsNegotiation,
+};
 use super::password::Password;
 use super::reader::{Field, Named, Reader, Span};
-use super::schema::{RawConfig, RawDatabase, RawListen, RawLog, RawPool, RawStats, RawUser};
+use super::schema::{RawConfig, RawDatabase, RawListen, RawLog, RawPool, RawStats};
 use super::terms::Overrides;
 
 /// The terms of a section, database or user: both have the same keys.
@@ -30,6 +32,7 @@ macro_rules! overrides {
         }
     };
 }
+pub(super) use overrides;
 
 /// What a configuration refers to outside itself.
 pub(super) struct Outside<'a> {
@@ -64,10 +67,17 @@ impl Check<'_> {
         // Without a readable method nothing certain can be said about passwords.
         let auth_type = (!auth_is_bad).then_some(listen.auth_type);
         let databases = self.databases(raw.databases);
-        let users = self.users(raw.users, auth_type);
+        let query_database = match &raw.auth {
+            Field::Set(auth, _) => auth.query_database.span().zip(auth.query_database.text()),
+            Field::Absent | Field::Bad => None,
+        };
+        let (auth, listed) = self.auth(raw.auth.set().unwrap_or_default(), &listen, auth_type);
+        self.known_database(query_database, &databases);
+        let users = self.users(raw.users, auth_type, listed, auth.query.is_some());
         let peers = self.peers(raw.peers, listen.instance_id);
         Some(Config {
             listen,
+            auth,
             stats,
             pool: pool(raw.pool.set().unwrap_or_default()),
             log: log(raw.log.set().unwrap_or_default()),
@@ -92,6 +102,7 @@ impl Check<'_> {
             let expected = "`client_tls_cert_file` and `client_tls_key_file` next to it";
             self.reader.note(span.clone(), title, |problem| problem.expected(expected));
         }
+        self.client_certificates(&raw);
         let tcp = tcp(&raw);
         let unix_socket = self.unix_socket(&raw);
         let by_certificate = if cert.is_absent() { TlsMode::Disable } else { TlsMode::Allow };
@@ -105,6 +116,7 @@ impl Check<'_> {
             client_tls_sslmode: raw.client_tls_sslmode.set().map_or(by_certificate, |word| word.0),
             client_tls_cert_file: self.file(raw.client_tls_cert_file),
             client_tls_key_file: self.file(raw.client_tls_key_file),
+            client_tls_ca_file: self.file(raw.client_tls_ca_file),
             max_packet_size: raw.max_packet_size.set().map_or(default.max_packet_size, |size| size.0),
             tcp,
             listen_backlog: raw.listen_backlog.set().map_or(default.listen_backlog, |n| n.0),
@@ -135,16 +147,9 @@ impl Check<'_> {
         list.into_iter().map(|database| database.map(|database| (database.name.clone(), database))).collect()
     }
 
-    fn users(&mut self, raw: Field<Named<RawUser>>, auth_type: Option<AuthType>) -> Option<BTreeMap<String, User>> {
-        let named = self.at_least_one(raw, "user", "[users.NAME] with a password")?;
-        let list: Vec<_> =
-            named.0.into_iter().map(|(name, span, raw)| Some(self.user(name, span, raw?, auth_type))).collect();
-        list.into_iter().map(|user| user.map(|user| (user.name.clone(), user))).collect()
-    }
-
     /// The sections, or a note that there is none. Nobody could connect, so this is no
     /// proxy at all.
-    fn at_least_one<T>(&mut self, raw: Field<Named<T>>, what: &str, expected: &str) -> Option<Named<T>> {
+    pub(super) fn at_least_one<T>(&mut self, raw: Field<Named<T>>, what: &str, expected: &str) -> Option<Named<T>> {
         let none = match &raw {
             Field::Absent => true,
             Field::Set(named, _) => named.0.is_empty(),
@@ -173,6 +178,7 @@ impl Check<'_> {
             let title = format!("database `{name}` has a password but no `user` it belongs to");
             self.reader.note(span.clone(), title, |problem| problem.expected("`user` and `password`, or neither"));
         }
+        self.server_tls(&raw);
         let no_replicas = matches!(&raw.replicas, Field::Set(list, _) if list.is_empty()) || raw.replicas.is_absent();
         if let Field::Set(word, span) = &raw.routing
             && word.0 == Routing::On
@@ -198,6 +204,8 @@ impl Check<'_> {
             max_client_connections: raw.max_client_connections.set().map(|n| n.0),
             routing: raw.routing.set().map_or(by_replicas, |word| word.0),
             server_tls_sslmode: raw.server_tls_sslmode.set().map_or(SslMode::Prefer, |word| word.0),
+            server_tls_negotiation: raw.server_tls_negotiation.set().map_or(TlsNegotiation::Postgres, |word| word.0),
+            server_channel_binding: raw.server_channel_binding.set().map_or(ChannelBinding::Prefer, |word| word.0),
             server_tls_ca_file,
             server_tls_cert_file,
             server_tls_key_file,
@@ -219,7 +227,7 @@ impl Check<'_> {
         }
     }
 
-    fn server_password(&mut self, raw: Field<RawSecret>) -> Option<Password> {
+    pub(super) fn server_password(&mut self, raw: Field<RawSecret>) -> Option<Password> {
         let span = raw.span()?;
         let password = self.password(raw)?;
         if matches!(password, Password::Scram(_)) {
@@ -228,35 +236,6 @@ impl Check<'_> {
             return None;
         }
         Some(password)
-    }
-
-    fn user(&mut self, name: String, span: Span, raw: RawUser, auth_type: Option<AuthType>) -> User {
-        let absent = raw.password.is_absent();
-        let at = raw.password.span().unwrap_or(span);
-        let password = self.password(raw.password);
-        // That a password cannot log in to servers is not certain here: they may trust pgweir.
-        let (title, expected) = match (auth_type, &password) {
-            (Some(AuthType::Md5 | AuthType::ScramSha256), None) if absent => (
-                format!("user `{name}` has no password and can never log in"),
-                "a password, or auth_type = \"trust\" in [listen]",
-            ),
-            (Some(AuthType::ScramSha256), Some(Password::Md5(_))) => (
-                format!("user `{name}` has an MD5 password and can never log in by SCRAM"),
-                "the password itself, a SCRAM verifier, or auth_type = \"md5\" in [listen]",
-            ),
-            _ => {
-                return User {
-                    name,
-                    password,
-                    terms: overrides!(raw),
-                    max_user_connections: raw.max_user_connections.set().map(|n| n.0),
-                    max_client_connections: raw.max_client_connections.set().map(|n| n.0),
-                };
-            }
-        };
-        self.reader.note(at, title, |problem| problem.expected(expected));
-        let terms = Overrides::default();
-        User { name, password, terms, max_user_connections: None, max_client_connections: None }
     }
 
     /// Notes a certificate without key or a key without certificate.

@@ -59,6 +59,21 @@ impl Check<'_> {
         }
     }
 
+    /// The text of a file of at most `limit` bytes. It may hold secrets, hence it is overwritten when done.
+    pub(super) fn text_of_file(&mut self, path: &Path, span: Span, limit: u64) -> Option<Zeroizing<String>> {
+        let file = self.open(path, span.clone())?;
+        let room = file.metadata().map_or(0, |about| about.len()).min(limit) as usize;
+        let mut text = Zeroizing::new(String::with_capacity(room + 1));
+        let read = file.take(limit + 1).read_to_string(&mut text);
+        if read.is_err() || text.len() as u64 > limit {
+            let title = format!("cannot read {}", path.display());
+            let expected = format!("a text in UTF-8 of at most {}", super::format_size(limit));
+            self.reader.note(span, title, |problem| problem.expected(expected));
+            return None;
+        }
+        Some(text)
+    }
+
     fn secret_of_env(&mut self, name: &str, span: Span) -> Option<Secret> {
         let secret = (self.outside.variable)(name).map(Secret::new);
         if secret.as_ref().is_none_or(Secret::is_empty) {

@@ -192,7 +192,9 @@ impl<T: Words> Leaf for Word<T> {
             reader.note(value.span(), title, |problem| problem.expected(expected));
             return None;
         }
-        let hint = nearest(text, T::WORDS.iter().map(|(word, _)| *word)).map(|word| format!("{word:?}"));
+        let renamed = T::RENAMED.iter().find(|(old, _)| *old == text).map(|(_, new)| *new);
+        let nearest = || nearest(text, T::WORDS.iter().map(|(word, _)| *word));
+        let hint = renamed.map(str::to_owned).or_else(nearest).map(|word| format!("{word:?}"));
         reader.wrong_value(path, value.span(), &expected, hint);
         None
     }

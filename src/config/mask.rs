@@ -61,6 +61,13 @@ fn value_length(value: &str) -> usize {
             return inside.find(quotes).map_or(value.len(), |end| end + 2 * quotes.len());
         }
     }
+    // A list may go on over several lines, and a secret may have a bracket of its own: to the end of the last line
+    // that looks like the end of a list.
+    if value.starts_with('[') {
+        let ends =
+            value.match_indices('\n').find(|(at, _)| value.get(..*at).unwrap_or_default().trim_end().ends_with(']'));
+        return ends.map_or(value.len(), |(at, _)| at);
+    }
     value.find('\n').unwrap_or(value.len())
 }
 
@@ -92,6 +99,8 @@ mod tests {
         assert_eq!(hidden("a = { PASSWD = \"x\" }"), ["\"x\" }"]);
         assert_eq!(hidden("password = { value = \"x\" }"), ["{ value = \"x\" }"]);
         assert_eq!(hidden("password = \"\"\"\nhunter2\n\"\"\"\nport = 1"), ["\"\"\"\nhunter2\n\"\"\""]);
+        assert_eq!(hidden("password = [\"a\",\n  \"b]\",\n] # x\n]\nport = 1"), ["[\"a\",\n  \"b]\",\n] # x\n]"]);
+        assert_eq!(hidden("password = [\"a\", \"b\"]\nport = 1"), ["[\"a\", \"b\"]"]);
         assert_eq!(hidden("primary = \"postgres://u:p@ss/w@h:1/d\""), ["p@ss/w"]);
         assert_eq!(hidden("postgres://u@h/d?password=x"), ["x"]);
     }

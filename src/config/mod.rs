@@ -9,23 +9,37 @@
 //! Relative paths start at the directory of the configuration file, not at the working
 //! directory: a reload must find what the start found.
 
+mod auth;
 mod check;
+mod check_auth;
+mod check_users;
 mod doors;
 mod endpoint;
 mod fetch;
+mod hba;
+mod hba_parse;
+mod ident;
 mod leaf;
+mod leaf_auth;
 mod mask;
 mod model;
+mod moment;
 mod network;
 mod password;
 mod problem;
 mod reader;
 mod schema;
 mod terms;
+mod tokens;
 mod units;
 mod url;
+mod userlist;
 mod words;
 
+#[cfg(test)]
+mod auth_tests;
+#[cfg(test)]
+mod hba_tests;
 #[cfg(test)]
 mod problem_tests;
 #[cfg(test)]
@@ -37,11 +51,14 @@ use toml::de::{DeTable, DeValue};
 use toml::{Spanned, de};
 use zeroize::Zeroizing;
 
+pub use self::auth::{Auth, AuthQuery};
 pub use self::doors::{INSTANCE_MAX, Tcp, UnixSocket};
 pub use self::endpoint::{DEFAULT_PORT, Endpoint, EndpointError, Host};
+pub use self::hba::{ClientCert, Hba, HbaMethod, Rule, Visitor};
+pub use self::ident::Ident;
 pub use self::model::{
-    AuthType, Config, Database, Listen, Log, LogFormat, Pool, PoolMode, Routing, ServerOrder, SslMode, Stats, TlsMode,
-    User, WaitAction,
+    AuthType, ChannelBinding, Config, Database, Listen, Log, LogFormat, Pool, PoolMode, Routing, ServerOrder, SslMode,
+    Stats, TlsMode, TlsNegotiation, User, WaitAction,
 };
 pub use self::network::{BadNetwork, Network};
 pub use self::password::{BrokenVerifier, Password};

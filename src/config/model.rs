@@ -4,8 +4,11 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use super::auth::Auth;
+#[cfg(doc)]
+use super::auth::AuthQuery;
 use super::doors::{Tcp, UnixSocket};
 use super::endpoint::Endpoint;
 use super::network::Network;
@@ -19,6 +22,8 @@ use super::words::words;
 pub struct Config {
     /// `[listen]`: how clients reach pgweir.
     pub listen: Listen,
+    /// `[auth]`: who may come in, beyond [`Listen::auth_type`] and the users' passwords.
+    pub auth: Auth,
     /// `[stats]`: metrics and health over HTTP.
     pub stats: Stats,
     /// `[pool]`: defaults for all pools.
@@ -63,6 +68,8 @@ pub struct Listen {
     pub client_tls_cert_file: Option<PathBuf>,
     /// Its private key, PEM. Set exactly when the certificate is.
     pub client_tls_key_file: Option<PathBuf>,
+    /// Certificates that may sign clients', PEM. With it clients are asked for one.
+    pub client_tls_ca_file: Option<PathBuf>,
     /// Largest message in bytes, length word included. Default [`Listen::MAX_PACKET_SIZE`].
     pub max_packet_size: u32,
     /// What the kernel does about peers that vanish, on client and server connections.
@@ -101,6 +108,7 @@ impl Default for Listen {
             client_tls_sslmode: TlsMode::Disable,
             client_tls_cert_file: None,
             client_tls_key_file: None,
+            client_tls_ca_file: None,
             max_packet_size: Self::MAX_PACKET_SIZE,
             tcp: Tcp::default(),
             listen_backlog: 4096,
@@ -123,15 +131,21 @@ words! {
         Md5 = "md5",
         /// SCRAM-SHA-256.
         ScramSha256 = "scram-sha-256",
+        /// The password itself, over TLS or a unix socket only.
+        Password = "password",
+        /// A client certificate whose common name is the user's.
+        Cert = "cert",
+        /// By the first rule of `[auth]` that fits.
+        Hba = "hba",
     }
     refused {
         "any" => "logging in under any name",
-        "plain" => "cleartext passwords from clients",
-        "cert" => "client certificates",
-        "hba" => "host-based rules",
         "ldap" => "LDAP",
         "pam" => "PAM",
-        "peer" => "peer authentication",
+    }
+    renamed {
+        "plain" => "password",
+        "peer" => "hba",
     }
 }
 
@@ -144,10 +158,25 @@ words! {
         Allow = "allow",
         /// Refuse clients that do not use TLS.
         Require = "require",
+        /// And who have no certificate signed by `client_tls_ca_file`.
+        VerifyCa = "verify-ca",
+        /// The same, as in PgBouncer: whose certificate it is, the rules about users say.
+        VerifyFull = "verify-full",
     }
-    refused {
-        "verify-ca" => "client certificates",
-        "verify-full" => "client certificates",
+    refused {}
+}
+
+impl TlsMode {
+    /// Whether clients without TLS are refused.
+    #[must_use]
+    pub fn demands_tls(self) -> bool {
+        matches!(self, Self::Require | Self::VerifyCa | Self::VerifyFull)
+    }
+
+    /// Whether clients without a certificate are refused.
+    #[must_use]
+    pub fn demands_certificate(self) -> bool {
+        matches!(self, Self::VerifyCa | Self::VerifyFull)
     }
 }
 
@@ -320,6 +349,10 @@ pub struct Database {
     /// Certificates that may sign the servers', PEM; only with a verifying mode. Default:
     /// those the system trusts.
     pub server_tls_ca_file: Option<PathBuf>,
+    /// How TLS to servers begins. Default: by asking.
+    pub server_tls_negotiation: TlsNegotiation,
+    /// Whether SCRAM logins to servers are bound to their certificates. Default [`ChannelBinding::Prefer`].
+    pub server_channel_binding: ChannelBinding,
     /// Certificate presented to servers, PEM.
     pub server_tls_cert_file: Option<PathBuf>,
     /// Its private key, PEM. Set exactly when the certificate is.
@@ -342,6 +375,8 @@ impl Database {
             max_client_connections: None,
             routing: Routing::Off,
             server_tls_sslmode: SslMode::Prefer,
+            server_tls_negotiation: TlsNegotiation::Postgres,
+            server_channel_binding: ChannelBinding::Prefer,
             server_tls_ca_file: None,
             server_tls_cert_file: None,
             server_tls_key_file: None,
@@ -389,6 +424,30 @@ words! {
     refused {}
 }
 
+words! {
+    /// How TLS to servers begins, as libpq's `sslnegotiation`.
+    pub enum TlsNegotiation {
+        /// By an SSLRequest.
+        Postgres = "postgres",
+        /// At once, naming the protocol by ALPN: PostgreSQL 17 and later.
+        Direct = "direct",
+    }
+    refused {}
+}
+
+words! {
+    /// Whether SCRAM with servers is bound to their certificates, as libpq's `channel_binding`.
+    pub enum ChannelBinding {
+        /// Never.
+        Disable = "disable",
+        /// Where the server offers it.
+        Prefer = "prefer",
+        /// Always; a server that does not prove itself so is refused.
+        Require = "require",
+    }
+    refused {}
+}
+
 impl SslMode {
     /// Whether the server's certificate is checked.
     #[must_use]
@@ -403,14 +462,25 @@ pub struct User {
     /// Name to log in with.
     pub name: String,
     /// Proves clients, and logs in to servers unless the database has its own `user`.
-    /// Always set unless `auth_type` is trust.
+    /// May be looked up instead, by [`AuthQuery`].
     pub password: Option<Password>,
+    /// More passwords that prove clients, for a rotation; never used towards servers.
+    pub also: Vec<Password>,
+    /// From when on no password proves it any more. Default: never.
+    pub valid_until: Option<SystemTime>,
     /// What it sets for its pools, before its database does.
     pub terms: Overrides,
     /// Overrides `max_user_connections`.
     pub max_user_connections: Option<u32>,
     /// Overrides `max_user_client_connections` for this user; 0: no limit.
     pub max_client_connections: Option<u32>,
+}
+
+impl User {
+    /// All passwords that prove a client, the one for servers first.
+    pub fn passwords(&self) -> impl Iterator<Item = &Password> {
+        self.password.iter().chain(&self.also)
+    }
 }
 
 /// `[log]`: what is logged and how.

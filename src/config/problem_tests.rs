@@ -44,7 +44,7 @@ error: unknown key `workres` at the top level
   |
 1 | workres = 1
   | ^^^^^^^
-  = expected `workers`, `shutdown_timeout`, `listen`, `stats`, `pool`, `log`, `databases`, `users` or `peers`
+  = expected `workers`, `shutdown_timeout`, `listen`, `auth`, `stats`, `pool`, `log`, `databases`, `users` or `peers`
   = did you mean `workers`?
 ",
     );
@@ -163,7 +163,7 @@ error: `listen.auth_type` has no valid value
   |
 2 | auth_type = "scram-sha256"
   |             ^^^^^^^^^^^^^^
-  = expected "trust", "md5" or "scram-sha-256"
+  = expected "trust", "md5", "scram-sha-256", "password", "cert" or "hba"
   = did you mean `"scram-sha-256"`?
 
 error: `listen.address` has no valid value

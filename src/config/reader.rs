@@ -72,6 +72,27 @@ impl<T> Field<T> {
     }
 }
 
+impl<T: Copy> Field<super::leaf::Word<T>> {
+    /// The word, or the default if there is none; `None` if it could not be read.
+    pub(super) fn word(&self, default: T) -> Option<T> {
+        match self {
+            Self::Absent => Some(default),
+            Self::Bad => None,
+            Self::Set(word, _) => Some(word.0),
+        }
+    }
+}
+
+impl Field<super::leaf::Text> {
+    /// A copy of the text, if it was there and readable.
+    pub(super) fn text(&self) -> Option<String> {
+        match self {
+            Self::Set(text, _) => Some(text.0.clone()),
+            Self::Absent | Self::Bad => None,
+        }
+    }
+}
+
 impl Reader {
     pub(super) fn new<Root: Leaf>(source: Source) -> Self {
         let mut schema = Vec::new();

@@ -7,7 +7,10 @@ use toml::de::DeValue;
 use super::doors::{Mode, Networks, PeerAddress};
 use super::endpoint::Endpoint;
 use super::leaf::{Addresses, FilePath, Filter, HttpAddress, Number, RawSecret, Size, Sql, Text, Timeout, Wait, Word};
-use super::model::{AuthType, LogFormat, PoolMode, Routing, ServerOrder, SslMode, TlsMode, WaitAction};
+use super::leaf_auth::{Moment, RawSecrets, Texts};
+use super::model::{
+    AuthType, ChannelBinding, LogFormat, PoolMode, Routing, ServerOrder, SslMode, TlsMode, TlsNegotiation, WaitAction,
+};
 use super::reader::{Field, Leaf, Named, Reader, join, section};
 
 section! {
@@ -17,6 +20,7 @@ section! {
         workers: Number<0, 63>,
         shutdown_timeout: Wait,
         listen: RawListen,
+        auth: RawAuth,
         stats: RawStats,
         pool: RawPool,
         log: RawLog,
@@ -37,6 +41,7 @@ section! {
         client_tls_sslmode: Word<TlsMode>,
         client_tls_cert_file: FilePath,
         client_tls_key_file: FilePath,
+        client_tls_ca_file: FilePath,
         // At least what a login needs; at most what a length word can say.
         max_packet_size: Size<16_384, 0x7fff_ffff>,
         tcp_keepalive: bool,
@@ -55,6 +60,23 @@ section! {
         connection_rate_per_user: Number<0, 1_000_000>,
         // 6 bits of a cancel key, see `wire::pid`.
         instance_id: Number<0, 63>,
+    }
+}
+
+section! {
+    /// `[auth]`
+    RawAuth {
+        hba_file: FilePath,
+        hba: Texts,
+        ident_file: FilePath,
+        users_file: FilePath,
+        query: Text,
+        query_user: Text,
+        query_password: RawSecret,
+        query_database: Text,
+        query_cache: Wait,
+        failed_logins_max: Number<0, 1_000_000>,
+        failed_logins_ban: Timeout,
     }
 }
 
@@ -128,6 +150,8 @@ section! {
         routing: Word<Routing>,
         server_tls_sslmode: Word<SslMode>,
         server_tls_ca_file: FilePath,
+        server_tls_negotiation: Word<TlsNegotiation>,
+        server_channel_binding: Word<ChannelBinding>,
         server_tls_cert_file: FilePath,
         server_tls_key_file: FilePath,
     }
@@ -136,7 +160,8 @@ section! {
 section! {
     /// `[users.NAME]`
     RawUser {
-        password: RawSecret,
+        password: RawSecrets,
+        valid_until: Moment,
         pool_mode: Word<PoolMode>,
         pool_size: Number<1, 100_000>,
         min_pool_size: Number<0, 100_000>,

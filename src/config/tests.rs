@@ -31,6 +31,7 @@ fn minimal_is_accepted() {
 fn reference_equals_the_defaults() {
     let config = accepted(REFERENCE);
     assert_eq!(config.listen, Listen::default());
+    assert_eq!(config.auth, Auth::default());
     assert_eq!(config.stats, Stats::default());
     assert_eq!(config.pool, Pool::default());
     assert_eq!(config.log, Log::default());
@@ -323,7 +324,9 @@ fn no_problem_shows_a_secret() {
         "password = hunter2",
         "pasword = \"hunter2\"",
         "passphrase = 'hunter2' x",
-        "password = [\"hunter2\"]",
+        "password = [[\"hunter2\"]]",
+        "password = [\"hunter2\", 5]",
+        "password = [\n\"a\",\n\"hunter2\" \"b\",\n]",
         "password = { value = \"hunter2\" }",
         "password = { env = \"PATH\", value = \"hunter2\" }",
         "password = { env = \"PATH\", password = \"hunter2\"",

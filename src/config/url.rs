@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 use super::check::{Check, Outside};
 use super::endpoint::{DEFAULT_PORT, Endpoint};
 use super::leaf::{FilePath, RawSecret, Text, Word};
+use super::leaf_auth::RawSecrets;
 use super::model::{AuthType, Config, SslMode};
 use super::problem::{Problems, Source, nearest};
 use super::reader::{Field, Named, Reader, Span, one_of};
@@ -228,7 +229,10 @@ fn raw(reader: &mut Reader, mut parts: Parts, primary: Endpoint, replicas: Vec<E
         ..RawDatabase::default()
     };
     let password = match parts.remove("password") {
-        Some((mut text, span)) => Field::Set(RawSecret::Value(Secret::new(std::mem::take(&mut *text))), span),
+        Some((mut text, span)) => {
+            let secret = RawSecret::Value(Secret::new(std::mem::take(&mut *text)));
+            Field::Set(RawSecrets(vec![(secret, span.clone())]), span)
+        }
         None => Field::Absent,
     };
     let auth_type = if password.is_absent() { AuthType::Trust } else { AuthType::ScramSha256 };

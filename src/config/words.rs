@@ -7,6 +7,8 @@ pub(super) trait Words: Copy + 'static {
     const WORDS: &'static [(&'static str, Self)];
     /// Words PgBouncer knows, and the feature each needs that this version lacks.
     const REFUSED: &'static [(&'static str, &'static str)];
+    /// Words of PgBouncer that are another one here.
+    const RENAMED: &'static [(&'static str, &'static str)];
 }
 
 /// Declares an enumeration, its words, and the words that are refused with a reason.
@@ -15,6 +17,7 @@ macro_rules! words {
         $(#[$doc:meta])*
         pub enum $name:ident { $($(#[$vdoc:meta])* $variant:ident = $word:literal,)+ }
         refused { $($refused:literal => $feature:literal,)* }
+        $(renamed { $($old:literal => $new:literal,)* })?
     ) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -37,6 +40,7 @@ macro_rules! words {
         impl $crate::config::words::Words for $name {
             const WORDS: &'static [(&'static str, Self)] = &[$(($word, Self::$variant),)+];
             const REFUSED: &'static [(&'static str, &'static str)] = &[$(($refused, $feature),)*];
+            const RENAMED: &'static [(&'static str, &'static str)] = &[$($(($old, $new),)*)?];
         }
     };
 }

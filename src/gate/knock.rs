@@ -9,10 +9,11 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::{TlsAcceptor, TlsStream};
 
+use super::caller::Caller;
 use super::peer::Peer;
 use super::{Gate, accept, cancel, login, proxied};
-use crate::config::TlsMode;
 use crate::net::socket::{Plain, Socket};
+use crate::net::tls::Listener;
 use crate::relay::Seat;
 use crate::server::stream::Stream;
 use crate::wire::error::{PgError, SqlState};
@@ -61,12 +62,14 @@ pub(super) async fn receive(
 ) {
     let until = Instant::now() + limit;
     let mut stream = None;
+    let mut tls = None;
     // Whoever has said nothing yet is told nothing, as with PostgreSQL (StartupPacketTimeoutHandler
     // in src/backend/tcop/backend_startup.c).
-    let begun = timeout_at(until, Box::pin(begin(gate, plain, &mut peer, proxied, &mut stream))).await;
+    let begun = timeout_at(until, Box::pin(begin(gate, plain, &mut peer, proxied, &mut tls, &mut stream))).await;
     let outcome = match begun {
         Ok(Ok(Some(startup))) => {
-            let login = login::login(gate, &mut stream, &peer, startup, seat);
+            let caller = Caller { peer, tls };
+            let login = login::login(gate, &mut stream, &caller, startup, seat);
             timeout_at(until, Box::pin(login)).await.unwrap_or_else(|_| Err(too_late()))
         }
         Ok(Ok(None)) => Ok(()),
@@ -100,6 +103,7 @@ async fn begin(
     mut plain: Plain,
     peer: &mut Peer,
     proxied: bool,
+    shown: &mut Option<Arc<Listener>>,
     place: &mut Option<Stream>,
 ) -> Result<Option<Startup>, Refusal> {
     if proxied {
@@ -112,7 +116,7 @@ async fn begin(
             return Err(Refusal::Quiet("more than connection_rate_per_address".into()));
         }
     }
-    negotiate(gate, plain, peer, place).await
+    negotiate(gate, plain, peer, shown, place).await
 }
 
 /// Negotiates until a startup message has come; `None` when the connection was about something
@@ -121,18 +125,20 @@ async fn negotiate(
     gate: &Gate,
     mut plain: Plain,
     peer: &Peer,
+    shown: &mut Option<Arc<Listener>>,
     place: &mut Option<Stream>,
 ) -> Result<Option<Startup>, Refusal> {
     // As with PostgreSQL, there is no TLS on a unix socket, and nothing that would need it.
     let is_unix = matches!(peer, Peer::Unix(_));
     let tls = if is_unix { None } else { gate.tls.borrow().clone() };
-    let require = !is_unix && gate.config().listen.client_tls_sslmode == TlsMode::Require;
+    let require = !is_unix && gate.config().listen.client_tls_sslmode.demands_tls();
     let (mut asked_tls, mut asked_gss) = (false, false);
     let mut encrypted = false;
     let first = if is_unix { None } else { plain.first_byte().await? };
     if first == Some(TLS_HANDSHAKE) {
         let tls = tls.as_ref().ok_or_else(|| Refusal::Quiet("direct TLS, but TLS is not configured".into()))?;
         *place = Some(Stream::new(handshake(tls, plain, true).await?));
+        *shown = Some(Arc::clone(tls));
         encrypted = true;
     } else {
         *place = Some(Stream::new(Socket::Plain(plain)));
@@ -160,6 +166,7 @@ async fn negotiate(
                 };
                 debug_assert!(unread.is_empty());
                 *place = Some(Stream::new(handshake(tls, plain, false).await?));
+                *shown = Some(Arc::clone(tls));
                 encrypted = true;
             }
             Packet::GssEnc if asked_gss || encrypted => {
@@ -191,8 +198,8 @@ async fn negotiate(
 
 /// Does the TLS handshake. Without a preceding SSLRequest (`direct`) the client must name the
 /// protocol by ALPN, as PostgreSQL 17 demands.
-async fn handshake(tls: &Arc<rustls::ServerConfig>, plain: Plain, direct: bool) -> Result<Socket, Refusal> {
-    let accepted = TlsAcceptor::from(Arc::clone(tls)).accept(plain).await?;
+async fn handshake(tls: &Listener, plain: Plain, direct: bool) -> Result<Socket, Refusal> {
+    let accepted = TlsAcceptor::from(Arc::clone(&tls.config)).accept(plain).await?;
     if direct && accepted.get_ref().1.alpn_protocol() != Some(crate::net::tls::ALPN) {
         return Err(Refusal::Quiet("direct TLS without ALPN \"postgresql\"".into()));
     }

@@ -2,25 +2,24 @@
 //! Must never answer an unknown user otherwise than a wrong password.
 
 use super::Gate;
+use super::authenticate::{Proven, Wish, authenticate};
+use super::caller::Caller;
 use super::knock::Refusal;
-use super::peer::Peer;
 use super::places::Places;
 use super::rate::Rate;
-use crate::auth::login::{Login, LoginError, Method, Step};
-use crate::auth::sasl;
-use crate::config::{AuthType, Config, Database};
+use crate::config::{Config, Database};
 use crate::relay::{Arrival, Seat};
 use crate::server::stream::Stream;
+use crate::wire::build;
 use crate::wire::error::{PgError, SqlState};
 use crate::wire::startup::{NEWEST_MINOR, Startup};
-use crate::wire::{build, tag};
 use crate::worker::Mail;
 
 /// Authenticates, and hands the client to the worker where its pool lives.
 pub(super) async fn login(
     gate: &Gate,
     place: &mut Option<Stream>,
-    peer: &Peer,
+    caller: &Caller,
     startup: Startup,
     seat: Option<Seat>,
 ) -> Result<(), Refusal> {
@@ -35,7 +34,8 @@ pub(super) async fn login(
             .hint(format!("The limit is max_client_conn = {}.", config.listen.max_client_conn));
         return Err(Refusal::Told(error));
     };
-    let prefix = authenticate(gate, stream, &config, &asked.user).await?;
+    let wish = Wish { user: &asked.user, database: &asked.database, replication: asked.is_physical() };
+    let Proven { prefix, secret } = authenticate(gate, stream, &config, caller, &wish).await?;
     let database = asked.database;
     let Some(database_config) = config.databases.get(&database) else {
         let message = format!("database \"{database}\" does not exist");
@@ -45,7 +45,7 @@ pub(super) async fn login(
         return Err(Refusal::Told(if asked.replication.is_some() { error.hint(hint) } else { error }));
     };
     let (of_database, of_user) = take_places(gate, &config, database_config, &asked.user)?;
-    tracing::debug!(%peer, user = asked.user, database, "logged in");
+    tracing::debug!(peer = %caller.peer, user = asked.user, database, "logged in");
     let Some((mut socket, leftover)) = place.take().map(Stream::into_parts) else { return Ok(()) };
     socket.loosen()?;
     let (worker, at_home) = gate.homes.choose(&database, &asked.user, &config, gate.workers.len());
@@ -53,6 +53,7 @@ pub(super) async fn login(
         socket,
         database,
         user: asked.user,
+        secret,
         settings: asked.settings,
         minor,
         prefix,
@@ -114,14 +115,18 @@ impl Asked {
     /// A physical replication connection is to a server and not to a database, whatever name the
     /// client gives (`pg_basebackup`: "replication"); if there is one database only, it is that.
     fn find_server(&mut self, config: &Config) {
-        let physical = self.replication.as_ref().is_some_and(|value| value != b"database");
-        if physical && !config.databases.contains_key(&self.database) && config.databases.len() == 1 {
+        if self.is_physical() && !config.databases.contains_key(&self.database) && config.databases.len() == 1 {
             self.database = config.databases.keys().next().cloned().unwrap_or_default();
         }
     }
 }
 
 impl Asked {
+    /// Whether it wants physical replication, which is in no database.
+    fn is_physical(&self) -> bool {
+        self.replication.as_ref().is_some_and(|value| value != b"database")
+    }
+
     fn of(startup: &Startup) -> Result<Self, Refusal> {
         let told = |code, message: String| Refusal::Told(PgError::fatal(code, message));
         let text = |bytes: &[u8], what: &str| {
@@ -144,52 +149,5 @@ impl Asked {
         let replication = (!is_none).then(|| replication.to_vec());
         let settings = startup.settings().map_err(|what| told(SqlState::SYNTAX_ERROR, what))?;
         Ok(Self { user, database, settings, replication })
-    }
-}
-
-/// Lets the client prove who it is; returns the messages that tell it so, which the worker sends
-/// together with the welcome.
-async fn authenticate(gate: &Gate, stream: &mut Stream, config: &Config, user: &str) -> Result<Vec<u8>, Refusal> {
-    let known = config.users.get(user);
-    let method = match config.listen.auth_type {
-        AuthType::Trust if known.is_none() => {
-            let message = format!("pgweir: user \"{user}\" is not in the configuration");
-            return Err(Refusal::Told(PgError::fatal(SqlState::INVALID_AUTHORIZATION, message)));
-        }
-        AuthType::Trust => Method::Trust,
-        AuthType::Md5 => Method::Md5,
-        AuthType::ScramSha256 => Method::Scram,
-    };
-    let stored = known.and_then(|user| user.password.as_ref()).map(|password| password.secret().expose());
-    let refused = |error: LoginError| {
-        gate.registry.login_failures.add(1);
-        let code = <[u8; 5]>::try_from(error.sqlstate().as_bytes()).map_or(SqlState::INTERNAL, SqlState);
-        Refusal::Told(PgError::fatal(code, error.to_string()))
-    };
-    let started = Login::start(method, user, stored, &mut gate.verifiers.borrow_mut());
-    let (mut login, mut step) = started.map_err(refused)?;
-    loop {
-        match step {
-            Step::Send(body) => {
-                let mut out = Vec::new();
-                build::authentication(&mut out, &body);
-                stream.send(&out).await?;
-                let message = stream.next().await?;
-                if message.tag != tag::client::PASSWORD {
-                    let what =
-                        format!("expected password response, got message type \"{}\"", message.tag.escape_ascii());
-                    return Err(Refusal::Told(PgError::fatal(SqlState::PROTOCOL_VIOLATION, what)));
-                }
-                step = login.on_message(&message.body).map_err(refused)?;
-            }
-            Step::Done(done) => {
-                let mut out = Vec::new();
-                if let Some(body) = &done.before_ok {
-                    build::authentication(&mut out, body);
-                }
-                build::authentication(&mut out, &sasl::AUTHENTICATION_OK);
-                return Ok(out);
-            }
-        }
     }
 }

@@ -2,10 +2,15 @@
 //! Must never see a query: whoever has logged in is a worker's affair.
 
 mod accept;
+mod authenticate;
+mod bans;
+mod caller;
 mod cancel;
+mod entry;
 mod homes;
 mod knock;
 mod login;
+mod lookup;
 mod peer;
 mod places;
 mod proxied;
@@ -28,13 +33,15 @@ use crate::net::tls;
 use crate::worker::Mailbox;
 
 use accept::Door;
+use bans::Bans;
+use lookup::Lookup;
 use places::Places;
 use rate::Rates;
 
 /// What the control thread tells the gate.
 pub enum Order {
     /// From now on by this configuration, whose certificate is already read.
-    Reload(Arc<Config>, Option<Arc<rustls::ServerConfig>>),
+    Reload(Arc<Config>, Option<Arc<tls::Listener>>),
     /// Shows that the gate runs: it drops this.
     Ping(oneshot::Sender<()>),
     /// Accept nobody any more.
@@ -44,8 +51,10 @@ pub enum Order {
 /// What the logins of a gate share.
 pub struct Gate {
     config: RefCell<Arc<Config>>,
-    tls: RefCell<Option<Arc<rustls::ServerConfig>>>,
+    tls: RefCell<Option<Arc<tls::Listener>>>,
     verifiers: RefCell<VerifierCache>,
+    bans: RefCell<Bans>,
+    lookup: RefCell<Rc<Lookup>>,
     workers: Vec<Mailbox>,
     homes: homes::Homes,
     seats: Arc<AtomicU32>,
@@ -69,12 +78,12 @@ pub struct Gate {
 ///
 /// # Errors
 /// The certificate or key is not usable; says which and why.
-pub fn client_tls(config: &Config) -> Result<Option<Arc<rustls::ServerConfig>>, tls::TlsError> {
+pub fn client_tls(config: &Config) -> Result<Option<Arc<tls::Listener>>, tls::TlsError> {
     let files: Option<(&PathBuf, &PathBuf)> =
         config.listen.client_tls_cert_file.as_ref().zip(config.listen.client_tls_key_file.as_ref());
     match (config.listen.client_tls_sslmode, files) {
         (TlsMode::Disable, _) | (_, None) => Ok(None),
-        (TlsMode::Allow | TlsMode::Require, Some((cert, key))) => tls::server_config(cert, key).map(Some),
+        (_, Some((cert, key))) => tls::listener(cert, key, config.listen.client_tls_ca_file.as_deref()).map(Some),
     }
 }
 
@@ -82,7 +91,7 @@ impl Gate {
     /// A gate in front of `workers`; `secret` makes what unknown users are shown unguessable.
     pub fn new(
         config: Arc<Config>,
-        tls: Option<Arc<rustls::ServerConfig>>,
+        tls: Option<Arc<tls::Listener>>,
         secret: Key,
         workers: Vec<Mailbox>,
         registry: Arc<Registry>,
@@ -92,6 +101,8 @@ impl Gate {
             config: RefCell::new(config),
             tls: RefCell::new(tls),
             verifiers: RefCell::new(VerifierCache::new(secret)),
+            bans: RefCell::default(),
+            lookup: RefCell::new(Rc::new(Lookup::new())),
             workers,
             homes: homes::Homes::default(),
             seats: Arc::new(AtomicU32::new(0)),
@@ -120,9 +131,8 @@ impl Gate {
         let mut cache = self.verifiers.borrow_mut();
         cache.clear();
         for user in config.users.values() {
-            if let Some(crate::config::Password::Plain(secret)) = &user.password {
-                cache.derive(&user.name, secret.expose());
-            }
+            let secrets: Vec<&str> = user.passwords().map(|password| password.secret().expose()).collect();
+            cache.prepare(&user.name, &secrets);
         }
     }
 
@@ -140,6 +150,7 @@ impl Gate {
                 Order::Reload(config, tls) => {
                     *self.config.borrow_mut() = config;
                     *self.tls.borrow_mut() = tls;
+                    *self.lookup.borrow_mut() = Rc::new(Lookup::new());
                     self.derive_verifiers();
                 }
                 Order::Ping(done) => drop(done),

@@ -25,7 +25,6 @@ impl Peer {
     }
 
     /// Its user id in the operating system; `None` over TCP.
-    #[allow(dead_code, reason = "for the authentication method `peer`")]
     pub(super) fn uid(&self) -> Option<u32> {
         match self {
             Self::Tcp(_) => None,

@@ -214,6 +214,30 @@ impl Socket {
         self.plain_mut().map_or(Ok(()), Plain::settle)
     }
 
+    /// The certificate that the other side showed, in DER; `None` without TLS or without one.
+    pub fn peer_certificate(&self) -> Option<&[u8]> {
+        let Self::Tls(stream) = self else { return None };
+        stream.get_ref().1.peer_certificates()?.first().map(AsRef::as_ref)
+    }
+
+    /// Whether nobody on the way can listen.
+    pub fn is_tls(&self) -> bool {
+        matches!(self, Self::Tls(_))
+    }
+
+    /// The user at the other end of a unix socket, as the system knows it.
+    pub fn peer_uid(&self) -> Option<u32> {
+        match self {
+            Self::Plain(Plain::Unix(stream)) => stream.peer_cred().ok().map(|peer| peer.uid()),
+            _ => None,
+        }
+    }
+
+    /// Whether it is a unix socket.
+    pub fn is_unix(&self) -> bool {
+        matches!(self, Self::Plain(Plain::Unix(_) | Plain::LooseUnix(_)))
+    }
+
     fn plain_mut(&mut self) -> Option<&mut Plain> {
         match self {
             Self::Plain(plain) => Some(plain),
@@ -288,6 +312,11 @@ impl Conn {
     /// Wraps a settled socket.
     pub fn new(socket: Socket) -> Self {
         Self { socket, out: OutBuf::default(), unflushed: false }
+    }
+
+    /// What the connection is made of.
+    pub fn socket(&self) -> &Socket {
+        &self.socket
     }
 
     /// The socket alone. Only for a connection without a backlog.

@@ -15,11 +15,14 @@ use rustls::crypto::{
 };
 use rustls::pki_types::pem::{self, PemObject as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::server::{NoServerSessionStorage, ParsedCertificate};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{NoServerSessionStorage, ParsedCertificate, WebPkiClientVerifier};
 use rustls::{
     CertificateError, ClientConfig, ConfigBuilder, DigitallySignedStruct, Error, RootCertStore, ServerConfig,
     SignatureScheme, SupportedProtocolVersion,
 };
+
+use crate::auth::certificate;
 
 #[cfg(test)]
 #[path = "tls_tests.rs"]
@@ -76,25 +79,46 @@ pub enum TlsError {
     Library(#[from] Error),
 }
 
+/// TLS as one listener offers it.
+pub struct Listener {
+    /// For handshakes.
+    pub config: Arc<ServerConfig>,
+    /// What SCRAM with channel binding is bound to: the hash of the certificate. `None` if none is defined for it.
+    pub binding: Option<Arc<[u8]>>,
+}
+
 /// The configuration of a listener: certificate chain and key from PEM files, ALPN `postgresql` for clients that
-/// offer ALPN at all, session tickets on.
+/// offer ALPN at all, session tickets on. With `client_ca_file` clients are asked for a certificate, and one that
+/// none of its authorities has signed ends the handshake; that one has none is for the login to judge, in words.
 ///
 /// # Errors
 /// [`TlsError::File`], [`TlsError::Pair`], [`TlsError::Library`].
-pub fn server_config(cert_file: &Path, key_file: &Path) -> Result<Arc<ServerConfig>, TlsError> {
+pub fn listener(cert_file: &Path, key_file: &Path, client_ca_file: Option<&Path>) -> Result<Arc<Listener>, TlsError> {
     let (certs, key) = (read_certs("certificate file", cert_file)?, read_key(key_file)?);
-    let mut config = ServerConfig::builder_with_provider(provider())
-        .with_protocol_versions(VERSIONS)?
-        .with_no_client_auth()
-        .with_single_cert(certs, key)
-        .map_err(|reason| pair_error(cert_file, key_file, reason))?;
+    let binding = certs.first().and_then(|cert| certificate::end_point_hash(cert)).map(Arc::from);
+    let builder = ServerConfig::builder_with_provider(provider()).with_protocol_versions(VERSIONS)?;
+    let builder = match client_ca_file {
+        None => builder.with_no_client_auth(),
+        Some(path) => builder.with_client_cert_verifier(client_verifier(path)?),
+    };
+    let mut config = builder.with_single_cert(certs, key).map_err(|reason| pair_error(cert_file, key_file, reason))?;
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.ticketer = aws_lc_rs::Ticketer::new()?;
     // Tickets carry the session, so nothing is kept here for clients that never come back.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     // One per handshake is enough: a client that resumes with it gets the next.
     config.send_tls13_tickets = 1;
-    Ok(Arc::new(config))
+    Ok(Arc::new(Listener { config: Arc::new(config), binding }))
+}
+
+/// Checks clients' certificates against the authorities of a file.
+fn client_verifier(path: &Path) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for cert in read_certs("CA file", path)? {
+        roots.add(cert).map_err(|error| file_error("CA file", path, error.to_string()))?;
+    }
+    let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider());
+    builder.allow_unauthenticated().build().map_err(|error| file_error("CA file", path, error.to_string()))
 }
 
 /// The configuration for connections to servers. `ca_file` may hold several certificates, also the self-signed
@@ -270,6 +294,12 @@ fn is_ca_as_server(error: &Error) -> bool {
     match error {
         Error::InvalidCertificate(CertificateError::Other(other)) => other.to_string().contains("CaUsedAsEndEntity"),
         _ => false,
+    }
+}
+
+impl fmt::Debug for Listener {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Listener").field("binds", &self.binding.is_some()).finish_non_exhaustive()
     }
 }
 

@@ -81,7 +81,7 @@ fn shake(client: &mut ClientConnection, server: &mut ServerConnection) -> Result
 fn connect(server: &(PathBuf, PathBuf), client: Arc<ClientConfig>, host: &str) -> Result<(), Error> {
     let host = ServerName::try_from(host.to_owned()).unwrap();
     let mut client = ClientConnection::new(client, host).unwrap();
-    let mut server = ServerConnection::new(server_config(&server.0, &server.1).unwrap()).unwrap();
+    let mut server = ServerConnection::new(Arc::clone(&listener(&server.0, &server.1, None).unwrap().config)).unwrap();
     shake(&mut client, &mut server)?;
     assert_eq!(client.alpn_protocol(), Some(ALPN));
     assert_eq!(server.alpn_protocol(), Some(ALPN));
@@ -182,7 +182,7 @@ fn listener_takes_both_versions_any_or_no_alpn_and_gives_tickets() {
     let dir = TempDir::new().unwrap();
     let (ours, ca_file) = ca(&dir, "ours.crt");
     let (cert, key) = leaf(&dir, &ours, "db.example", 2200);
-    let listener = server_config(&cert, &key).unwrap();
+    let listener = Arc::clone(&listener(&cert, &key, None).unwrap().config);
     let roots = client_config(VerifyMode::Full, Some(&ca_file), None).unwrap();
     let run = |config: ClientConfig| {
         let host = ServerName::try_from("db.example").unwrap();
@@ -255,13 +255,13 @@ fn errors_name_the_file_and_the_reason() {
         assert!(parts.iter().all(|part| text.contains(part)), "{text}");
         assert!(!text.contains("SECRET"), "{text}");
     };
-    said(server_config(&absent, &key).unwrap_err(), &["certificate file", "absent.pem", "No such file"]);
-    said(server_config(&cert, &absent).unwrap_err(), &["key file", "absent.pem", "No such file"]);
-    said(server_config(&garbage, &key).unwrap_err(), &["certificate file", "garbage.pem", "not valid PEM"]);
-    said(server_config(&empty, &key).unwrap_err(), &["empty.pem", "no PEM certificate"]);
-    said(server_config(&key, &key).unwrap_err(), &["no PEM certificate"]);
-    said(server_config(&cert, &cert).unwrap_err(), &["key file", "no unencrypted PEM private key"]);
-    said(server_config(&cert, &other_key).unwrap_err(), &["db.example", "other.example", "KeyMismatch"]);
+    said(listener(&absent, &key, None).unwrap_err(), &["certificate file", "absent.pem", "No such file"]);
+    said(listener(&cert, &absent, None).unwrap_err(), &["key file", "absent.pem", "No such file"]);
+    said(listener(&garbage, &key, None).unwrap_err(), &["certificate file", "garbage.pem", "not valid PEM"]);
+    said(listener(&empty, &key, None).unwrap_err(), &["empty.pem", "no PEM certificate"]);
+    said(listener(&key, &key, None).unwrap_err(), &["no PEM certificate"]);
+    said(listener(&cert, &cert, None).unwrap_err(), &["key file", "no unencrypted PEM private key"]);
+    said(listener(&cert, &other_key, None).unwrap_err(), &["db.example", "other.example", "KeyMismatch"]);
     let full = |ca_file| client_config(VerifyMode::Full, Some(ca_file), None).unwrap_err();
     said(full(&absent), &["CA file", "absent.pem", "No such file"]);
     said(full(&empty), &["CA file", "empty.pem", "no PEM certificate"]);

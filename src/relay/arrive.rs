@@ -9,6 +9,7 @@ use super::client::{Arriving, Key, Rest, State, Unnamed};
 use super::floor::Floor;
 use super::lease::Lease;
 use super::{Client, ClientId, PoolId, Relay, Server, ServerId};
+use crate::auth::ServerSecret;
 use crate::base::clock;
 use crate::flow::params::Settings;
 use crate::net::socket::{Conn, Socket};
@@ -53,6 +54,8 @@ pub struct Arrival {
     pub database: String,
     /// User it is.
     pub user: String,
+    /// What opens servers for it, unless the database has a role of its own.
+    pub secret: ServerSecret,
     /// Settings it starts with.
     pub settings: Settings,
     /// Minor protocol version.
@@ -72,14 +75,15 @@ impl Relay {
     /// it waits for a server like everybody else.
     pub fn arrive(&mut self, arrival: Arrival) -> Option<ClientId> {
         self.now_us = clock::now_us();
-        let Arrival { socket, database, user, settings, minor, mut prefix, leftover, replication, seats } = arrival;
+        let Arrival { socket, database, user, secret, settings, minor, mut prefix, leftover, replication, seats } =
+            arrival;
         let mut conn = Conn::new(socket);
         let room = (self.clients.len() < SLOTS_MAX).then_some(()).ok_or_else(|| {
             PgError::fatal(SqlState::TOO_MANY_CONNECTIONS, "pgweir: too many clients on one worker")
                 .detail(format!("A worker takes {SLOTS_MAX}, so many as a cancel key can tell apart."))
                 .hint("Lower max_client_conn, or spread the clients over several instances.")
         });
-        let made = room.and_then(|()| self.group_for(&database, &user)).and_then(|group| {
+        let made = room.and_then(|()| self.group_for(&database, &user, Some(secret))).and_then(|group| {
             let key = Key::random(minor)
                 .map_err(|_| PgError::fatal(SqlState::INTERNAL, "pgweir: the system gave no random bytes"))?;
             Ok((group, key))
@@ -251,8 +255,9 @@ impl Relay {
             return true;
         }
         let (database, user) = (old.database.clone(), old.user.clone());
+        let secret = self.inherited_secret(client.group);
         let settings = client.params.settings.clone();
-        match self.group_for(&database, &user) {
+        match self.group_for(&database, &user, secret) {
             Ok(group) => {
                 let params = self.groups[group].intern(settings);
                 if let Some(client) = self.clients.get_mut(id) {

@@ -8,14 +8,13 @@ use std::sync::Arc;
 
 use super::floor::Positions;
 use super::{ClientId, GroupId, PoolId, Relay, ServerId, Todo};
-use crate::auth::scram::SaltedCache;
-use crate::config::{Config, Database, Endpoint, Overrides, Password, PoolMode, Routing, ServerOrder, SslMode, Terms};
+use crate::auth::ServerSecret;
+use crate::config::{Config, Database, Endpoint, Overrides, Password, PoolMode, Routing, ServerOrder, Terms};
 use crate::flow::params::Settings;
 use crate::meter::{DatabaseHealth, PoolCounters, PoolLabel, PoolTarget, Role};
-use crate::net::tls::{self, VerifyMode};
 use crate::pool::budget::{Scope, Stake};
 use crate::pool::slice::{Size, Slice};
-use crate::server::open::{Dial, Parameters};
+use crate::server::open::{Dial, Parameters, tls_of};
 use crate::wire::error::{PgError, SqlState};
 
 /// Settings of a session's start, shared by all sessions that have the same.
@@ -163,10 +162,17 @@ impl Group {
 }
 
 impl Relay {
-    /// The group of `database` and `user`, made at the first login.
-    pub(super) fn group_for(&mut self, database: &str, user: &str) -> Result<GroupId, PgError> {
+    /// The group of `database` and `user`, made at the first login. `secret` is what the login has brought to open
+    /// servers with; `None` leaves what is known.
+    pub(super) fn group_for(
+        &mut self,
+        database: &str,
+        user: &str,
+        secret: Option<ServerSecret>,
+    ) -> Result<GroupId, PgError> {
         let known = self.groups.iter().position(|g| !g.retired && g.database == database && g.user == user);
         if let Some(group) = known {
+            self.refresh_secret(group, secret);
             return Ok(group);
         }
         let config = Arc::clone(&self.config);
@@ -204,6 +210,7 @@ impl Relay {
             stats: self.shapes.add_pool(label),
             retired: false,
         });
+        self.refresh_secret(group, secret);
         Ok(group)
     }
 
@@ -218,22 +225,13 @@ impl Relay {
         role: Role,
         tls: Option<&Arc<rustls::ClientConfig>>,
     ) -> PoolId {
-        let (login, password): (&str, Option<&Password>) = match config.users.get(user) {
-            Some(known) => entry.server_login(known),
-            None => (user, None),
+        let (login, password): (&str, Option<&Password>) = match (&entry.user, config.users.get(user)) {
+            (None, None) => (user, None),
+            (Some(forced), None) => (forced, entry.password.as_ref()),
+            (_, Some(known)) => entry.server_login(known),
         };
-        let dial = Dial {
-            endpoint: endpoint.clone(),
-            dbname: entry.dbname.clone(),
-            user: login.to_owned(),
-            password: password.cloned(),
-            sslmode: entry.server_tls_sslmode,
-            tls: tls.cloned(),
-            tcp: config.listen.tcp,
-            timeout: config.pool.server_connect_timeout,
-            startup: Parameters::new(),
-            salted: RefCell::new(SaltedCache::new()),
-        };
+        let secret = ServerSecret::of(password.cloned());
+        let dial = Dial::new(config, entry, endpoint, login, secret, tls.cloned());
         let target = PoolTarget {
             database: entry.name.as_str().into(),
             user: user.into(),
@@ -257,11 +255,37 @@ impl Relay {
         self.pools.len() - 1
     }
 
+    /// Lets the newest login's secret open the servers of a group, unless its database has a role of its own.
+    fn refresh_secret(&self, group: GroupId, secret: Option<ServerSecret>) {
+        let (Some(this), Some(secret)) = (self.groups.get(group), secret) else { return };
+        if self.config.databases.get(&this.database).is_none_or(|entry| entry.user.is_some()) {
+            return;
+        }
+        for pool in std::iter::once(this.primary).chain(this.replicas.iter().copied()) {
+            self.pools[pool].dial.secret.borrow_mut().refresh(secret.clone());
+        }
+    }
+
+    /// What the successor of a retired group opens its servers with: nothing of it where the configuration itself
+    /// has a secret for the user and it is another one now.
+    pub(super) fn inherited_secret(&self, retired: GroupId) -> Option<ServerSecret> {
+        let group = self.groups.get(retired)?;
+        let entry = self.config.databases.get(&group.database)?;
+        let dial = &self.pools.get(group.primary)?.dial;
+        if entry.user.is_some() || dial.user != group.user {
+            return None;
+        }
+        let secret = dial.secret.borrow().clone();
+        let configured = self.config.users.get(&group.user).and_then(|user| user.password.as_ref());
+        configured.is_none_or(|password| secret.stored.as_ref() == Some(password)).then_some(secret)
+    }
+
     /// Takes over a new configuration: groups whose database has changed serve their clients'
     /// transactions to the end and are then replaced; pool sizes change in place.
     pub fn reconfigure(&mut self, config: Arc<Config>) {
         let old = std::mem::replace(&mut self.config, config);
         let config = Arc::clone(&self.config);
+        let mut read = HashMap::new();
         for index in 0..self.groups.len() {
             let group = &self.groups[index];
             if group.retired {
@@ -284,10 +308,28 @@ impl Relay {
                 _ => false,
             };
             if unchanged {
+                self.renew_tls(index, &mut read);
                 self.resize(index);
             } else {
                 self.retire(index);
             }
+        }
+    }
+
+    /// New connections of a group use what its TLS files say now, under the same names; each database's are read once.
+    /// While they cannot be used, what they said before stays in force.
+    fn renew_tls(&self, group: GroupId, read: &mut HashMap<String, Option<Arc<rustls::ClientConfig>>>) {
+        let Some(this) = self.groups.get(group) else { return };
+        let Some(entry) = self.config.databases.get(&this.database) else { return };
+        let tls = read.entry(entry.name.clone()).or_insert_with(|| {
+            let tls = tls_of(entry).inspect_err(|error| {
+                tracing::error!(database = entry.name, "TLS towards the servers stays as it was: {error}");
+            });
+            tls.unwrap_or_default()
+        });
+        let Some(tls) = tls else { return };
+        for pool in std::iter::once(this.primary).chain(this.replicas.iter().copied()) {
+            *self.pools[pool].dial.tls.borrow_mut() = Some(Arc::clone(tls));
         }
     }
 
@@ -362,14 +404,7 @@ impl Relay {
 }
 
 fn tls_for(entry: &Database) -> Result<Option<Arc<rustls::ClientConfig>>, PgError> {
-    let verify = match entry.server_tls_sslmode {
-        SslMode::Disable => return Ok(None),
-        SslMode::Allow | SslMode::Prefer | SslMode::Require => VerifyMode::None,
-        SslMode::VerifyCa => VerifyMode::Ca,
-        SslMode::VerifyFull => VerifyMode::Full,
-    };
-    let identity = entry.server_tls_cert_file.as_deref().zip(entry.server_tls_key_file.as_deref());
-    tls::client_config(verify, entry.server_tls_ca_file.as_deref(), identity).map(Some).map_err(|error| {
+    tls_of(entry).map_err(|error| {
         PgError::fatal(SqlState::CONNECTION_FAILURE, format!("pgweir: TLS towards the server is not usable: {error}"))
     })
 }

@@ -2,6 +2,7 @@
 //! Must never open one without having taken it from every limit that it counts under.
 
 use super::{PoolId, Relay, Todo};
+use crate::config::Password;
 use crate::pool::budget::Stake;
 use crate::pool::slice::Want;
 
@@ -66,11 +67,14 @@ impl Relay {
             for (user, known) in &config.users {
                 let terms = config.terms(database, user);
                 let here = self.place.is_home(database, user, terms.pool_size);
-                let login = entry.server_login(known).1.is_some() || entry.user.is_some();
+                // A verifier opens nothing before a client's own login has brought the key.
+                let secret = entry.server_login(known).1;
+                let usable = secret.is_some_and(|secret| !matches!(secret, Password::Scram(_)));
+                let login = usable || entry.user.is_some();
                 if terms.min_pool_size > 0
                     && here
                     && login
-                    && let Ok(group) = self.group_for(database, user)
+                    && let Ok(group) = self.group_for(database, user, None)
                 {
                     self.pools_of(group).into_iter().for_each(|pool| self.grow(pool));
                 }

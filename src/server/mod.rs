@@ -7,3 +7,4 @@ pub mod open;
 pub mod position;
 pub mod probe;
 pub mod stream;
+pub mod user;

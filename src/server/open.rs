@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::io;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,10 +13,12 @@ use tokio_rustls::{TlsConnector, TlsStream};
 
 use super::login::login;
 use super::stream::Stream;
+use crate::auth::ServerSecret;
 use crate::auth::scram::SaltedCache;
-use crate::config::{Endpoint, Host, Password, SslMode, Tcp};
+use crate::config::{ChannelBinding, Config, Database, Endpoint, Host, SslMode, Tcp, TlsNegotiation};
 use crate::net::dial;
 use crate::net::socket::{Plain, Socket};
+use crate::net::tls::{self, TlsError, VerifyMode};
 use crate::wire::error::{PgError, ServerError, SqlState};
 use crate::wire::{build, startup, tag};
 
@@ -27,12 +30,16 @@ pub struct Dial {
     pub dbname: String,
     /// Role to log in with.
     pub user: String,
-    /// Its password, if it has one.
-    pub password: Option<Password>,
+    /// What it proves itself with. The newest login of a client may renew it.
+    pub secret: Rc<RefCell<ServerSecret>>,
     /// Whether to use TLS.
     pub sslmode: SslMode,
-    /// How to use TLS; `None` only when `sslmode` is `Disable`.
-    pub tls: Option<Arc<rustls::ClientConfig>>,
+    /// How TLS begins.
+    pub negotiation: TlsNegotiation,
+    /// Whether SCRAM is bound to the server's certificate.
+    pub channel_binding: ChannelBinding,
+    /// How to use TLS; `None` only when `sslmode` is `Disable`. A reload may have read the files again.
+    pub tls: RefCell<Option<Arc<rustls::ClientConfig>>>,
     /// What the kernel does when the server vanishes.
     pub tcp: Tcp,
     /// Bound on the whole opening.
@@ -96,6 +103,15 @@ impl OpenError {
         }
     }
 
+    /// The server did not take what we proved ourselves with.
+    fn is_about_secret(&self) -> bool {
+        match self {
+            Self::Refused(error) => error.code == SqlState::INVALID_PASSWORD,
+            Self::Login(_) => true,
+            Self::Io(_) | Self::Timeout(_) | Self::Tls(_) => false,
+        }
+    }
+
     /// What a client is told that needed this server.
     pub fn to_client(&self, dial: &Dial) -> PgError {
         match self {
@@ -110,7 +126,47 @@ impl OpenError {
     }
 }
 
+/// TLS towards the servers of a database; `None` when it is switched off. Reads the files it names.
+///
+/// # Errors
+/// A file cannot be used.
+pub fn tls_of(entry: &Database) -> Result<Option<Arc<rustls::ClientConfig>>, TlsError> {
+    let verify = match entry.server_tls_sslmode {
+        SslMode::Disable => return Ok(None),
+        SslMode::Allow | SslMode::Prefer | SslMode::Require => VerifyMode::None,
+        SslMode::VerifyCa => VerifyMode::Ca,
+        SslMode::VerifyFull => VerifyMode::Full,
+    };
+    let identity = entry.server_tls_cert_file.as_deref().zip(entry.server_tls_key_file.as_deref());
+    tls::client_config(verify, entry.server_tls_ca_file.as_deref(), identity).map(Some)
+}
+
 impl Dial {
+    /// How a server of `entry` is opened as role `user`.
+    pub fn new(
+        config: &Config,
+        entry: &Database,
+        endpoint: &Endpoint,
+        user: &str,
+        secret: ServerSecret,
+        tls: Option<Arc<rustls::ClientConfig>>,
+    ) -> Self {
+        Self {
+            endpoint: endpoint.clone(),
+            dbname: entry.dbname.clone(),
+            user: user.to_owned(),
+            secret: Rc::new(RefCell::new(secret)),
+            sslmode: entry.server_tls_sslmode,
+            negotiation: entry.server_tls_negotiation,
+            channel_binding: entry.server_channel_binding,
+            tls: RefCell::new(tls),
+            tcp: config.listen.tcp,
+            timeout: config.pool.server_connect_timeout,
+            startup: Parameters::new(),
+            salted: RefCell::new(SaltedCache::new()),
+        }
+    }
+
     /// The same server and login with more in the startup message.
     #[must_use]
     pub fn with_startup(&self, startup: Parameters) -> Self {
@@ -118,7 +174,7 @@ impl Dial {
             endpoint: self.endpoint.clone(),
             dbname: self.dbname.clone(),
             user: self.user.clone(),
-            password: self.password.clone(),
+            secret: Rc::clone(&self.secret),
             tls: self.tls.clone(),
             startup,
             salted: RefCell::default(),
@@ -131,7 +187,22 @@ impl Dial {
     /// # Errors
     /// [`OpenError`].
     pub async fn open(&self) -> Result<Opened, OpenError> {
-        tokio::time::timeout(self.timeout, self.attempts()).await.unwrap_or(Err(OpenError::Timeout(self.timeout)))
+        let late = OpenError::Timeout(self.timeout);
+        tokio::time::timeout(self.timeout, self.with_newest_key()).await.unwrap_or(Err(late))
+    }
+
+    /// A key taken from a client that the server does not take (any more) is dropped. If a newer login has brought
+    /// another one meanwhile, that one is tried too.
+    async fn with_newest_key(&self) -> Result<Opened, OpenError> {
+        let key = self.secret.borrow().client_key.clone();
+        let outcome = self.attempts().await;
+        let (Some(key), Err(error)) = (key, &outcome) else { return outcome };
+        if !error.is_about_secret() {
+            return outcome;
+        }
+        self.secret.borrow_mut().forget(&key);
+        let newer = self.secret.borrow().client_key.is_some();
+        if newer { self.attempts().await } else { outcome }
     }
 
     /// `allow` and `prefer` have a second try the other way, as in libpq (fe-connect.c).
@@ -178,6 +249,9 @@ impl Dial {
         if encrypt == Encrypt::No {
             return Ok(Socket::Plain(plain));
         }
+        if self.negotiation == TlsNegotiation::Direct {
+            return self.handshake(plain).await;
+        }
         let mut stream = Stream::new(Socket::Plain(plain));
         let mut request = Vec::new();
         build::untagged(&mut request, |out| out.extend_from_slice(&startup::SSL.to_be_bytes()));
@@ -185,24 +259,31 @@ impl Dial {
         // Exactly one byte: what a man in the middle may have put behind it stays in the socket
         // and makes the handshake fail (CVE-2021-23222).
         match (stream.byte().await?, encrypt) {
-            (b'S', _) => self.handshake(stream).await,
+            (b'S', _) => match stream.into_parts().0 {
+                Socket::Plain(plain) => self.handshake(plain).await,
+                _ => Err(OpenError::Tls("TLS in TLS".into())),
+            },
             (b'N', Encrypt::IfOffered) => Ok(stream.into_parts().0),
             (b'N', _) => Err(OpenError::Tls("the server does not offer TLS, which server_tls_sslmode demands".into())),
             (other, _) => Err(OpenError::Tls(format!("the server answered 0x{other:02x} to the request for TLS"))),
         }
     }
 
-    async fn handshake(&self, stream: Stream) -> Result<Socket, OpenError> {
-        let (Socket::Plain(plain), Some(config), Host::Tcp(host)) =
-            (stream.into_parts().0, &self.tls, &self.endpoint.host)
-        else {
+    async fn handshake(&self, plain: Plain) -> Result<Socket, OpenError> {
+        let config = self.tls.borrow().clone();
+        let (Some(config), Host::Tcp(host)) = (config, &self.endpoint.host) else {
             return Err(OpenError::Tls("TLS is not configured for this server".into()));
         };
         let name = ServerName::try_from(host.clone())
             .map_err(|_| OpenError::Tls(format!("`{host}` is no name a certificate could have")))?;
-        let connected = TlsConnector::from(Arc::clone(config)).connect(name, plain).await;
+        let connected = TlsConnector::from(config).connect(name, plain).await;
         let stream: tokio_rustls::client::TlsStream<Plain> =
             connected.map_err(|error| OpenError::Tls(format!("TLS handshake failed: {error}")))?;
+        if self.negotiation == TlsNegotiation::Direct
+            && stream.get_ref().1.alpn_protocol() != Some(crate::net::tls::ALPN)
+        {
+            return Err(OpenError::Tls("the server took direct TLS without naming the protocol (ALPN)".into()));
+        }
         Ok(Socket::Tls(Box::new(TlsStream::Client(stream))))
     }
 }

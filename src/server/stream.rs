@@ -113,6 +113,11 @@ impl Stream {
         !self.buffer.is_empty()
     }
 
+    /// What it runs over.
+    pub fn socket(&self) -> &Socket {
+        self.conn.socket()
+    }
+
     /// The socket, and what was read beyond the last message.
     pub fn into_parts(self) -> (Socket, Vec<u8>) {
         (self.conn.into_socket(), self.buffer)

@@ -6,7 +6,7 @@ use crate::{KINDS, SECRET, assert_discreet, methods, trusting};
 use integration::{DATABASE, Pgweir, USER};
 
 /// What psql says with this password: its output, or its complaint.
-fn psql(pgweir: &Pgweir, user: &str, password: Option<&str>) -> Result<String, String> {
+pub fn psql(pgweir: &Pgweir, user: &str, password: Option<&str>) -> Result<String, String> {
     let mut command = integration::command("timeout").unwrap();
     command.args(["30", "psql", "-XAtw", "-c", "SELECT 'in'"]);
     command.env("PGHOST", "127.0.0.1").env("PGPORT", pgweir.port().to_string());

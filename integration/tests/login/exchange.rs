@@ -6,7 +6,7 @@ use crate::common::client::said;
 use crate::{KINDS, assert_discreet, methods};
 use integration::wire::{Frame, Script};
 
-fn begin(port: u16, user: &str) -> (Client, Frame) {
+pub fn begin(port: u16, user: &str) -> (Client, Frame) {
     let mut client = Client::tcp(port);
     client.startup(0, &[("user", user)]);
     let request = client.read().unwrap();
@@ -27,7 +27,7 @@ fn refusal(mut client: Client, user: &str) -> Vec<u8> {
     text.replace(user, "NAME").into_bytes()
 }
 
-fn initial(mechanism: &str, first: &str) -> Script {
+pub fn initial(mechanism: &str, first: &str) -> Script {
     let length = (first.len() as u32).to_be_bytes();
     Script::new().raw(b'p', &[mechanism.as_bytes(), b"\0", &length, first.as_bytes()].concat())
 }
@@ -57,10 +57,10 @@ fn scram(port: u16, user: &str, proof: &str) -> Said {
 }
 
 /// 32 zero bytes.
-const PROOF: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+pub const PROOF: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
 
 #[test]
-fn an_unknown_users_scram_exchange_looks_like_any_other() {
+fn defect_08_an_unknown_users_scram_exchange_looks_like_any_other() {
     let pgweir = methods("scram-sha-256").start();
     let port = pgweir.port();
     let known = scram(port, "plain", PROOF);
@@ -88,7 +88,7 @@ fn md5(port: u16, user: &str, answer: &[u8]) -> (u32, Vec<u8>) {
 }
 
 #[test]
-fn an_unknown_users_md5_exchange_looks_like_any_other() {
+fn defect_08_an_unknown_users_md5_exchange_looks_like_any_other() {
     let pgweir = methods("md5").start();
     let wrong = b"md5d41d8cd98f00b204e9800998ecf8427e\0";
     let known = md5(pgweir.port(), "plain", wrong);
@@ -113,7 +113,7 @@ fn an_unknown_users_md5_exchange_looks_like_any_other() {
 
 /// A secret that no answer can match, and none at all.
 #[test]
-fn what_is_not_a_proof_is_refused() {
+fn defect_04_what_is_not_a_proof_is_refused() {
     let pgweir = methods("scram-sha-256").start();
     for user in KINDS.iter().chain(&["stranger"]) {
         for proof in ["", "=", "AAAA", "not base64!", &"A".repeat(4000)] {

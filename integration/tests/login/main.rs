@@ -5,9 +5,14 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod binding;
 mod clients;
+mod doors;
 mod exchange;
 mod limits;
+mod lookup;
+mod passthrough;
+mod regressions;
 mod servers;
 
 use std::sync::OnceLock;

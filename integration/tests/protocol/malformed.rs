@@ -7,7 +7,7 @@ use crate::{assert_serves, conf};
 use integration::wire::Script;
 
 #[test]
-fn impossible_startup_lengths_end_the_connection() {
+fn defect_05_impossible_startup_lengths_end_the_connection() {
     let pgweir = conf().start();
     let mut bystander = Client::connect(pgweir.port());
     let whole = startup(0, &[]);

@@ -35,7 +35,7 @@ fn negotiated(body: &[u8]) -> (u32, Vec<String>) {
 
 /// What libpq's "grease" sends, which every future server has to expect.
 #[test]
-fn an_unknown_minor_and_option_are_answered_once_before_authentication() {
+fn defect_10_an_unknown_minor_and_option_are_answered_once_before_authentication() {
     let pgweir = conf().start();
     let mut client = Client::tcp(pgweir.port());
     client.startup(9999, &[("_pq_.test", "x")]);
@@ -76,7 +76,7 @@ fn another_major_version_is_refused_with_words() {
 }
 
 #[test]
-fn gss_then_tls() {
+fn defect_11_gss_then_tls() {
     let pgweir = with_tls();
     let mut client = Client::tcp(pgweir.port());
     client.write(&GSS_REQUEST);
@@ -90,7 +90,7 @@ fn gss_then_tls() {
 }
 
 #[test]
-fn tls_refused_then_gss_then_plain() {
+fn defect_11_tls_refused_then_gss_then_plain() {
     let pgweir = conf().start();
     let mut client = Client::tcp(pgweir.port());
     for request in [SSL_REQUEST, GSS_REQUEST] {
@@ -126,7 +126,7 @@ fn the_same_request_twice_is_refused() {
 
 /// CVE-2021-3935, CVE-2021-23214: somebody in the middle puts plaintext in front of what the client will say.
 #[test]
-fn plaintext_behind_the_tls_request_is_refused() {
+fn defect_01_bytes_before_tls() {
     let pgweir = with_tls();
     for request in [SSL_REQUEST, GSS_REQUEST] {
         let mut client = Client::tcp(pgweir.port());
@@ -144,7 +144,7 @@ fn plaintext_behind_the_tls_request_is_refused() {
 }
 
 #[test]
-fn direct_tls_needs_alpn() {
+fn defect_11_direct_tls_needs_alpn() {
     let pgweir = with_tls();
     let mut client = Client::tls(pgweir.port(), &ca(), Ssl::Direct).unwrap();
     client.startup(0, &[]);

@@ -9,17 +9,14 @@ use zeroize::Zeroizing;
 
 use super::keys::DerivedKeys;
 use super::text::{Attributes, decode, decode_iterations, decode_key, encode, is_nonce, text};
-use super::{ITERATIONS_MAX, NONCE_MAX, SALT_MAX, SERVER_MESSAGE_MAX, SaltedCache, ScramError, keys, nonce};
+use super::{Binding, ITERATIONS_MAX, NONCE_MAX, SALT_MAX, SERVER_MESSAGE_MAX, SaltedCache, ScramError, keys, nonce};
 use crate::auth::Key;
-
-/// The header of a client that does no channel binding.
-const GS2_HEADER: &str = "n,,";
 
 /// Longest text kept of a server's `e=`, in characters.
 const SERVER_TEXT_MAX: usize = 100;
 
 /// A key that a client proved to have, good at servers that store the same verifier.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct ClientKey {
     /// ClientKey of the password.
     pub client_key: Zeroizing<Key>,
@@ -50,6 +47,7 @@ impl Credential {
 /// One exchange with one server; each step may be taken once, in order.
 pub struct ClientExchange {
     credential: Credential,
+    binding: Binding,
     nonce: String,
     first_bare: String,
     state: State,
@@ -84,12 +82,18 @@ impl ClientExchange {
     /// An exchange with user name and nonce given, as the vectors of RFC 7677 need them.
     pub(super) fn assemble(credential: Credential, user: &str, nonce: String) -> Self {
         let first_bare = format!("n={user},r={nonce}");
-        Self { credential, nonce, first_bare, state: State::First }
+        Self { credential, binding: Binding::None, nonce, first_bare, state: State::First }
+    }
+
+    /// The exchange with channel binding, or with what is said instead of it.
+    #[must_use]
+    pub fn bound(self, binding: Binding) -> Self {
+        Self { binding, ..self }
     }
 
     /// The client-first-message, the data of SASLInitialResponse (see [`crate::auth::sasl::initial_response`]).
     pub fn client_first(&self) -> Vec<u8> {
-        format!("{GS2_HEADER}{}", self.first_bare).into_bytes()
+        format!("{}{}", self.binding.header(), self.first_bare).into_bytes()
     }
 
     /// Takes the server-first-message and gives the client-final-message. With a password that `cache` does not know
@@ -105,7 +109,7 @@ impl ClientExchange {
         let server_first = text(message, SERVER_MESSAGE_MAX)?;
         let parsed = self.parse_server_first(server_first)?;
         let derived = self.keys(&parsed, cache)?;
-        let without_proof = format!("c={},r={}", encode(GS2_HEADER.as_bytes()), parsed.nonce);
+        let without_proof = format!("c={},r={}", self.binding.attribute(), parsed.nonce);
         let signed = keys::auth_message(&self.first_bare, server_first, &without_proof);
         let stored_key = Zeroizing::new(keys::stored_key(&derived.client_key));
         let client_signature = keys::hmac(stored_key.as_ref(), signed.as_bytes());

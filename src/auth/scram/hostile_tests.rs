@@ -45,7 +45,7 @@ fn server_refuses_hostile_first_messages() {
         assert!(matches!(error, ScramError::Malformed(_)), "{error:?} for {:?}", String::from_utf8_lossy(message));
     }
     let bound = ServerExchange::new(verifier("x")).on_client_first(b"p=tls-exporter,,n=,r=abc");
-    assert_eq!(bound.unwrap_err(), ScramError::ChannelBinding);
+    assert!(matches!(bound, Err(ScramError::Malformed(_))));
     for accepted in ["n,,n=,r=abc", "y,,n=bob,r=abc", "n,,n=,r=abc,x=ignored,y=z=z"] {
         ServerExchange::new(verifier("x")).on_client_first(accepted.as_bytes()).unwrap();
     }

@@ -8,13 +8,17 @@ use subtle::{Choice, ConstantTimeEq as _};
 use zeroize::Zeroizing;
 
 use super::text::{Attributes, decode_key, encode, is_nonce, text};
-use super::{CLIENT_MESSAGE_MAX, ScramError, Verifier, keys, nonce};
+use super::{Binding, CLIENT_MESSAGE_MAX, ClientKey, ScramError, Verifier, binding, keys, nonce};
 use crate::auth::Key;
 
 /// One exchange with one client; both steps may be taken once, in order.
 pub struct ServerExchange {
-    verifier: Arc<Verifier>,
+    /// All with the salt and iterations of the first; never empty.
+    verifiers: Vec<Arc<Verifier>>,
     honest: Choice,
+    /// Hash of the own certificate, if the mechanism with channel binding was offered.
+    offered: Option<Arc<[u8]>>,
+    plus: bool,
     state: State,
 }
 
@@ -29,8 +33,7 @@ enum State {
 
 /// What the second step needs of the first.
 struct Challenge {
-    /// `n,,` or `y,,` as the client sent it.
-    gs2_header: &'static str,
+    binding: Binding,
     client_first_bare: String,
     server_first: String,
     nonce: String,
@@ -41,18 +44,53 @@ pub struct Success {
     /// The server-final-message, to be sent before AuthenticationOk.
     pub server_final: Vec<u8>,
     /// The client's key, good for a login with the same verifier at a server.
-    pub client_key: Zeroizing<Key>,
+    pub client_key: ClientKey,
+    /// Which verifier it was, counted from 0.
+    pub verifier: usize,
 }
 
 impl ServerExchange {
     /// An exchange that succeeds with the verifier's password.
     pub fn new(verifier: impl Into<Arc<Verifier>>) -> Self {
-        Self { verifier: verifier.into(), honest: Choice::from(1), state: State::First }
+        Self::assemble(verifier.into(), Choice::from(1))
     }
 
     /// An exchange that does the same work and always ends with [`ScramError::Refused`].
     pub fn doomed(verifier: impl Into<Arc<Verifier>>) -> Self {
-        Self { verifier: verifier.into(), honest: Choice::from(0), state: State::First }
+        Self::assemble(verifier.into(), Choice::from(0))
+    }
+
+    fn assemble(verifier: Arc<Verifier>, honest: Choice) -> Self {
+        Self { verifiers: vec![verifier], honest, offered: None, plus: false, state: State::First }
+    }
+
+    /// Lets another password of the same user succeed too. One of another salt or iteration count is left out: the
+    /// client computes its proof with those it is told.
+    pub fn add(&mut self, verifier: impl Into<Arc<Verifier>>) {
+        let verifier = verifier.into();
+        if self.verifiers.iter().all(|known| known.salts_like(&verifier)) {
+            self.verifiers.push(verifier);
+        }
+    }
+
+    /// Whatever the proof is, the exchange ends with [`ScramError::Refused`] from here on.
+    pub fn doom(&mut self) {
+        self.honest = Choice::from(0);
+    }
+
+    /// Says that [`super::MECHANISM_PLUS`] was offered, bound to the certificate of this hash.
+    pub fn offer(&mut self, hash: Option<Arc<[u8]>>) {
+        self.offered = hash;
+    }
+
+    /// Says that the client has chosen [`super::MECHANISM_PLUS`], or not.
+    pub fn choose(&mut self, plus: bool) {
+        self.plus = plus;
+    }
+
+    /// Salt and iterations are the same in all.
+    fn first(&self) -> Option<&Verifier> {
+        self.verifiers.first().map(Arc::as_ref)
     }
 
     /// Takes the client-first-message and gives the server-first-message.
@@ -68,7 +106,8 @@ impl ServerExchange {
         let State::First = std::mem::replace(&mut self.state, State::Over) else {
             return Err(ScramError::Malformed("message out of turn"));
         };
-        let (gs2_header, bare) = split_gs2_header(text(message, CLIENT_MESSAGE_MAX)?)?;
+        let message = text(message, CLIENT_MESSAGE_MAX)?;
+        let (binding, bare) = binding::accept(message, self.offered.as_deref(), self.plus)?;
         let mut attributes = Attributes::new(bare);
         attributes.expect(b'n', "no user name")?;
         let client_nonce = attributes.expect(b'r', "no nonce")?;
@@ -77,9 +116,10 @@ impl ServerExchange {
         }
         attributes.skip_extensions()?;
         let nonce = [client_nonce, server_nonce].concat();
-        let server_first = format!("r={nonce},s={},i={}", encode(&self.verifier.salt), self.verifier.iterations);
+        let verifier = self.first().ok_or(ScramError::Refused)?;
+        let server_first = format!("r={nonce},s={},i={}", encode(&verifier.salt), verifier.iterations);
         let answer = server_first.clone().into_bytes();
-        self.state = State::Final(Challenge { gs2_header, client_first_bare: bare.to_owned(), server_first, nonce });
+        self.state = State::Final(Challenge { binding, client_first_bare: bare.to_owned(), server_first, nonce });
         Ok(answer)
     }
 
@@ -97,11 +137,11 @@ impl ServerExchange {
             return Err(ScramError::Malformed("no proof"));
         };
         let mut attributes = Attributes::new(without_proof);
-        let binding = attributes.expect(b'c', "no channel binding")?;
+        let attribute = attributes.expect(b'c', "no channel binding")?;
         let nonce = attributes.expect(b'r', "no nonce")?;
         attributes.skip_extensions()?;
         let proof = decode_key(proof).ok_or(ScramError::Malformed("invalid proof"))?;
-        if binding != encode(challenge.gs2_header.as_bytes()) {
+        if !bool::from(attribute.as_bytes().ct_eq(challenge.binding.attribute().as_bytes())) {
             return Err(ScramError::ChannelBinding);
         }
         if !bool::from(nonce.as_bytes().ct_eq(challenge.nonce.as_bytes())) {
@@ -113,37 +153,21 @@ impl ServerExchange {
     /// RFC 5802 section 3: recovers the ClientKey from the proof and compares its digest with the StoredKey.
     fn decide(&self, challenge: &Challenge, without_proof: &str, proof: &Key) -> Result<Success, ScramError> {
         let signed = keys::auth_message(&challenge.client_first_bare, &challenge.server_first, without_proof);
-        let client_signature = keys::hmac(&self.verifier.stored_key, signed.as_bytes());
-        let client_key = Zeroizing::new(keys::xor(proof, &client_signature));
-        let matches = keys::stored_key(&client_key).ct_eq(&self.verifier.stored_key);
-        if !bool::from(matches & self.honest) {
-            return Err(ScramError::Refused);
+        let mut found = None;
+        // All of them are tried, so that time does not tell which one it was.
+        for (number, verifier) in self.verifiers.iter().enumerate() {
+            let client_signature = keys::hmac(&verifier.stored_key, signed.as_bytes());
+            let client_key = Zeroizing::new(keys::xor(proof, &client_signature));
+            let matches = keys::stored_key(&client_key).ct_eq(&verifier.stored_key);
+            if bool::from(matches & self.honest) && found.is_none() {
+                found = Some((number, verifier, client_key));
+            }
         }
-        let server_signature = keys::hmac(&self.verifier.server_key, signed.as_bytes());
-        Ok(Success { server_final: format!("v={}", encode(&server_signature)).into_bytes(), client_key })
+        let (number, verifier, client_key) = found.ok_or(ScramError::Refused)?;
+        let server_signature = keys::hmac(&verifier.server_key, signed.as_bytes());
+        let server_final = format!("v={}", encode(&server_signature)).into_bytes();
+        Ok(Success { server_final, client_key: verifier.opened_by(client_key), verifier: number })
     }
-
-    /// The verifier of this exchange.
-    pub fn verifier(&self) -> &Verifier {
-        &self.verifier
-    }
-}
-
-/// Splits the header that says what the client thinks about channel binding from the rest of its first message
-/// (PostgreSQL `read_client_first_message`). `y` is right: the mechanism with binding was not offered.
-fn split_gs2_header(message: &str) -> Result<(&'static str, &str), ScramError> {
-    for header in ["n,,", "y,,"] {
-        if let Some(bare) = message.strip_prefix(header) {
-            return Ok((header, bare));
-        }
-    }
-    if message.starts_with("p=") {
-        return Err(ScramError::ChannelBinding);
-    }
-    if message.starts_with("n,a=") || message.starts_with("y,a=") {
-        return Err(ScramError::Malformed("authorization identity is not supported"));
-    }
-    Err(ScramError::Malformed("invalid channel binding flag"))
 }
 
 impl fmt::Debug for ServerExchange {

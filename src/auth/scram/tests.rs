@@ -3,9 +3,9 @@
 #![allow(clippy::unwrap_used)]
 
 use std::num::NonZeroU32;
+use std::sync::Arc;
 
 use proptest::prelude::*;
-use zeroize::Zeroizing;
 
 use super::*;
 
@@ -150,12 +150,7 @@ fn wrong_password_doomed_exchange_and_mock_end_alike() {
 fn client_key_of_one_login_opens_the_same_verifier_only() {
     let stored = verifier("secret");
     let success = talk(client("secret"), ServerExchange::new(stored.clone())).unwrap();
-    let key = ClientKey {
-        client_key: success.client_key.clone(),
-        server_key: Zeroizing::new(stored.server_key),
-        salt: stored.salt.clone(),
-        iterations: stored.iterations,
-    };
+    let key = success.client_key;
     let with_key = || ClientExchange::new(Credential::ClientKey(key.clone())).unwrap();
     talk(with_key(), ServerExchange::new(stored.clone())).unwrap();
     let salted_anew = Verifier::derive(b"secret", b"another salt", few());
@@ -211,4 +206,39 @@ proptest! {
     fn any_text_opens_its_own_verifier(password in any::<String>()) {
         prop_assert!(talk(client(&password), ServerExchange::new(verifier(&password))).is_ok());
     }
+}
+
+/// Two ends that see the same certificate, and what happens when somebody between has another or hides the offer.
+#[test]
+fn channel_binding_holds_a_man_in_the_middle_off() {
+    let bound = |hash: &[u8]| client("secret").bound(Binding::EndPoint(hash.to_vec()));
+    let offering = |hash: Option<&[u8]>, plus| {
+        let mut server = ServerExchange::new(verifier("secret"));
+        server.offer(hash.map(Arc::from));
+        server.choose(plus);
+        server
+    };
+    talk(bound(b"one"), offering(Some(b"one"), true)).unwrap();
+    assert_eq!(talk(bound(b"one"), offering(Some(b"two"), true)).unwrap_err(), ScramError::ChannelBinding);
+    let stripped = client("secret").bound(Binding::NotOffered);
+    assert_eq!(talk(stripped, offering(Some(b"one"), false)).unwrap_err(), ScramError::Downgrade);
+    talk(client("secret").bound(Binding::NotOffered), offering(None, false)).unwrap();
+    talk(client("secret"), offering(Some(b"one"), false)).unwrap();
+}
+
+#[test]
+fn any_of_several_passwords_opens() {
+    let (one, two) = (verifier("one"), verifier("two"));
+    let server = || {
+        let mut server = ServerExchange::new(one.clone());
+        server.add(two.clone());
+        server.add(Verifier::derive(b"three", b"another salt", few()));
+        server
+    };
+    assert_eq!(talk(client("one"), server()).unwrap().verifier, 0);
+    assert_eq!(talk(client("two"), server()).unwrap().verifier, 1);
+    assert_eq!(talk(client("three"), server()).unwrap_err(), ScramError::Refused);
+    let mut doomed = server();
+    doomed.doom();
+    assert_eq!(talk(client("two"), doomed).unwrap_err(), ScramError::Refused);
 }

@@ -4,10 +4,11 @@
 use std::fmt;
 use std::num::NonZeroU32;
 
+use subtle::ConstantTimeEq as _;
 use zeroize::{Zeroize as _, Zeroizing};
 
 use super::text::{decode, decode_iterations, decode_key, encode};
-use super::{ITERATIONS, MECHANISM, SALT_LEN, SALT_MAX, keys};
+use super::{ClientKey, ITERATIONS, ITERATIONS_MAX, MECHANISM, SALT_LEN, SALT_MAX, keys};
 use crate::auth::{KEY_LEN, Key};
 
 /// Iterations as PostgreSQL stores them: a positive C `int` (`scram_iterations`).
@@ -66,6 +67,32 @@ impl Verifier {
             encode(&self.stored_key),
             encode(&self.server_key),
         ))
+    }
+
+    /// Whether a client that was told the one's salt and iteration count has computed its proof for the other too.
+    pub fn salts_like(&self, other: &Self) -> bool {
+        self.salt == other.salt && self.iterations == other.iterations
+    }
+
+    /// Whether this is the verifier of a cleartext password; if so, the key that opens servers with the same one.
+    /// Costs one PBKDF2 run; a verifier of more than [`ITERATIONS_MAX`] matches nothing, for it would stop the thread.
+    pub fn check(&self, password: &[u8]) -> Option<ClientKey> {
+        if self.iterations.get() > ITERATIONS_MAX {
+            return None;
+        }
+        let derived = keys::derive(password, &self.salt, self.iterations);
+        let matches = keys::stored_key(&derived.client_key).ct_eq(&self.stored_key);
+        bool::from(matches).then(|| self.opened_by(derived.client_key))
+    }
+
+    /// The key of a client that has proved to know the password, and what goes with it.
+    pub(super) fn opened_by(&self, client_key: Zeroizing<Key>) -> ClientKey {
+        ClientKey {
+            client_key,
+            server_key: Zeroizing::new(self.server_key),
+            salt: self.salt.clone(),
+            iterations: self.iterations,
+        }
     }
 
     /// A verifier for a user without usable password. Its keys are never consulted, for the exchange is

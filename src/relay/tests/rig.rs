@@ -120,6 +120,7 @@ impl Rig {
             socket: Socket::Mem(mem.clone()),
             database: "db".into(),
             user: "app".into(),
+            secret: Default::default(),
             settings: settings.iter().map(|(name, value)| (name.as_bytes().into(), value.as_bytes().into())).collect(),
             minor: 0,
             prefix: Vec::new(),

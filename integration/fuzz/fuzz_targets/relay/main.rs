@@ -154,6 +154,7 @@ impl World {
                 socket: Socket::Mem(client.mem.clone()),
                 database: "d".to_owned(),
                 user: "u".to_owned(),
+                secret: Default::default(),
                 settings,
                 minor: 0,
                 prefix: Vec::new(),

@@ -1,0 +1,35 @@
+//! What is known of a connection before its user is: where from, and over what.
+//! Must never be taken from what the client says of itself.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::peer::Peer;
+use crate::net::tls::Listener;
+
+/// Facts that rules look at.
+#[derive(Clone, Debug)]
+pub(super) struct Caller {
+    /// Who it is to the system, or to a trusted proxy.
+    pub peer: Peer,
+    /// TLS as it was offered; `None` without.
+    pub tls: Option<Arc<Listener>>,
+}
+
+impl Caller {
+    /// Address; `None` on a unix socket.
+    pub fn address(&self) -> Option<IpAddr> {
+        self.peer.address()
+    }
+
+    /// Whether nobody can listen on the way.
+    pub fn is_private(&self) -> bool {
+        self.tls.is_some() || self.address().is_none()
+    }
+
+    /// Its name in the operating system.
+    pub fn system_user(&self) -> Option<String> {
+        let uid = nix::unistd::Uid::from_raw(self.peer.uid()?);
+        nix::unistd::User::from_uid(uid).ok().flatten().map(|user| user.name)
+    }
+}
