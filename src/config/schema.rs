@@ -62,6 +62,9 @@ section! {
         client_idle_timeout: Wait,
         idle_transaction_timeout: Wait,
         max_prepared_statements: Number<1, 1_000_000>,
+        max_server_prepared_bytes: Size<4096, 0xffff_ffff>,
+        max_client_prepared_bytes: Size<4096, 0xffff_ffff>,
+        max_prepared_bytes: Size<4096, 0xffff_ffff>,
     }
 }
 

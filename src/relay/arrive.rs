@@ -1,16 +1,17 @@
 //! How clients and servers come into a worker.
 //! Must never let a client query before a server has accepted its settings.
 
-use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use super::again::Again;
 use super::client::{Arriving, Key, Rest, State, Unnamed};
 use super::floor::Floor;
 use super::server::{UnnamedOn, Use};
 use super::{Client, ClientId, PoolId, Relay, Server, ServerId};
 use crate::base::clock;
+use crate::base::lru::Lru;
 use crate::flow::params::Settings;
 use crate::flow::replies::Replies;
 use crate::net::socket::{Conn, Socket};
@@ -179,7 +180,9 @@ impl Relay {
             params: Rc::clone(&group.no_params),
             prior: None,
             reported: Vec::new(),
-            prepared: HashMap::default(),
+            prepared: Lru::default(),
+            outdated: Vec::new(),
+            again: Again::default(),
             tick: 0,
             batch_tick: 0,
             unnamed: UnnamedOn::Nobody,

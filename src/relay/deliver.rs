@@ -6,6 +6,7 @@ use super::{ClientId, OWED, Relay, ServerId};
 use crate::flow::expect::{Expect, Kind, Origin};
 use crate::flow::replies::{Event, Outcome, Step};
 use crate::meter::Sample;
+use crate::sql::verdict::Effects;
 use crate::wire::build;
 use crate::wire::error::{PgError, ServerError, SqlState};
 use crate::wire::frame::{HEADER, cstr};
@@ -22,6 +23,8 @@ struct Outlook {
     fault: Option<&'static str>,
     /// The server announced its end.
     farewell: bool,
+    /// The batch failed for what was outdated on the server, and is to be run again.
+    again: bool,
 }
 
 impl Relay {
@@ -50,8 +53,22 @@ impl Relay {
                     let bytes = rest.get(..n).unwrap_or_default();
                     // An end announced behind the last reply is not this client's affair.
                     let aside = matches!(event, Event::Failed(None, _)) && !self.stays(server);
-                    self.event(server, owner, event, swallow, bytes, &mut outlook);
-                    (!swallow && !aside && owner.is_some(), n)
+                    if self.repeats(server, owner, &event, bytes, &mut outlook) {
+                        // Nothing of the batch's answer has left, and nothing of it may.
+                        edited.clear();
+                        from = at + n;
+                        (false, n)
+                    } else if let Some(told) = self.retold(owner, &event, bytes) {
+                        edited.extend_from_slice(data.get(from..at).unwrap_or_default());
+                        from = at + n;
+                        edited.extend_from_slice(&told);
+                        self.event(server, owner, event, swallow, bytes, &mut outlook);
+                        at += n;
+                        continue;
+                    } else {
+                        self.event(server, owner, event, swallow, bytes, &mut outlook);
+                        (!swallow && !aside && owner.is_some(), n)
+                    }
                 }
                 Step::Fault(what) => {
                     outlook.fault = Some(what);
@@ -83,7 +100,7 @@ impl Relay {
         {
             this.retire = true;
         }
-        if all_taken && outlook.fault.is_none() && outlook.refused.is_none() {
+        if all_taken && outlook.fault.is_none() && outlook.refused.is_none() && !outlook.again {
             self.finish(server);
         }
         if let Some(this) = self.servers.get_mut(server)
@@ -99,6 +116,9 @@ impl Relay {
             && !bytes.is_empty()
         {
             client.send(bytes);
+            if let Some(this) = self.servers.get_mut(server) {
+                this.again.forget();
+            }
             let group = &self.groups[client.group];
             self.pools[group.primary].counters.total_sent.add(bytes.len() as u64);
         }
@@ -109,6 +129,27 @@ impl Relay {
             self.not_settled(server, &error);
         } else if outlook.settled {
             self.settled(server);
+        } else if outlook.again {
+            self.run_again(server);
+        }
+    }
+
+    /// What belongs to a batch that is run again is not for its client.
+    fn repeats(
+        &mut self,
+        server: ServerId,
+        owner: Option<ClientId>,
+        event: &Event,
+        bytes: &[u8],
+        outlook: &mut Outlook,
+    ) -> bool {
+        match event {
+            Event::Failed(..) => self.outdated(server, owner, event, bytes),
+            Event::Ready(..) => {
+                outlook.again = self.servers.get(server).is_some_and(|this| this.again.has_failed());
+                outlook.again
+            }
+            _ => false,
         }
     }
 
@@ -128,7 +169,6 @@ impl Relay {
                 if swallow {
                     outlook.refused = Some(error);
                 } else if let Some(entry) = entry {
-                    self.outdated(&entry, &error);
                     self.count(server, owner, &entry, 0, true);
                 }
             }
@@ -138,24 +178,21 @@ impl Relay {
         }
     }
 
-    /// "cached plan must not change result type": from now on the text is prepared anew. (The
-    /// other meaning of the code does not come from a Bind of a statement that could be prepared.)
-    fn outdated(&mut self, entry: &Expect, error: &ServerError) {
-        if entry.kind == Kind::Bind && error.code == SqlState::FEATURE_NOT_SUPPORTED {
-            self.statements.forget(entry.statement);
-        }
-    }
-
     fn completed(&mut self, server: ServerId, owner: Option<ClientId>, entry: &Expect, outcome: Outcome) {
         if entry.origin != Origin::Client {
             return;
         }
         self.count(server, owner, entry, outcome.rows, false);
+        let Some(this) = self.servers.get_mut(server) else { return };
+        this.again.forget();
+        if let Some(id) = owner {
+            self.count_own_names(id, outcome);
+        }
         if !outcome.deallocated_all {
             return;
         }
         let Some(this) = self.servers.get_mut(server) else { return };
-        this.prepared.clear();
+        this.forget_prepared();
         if outcome.discarded_all
             && let Some(group) = self.pools.get(this.pool).and_then(|pool| self.groups.get(pool.group))
         {
@@ -167,7 +204,7 @@ impl Relay {
             client.prepared = None;
             client.renames = Vec::new();
             if outcome.discarded_all && alone {
-                client.pinned = crate::sql::verdict::Effects::NONE;
+                client.pinned = Effects::NONE;
             }
         }
     }
@@ -207,6 +244,11 @@ impl Relay {
         let Some(this) = self.servers.get_mut(server) else { return };
         if entry.origin == Origin::Injected && outlook.refused.is_none() && owner.is_some() {
             outlook.settled = this.prior.is_some();
+            if let Some(client) = owner.and_then(|id| self.clients.get(id))
+                && !client.inbox.is_empty()
+            {
+                client.wake();
+            }
             return;
         }
         if status == b'I' && owner.is_some() {
@@ -214,10 +256,15 @@ impl Relay {
             counters.total_xact_count.add(1);
             counters.total_xact_time_us.add(self.now_us.saturating_sub(this.lent_us));
         }
-        if let Some(client) = owner.and_then(|id| self.clients.get_mut(id)) {
+        let idle = status == b'I' && !this.replies.busy();
+        let Some(id) = owner else { return };
+        if let Some(client) = self.clients.get_mut(id) {
             client.active_us = self.now_us;
             if !client.inbox.is_empty() {
                 client.wake();
+            }
+            if idle && client.pinned.any(Effects::PREPARE) {
+                self.let_go_of_names(id);
             }
         }
     }

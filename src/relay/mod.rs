@@ -8,6 +8,7 @@
 //! transaction wakes two tasks and costs two reads and two writes. What must wait (opening a
 //! connection, cancelling) is left in [`Relay::take_todo`] for the task to do afterwards.
 
+mod again;
 mod arrive;
 mod attach;
 mod client;
@@ -17,13 +18,17 @@ pub mod floor;
 mod forward;
 mod group;
 mod lease;
+mod names;
 mod prepared;
 mod release;
 mod renames;
+mod retell;
 mod server;
 mod server_turn;
 mod shapes;
+mod sqlnames;
 mod statements;
+mod stock;
 pub mod sweep;
 pub mod task;
 #[cfg(test)]
@@ -116,7 +121,7 @@ impl Relay {
             servers: Slab::default(),
             pools: Vec::new(),
             groups: Vec::new(),
-            statements: Statements::default(),
+            statements: Statements::new(registry.add_prepared()),
             shapes,
             rx: vec![0; READ_BYTES].into_boxed_slice(),
             tx: Vec::new(),

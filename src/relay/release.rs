@@ -226,7 +226,7 @@ impl Relay {
         if !pinned.is_empty() {
             self.clean_with(server, &mut out, "DISCARD ALL");
             if let Some(this) = self.servers.get_mut(server) {
-                this.prepared.clear();
+                this.forget_prepared();
                 this.unnamed = UnnamedOn::Nobody;
                 this.params = Rc::clone(&self.groups[self.pools[this.pool].group].no_params);
             }

@@ -121,6 +121,7 @@ impl Relay {
             };
             counters.maxwait_us.set(wait_us);
         }
+        self.statement_gauges();
         for id in self.clients.ids() {
             if let Some(client) = self.clients.get(id)
                 && client.state == State::Idle

@@ -23,6 +23,7 @@ states! {
     CONNECTION_FAILURE = b"08006", "connection_failure";
     CANNOT_CONNECT = b"08001", "sqlclient_unable_to_establish_sqlconnection";
     FEATURE_NOT_SUPPORTED = b"0A000", "feature_not_supported";
+    UNDEFINED_STATEMENT = b"26000", "invalid_sql_statement_name";
     INVALID_AUTHORIZATION = b"28000", "invalid_authorization_specification";
     INVALID_PASSWORD = b"28P01", "invalid_password";
     INVALID_CATALOG_NAME = b"3D000", "invalid_catalog_name (no such database)";

@@ -57,6 +57,10 @@ impl Backend {
         let name = cstr(&body[1..]).unwrap().0;
         let sql = if body[0] == b'S' {
             let Some(sql) = self.statement(name) else { return self.error("26000", true) };
+            // PostgreSQL describes what has no result.
+            if self.refuses(&sql) {
+                return self.error("25P02", true);
+            }
             build::message(&mut self.out, server::PARAMETER_DESCRIPTION, |out| out.extend_from_slice(&[0, 0]));
             sql
         } else {
