@@ -52,6 +52,10 @@ impl Relay {
                 Step::Event { n, swallow, event } => {
                     let bytes = rest.get(..n).unwrap_or_default();
                     // An end announced behind the last reply is not this client's affair.
+                    if matches!(event, Event::Failed(Some(_), _)) {
+                        // Names mean again what they meant to the message that failed.
+                        self.undo_dropped(server);
+                    }
                     let aside = matches!(event, Event::Failed(None, _)) && !self.stays(server);
                     if self.repeats(server, owner, &event, bytes, &mut outlook) {
                         // Nothing of the batch's answer has left, and nothing of it may.
@@ -241,6 +245,10 @@ impl Relay {
     }
 
     fn ready(&mut self, server: ServerId, owner: Option<ClientId>, entry: &Expect, status: u8, outlook: &mut Outlook) {
+        // What is void is taken back before the next batch's answers change anything.
+        if outlook.refused.is_none() {
+            self.undo_dropped(server);
+        }
         let Some(this) = self.servers.get_mut(server) else { return };
         if entry.origin == Origin::Injected && outlook.refused.is_none() && owner.is_some() {
             outlook.settled = this.prior.is_some();

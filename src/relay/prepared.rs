@@ -97,8 +97,11 @@ impl Relay {
             // The name is in use: PostgreSQL answers 42P05. It will if the same server-side name
             // is prepared twice.
             self.count_parse(server);
+            let taken = self.with_one_name(id, name, taken);
             let number = self.ensure_prepared(id, server, &taken, message.at, out);
             self.expect(id, server, Kind::Parse, Origin::Client, NO_STATEMENT, taken.look.shape);
+            // What the error says must not hang on what later batches make of the names.
+            self.changed_names(server);
             return self.renamed(id, message, name, number, HEADER, out);
         }
         if !whole || self.has_own_names(id) {
@@ -162,6 +165,20 @@ impl Relay {
         self.expect(id, server, Kind::Parse, Origin::Client, OWN, look.shape);
         self.changed_names(server);
         self.pass(id, message)
+    }
+
+    /// The statement of `name`, under a number that no other name of the client's has: an error
+    /// that names the one can then be told with the other.
+    fn with_one_name(&mut self, id: ClientId, name: &[u8], statement: Rc<Statement>) -> Rc<Statement> {
+        let names = self.clients.get_mut(id).and_then(|client| client.prepared.as_mut());
+        match names {
+            Some(names) if matches!(names.of_number(statement.id), Some((_, None))) => {
+                let alone = self.statements.copy_alone(&statement);
+                names.set(name, Some(Rc::clone(&alone)));
+                alone
+            }
+            _ => statement,
+        }
     }
 
     fn count_parse(&self, server: ServerId) {

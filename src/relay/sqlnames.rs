@@ -33,6 +33,9 @@ impl Relay {
         at: usize,
         out: &mut Outgoing<'_>,
     ) -> bool {
+        if self.must_wait(server, b"any") {
+            return false;
+        }
         let (named, unsure) = self.named_in(id, sql);
         if unsure {
             self.take_effects(id, Effects::PREPARE);
@@ -42,7 +45,7 @@ impl Relay {
         if named.is_empty() {
             return true;
         }
-        if this.replies.batch_owed() || this.replies.names_unsettled(false) {
+        if this.replies.batch_owed() {
             return false;
         }
         // PostgreSQL refuses whatever it is.

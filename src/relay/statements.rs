@@ -37,6 +37,12 @@ impl Tally {
         self.set(self.bytes.get().saturating_sub(bytes));
     }
 
+    /// Bytes kept.
+    #[cfg(test)]
+    pub fn bytes(&self) -> usize {
+        self.bytes.get()
+    }
+
     fn set(&self, bytes: usize) {
         self.bytes.set(bytes);
         self.shown.0.set(bytes as u64);
