@@ -30,14 +30,7 @@ pub struct Lru {
 
 impl Default for Lru {
     fn default() -> Self {
-        Self {
-            places: HashMap::default(),
-            nodes: Vec::new(),
-            free: Vec::new(),
-            oldest: NONE,
-            newest: NONE,
-            weight: 0,
-        }
+        Self { places: HashMap::default(), nodes: Vec::new(), free: Vec::new(), oldest: NONE, newest: NONE, weight: 0 }
     }
 }
 

@@ -262,8 +262,14 @@ fn pool(raw: RawPool) -> Pool {
         client_idle_timeout: wait(raw.client_idle_timeout, default.client_idle_timeout),
         idle_transaction_timeout: wait(raw.idle_transaction_timeout, default.idle_transaction_timeout),
         max_prepared_statements: raw.max_prepared_statements.set().map_or(default.max_prepared_statements, |n| n.0),
-        max_server_prepared_bytes: raw.max_server_prepared_bytes.set().map_or(default.max_server_prepared_bytes, |n| n.0),
-        max_client_prepared_bytes: raw.max_client_prepared_bytes.set().map_or(default.max_client_prepared_bytes, |n| n.0),
+        max_server_prepared_bytes: raw
+            .max_server_prepared_bytes
+            .set()
+            .map_or(default.max_server_prepared_bytes, |n| n.0),
+        max_client_prepared_bytes: raw
+            .max_client_prepared_bytes
+            .set()
+            .map_or(default.max_client_prepared_bytes, |n| n.0),
         max_prepared_bytes: raw.max_prepared_bytes.set().map_or(default.max_prepared_bytes, |n| n.0),
     }
 }

@@ -28,7 +28,10 @@ const FAMILIES: [(&str, &str); 14] = [
     ("pgweir_refused_connections_total", "Client connections refused for a limit, before login."),
     ("pgweir_login_failures_total", "Failed logins, also of unknown users and databases."),
     ("pgweir_panics_total", "Panics, each of which ended one connection."),
-    ("pgweir_prepared_bytes", "Bytes of prepared statements that the process keeps, as max_prepared_bytes counts them."),
+    (
+        "pgweir_prepared_bytes",
+        "Bytes of prepared statements that the process keeps, as max_prepared_bytes counts them.",
+    ),
     ("pgweir_scrapes_total", "Times these metrics were collected, without this time."),
     ("pgweir_last_scrape_duration_seconds", "Time the previous collection took; 0 at the first."),
     (

@@ -90,13 +90,7 @@ impl Relay {
 
     /// A batch has failed. What was outdated is prepared anew at its next use; true if the batch
     /// will be run again, so that the client need not hear of this.
-    pub(super) fn outdated(
-        &mut self,
-        server: ServerId,
-        owner: Option<ClientId>,
-        event: &Event,
-        bytes: &[u8],
-    ) -> bool {
+    pub(super) fn outdated(&mut self, server: ServerId, owner: Option<ClientId>, event: &Event, bytes: &[u8]) -> bool {
         let Event::Failed(Some(entry), error) = event else { return false };
         let Some(missing) = missing(entry, error, bytes) else { return false };
         let (Some(this), Some(id)) = (self.servers.get_mut(server), owner) else { return false };

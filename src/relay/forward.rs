@@ -47,16 +47,7 @@ pub(super) struct Outgoing<'a> {
 
 impl<'a> Outgoing<'a> {
     fn new(data: &'a [u8], tx: Vec<u8>) -> Self {
-        Self {
-            data,
-            from: 0,
-            edited: false,
-            tx,
-            flushed: false,
-            begins: false,
-            kept_from: None,
-            uses_named: false,
-        }
+        Self { data, from: 0, edited: false, tx, flushed: false, begins: false, kept_from: None, uses_named: false }
     }
 
     /// Everything before `at` goes out as it came, the `skip` bytes there do not; what replaces

@@ -101,14 +101,7 @@ impl Relay {
     /// Closes what is outdated, and the statements used longest ago while the server has as many
     /// as it may or `more` bytes would be too many, but never one that the batch being forwarded
     /// has used (`reference/defects.md` entry 24).
-    pub(super) fn make_room(
-        &mut self,
-        id: ClientId,
-        server: ServerId,
-        more: usize,
-        at: usize,
-        out: &mut Outgoing<'_>,
-    ) {
+    pub(super) fn make_room(&mut self, id: ClientId, server: ServerId, more: usize, at: usize, out: &mut Outgoing<'_>) {
         let limit = self.config.pool.max_prepared_statements as usize;
         let limit_bytes = self.config.pool.max_server_prepared_bytes as usize;
         while let Some(this) = self.servers.get_mut(server) {

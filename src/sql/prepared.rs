@@ -12,7 +12,8 @@ const NAME_BYTES: usize = 63;
 /// folds and cuts it; with `None` for one that only the server can read. Some that are no names of
 /// statements are among them.
 pub fn prepared_names(sql: &[u8], standard_conforming_strings: bool, mut each: impl FnMut(Option<&[u8]>)) {
-    let mut tokens = Lexer::new(sql, standard_conforming_strings).filter(|token| token.kind != Kind::Comment).peekable();
+    let mut tokens =
+        Lexer::new(sql, standard_conforming_strings).filter(|token| token.kind != Kind::Comment).peekable();
     while let Some(token) = tokens.next() {
         let word = if token.kind == Kind::Word { token.bytes(sql) } else { continue };
         if ![&b"prepare"[..], b"execute", b"deallocate"].iter().any(|keyword| eq_word(word, keyword)) {

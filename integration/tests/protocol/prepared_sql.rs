@@ -218,7 +218,8 @@ fn limits_in_bytes_refuse_and_leave_the_session_as_it_was() {
 #[test]
 fn a_setting_of_the_transaction_stays_in_its_texts() {
     let sql = "SELECT extract(epoch FROM '2024-01-02 00:00'::timestamptz)::bigint";
-    for local in ["SET LOCAL TimeZone TO 'America/New_York'", "SELECT set_config('TimeZone', 'America/New_York', true)"] {
+    for local in ["SET LOCAL TimeZone TO 'America/New_York'", "SELECT set_config('TimeZone', 'America/New_York', true)"]
+    {
         let pgweir = conf().size(1).start();
         let mut plain = Client::connect_with(pgweir.port(), &[("TimeZone", "UTC")]);
         let mut client = Client::connect_with(pgweir.port(), &[("TimeZone", "UTC")]);

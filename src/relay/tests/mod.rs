@@ -11,5 +11,5 @@ mod program;
 mod replicas;
 mod rig;
 mod settings;
-mod statements;
 mod speech;
+mod statements;
