@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use crate::config::Config;
 use crate::gate::{self, Gate, Order};
 use crate::meter::Registry;
+use crate::pool::place::Place;
 use crate::worker::{self, Mailbox};
 
 /// Everything that runs.
@@ -73,8 +74,10 @@ pub fn boot(config: Config) -> Result<Running, BootError> {
     registry.set_databases(config.databases.keys().map(|name| Arc::from(name.as_str())));
     let mut workers = Vec::new();
     let mut threads = Vec::new();
-    for number in 0..worker_count(&config) {
-        let (mailbox, thread) = worker::start(number, Arc::clone(&config), Arc::clone(&registry))?;
+    let (count, budgets) = (worker_count(&config), Arc::default());
+    for worker in 0..count {
+        let place = Place { worker, workers: count, budgets: Arc::clone(&budgets) };
+        let (mailbox, thread) = worker::start(place, Arc::clone(&config), Arc::clone(&registry))?;
         workers.push(mailbox);
         threads.push(thread);
     }

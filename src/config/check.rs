@@ -10,6 +10,25 @@ use super::model::{AuthType, Config, Database, Listen, Log, Pool, Routing, SslMo
 use super::password::Password;
 use super::reader::{Field, Named, Reader, Span};
 use super::schema::{RawConfig, RawDatabase, RawListen, RawLog, RawPool, RawStats, RawUser};
+use super::terms::Overrides;
+
+/// The terms of a section, database or user: both have the same keys.
+macro_rules! overrides {
+    ($raw:ident) => {
+        Overrides {
+            pool_mode: $raw.pool_mode.set().map(|word| word.0),
+            pool_size: $raw.pool_size.set().map(|n| n.0),
+            min_pool_size: $raw.min_pool_size.set().map(|n| n.0),
+            reserve_pool_size: $raw.reserve_pool_size.set().map(|n| n.0),
+            query_wait_timeout: $raw.query_wait_timeout.set().map(|wait| wait.0),
+            server_lifetime: $raw.server_lifetime.set().map(|wait| wait.0),
+            client_idle_timeout: $raw.client_idle_timeout.set().map(|wait| wait.0),
+            idle_transaction_timeout: $raw.idle_transaction_timeout.set().map(|wait| wait.0),
+            transaction_timeout: $raw.transaction_timeout.set().map(|wait| wait.0),
+            query_timeout: $raw.query_timeout.set().map(|wait| wait.0),
+        }
+    };
+}
 
 /// What a configuration refers to outside itself.
 pub(super) struct Outside<'a> {
@@ -162,7 +181,8 @@ impl Check<'_> {
             replicas: raw.replicas.set().unwrap_or_default(),
             user: raw.user.set().map(|text| text.0),
             password,
-            pool_size: raw.pool_size.set().map(|n| n.0),
+            terms: overrides!(raw),
+            max_db_connections: raw.max_db_connections.set().map(|n| n.0),
             routing: raw.routing.set().map_or(by_replicas, |word| word.0),
             server_tls_sslmode: raw.server_tls_sslmode.set().map_or(SslMode::Prefer, |word| word.0),
             server_tls_ca_file,
@@ -212,11 +232,16 @@ impl Check<'_> {
                 "the password itself, a SCRAM verifier, or auth_type = \"md5\" in [listen]",
             ),
             _ => {
-                return User { name, password, pool_size: raw.pool_size.set().map(|n| n.0) };
+                return User {
+                    name,
+                    password,
+                    terms: overrides!(raw),
+                    max_user_connections: raw.max_user_connections.set().map(|n| n.0),
+                };
             }
         };
         self.reader.note(at, title, |problem| problem.expected(expected));
-        User { name, password, pool_size: None }
+        User { name, password, terms: Overrides::default(), max_user_connections: None }
     }
 
     /// Notes a certificate without key or a key without certificate.
@@ -254,13 +279,29 @@ fn pool(raw: RawPool) -> Pool {
     Pool {
         pool_mode: raw.pool_mode.set().map_or(default.pool_mode, |word| word.0),
         default_pool_size: raw.default_pool_size.set().map_or(default.default_pool_size, |n| n.0),
+        min_pool_size: raw.min_pool_size.set().map_or(default.min_pool_size, |n| n.0),
+        reserve_pool_size: raw.reserve_pool_size.set().map_or(default.reserve_pool_size, |n| n.0),
+        reserve_pool_timeout: timeout(raw.reserve_pool_timeout, default.reserve_pool_timeout),
+        max_db_connections: raw.max_db_connections.set().map_or(default.max_db_connections, |n| n.0),
+        max_user_connections: raw.max_user_connections.set().map_or(default.max_user_connections, |n| n.0),
+        server_connect_burst: raw.server_connect_burst.set().map_or(default.server_connect_burst, |n| n.0),
+        server_order: raw.server_order.set().map_or(default.server_order, |word| word.0),
+        max_waiting_clients: raw.max_waiting_clients.set().map_or(default.max_waiting_clients, |n| n.0),
         query_wait_timeout: wait(raw.query_wait_timeout, default.query_wait_timeout),
+        query_wait_timeout_action: raw
+            .query_wait_timeout_action
+            .set()
+            .map_or(default.query_wait_timeout_action, |word| word.0),
+        query_wait_notify: wait(raw.query_wait_notify, default.query_wait_notify),
         server_connect_timeout: timeout(raw.server_connect_timeout, default.server_connect_timeout),
         server_idle_timeout: wait(raw.server_idle_timeout, default.server_idle_timeout),
-        server_lifetime: timeout(raw.server_lifetime, default.server_lifetime),
+        server_lifetime: wait(raw.server_lifetime, default.server_lifetime),
         server_login_retry: timeout(raw.server_login_retry, default.server_login_retry),
         client_idle_timeout: wait(raw.client_idle_timeout, default.client_idle_timeout),
         idle_transaction_timeout: wait(raw.idle_transaction_timeout, default.idle_transaction_timeout),
+        transaction_timeout: wait(raw.transaction_timeout, default.transaction_timeout),
+        query_timeout: wait(raw.query_timeout, default.query_timeout),
+        server_reset_query: raw.server_reset_query.set().map_or(default.server_reset_query, |sql| sql.0),
         max_prepared_statements: raw.max_prepared_statements.set().map_or(default.max_prepared_statements, |n| n.0),
         max_server_prepared_bytes: raw
             .max_server_prepared_bytes

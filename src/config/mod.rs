@@ -19,6 +19,7 @@ mod password;
 mod problem;
 mod reader;
 mod schema;
+mod terms;
 mod units;
 mod url;
 mod words;
@@ -36,10 +37,12 @@ use zeroize::Zeroizing;
 
 pub use self::endpoint::{DEFAULT_PORT, Endpoint, EndpointError, Host};
 pub use self::model::{
-    AuthType, Config, Database, Listen, Log, LogFormat, Pool, PoolMode, Routing, SslMode, Stats, TlsMode, User,
+    AuthType, Config, Database, Listen, Log, LogFormat, Pool, PoolMode, Routing, ServerOrder, SslMode, Stats, TlsMode,
+    User, WaitAction,
 };
 pub use self::password::{BrokenVerifier, Password};
 pub use self::problem::{Problem, Problems};
+pub use self::terms::{Overrides, Terms};
 pub use self::units::{DURATION_MAX, format_duration, format_size, parse_duration, parse_size};
 
 use self::check::{Check, Outside};

@@ -68,7 +68,6 @@ error: unknown key `pool_sise` in [users.u]
   |
 5 | pool_sise = 3
   | ^^^^^^^^^
-  = expected `password` or `pool_size`
   = did you mean `pool_size`?
 ",
     );
@@ -131,7 +130,7 @@ error: `listen.max_packet_size` has no valid value
         ("listen", "max_client_conn = 0"),
         ("listen", "client_login_timeout = \"0s\""),
         ("listen", "max_packet_size = 100"),
-        ("pool", "server_lifetime = 0"),
+        ("pool", "reserve_pool_timeout = 0"),
         ("pool", "query_wait_timeout = \"30\""),
         ("pool", "max_prepared_statements = 99999999999999999999"),
     ];
@@ -145,14 +144,15 @@ error: `listen.max_packet_size` has no valid value
 #[test]
 fn words_and_addresses() {
     check(
-        &with_rest("[pool]\npool_mode = \"session\""),
+        &with_rest("[pool]\npool_mode = \"sesion\""),
         r#"
-error: `pool.pool_mode` cannot be "session": session pooling is not part of this version of pgweir
+error: `pool.pool_mode` has no valid value
  --> f.toml:2:13
   |
-2 | pool_mode = "session"
-  |             ^^^^^^^^^
-  = expected "transaction"
+2 | pool_mode = "sesion"
+  |             ^^^^^^^^
+  = expected "session", "transaction" or "statement"
+  = did you mean `"session"`?
 "#,
     );
     check(

@@ -5,8 +5,8 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use super::endpoint::Endpoint;
-use super::leaf::{Addresses, FilePath, Filter, HttpAddress, Number, RawSecret, Size, Text, Timeout, Wait, Word};
-use super::model::{AuthType, LogFormat, PoolMode, Routing, SslMode, TlsMode};
+use super::leaf::{Addresses, FilePath, Filter, HttpAddress, Number, RawSecret, Size, Sql, Text, Timeout, Wait, Word};
+use super::model::{AuthType, LogFormat, PoolMode, Routing, ServerOrder, SslMode, TlsMode, WaitAction};
 use super::reader::{Field, Leaf, Named, Reader, join, section};
 
 section! {
@@ -54,13 +54,26 @@ section! {
     RawPool {
         pool_mode: Word<PoolMode>,
         default_pool_size: Number<1, 100_000>,
+        min_pool_size: Number<0, 100_000>,
+        reserve_pool_size: Number<0, 100_000>,
+        reserve_pool_timeout: Timeout,
+        max_db_connections: Number<0, 1_000_000>,
+        max_user_connections: Number<0, 1_000_000>,
+        server_connect_burst: Number<1, 1_000>,
+        server_order: Word<ServerOrder>,
+        max_waiting_clients: Number<0, 10_000_000>,
         query_wait_timeout: Wait,
+        query_wait_timeout_action: Word<WaitAction>,
+        query_wait_notify: Wait,
         server_connect_timeout: Timeout,
         server_idle_timeout: Wait,
-        server_lifetime: Timeout,
+        server_lifetime: Wait,
         server_login_retry: Timeout,
         client_idle_timeout: Wait,
         idle_transaction_timeout: Wait,
+        transaction_timeout: Wait,
+        query_timeout: Wait,
+        server_reset_query: Sql,
         max_prepared_statements: Number<1, 1_000_000>,
         max_server_prepared_bytes: Size<4096, 0xffff_ffff>,
         max_client_prepared_bytes: Size<4096, 0xffff_ffff>,
@@ -84,7 +97,17 @@ section! {
         dbname: Text,
         user: Text,
         password: RawSecret,
+        pool_mode: Word<PoolMode>,
         pool_size: Number<1, 100_000>,
+        min_pool_size: Number<0, 100_000>,
+        reserve_pool_size: Number<0, 100_000>,
+        query_wait_timeout: Wait,
+        server_lifetime: Wait,
+        client_idle_timeout: Wait,
+        idle_transaction_timeout: Wait,
+        transaction_timeout: Wait,
+        query_timeout: Wait,
+        max_db_connections: Number<0, 1_000_000>,
         routing: Word<Routing>,
         server_tls_sslmode: Word<SslMode>,
         server_tls_ca_file: FilePath,
@@ -97,7 +120,17 @@ section! {
     /// `[users.NAME]`
     RawUser {
         password: RawSecret,
+        pool_mode: Word<PoolMode>,
         pool_size: Number<1, 100_000>,
+        min_pool_size: Number<0, 100_000>,
+        reserve_pool_size: Number<0, 100_000>,
+        query_wait_timeout: Wait,
+        server_lifetime: Wait,
+        client_idle_timeout: Wait,
+        idle_transaction_timeout: Wait,
+        transaction_timeout: Wait,
+        query_timeout: Wait,
+        max_user_connections: Number<0, 1_000_000>,
     }
 }
 

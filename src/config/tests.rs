@@ -38,7 +38,7 @@ fn reference_equals_the_defaults() {
     assert_eq!(config.shutdown_timeout, Config::SHUTDOWN_TIMEOUT);
     let shop = Database::new("shop", "10.0.0.1:5432".parse().unwrap());
     assert_eq!(config.databases["shop"], shop);
-    assert_eq!(config.users["app"].pool_size, None);
+    assert_eq!(config.users["app"].terms, Overrides::default());
     // And the defaults are what a file without any of these keys gives.
     let empty =
         accepted(&format!("{}\n[users.app]\npassword = \"change-me\"", "[databases.shop]\nprimary = \"10.0.0.1\""));
@@ -100,9 +100,22 @@ tcp_keepalive = false
 address = "off"
 max_shapes = 5
 [pool]
-pool_mode = "transaction"
+pool_mode = "statement"
 default_pool_size = 4
+min_pool_size = 1
+reserve_pool_size = 3
+reserve_pool_timeout = "2s"
+max_db_connections = 30
+max_user_connections = 20
+server_connect_burst = 2
+server_order = "rotate"
+max_waiting_clients = 100
 query_wait_timeout = "0"
+query_wait_timeout_action = "close"
+query_wait_notify = 0
+transaction_timeout = "1m"
+query_timeout = "30s"
+server_reset_query = ""
 server_idle_timeout = 0
 server_lifetime = "2m"
 client_idle_timeout = "1h"
@@ -120,6 +133,8 @@ replicas = ["[::1]:1", "h"]
 user = "role"
 password = "secret"
 pool_size = 2
+pool_mode = "session"
+max_db_connections = 6
 routing = "off"
 server_tls_sslmode = "verify-full"
 [users.a]
@@ -127,6 +142,8 @@ password = "md5d8578edf8458ce06fbc5bb76a58c5ca4"
 [users.b]
 password = "p"
 pool_size = 1
+query_timeout = 0
+max_user_connections = 5
 "#;
 
 #[test]
@@ -150,10 +167,24 @@ fn every_setting_arrives() {
     assert_eq!(
         config.pool,
         Pool {
+            pool_mode: PoolMode::Statement,
             default_pool_size: 4,
+            min_pool_size: 1,
+            reserve_pool_size: 3,
+            reserve_pool_timeout: Duration::from_secs(2),
+            max_db_connections: 30,
+            max_user_connections: 20,
+            server_connect_burst: 2,
+            server_order: ServerOrder::Rotate,
+            max_waiting_clients: 100,
             query_wait_timeout: None,
+            query_wait_timeout_action: WaitAction::Close,
+            query_wait_notify: None,
+            transaction_timeout: Some(Duration::from_secs(60)),
+            query_timeout: Some(Duration::from_secs(30)),
+            server_reset_query: String::new(),
             server_idle_timeout: None,
-            server_lifetime: Duration::from_secs(120),
+            server_lifetime: Some(Duration::from_secs(120)),
             client_idle_timeout: Some(Duration::from_secs(3600)),
             max_prepared_statements: 9,
             max_server_prepared_bytes: 4096,
@@ -173,7 +204,12 @@ fn every_name_arrives() {
     assert_eq!((database.name.as_str(), database.dbname.as_str()), ("odd name", "shop"));
     assert_eq!(database.replicas.iter().map(ToString::to_string).collect::<Vec<_>>(), ["[::1]:1", "h:5432"]);
     assert_eq!((database.routing, database.server_tls_sslmode), (Routing::Off, SslMode::VerifyFull));
-    assert_eq!((config.pool_size(database, a), config.pool_size(database, b)), (2, 1));
+    let (of_a, of_b) = (config.terms("odd name", "a"), config.terms("odd name", "b"));
+    assert_eq!((of_a.pool_size, of_b.pool_size), (2, 1));
+    assert_eq!((of_a.query_timeout, of_b.query_timeout), (Some(Duration::from_secs(30)), None));
+    assert_eq!((of_a.pool_mode, config.terms("other", "b").pool_mode), (PoolMode::Session, PoolMode::Statement));
+    assert_eq!((config.max_db_connections("odd name"), config.max_db_connections("other")), (6, 30));
+    assert_eq!((config.max_user_connections("a"), config.max_user_connections("b")), (20, 5));
     assert_eq!(database.server_login(b).0, "role");
     assert_eq!(database.server_login(b).1.unwrap().secret().expose(), "secret");
     assert!(matches!(a.password, Some(Password::Md5(_))));

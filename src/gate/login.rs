@@ -1,8 +1,6 @@
 //! Who a client is, and whether it may come in.
 //! Must never answer an unknown user otherwise than a wrong password.
 
-use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
-
 use super::Gate;
 use super::knock::Refusal;
 use crate::auth::login::{Login, LoginError, Method, Step};
@@ -25,7 +23,8 @@ pub(super) async fn login(
     let config = gate.config();
     let Some(stream) = place.as_mut() else { return Ok(()) };
     let minor = negotiate_version(stream, &startup).await?;
-    let asked = Asked::of(&startup)?;
+    let mut asked = Asked::of(&startup)?;
+    asked.find_server(&config);
     let Some(seat) = seat else {
         let message = "pgweir: no more connections allowed";
         let error = PgError::fatal(SqlState::TOO_MANY_CONNECTIONS, message)
@@ -38,11 +37,12 @@ pub(super) async fn login(
         let message = format!("database \"{database}\" does not exist");
         let error = PgError::fatal(SqlState::INVALID_CATALOG_NAME, message)
             .detail("pgweir's configuration has no such database");
-        return Err(Refusal::Told(error));
+        let hint = "A physical replication connection names its server by one of its databases (dbname=…).";
+        return Err(Refusal::Told(if asked.replication.is_some() { error.hint(hint) } else { error }));
     }
     let Some((mut socket, leftover)) = place.take().map(Stream::into_parts) else { return Ok(()) };
     socket.loosen()?;
-    let worker = home(&database, &asked.user, gate.workers.len());
+    let (worker, at_home) = gate.homes.choose(&database, &asked.user, &config, gate.workers.len());
     let arrival = Arrival {
         socket,
         database,
@@ -51,19 +51,13 @@ pub(super) async fn login(
         minor,
         prefix,
         leftover,
-        seat: Some(seat),
+        replication: asked.replication,
+        seats: vec![seat, at_home],
     };
     if let Some(mailbox) = gate.workers.get(worker) {
         let _ = mailbox.send(Mail::Client(Box::new(arrival)));
     }
     Ok(())
-}
-
-/// The worker on which all of a database and user's clients and servers live, so that a
-/// transaction never leaves its thread.
-fn home(database: &str, user: &str, workers: usize) -> usize {
-    let hasher = BuildHasherDefault::<DefaultHasher>::default();
-    (hasher.hash_one((database, user)) % workers.max(1) as u64) as usize
 }
 
 /// Tells the client, once, which minor version and options it cannot have.
@@ -82,6 +76,18 @@ struct Asked {
     user: String,
     database: String,
     settings: Vec<(Vec<u8>, Vec<u8>)>,
+    replication: Option<Vec<u8>>,
+}
+
+impl Asked {
+    /// A physical replication connection is to a server and not to a database, whatever name the
+    /// client gives (`pg_basebackup`: "replication"); if there is one database only, it is that.
+    fn find_server(&mut self, config: &Config) {
+        let physical = self.replication.as_ref().is_some_and(|value| value != b"database");
+        if physical && !config.databases.contains_key(&self.database) && config.databases.len() == 1 {
+            self.database = config.databases.keys().next().cloned().unwrap_or_default();
+        }
+    }
 }
 
 impl Asked {
@@ -103,12 +109,10 @@ impl Asked {
             _ => user.clone(),
         };
         let replication = startup.get(b"replication").unwrap_or(b"off");
-        if !matches!(replication, b"off" | b"false" | b"no" | b"0" | b"f" | b"n") {
-            let message = "pgweir: replication connections are not supported yet";
-            return Err(told(SqlState::FEATURE_NOT_SUPPORTED, message.into()));
-        }
-        let settings = startup.settings().map_err(|what| told(SqlState(*b"42601"), what))?;
-        Ok(Self { user, database, settings })
+        let is_none = matches!(replication, b"off" | b"false" | b"no" | b"0" | b"f" | b"n");
+        let replication = (!is_none).then(|| replication.to_vec());
+        let settings = startup.settings().map_err(|what| told(SqlState::SYNTAX_ERROR, what))?;
+        Ok(Self { user, database, settings, replication })
     }
 }
 

@@ -2,6 +2,7 @@
 //! Must never see a query: whoever has logged in is a worker's affair.
 
 mod accept;
+mod homes;
 mod knock;
 mod login;
 
@@ -35,6 +36,7 @@ pub struct Gate {
     tls: RefCell<Option<Arc<rustls::ServerConfig>>>,
     verifiers: RefCell<VerifierCache>,
     workers: Vec<Mailbox>,
+    homes: homes::Homes,
     seats: Arc<AtomicU32>,
     /// Connections beyond `max_client_conn`, let in far enough to cancel or to be told.
     standing: Arc<AtomicU32>,
@@ -68,6 +70,7 @@ impl Gate {
             tls: RefCell::new(tls),
             verifiers: RefCell::new(VerifierCache::new(secret)),
             workers,
+            homes: homes::Homes::default(),
             seats: Arc::new(AtomicU32::new(0)),
             standing: Arc::new(AtomicU32::new(0)),
             registry,

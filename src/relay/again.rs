@@ -68,6 +68,14 @@ impl Again {
         self.lent = false;
     }
 
+    /// The failed batch has come to its end: whether to run it again.
+    pub fn is_due(&mut self, wanted: bool) -> bool {
+        if !wanted {
+            self.failed = false;
+        }
+        self.failed
+    }
+
     /// Its end is swallowed, as it is run again then; until then nothing more may be forwarded.
     pub fn has_failed(&self) -> bool {
         self.failed

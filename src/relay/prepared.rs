@@ -12,9 +12,8 @@ use std::rc::Rc;
 use super::attach::{NO_STATEMENT, OWN, UNNAMED};
 use super::client::Unnamed;
 use super::forward::{Message, Outgoing, Taken, bad};
-use super::names::Names;
 use super::renames::Named;
-use super::retell::{Limit, REFUSED, not_ours, sql_of};
+use super::retell::{not_ours, sql_of};
 use super::server::UnnamedOn;
 use super::shapes::Look;
 use super::sqlnames::NAMING;
@@ -22,9 +21,7 @@ use super::statements::{PREFIX, ServerName, Statement, Under};
 use super::{ClientId, LOOK_BYTES, Relay, ServerId};
 use crate::flow::expect::{Kind, Origin};
 use crate::sql::verdict::Effects;
-use crate::wire::build;
 use crate::wire::frame::{HEADER, cstr};
-use crate::wire::tag::client as tag;
 
 /// Longest name of a statement or portal that is waited for.
 const NAME_BYTES: usize = 16 * 1024;
@@ -183,43 +180,6 @@ impl Relay {
 
     fn count_parse(&self, server: ServerId) {
         self.pool_of(server).inspect(|pool| pool.counters.total_client_parse_count.add(1));
-    }
-
-    /// The limit that one more statement would go beyond.
-    fn limit_passed(&mut self, id: ClientId, name: &[u8], tail: &[u8], known: bool) -> Option<Limit> {
-        let pool = &self.config.pool;
-        let (most, most_in_all) = (pool.max_client_prepared_bytes as usize, u64::from(pool.max_prepared_bytes));
-        let cost = Names::cost(name, tail);
-        let has = self.clients.get(id)?.prepared.as_ref().map_or(0, |names| names.bytes());
-        if has + cost > most {
-            return Some(Limit::Client);
-        }
-        let more = if known { cost - tail.len() } else { cost } as u64;
-        if self.registry.prepared_bytes() + more <= most_in_all {
-            return None;
-        }
-        self.statements.drop_unused();
-        (self.registry.prepared_bytes() + more > most_in_all).then_some(Limit::Process)
-    }
-
-    /// Sends what must fail at the place of a Parse, so that the server too reads over the rest of
-    /// the batch. The error is replaced when it comes.
-    fn refuse(
-        &mut self,
-        id: ClientId,
-        server: ServerId,
-        message: &Message<'_>,
-        limit: Limit,
-        out: &mut Outgoing<'_>,
-    ) -> Taken {
-        self.pool_of(server).inspect(|pool| pool.counters.total_prepare_refusals.add(1));
-        out.edit(message.at, message.header.total);
-        build::message(&mut out.tx, tag::DESCRIBE, |tx| {
-            tx.push(b'S');
-            build::cstr(tx, REFUSED);
-        });
-        self.expect(id, server, Kind::Describe, Origin::Refused, NO_STATEMENT, limit as u64);
-        Taken::Bytes(message.header.total)
     }
 
     fn parse_unnamed(

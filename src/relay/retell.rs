@@ -3,27 +3,14 @@
 
 use super::statements::{PREFIX, number_of};
 use super::{ClientId, Relay};
-use crate::flow::expect::{Expect, Kind, Origin};
+use crate::flow::expect::{Kind, Origin};
 use crate::flow::replies::Event;
-use crate::wire::error::{PgError, SqlState};
+use crate::wire::error::SqlState;
 use crate::wire::frame::{HEADER, Header, cstr};
 use crate::wire::{build, tag};
 
-/// Name that no statement has on any server: to describe it fails. Whoever reads the server's log
-/// finds in it why.
-pub(super) const REFUSED: &[u8] = b"__pgweir_refused_for_its_size";
-
 /// What stands in front of a name that would be one of pgweir's on servers, so that it is none.
 pub(super) const NOT_OURS: u8 = b'?';
-
-/// A limit in bytes that a Parse went beyond.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Limit {
-    /// `max_client_prepared_bytes`.
-    Client = 0,
-    /// `max_prepared_bytes`.
-    Process = 1,
-}
 
 impl Relay {
     /// The error to send at the place of this one, if it must be another.
@@ -67,28 +54,6 @@ impl Relay {
             out.extend_from_slice(after);
         });
         Some(out)
-    }
-
-    fn refusal(&self, entry: &Expect) -> Vec<u8> {
-        let pool = &self.config.pool;
-        let error = if entry.cookie == Limit::Client as u64 {
-            let limit = pool.max_client_prepared_bytes;
-            PgError::error(
-                SqlState::PROGRAM_LIMIT,
-                format!("pgweir: prepared statements of this connection would take more than {limit} bytes"),
-            )
-            .hint("Close statements that are not needed any more. The limit is max_client_prepared_bytes.")
-        } else {
-            let limit = pool.max_prepared_bytes;
-            PgError::error(
-                SqlState::PROGRAM_LIMIT,
-                format!("pgweir: prepared statements of all connections would take more than {limit} bytes"),
-            )
-            .hint("Close statements that are not needed any more. The limit is max_prepared_bytes.")
-        };
-        let mut out = Vec::new();
-        error.encode(&mut out);
-        out
     }
 }
 

@@ -37,6 +37,8 @@ pub struct Dial {
     pub keepalive: bool,
     /// Bound on the whole opening.
     pub timeout: Duration,
+    /// More for the startup message: settings, `replication`.
+    pub startup: Parameters,
     /// Salted passwords computed before, so that PBKDF2 runs once per user and not per connection.
     pub salted: RefCell<SaltedCache>,
 }
@@ -109,6 +111,21 @@ impl OpenError {
 }
 
 impl Dial {
+    /// The same server and login with more in the startup message.
+    #[must_use]
+    pub fn with_startup(&self, startup: Parameters) -> Self {
+        Self {
+            endpoint: self.endpoint.clone(),
+            dbname: self.dbname.clone(),
+            user: self.user.clone(),
+            password: self.password.clone(),
+            tls: self.tls.clone(),
+            startup,
+            salted: RefCell::default(),
+            ..*self
+        }
+    }
+
     /// Opens a connection within [`Dial::timeout`].
     ///
     /// # Errors
@@ -144,8 +161,9 @@ impl Dial {
         let socket = self.connect(encrypt).await?;
         let mut stream = Stream::new(socket);
         let mut hello = Vec::new();
-        let parameters: [(&[u8], &[u8]); 2] = [(b"user", self.user.as_bytes()), (b"database", self.dbname.as_bytes())];
-        build::startup(&mut hello, &parameters);
+        let who: [(&[u8], &[u8]); 2] = [(b"user", self.user.as_bytes()), (b"database", self.dbname.as_bytes())];
+        let more = self.startup.iter().map(|(name, value)| (&name[..], &value[..]));
+        build::startup(&mut hello, &who.into_iter().chain(more).collect::<Vec<_>>());
         stream.send(&hello).await?;
         login(&mut stream, self).await?;
         welcome(stream).await

@@ -13,6 +13,7 @@ use tokio::time::MissedTickBehavior;
 
 use crate::config::Config;
 use crate::meter::Registry;
+use crate::pool::place::Place;
 use crate::relay::{Arrival, Relay, sweep, task};
 
 /// What other threads tell a worker.
@@ -39,16 +40,17 @@ pub enum Mail {
 /// Where to send a worker its [`Mail`].
 pub type Mailbox = mpsc::UnboundedSender<Mail>;
 
-/// Starts worker `number`; it ends when all its mailboxes are dropped.
+/// Starts a worker; it ends when all its mailboxes are dropped.
 ///
 /// # Errors
 /// The system gave no thread.
-pub fn start(number: u8, config: Arc<Config>, registry: Arc<Registry>) -> io::Result<(Mailbox, JoinHandle<()>)> {
+pub fn start(place: Place, config: Arc<Config>, registry: Arc<Registry>) -> io::Result<(Mailbox, JoinHandle<()>)> {
+    let number = place.worker;
     let (mailbox, mail) = mpsc::unbounded_channel();
     let thread =
         std::thread::Builder::new().name(format!("worker-{number}")).spawn(
             move || match Builder::new_current_thread().enable_all().build_local(Default::default()) {
-                Ok(runtime) => runtime.block_on(work(Relay::new(number, config, registry), mail)),
+                Ok(runtime) => runtime.block_on(work(Relay::new(place, config, registry), mail)),
                 Err(error) => tracing::error!("worker {number} cannot start: {error}"),
             },
         )?;
@@ -56,7 +58,9 @@ pub fn start(number: u8, config: Arc<Config>, registry: Arc<Registry>) -> io::Re
 }
 
 async fn work(relay: Relay, mut mail: mpsc::UnboundedReceiver<Mail>) {
+    let bell = relay.bell();
     let relay = Rc::new(RefCell::new(relay));
+    let _ = task::guarded(&relay, Relay::warm);
     let mut tick = tokio::time::interval(sweep::PERIOD);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     // Held until the last client has left.
@@ -77,6 +81,7 @@ async fn work(relay: Relay, mut mail: mpsc::UnboundedReceiver<Mail>) {
                 }
                 Some(Mail::CutOff) => relay.borrow_mut().cut_off(),
             },
+            () = bell.notified() => drop(task::guarded(&relay, Relay::share)),
             _ = tick.tick() => drop(task::guarded(&relay, Relay::sweep)),
         }
         task::run_todo(&relay, None);

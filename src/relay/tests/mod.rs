@@ -5,6 +5,7 @@
 mod leaving;
 mod limits;
 mod model;
+mod modes;
 mod pooling;
 mod prepared;
 mod program;
