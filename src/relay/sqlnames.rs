@@ -22,6 +22,9 @@ use crate::wire::build;
 /// Effects of SQL that names prepared statements.
 pub(super) const NAMING: Effects = Effects::PREPARE.union(Effects::EXECUTE).union(Effects::DEALLOCATE);
 
+/// A name of the client's and what it means.
+type Named = (Box<[u8]>, Rc<Statement>);
+
 impl Relay {
     /// Before `sql` runs: the client's statements that it names are put in front of `at` under
     /// their own names. False if it must wait, as nobody can tell yet whether that would work.
@@ -89,8 +92,8 @@ impl Relay {
 
     /// Statements of the client's that `sql` names, each once; and whether names that pgweir
     /// itself uses on servers, or that cannot be read, are among what it names.
-    fn named_in(&self, id: ClientId, sql: &[u8]) -> (Vec<(Box<[u8]>, Rc<Statement>)>, bool) {
-        let mut named: Vec<(Box<[u8]>, Rc<Statement>)> = Vec::new();
+    fn named_in(&self, id: ClientId, sql: &[u8]) -> (Vec<Named>, bool) {
+        let mut named: Vec<Named> = Vec::new();
         let mut unsure = false;
         let Some(client) = self.clients.get(id) else { return (named, unsure) };
         // Code that is not visible may have prepared something too.

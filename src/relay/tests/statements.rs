@@ -240,6 +240,8 @@ fn a_client_that_goes_while_its_batch_is_run_again_takes_nothing_along() {
     assert_eq!(letters(&rig.heard(0)), "");
     rig.leave(0);
     rig.say(0, ready);
+    rig.hosts[0].answering = true;
+    rig.finish_cancels();
     assert_eq!(letters(&rig.send(1, &[run("s"), sync()].concat())), "2DCZI");
 }
 
