@@ -102,6 +102,12 @@ impl Relay {
         if outlook.fault.is_none() && outlook.refused.is_none() {
             self.undo_dropped(server);
         }
+        if !bytes.is_empty()
+            && let Some(this) = self.servers.get_mut(server)
+        {
+            // Before the server is handed on: the next client's batch may still be run again.
+            this.again.forget();
+        }
         if outlook.farewell
             && let Some(this) = self.servers.get_mut(server)
         {
@@ -123,9 +129,6 @@ impl Relay {
             && !bytes.is_empty()
         {
             client.send(bytes);
-            if let Some(this) = self.servers.get_mut(server) {
-                this.again.forget();
-            }
             let group = &self.groups[client.group];
             self.pools[group.primary].counters.total_sent.add(bytes.len() as u64);
         }
