@@ -79,6 +79,9 @@
 //!   time. An unknown user is answered as a wrong password is.
 //! - **I9** A server whose client is lost is cancelled, rolled back and reset, one step after the other
 //!   (`relay::release`), and comes back only if it ends clean and in time.
+//! - A cancel request is acted on by the instance and worker that its key names, and passed on to another instance once
+//!   at most, however wrong `[peers]` may be ([`wire::pid`]). The client's address is what the system says, or a PROXY
+//!   header from a listed network, never what the client says (`gate::proxied`).
 //! - A panic in a turn ends the connections it was about and nothing else (`relay::task`).
 //!
 //! # What was measured before deciding

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
+use super::doors::tcp;
 use super::leaf::{FilePath, RawSecret, Timeout, Wait, Word};
 use super::model::{AuthType, Config, Database, Listen, Log, Pool, Routing, SslMode, Stats, TlsMode, User};
 use super::password::Password;
@@ -64,6 +65,7 @@ impl Check<'_> {
         let auth_type = (!auth_is_bad).then_some(listen.auth_type);
         let databases = self.databases(raw.databases);
         let users = self.users(raw.users, auth_type);
+        let peers = self.peers(raw.peers, listen.instance_id);
         Some(Config {
             listen,
             stats,
@@ -73,6 +75,7 @@ impl Check<'_> {
             shutdown_timeout: raw.shutdown_timeout.set().map_or(Config::SHUTDOWN_TIMEOUT, |wait| wait.0),
             databases: databases?,
             users: users?,
+            peers,
         })
     }
 
@@ -89,6 +92,8 @@ impl Check<'_> {
             let expected = "`client_tls_cert_file` and `client_tls_key_file` next to it";
             self.reader.note(span.clone(), title, |problem| problem.expected(expected));
         }
+        let tcp = tcp(&raw);
+        let unix_socket = self.unix_socket(&raw);
         let by_certificate = if cert.is_absent() { TlsMode::Disable } else { TlsMode::Allow };
         Listen {
             address: raw.address.set().map_or(default.address, |addresses| addresses.0),
@@ -101,7 +106,14 @@ impl Check<'_> {
             client_tls_cert_file: self.file(raw.client_tls_cert_file),
             client_tls_key_file: self.file(raw.client_tls_key_file),
             max_packet_size: raw.max_packet_size.set().map_or(default.max_packet_size, |size| size.0),
-            tcp_keepalive: raw.tcp_keepalive.set().unwrap_or(default.tcp_keepalive),
+            tcp,
+            listen_backlog: raw.listen_backlog.set().map_or(default.listen_backlog, |n| n.0),
+            so_reuseport: raw.so_reuseport.set().unwrap_or(default.so_reuseport),
+            unix_socket,
+            proxy_protocol: raw.proxy_protocol.set().map_or(default.proxy_protocol, |networks| networks.0),
+            connection_rate_per_address: raw.connection_rate_per_address.set().map_or(0, |n| n.0),
+            connection_rate_per_user: raw.connection_rate_per_user.set().map_or(0, |n| n.0),
+            instance_id: raw.instance_id.set().and_then(|n| u8::try_from(n.0).ok()).unwrap_or(0),
         }
     }
 
@@ -183,6 +195,7 @@ impl Check<'_> {
             password,
             terms: overrides!(raw),
             max_db_connections: raw.max_db_connections.set().map(|n| n.0),
+            max_client_connections: raw.max_client_connections.set().map(|n| n.0),
             routing: raw.routing.set().map_or(by_replicas, |word| word.0),
             server_tls_sslmode: raw.server_tls_sslmode.set().map_or(SslMode::Prefer, |word| word.0),
             server_tls_ca_file,
@@ -237,11 +250,13 @@ impl Check<'_> {
                     password,
                     terms: overrides!(raw),
                     max_user_connections: raw.max_user_connections.set().map(|n| n.0),
+                    max_client_connections: raw.max_client_connections.set().map(|n| n.0),
                 };
             }
         };
         self.reader.note(at, title, |problem| problem.expected(expected));
-        User { name, password, terms: Overrides::default(), max_user_connections: None }
+        let terms = Overrides::default();
+        User { name, password, terms, max_user_connections: None, max_client_connections: None }
     }
 
     /// Notes a certificate without key or a key without certificate.
@@ -312,6 +327,8 @@ fn pool(raw: RawPool) -> Pool {
             .set()
             .map_or(default.max_client_prepared_bytes, |n| n.0),
         max_prepared_bytes: raw.max_prepared_bytes.set().map_or(default.max_prepared_bytes, |n| n.0),
+        max_db_client_connections: raw.max_db_client_connections.set().map_or(0, |n| n.0),
+        max_user_client_connections: raw.max_user_client_connections.set().map_or(0, |n| n.0),
     }
 }
 

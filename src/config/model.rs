@@ -6,7 +6,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::doors::{Tcp, UnixSocket};
 use super::endpoint::Endpoint;
+use super::network::Network;
 use super::password::Password;
 use super::terms::Overrides;
 use super::words::words;
@@ -23,7 +25,7 @@ pub struct Config {
     pub pool: Pool,
     /// `[log]`.
     pub log: Log,
-    /// Worker threads; 0 (default): half the cores, at least one. At most 127.
+    /// Worker threads; 0 (default): half the cores, at least one. At most 63.
     pub workers: usize,
     /// How long transactions may go on after SIGTERM or SIGINT. Default 30 s; 0: do not wait.
     pub shutdown_timeout: Duration,
@@ -31,6 +33,8 @@ pub struct Config {
     pub databases: BTreeMap<String, Database>,
     /// `[users.NAME]`, by the name clients log in with. At least one.
     pub users: BTreeMap<String, User>,
+    /// `[peers.N]`: other instances to which cancel requests are passed on, by their `instance_id`.
+    pub peers: BTreeMap<u8, Endpoint>,
 }
 
 impl Config {
@@ -61,8 +65,23 @@ pub struct Listen {
     pub client_tls_key_file: Option<PathBuf>,
     /// Largest message in bytes, length word included. Default [`Listen::MAX_PACKET_SIZE`].
     pub max_packet_size: u32,
-    /// TCP keepalive on client and server connections. Default on.
-    pub tcp_keepalive: bool,
+    /// What the kernel does about peers that vanish, on client and server connections.
+    pub tcp: Tcp,
+    /// Connections that the system may hold for us before they are accepted. Default 4096.
+    pub listen_backlog: u32,
+    /// Several processes may listen on the same addresses. Default off.
+    pub so_reuseport: bool,
+    /// A unix socket besides. Default: none.
+    pub unix_socket: Option<UnixSocket>,
+    /// Addresses from which every connection must begin with a PROXY header. Default: none.
+    pub proxy_protocol: Vec<Network>,
+    /// New connections per second from one address. Default 0: no limit.
+    pub connection_rate_per_address: u32,
+    /// New sessions per second of one user. Default 0: no limit.
+    pub connection_rate_per_user: u32,
+    /// What cancel keys given out here say of their origin, 0 (default) to 63. Never changes
+    /// while the program runs.
+    pub instance_id: u8,
 }
 
 impl Listen {
@@ -83,7 +102,14 @@ impl Default for Listen {
             client_tls_cert_file: None,
             client_tls_key_file: None,
             max_packet_size: Self::MAX_PACKET_SIZE,
-            tcp_keepalive: true,
+            tcp: Tcp::default(),
+            listen_backlog: 4096,
+            so_reuseport: false,
+            unix_socket: None,
+            proxy_protocol: Vec::new(),
+            connection_rate_per_address: 0,
+            connection_rate_per_user: 0,
+            instance_id: 0,
         }
     }
 }
@@ -202,6 +228,10 @@ pub struct Pool {
     /// Bytes of all clients' prepared statements in the process, a text that several clients have
     /// counted once per worker; more is refused (54000). At least 4 KiB. Default 256 MiB.
     pub max_prepared_bytes: u32,
+    /// Clients of one database at one time. Default 0: no limit.
+    pub max_db_client_connections: u32,
+    /// Clients of one user at one time, in all databases. Default 0: no limit.
+    pub max_user_client_connections: u32,
 }
 
 impl Default for Pool {
@@ -233,6 +263,8 @@ impl Default for Pool {
             max_server_prepared_bytes: 16 << 20,
             max_client_prepared_bytes: 8 << 20,
             max_prepared_bytes: 256 << 20,
+            max_db_client_connections: 0,
+            max_user_client_connections: 0,
         }
     }
 }
@@ -291,6 +323,8 @@ pub struct Database {
     pub terms: Overrides,
     /// Overrides `max_db_connections`.
     pub max_db_connections: Option<u32>,
+    /// Overrides `max_db_client_connections` for this database; 0: no limit.
+    pub max_client_connections: Option<u32>,
     /// Whether reads go to replicas. Default on when there are any, off without.
     pub routing: Routing,
     /// TLS to the servers. Default [`SslMode::Prefer`]. Unix sockets never use TLS.
@@ -317,6 +351,7 @@ impl Database {
             password: None,
             terms: Overrides::default(),
             max_db_connections: None,
+            max_client_connections: None,
             routing: Routing::Off,
             server_tls_sslmode: SslMode::Prefer,
             server_tls_ca_file: None,
@@ -386,6 +421,8 @@ pub struct User {
     pub terms: Overrides,
     /// Overrides `max_user_connections`.
     pub max_user_connections: Option<u32>,
+    /// Overrides `max_user_client_connections` for this user; 0: no limit.
+    pub max_client_connections: Option<u32>,
 }
 
 /// `[log]`: what is logged and how.

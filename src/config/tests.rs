@@ -40,8 +40,10 @@ fn reference_equals_the_defaults() {
     assert_eq!(config.databases["shop"], shop);
     assert_eq!(config.users["app"].terms, Overrides::default());
     // And the defaults are what a file without any of these keys gives.
-    let empty =
-        accepted(&format!("{}\n[users.app]\npassword = \"change-me\"", "[databases.shop]\nprimary = \"10.0.0.1\""));
+    let empty = accepted(&format!(
+        "{}\n[users.app]\npassword = \"change-me\"",
+        "[databases.shop]\nprimary = \"10.0.0.1\"\n[peers.2]\naddress = \"10.0.0.7\""
+    ));
     assert_eq!(config, empty);
 }
 
@@ -51,7 +53,8 @@ fn reference_names_every_key_once() {
     let mut found = Vec::new();
     for line in REFERENCE.lines() {
         if let Some(name) = line.strip_prefix('[') {
-            section = name.trim_end_matches(']').replace(".shop", ".NAME").replace(".app", ".NAME");
+            section =
+                name.trim_end_matches(']').replace(".shop", ".NAME").replace(".app", ".NAME").replace(".2", ".NAME");
         }
         let Some((key, _)) = line.trim_start_matches("# ").split_once(" = ") else {
             continue;
@@ -96,6 +99,19 @@ client_login_timeout = "500ms"
 auth_type = "md5"
 max_packet_size = "64KiB"
 tcp_keepalive = false
+tcp_keepidle = 0
+tcp_keepintvl = "3s"
+tcp_keepcnt = 4
+tcp_user_timeout = "1500ms"
+listen_backlog = 9
+so_reuseport = true
+unix_socket_dir = "/run/weir"
+unix_socket_mode = "0770"
+unix_socket_group = "staff"
+proxy_protocol = ["10.0.0.0/8", "::1"]
+connection_rate_per_address = 11
+connection_rate_per_user = 12
+instance_id = 5
 [stats]
 address = "off"
 max_shapes = 5
@@ -123,6 +139,8 @@ max_prepared_statements = 9
 max_server_prepared_bytes = 4096
 max_client_prepared_bytes = "5KiB"
 max_prepared_bytes = "1GiB"
+max_db_client_connections = 10
+max_user_client_connections = 11
 [log]
 level = "warn,pgweir::pool=debug"
 format = "json"
@@ -133,6 +151,7 @@ replicas = ["[::1]:1", "h"]
 user = "role"
 password = "secret"
 pool_size = 2
+max_client_connections = 0
 pool_mode = "session"
 max_db_connections = 6
 routing = "off"
@@ -142,8 +161,15 @@ password = "md5d8578edf8458ce06fbc5bb76a58c5ca4"
 [users.b]
 password = "p"
 pool_size = 1
+max_client_connections = 6
 query_timeout = 0
 max_user_connections = 5
+[peers.5]
+address = "this:1"
+[peers.6]
+address = "that"
+[peers.63]
+address = "/run/weir:5432"
 "#;
 
 #[test]
@@ -159,7 +185,24 @@ fn every_setting_arrives() {
             client_login_timeout: Duration::from_millis(500),
             auth_type: AuthType::Md5,
             max_packet_size: 65_536,
-            tcp_keepalive: false,
+            tcp: Tcp {
+                keepalive: false,
+                keepidle: None,
+                keepintvl: Some(Duration::from_secs(3)),
+                keepcnt: 4,
+                user_timeout: Some(Duration::from_millis(1500)),
+            },
+            listen_backlog: 9,
+            so_reuseport: true,
+            unix_socket: Some(UnixSocket {
+                directory: "/run/weir".into(),
+                mode: 0o770,
+                group: Some("staff".to_owned()),
+            }),
+            proxy_protocol: vec!["10.0.0.0/8".parse().unwrap(), "::1".parse().unwrap()],
+            connection_rate_per_address: 11,
+            connection_rate_per_user: 12,
+            instance_id: 5,
             ..Listen::default()
         }
     );
@@ -190,6 +233,8 @@ fn every_setting_arrives() {
             max_server_prepared_bytes: 4096,
             max_client_prepared_bytes: 5120,
             max_prepared_bytes: 1 << 30,
+            max_db_client_connections: 10,
+            max_user_client_connections: 11,
             ..Pool::default()
         }
     );
@@ -210,6 +255,16 @@ fn every_name_arrives() {
     assert_eq!((of_a.pool_mode, config.terms("other", "b").pool_mode), (PoolMode::Session, PoolMode::Statement));
     assert_eq!((config.max_db_connections("odd name"), config.max_db_connections("other")), (6, 30));
     assert_eq!((config.max_user_connections("a"), config.max_user_connections("b")), (20, 5));
+    assert_eq!(config.database_client_limit(database), None);
+    assert_eq!(
+        config.database_client_limit(&Database::new("x", "h".parse().unwrap())),
+        Some((10, "max_db_client_connections"))
+    );
+    assert_eq!(config.user_client_limit(a), Some((11, "max_user_client_connections")));
+    assert_eq!(config.user_client_limit(b), Some((6, "max_client_connections")));
+    // A section for this instance itself may stand there and means nothing.
+    let peers: Vec<_> = config.peers.iter().map(|(number, address)| (*number, address.to_string())).collect();
+    assert_eq!(peers, [(6, "that:6432".to_owned()), (63, "/run/weir:5432".to_owned())]);
     assert_eq!(database.server_login(b).0, "role");
     assert_eq!(database.server_login(b).1.unwrap().secret().expose(), "secret");
     assert!(matches!(a.password, Some(Password::Md5(_))));

@@ -3,9 +3,12 @@
 
 use super::Gate;
 use super::knock::Refusal;
+use super::peer::Peer;
+use super::places::Places;
+use super::rate::Rate;
 use crate::auth::login::{Login, LoginError, Method, Step};
 use crate::auth::sasl;
-use crate::config::{AuthType, Config};
+use crate::config::{AuthType, Config, Database};
 use crate::relay::{Arrival, Seat};
 use crate::server::stream::Stream;
 use crate::wire::error::{PgError, SqlState};
@@ -17,6 +20,7 @@ use crate::worker::Mail;
 pub(super) async fn login(
     gate: &Gate,
     place: &mut Option<Stream>,
+    peer: &Peer,
     startup: Startup,
     seat: Option<Seat>,
 ) -> Result<(), Refusal> {
@@ -33,13 +37,15 @@ pub(super) async fn login(
     };
     let prefix = authenticate(gate, stream, &config, &asked.user).await?;
     let database = asked.database;
-    if !config.databases.contains_key(&database) {
+    let Some(database_config) = config.databases.get(&database) else {
         let message = format!("database \"{database}\" does not exist");
         let error = PgError::fatal(SqlState::INVALID_CATALOG_NAME, message)
             .detail("pgweir's configuration has no such database");
         let hint = "A physical replication connection names its server by one of its databases (dbname=…).";
         return Err(Refusal::Told(if asked.replication.is_some() { error.hint(hint) } else { error }));
-    }
+    };
+    let (of_database, of_user) = take_places(gate, &config, database_config, &asked.user)?;
+    tracing::debug!(%peer, user = asked.user, database, "logged in");
     let Some((mut socket, leftover)) = place.take().map(Stream::into_parts) else { return Ok(()) };
     socket.loosen()?;
     let (worker, at_home) = gate.homes.choose(&database, &asked.user, &config, gate.workers.len());
@@ -52,12 +58,37 @@ pub(super) async fn login(
         prefix,
         leftover,
         replication: asked.replication,
-        seats: vec![seat, at_home],
+        seats: vec![seat, at_home, of_database, of_user],
     };
     if let Some(mailbox) = gate.workers.get(worker) {
         let _ = mailbox.send(Mail::Client(Box::new(arrival)));
     }
     Ok(())
+}
+
+/// A place among the clients of the database and one among those of the user, and one of the user's
+/// new sessions of this second. All after the login: nobody else can use them up.
+fn take_places(gate: &Gate, config: &Config, database: &Database, user: &str) -> Result<(Seat, Seat), Refusal> {
+    let full = |message: String, hint: String| {
+        Refusal::Told(PgError::fatal(SqlState::TOO_MANY_CONNECTIONS, message).hint(hint))
+    };
+    if let Some(rate) = Rate::of(config.listen.connection_rate_per_user)
+        && !gate.sessions.take(user, rate)
+    {
+        let message = format!("pgweir: too many new connections for role \"{user}\"");
+        return Err(full(message, format!("The limit is connection_rate_per_user = {} per second.", rate.per_second)));
+    }
+    // The messages are PostgreSQL's own (CheckMyDatabase in src/backend/utils/init/postinit.c,
+    // InitializeSessionUserId in src/backend/utils/init/miscinit.c).
+    let place = |places: &Places, what: &str, name: &str, limit: Option<(u32, &str)>| {
+        let (limit, setting) = limit.unwrap_or((u32::MAX, "max_client_conn"));
+        let message = format!("too many connections for {what} \"{name}\"");
+        places.take(name, limit).ok_or_else(|| full(message, format!("The limit is pgweir's {setting} = {limit}.")))
+    };
+    let of_database = place(&gate.of_databases, "database", &database.name, config.database_client_limit(database))?;
+    let limit = config.users.get(user).and_then(|user| config.user_client_limit(user));
+    let of_user = place(&gate.of_users, "role", user, limit)?;
+    Ok((of_database, of_user))
 }
 
 /// Tells the client, once, which minor version and options it cannot have.
@@ -145,7 +176,8 @@ async fn authenticate(gate: &Gate, stream: &mut Stream, config: &Config, user: &
                 stream.send(&out).await?;
                 let message = stream.next().await?;
                 if message.tag != tag::client::PASSWORD {
-                    let what = format!("expected password response, got message type {}", message.tag);
+                    let what =
+                        format!("expected password response, got message type \"{}\"", message.tag.escape_ascii());
                     return Err(Refusal::Told(PgError::fatal(SqlState::PROTOCOL_VIOLATION, what)));
                 }
                 step = login.on_message(&message.body).map_err(refused)?;

@@ -17,6 +17,7 @@ use crate::server::open::{OpenError, Opened};
 use crate::sql::verdict::Effects;
 use crate::wire::build;
 use crate::wire::error::{PgError, SqlState};
+use crate::wire::pid::{ClientPid, SLOTS_MAX};
 
 /// A place under a limit, given back on drop.
 #[derive(Debug)]
@@ -73,7 +74,12 @@ impl Relay {
         self.now_us = clock::now_us();
         let Arrival { socket, database, user, settings, minor, mut prefix, leftover, replication, seats } = arrival;
         let mut conn = Conn::new(socket);
-        let made = self.group_for(&database, &user).and_then(|group| {
+        let room = (self.clients.len() < SLOTS_MAX).then_some(()).ok_or_else(|| {
+            PgError::fatal(SqlState::TOO_MANY_CONNECTIONS, "pgweir: too many clients on one worker")
+                .detail(format!("A worker takes {SLOTS_MAX}, so many as a cancel key can tell apart."))
+                .hint("Lower max_client_conn, or spread the clients over several instances.")
+        });
+        let made = room.and_then(|()| self.group_for(&database, &user)).and_then(|group| {
             let key = Key::random(minor)
                 .map_err(|_| PgError::fatal(SqlState::INTERNAL, "pgweir: the system gave no random bytes"))?;
             Ok((group, key))
@@ -165,8 +171,9 @@ impl Relay {
                 client.conforming = value == b"on";
             }
         }
-        let pid = u32::from(self.place.worker) << 24 | (id.index() & 0x00ff_ffff);
-        build::backend_key(&mut out, pid, client.key.bytes());
+        let instance = self.config.listen.instance_id;
+        let pid = ClientPid { instance, worker: self.place.worker, slot: id.index(), passed_on: false };
+        build::backend_key(&mut out, pid.encode(), client.key.bytes());
         build::ready(&mut out, b'I');
         client.send(&out);
     }

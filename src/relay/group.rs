@@ -229,7 +229,7 @@ impl Relay {
             password: password.cloned(),
             sslmode: entry.server_tls_sslmode,
             tls: tls.cloned(),
-            keepalive: config.listen.tcp_keepalive,
+            tcp: config.listen.tcp,
             timeout: config.pool.server_connect_timeout,
             startup: Parameters::new(),
             salted: RefCell::new(SaltedCache::new()),

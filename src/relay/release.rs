@@ -342,6 +342,12 @@ impl Relay {
         }
     }
 
+    /// Whether a client in this slot was told this key.
+    pub fn knows(&self, slot: u32, key: &[u8]) -> bool {
+        let client = self.clients.id_at(slot).and_then(|id| self.clients.get(id));
+        client.is_some_and(|client| client.key.matches(key))
+    }
+
     /// Answers the batch at the front of an idle client's bytes with an error; how long it was. Where
     /// its end is not known the session ends, and `None`.
     pub(super) fn fail_batch(&mut self, id: ClientId, data: &[u8], error: PgError) -> Option<usize> {

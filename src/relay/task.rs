@@ -35,8 +35,13 @@ pub fn arrive(relay: &Shared, arrival: Arrival) {
     }
 }
 
-/// Passes a cancel request on; `done` is dropped when its work is done.
+/// Passes a cancel request on; `done` is told when the key is nobody's, and otherwise dropped when
+/// the matter is over.
 pub fn cancel(relay: &Shared, slot: u32, key: &[u8], done: oneshot::Sender<()>) {
+    if guarded(relay, |relay| relay.knows(slot, key)) == Some(false) {
+        let _ = done.send(());
+        return;
+    }
     if guarded(relay, |relay| relay.cancel(slot, key)) == Some(true) {
         run_todo(relay, Some(done));
     }

@@ -13,7 +13,7 @@ use tokio_rustls::{TlsConnector, TlsStream};
 use super::login::login;
 use super::stream::Stream;
 use crate::auth::scram::SaltedCache;
-use crate::config::{Endpoint, Host, Password, SslMode};
+use crate::config::{Endpoint, Host, Password, SslMode, Tcp};
 use crate::net::dial;
 use crate::net::socket::{Plain, Socket};
 use crate::wire::error::{PgError, ServerError, SqlState};
@@ -33,8 +33,8 @@ pub struct Dial {
     pub sslmode: SslMode,
     /// How to use TLS; `None` only when `sslmode` is `Disable`.
     pub tls: Option<Arc<rustls::ClientConfig>>,
-    /// TCP keepalive.
-    pub keepalive: bool,
+    /// What the kernel does when the server vanishes.
+    pub tcp: Tcp,
     /// Bound on the whole opening.
     pub timeout: Duration,
     /// More for the startup message: settings, `replication`.
@@ -172,7 +172,7 @@ impl Dial {
     /// A plain or encrypted connection on which nothing of the session was said yet.
     pub(super) async fn connect(&self, encrypt: Encrypt) -> Result<Socket, OpenError> {
         let plain = match &self.endpoint.host {
-            Host::Tcp(host) => dial::tcp(host, self.endpoint.port, self.keepalive).await?,
+            Host::Tcp(host) => dial::tcp(host, self.endpoint.port, &self.tcp).await?,
             Host::Unix(directory) => dial::unix(directory, self.endpoint.port).await?,
         };
         if encrypt == Encrypt::No {

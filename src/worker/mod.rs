@@ -26,9 +26,11 @@ pub enum Mail {
         slot: u32,
         /// The secret it was told.
         key: Vec<u8>,
-        /// Dropped when the matter is over.
+        /// Told when the key is nobody's; otherwise dropped when the matter is over.
         done: oneshot::Sender<()>,
     },
+    /// Shows that the worker runs: it drops this.
+    Ping(oneshot::Sender<()>),
     /// From now on by this configuration.
     Reload(Arc<Config>),
     /// Let clients go as they come to rest; dropped when none is left.
@@ -74,6 +76,7 @@ async fn work(relay: Relay, mut mail: mpsc::UnboundedReceiver<Mail>) {
                     Err(error) => tracing::warn!("lost a client on its way to its worker: {error}"),
                 },
                 Some(Mail::Cancel { slot, key, done }) => task::cancel(&relay, slot, &key, done),
+                Some(Mail::Ping(done)) => drop(done),
                 Some(Mail::Reload(config)) => drop(task::guarded(&relay, |relay| relay.reconfigure(config))),
                 Some(Mail::Drain(done)) => {
                     _drained = Some(done);
