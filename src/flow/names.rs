@@ -47,6 +47,11 @@ impl Names {
         self.names_upto > ring.first()
     }
 
+    /// An entry that ends a batch is not answered yet.
+    pub fn batch_owed(&self, ring: &Ring) -> bool {
+        self.batch_upto > ring.first()
+    }
+
     /// The same, and its batch has ended: an error in it would void the change, but not the
     /// batches behind it. Within one batch it does not matter, as an error voids what follows too.
     pub fn unsettled(&self, ring: &Ring) -> bool {

@@ -111,6 +111,11 @@ impl Replies {
         self.copy.sent(end, &self.ring);
     }
 
+    /// A batch that has ended is not answered yet: what [`Replies::status`] says may be outdated.
+    pub fn batch_owed(&self) -> bool {
+        self.names.batch_owed(&self.ring)
+    }
+
     /// Transaction status of the last ReadyForQuery: `I`, `T` or `E`.
     pub fn status(&self) -> u8 {
         self.status
@@ -203,6 +208,9 @@ impl Replies {
         let hidden = self.ring.head().is_some_and(|head| head.origin == Origin::Injected);
         match header.tag {
             tag::DATA_ROW | tag::COPY_DATA if !hidden => self.rows(bytes),
+            tag::PARAMETER_DESCRIPTION if self.ring.head().is_some_and(|head| head.origin == Origin::Refused) => {
+                Step::Fault("an answer to what must fail")
+            }
             tag::DATA_ROW
             | tag::COPY_DATA
             | tag::COPY_DONE
@@ -289,6 +297,8 @@ impl Replies {
             outcome.rows = rows_of_tag(text);
             outcome.discarded_all = text == b"DISCARD ALL";
             outcome.deallocated_all = outcome.discarded_all || text == b"DEALLOCATE ALL";
+            outcome.prepared = text == b"PREPARE";
+            outcome.deallocated = text == b"DEALLOCATE";
         }
         Step::Event { n: header.total, swallow, event: Event::Completed(head, outcome) }
     }
