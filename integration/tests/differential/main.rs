@@ -1,0 +1,151 @@
+//! Differential: random protocol programs are played to PostgreSQL itself and through pgweir, and both must have said the same.
+//! It must never compare less than every byte: what may differ is replaced, never skipped (see `normal`).
+//!
+//! Several sessions run at once over fewer servers, so that a program meets servers that others have used. `PGWEIR_SEED=N` plays
+//! one program; `PGWEIR_LONG=1` plays for minutes. A program that fails is made shorter before it is shown.
+#![allow(clippy::unwrap_used)]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod dice;
+mod extended;
+mod normal;
+mod player;
+mod program;
+
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use common::Conf;
+use dice::Dice;
+use integration::{Cluster, Pgweir, USER};
+use player::{Door, play};
+use program::{Mode, Step};
+
+/// Sessions at one time.
+const SESSIONS: u64 = 5;
+/// Servers for them: fewer.
+const SERVERS: usize = 3;
+
+/// How long one way of connecting is tried.
+fn duration() -> Duration {
+    Duration::from_secs(if std::env::var_os("PGWEIR_LONG").is_some() { 120 } else { 5 })
+}
+
+fn tables() -> String {
+    let mut sql = String::new();
+    for n in 0..SESSIONS {
+        let _ = write!(
+            sql,
+            "CREATE TABLE t{n} (id int PRIMARY KEY, s text); GRANT ALL ON t{n} TO {USER};\
+             CREATE SEQUENCE s{n}; GRANT ALL ON SEQUENCE s{n} TO {USER};"
+        );
+    }
+    sql
+}
+
+fn conf(cluster: &Cluster) -> Conf {
+    let files = cluster.certificates().unwrap();
+    Conf::trust(cluster).tls("allow", files).size(SERVERS)
+}
+
+/// One way to reach pgweir, and the same way to reach the server.
+struct Trial<'a> {
+    cluster: &'a Cluster,
+    pgweir: &'a Pgweir,
+    mode: Mode,
+    tls: bool,
+    minor: u32,
+}
+
+impl Trial<'_> {
+    fn door(&self, port: u16) -> Door {
+        let ca = self.tls.then(|| self.cluster.certificates().unwrap().ca.clone());
+        Door { port, ca, minor: self.minor }
+    }
+
+    /// What differs, if anything does.
+    fn difference(&self, steps: &[Step]) -> Option<String> {
+        let direct = play(&self.door(self.cluster.primary().port()), steps);
+        let pooled = play(&self.door(self.pgweir.port()), steps);
+        normal::difference(&direct, &pooled)
+    }
+
+    fn attempt(&self, seed: u64, table: u64) -> Result<usize, String> {
+        let steps = program::program(&mut Dice::new(seed), self.mode, table);
+        let Some(first) = self.difference(&steps) else { return Ok(steps.len()) };
+        let (steps, last) = self.shorter(steps);
+        let mut text = format!("PGWEIR_SEED={seed} {:?} tls {} 3.{}\n", self.mode, self.tls, self.minor);
+        for (at, step) in steps.iter().enumerate() {
+            let _ = writeln!(text, "{at:4} {step:?}");
+        }
+        Err(format!("{text}{}", last.unwrap_or(format!("(not again) {first}"))))
+    }
+
+    /// Leaves out what is not needed for the difference.
+    fn shorter(&self, mut steps: Vec<Step>) -> (Vec<Step>, Option<String>) {
+        let mut last = self.difference(&steps);
+        let mut size = steps.len() / 2;
+        while size > 0 && last.is_some() {
+            let mut at = 0;
+            while at + size <= steps.len() {
+                let mut fewer = steps.clone();
+                fewer.drain(at..at + size);
+                match self.difference(&fewer) {
+                    Some(text) => (steps, last) = (fewer, Some(text)),
+                    None => at += size,
+                }
+            }
+            size /= 2;
+        }
+        (steps, last)
+    }
+
+    /// Plays programs in all sessions for `limit`; the number of steps compared.
+    fn run(&self, limit: Duration) -> u64 {
+        let chosen = std::env::var("PGWEIR_SEED").ok().and_then(|text| text.parse::<u64>().ok());
+        let base = chosen.unwrap_or_else(|| SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64 >> 10);
+        println!("{:?} tls {} 3.{}: seeds from {base}", self.mode, self.tls, self.minor);
+        let until = Instant::now() + limit;
+        let (next, steps, failed) = (AtomicU64::new(base), AtomicU64::new(0), AtomicBool::new(false));
+        thread::scope(|scope| {
+            for table in 0..if chosen.is_some() { 1 } else { SESSIONS } {
+                let (next, steps, failed) = (&next, &steps, &failed);
+                scope.spawn(move || {
+                    while Instant::now() < until && !failed.load(Ordering::Relaxed) {
+                        let seed = next.fetch_add(1, Ordering::Relaxed);
+                        match self.attempt(seed, table) {
+                            Ok(count) => steps.fetch_add(count as u64, Ordering::Relaxed),
+                            Err(text) => {
+                                failed.store(true, Ordering::Relaxed);
+                                panic!("{text}");
+                            }
+                        };
+                        if chosen.is_some() {
+                            return;
+                        }
+                    }
+                });
+            }
+        });
+        println!("{} programs, {} steps", next.into_inner() - base, steps.load(Ordering::Relaxed));
+        steps.into_inner()
+    }
+}
+
+fn both_say_the_same(mode: Mode, lines: &str, ways: &[(bool, u32)]) {
+    let cluster = Cluster::builder().tls(true).sql(&tables()).start().unwrap();
+    let pgweir = conf(&cluster).pool(lines).start();
+    for &(tls, minor) in ways {
+        let steps = Trial { cluster: &cluster, pgweir: &pgweir, mode, tls, minor }.run(duration());
+        assert!(steps > 0);
+    }
+}
+
+#[test]
+fn transaction_mode_says_what_the_server_says() {
+    both_say_the_same(Mode::Transaction, "", &[(false, 0), (true, 2), (true, 0), (false, 2)]);
+}
