@@ -4,7 +4,7 @@
 use integration::wire::Script;
 
 use crate::dice::Dice;
-use crate::program::{Author, Mode, Step, Until, fill};
+use crate::program::{Author, Mode, Part, Step, fill};
 
 const NAMES: &[&str] = &["", "a", "b", "c", "a longer name"];
 const PORTALS: &[&str] = &["", "p", "q"];
@@ -27,6 +27,12 @@ const TEXTS: &[(&str, usize)] = &[
 ];
 const VALUES: &[Option<&str>] = &[Some("11"), Some("0"), Some("text"), None, Some("")];
 
+/// Whether statements are named while a transaction may have failed: pgweir answers some such Parse itself, PostgreSQL refuses it.
+const NAMING_IN_FAILED: bool = false;
+
+/// Whether the unnamed statement of an earlier batch is used: pgweir forgets it when an error made the server skip a Parse of it.
+const UNNAMED_ACROSS: bool = false;
+
 /// A batch, or several, with Sync at the end.
 pub fn unit(author: &mut Author) {
     match author.dice.roll(12) {
@@ -35,32 +41,40 @@ pub fn unit(author: &mut Author) {
         2 => flushed(author),
         3 => pipeline(author),
         _ => {
-            let (script, about) = batch(author);
-            author.add(Step::new(about, script.sync(), Until::Ready(1)));
+            let step = Step::of(batch(author));
+            author.add(step);
         }
     }
 }
 
-/// Some messages without a Sync, and what they say.
-fn batch(author: &mut Author) -> (Script, String) {
-    let (mut script, mut about) = (Script::new(), String::new());
+/// Some messages and a Sync.
+fn batch(author: &mut Author) -> Vec<Part> {
+    let mut parts = Vec::new();
     for _ in 0..1 + author.dice.roll(4) {
-        let (more, said) = messages(author);
-        script = script.append(&more);
-        about += &said;
+        let (script, about) = messages(author);
+        parts.push(Part { script, ready: 0, about });
     }
-    (script, about)
+    parts.push(Part { script: Script::new().sync(), ready: 1, about: "S".into() });
+    parts
 }
 
 fn messages(author: &mut Author) -> (Script, String) {
     let table = author.table;
+    let open = author.open;
+    let unnamed = open && !NAMING_IN_FAILED;
     let dice = &mut *author.dice;
-    let (name, portal) = (dice.pick(NAMES), dice.pick(PORTALS));
-    let (text, count) = TEXTS[dice.roll(TEXTS.len())];
+    let portal = dice.pick(PORTALS);
+    let mut name = dice.pick(NAMES);
+    let (text, count) = text(dice, open);
     let sql = fill(text, table);
     let limit = [0, 0, 0, 3][dice.roll(4)];
     let script = Script::new();
-    match dice.roll(12) {
+    let kind = dice.roll(12);
+    if !UNNAMED_ACROSS && name.is_empty() && matches!(kind, 2 | 7 | 8) {
+        name = "a";
+    }
+    match kind {
+        0 | 1 | 11 if unnamed => (script.parse("", &sql), format!("[P {sql}] ")),
         // Names are closed first half of the time: a second Parse of a name is an error.
         0 => (script.parse(name, &sql), format!("[P {name:?} {sql}] ")),
         1 => (script.close(b'S', name).parse(name, &sql), format!("[C P {name:?} {sql}] ")),
@@ -85,6 +99,13 @@ fn messages(author: &mut Author) -> (Script, String) {
     }
 }
 
+/// A statement's text and the number of its parameters. PostgreSQL 15 itself crashes now and then on an empty one in a failed
+/// transaction (it looks up the search path there).
+fn text(dice: &mut Dice, open: bool) -> (&'static str, usize) {
+    let (text, count) = TEXTS[dice.roll(TEXTS.len())];
+    if open && text.is_empty() { TEXTS[0] } else { (text, count) }
+}
+
 /// Bind of `count` random values (now and then one too many), with text or binary results.
 fn bind(dice: &mut Dice, script: Script, portal: &str, name: &str, count: usize) -> Script {
     let count = count + usize::from(dice.once_in(12));
@@ -104,14 +125,9 @@ fn bind(dice: &mut Dice, script: Script, portal: &str, name: &str, count: usize)
 
 /// Many batches in one write.
 fn pipeline(author: &mut Author) {
-    let (mut all, mut about) = (Script::new(), String::from("pipeline "));
     let count = 2 + author.dice.roll(8);
-    for _ in 0..count {
-        let (script, said) = batch(author);
-        all = all.append(&script.sync());
-        about += &format!("{said}S ");
-    }
-    author.add(Step::new(about, all, Until::Ready(count)));
+    let batches = (0..count).flat_map(|_| batch(author)).collect();
+    author.add(Step::of(batches));
 }
 
 /// A portal read in pieces over several Syncs inside a transaction.
@@ -119,35 +135,41 @@ fn portals(author: &mut Author) {
     let begin = !author.open;
     if begin {
         author.add(Step::query("BEGIN"));
+        author.open = true;
     }
     let open = Script::new().parse("", "SELECT i, 'p' || i FROM generate_series(1, 10) i").bind("p", "", &[]);
-    author.add(Step::new("[P B E p 3] S", open.execute("p", 3).sync(), Until::Ready(1)));
+    author.add(Step::new("[P B E p 3] S", open.execute("p", 3).sync(), 1));
     for _ in 0..author.dice.roll(5) {
         if author.dice.once_in(3) {
-            let (script, about) = batch(author);
-            author.add(Step::new(about, script.sync(), Until::Ready(1)));
+            let step = Step::of(batch(author));
+            author.add(step);
         }
-        author.add(Step::new("[E p 4] S", Script::new().execute("p", 4).sync(), Until::Ready(1)));
+        author.add(Step::new("[E p 4] S", Script::new().execute("p", 4).sync(), 1));
     }
-    author.add(Step::new("[C P p] S", Script::new().close(b'P', "p").sync(), Until::Ready(1)));
+    author.add(Step::new("[C P p] S", Script::new().close(b'P', "p").sync(), 1));
     if begin {
-        author.add(Step::query(if author.dice.once_in(2) { "COMMIT" } else { "ROLLBACK" }));
+        let end = if author.dice.once_in(2) { "COMMIT" } else { "ROLLBACK" };
+        author.add(Step::query(end));
+        author.open = false;
     }
 }
 
 /// Parts that are answered before the Sync.
 fn flushed(author: &mut Author) {
     let (name, count) = (author.dice.pick(NAMES), author.dice.roll(4));
-    let (text, parameters) = TEXTS[author.dice.roll(TEXTS.len())];
+    let name = if author.open && !NAMING_IN_FAILED { "" } else { name };
+    let (text, parameters) = text(author.dice, author.open);
     let sql = fill(text, author.table);
     // Replies: CloseComplete, ParseComplete, and RowDescription or NoData.
     let open = Script::new().close(b'S', name).parse(name, &sql).describe(b'S', name).flush();
-    author.add(Step::new(format!("[C P D {name:?} {sql}] H"), open, Until::Replies(3)));
+    author.add(Step::flush(format!("[C P D {name:?} {sql}] H"), open, 3));
     for _ in 0..count {
-        let script = bind(author.dice, Script::new(), "", name, parameters).execute("", 0).flush();
-        author.add(Step::new(format!("[B E {name:?}] H"), script, Until::Replies(2)));
+        let again = name.is_empty() && !UNNAMED_ACROSS;
+        let script = if again { Script::new().parse("", &sql) } else { Script::new() };
+        let script = bind(author.dice, script, "", name, parameters).execute("", 0).flush();
+        author.add(Step::flush(format!("[B E {name:?}] H"), script, 2 + usize::from(again)));
     }
-    author.add(Step::new("S", Script::new().sync(), Until::Ready(1)));
+    author.add(Step::new("S", Script::new().sync(), 1));
 }
 
 /// COPY through Execute, both ways.
@@ -173,5 +195,5 @@ fn copy(author: &mut Author) {
             ("copy in by Execute, executed again", script, 1)
         }
     };
-    author.add(Step::new(about, script, Until::Ready(ready)));
+    author.add(Step::new(about, script, ready));
 }

@@ -30,6 +30,12 @@ const SESSIONS: u64 = 5;
 /// Servers for them: fewer.
 const SERVERS: usize = 3;
 
+/// How often a shorter program is tried before it counts as one that shows nothing.
+const TRIES: usize = 4;
+
+/// How long a program that fails is made shorter.
+const SHORTENING: Duration = Duration::from_secs(30);
+
 /// How long one way of connecting is tried.
 fn duration() -> Duration {
     Duration::from_secs(if std::env::var_os("PGWEIR_LONG").is_some() { 120 } else { 5 })
@@ -77,29 +83,44 @@ impl Trial<'_> {
     fn attempt(&self, seed: u64, table: u64) -> Result<usize, String> {
         let steps = program::program(&mut Dice::new(seed), self.mode, table);
         let Some(first) = self.difference(&steps) else { return Ok(steps.len()) };
+        println!("PGWEIR_SEED={seed} differs; making it shorter");
         let (steps, last) = self.shorter(steps);
         let mut text = format!("PGWEIR_SEED={seed} {:?} tls {} 3.{}\n", self.mode, self.tls, self.minor);
         for (at, step) in steps.iter().enumerate() {
             let _ = writeln!(text, "{at:4} {step:?}");
         }
+        let _ = write!(text, "{}", crash(&self.cluster.primary().log()));
         Err(format!("{text}{}", last.unwrap_or(format!("(not again) {first}"))))
     }
 
     /// Leaves out what is not needed for the difference.
     fn shorter(&self, mut steps: Vec<Step>) -> (Vec<Step>, Option<String>) {
-        let mut last = self.difference(&steps);
-        let mut size = steps.len() / 2;
+        // What servers have prepared already differs from time to time.
+        let again = |steps: &[Step]| (0..TRIES).find_map(|_| self.difference(steps));
+        let mut last = again(&steps);
+        let (mut size, until) = (steps.len() / 2, Instant::now() + SHORTENING);
         while size > 0 && last.is_some() {
-            let mut at = 0;
-            while at + size <= steps.len() {
+            let mut at = program::PRELUDE;
+            while at + size <= steps.len() && Instant::now() < until {
                 let mut fewer = steps.clone();
                 fewer.drain(at..at + size);
-                match self.difference(&fewer) {
+                match again(&fewer) {
                     Some(text) => (steps, last) = (fewer, Some(text)),
                     None => at += size,
                 }
             }
             size /= 2;
+        }
+        for number in program::PRELUDE..steps.len() {
+            let mut part = 0;
+            while part < steps[number].count() && Instant::now() < until && last.is_some() {
+                let mut fewer = steps.clone();
+                fewer[number] = steps[number].without(part);
+                match again(&fewer) {
+                    Some(text) => (steps, last) = (fewer, Some(text)),
+                    None => part += 1,
+                }
+            }
         }
         (steps, last)
     }
@@ -120,8 +141,8 @@ impl Trial<'_> {
                         match self.attempt(seed, table) {
                             Ok(count) => steps.fetch_add(count as u64, Ordering::Relaxed),
                             Err(text) => {
-                                failed.store(true, Ordering::Relaxed);
-                                panic!("{text}");
+                                assert!(failed.swap(true, Ordering::Relaxed), "{text}");
+                                return;
                             }
                         };
                         if chosen.is_some() {
@@ -136,8 +157,16 @@ impl Trial<'_> {
     }
 }
 
+/// A program may find a defect of PostgreSQL's: what it wrote of a process that crashed.
+fn crash(log: &str) -> String {
+    let Some((_, after)) = log.split_once("server process (PID ") else { return String::new() };
+    let pid = format!("[{}]", after.split(')').next().unwrap_or_default());
+    let lines: Vec<&str> = log.lines().filter(|line| line.contains(&pid)).collect();
+    format!("PostgreSQL itself crashed; its last words:\n{}\n", lines[lines.len().saturating_sub(6)..].join("\n"))
+}
+
 fn both_say_the_same(mode: Mode, lines: &str, ways: &[(bool, u32)]) {
-    let cluster = Cluster::builder().tls(true).sql(&tables()).start().unwrap();
+    let cluster = Cluster::builder().tls(true).setting("log_statement", "all").sql(&tables()).start().unwrap();
     let pgweir = conf(&cluster).pool(lines).start();
     for &(tls, minor) in ways {
         let steps = Trial { cluster: &cluster, pgweir: &pgweir, mode, tls, minor }.run(duration());

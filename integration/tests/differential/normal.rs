@@ -20,9 +20,11 @@ pub fn difference(direct: &Record, pooled: &Record) -> Option<String> {
     if login(&direct.login) != login(&pooled.login) {
         return Some(differs("the login", &login(&direct.login), &login(&pooled.login)));
     }
+    let mut was_failed = false;
     for (at, wanted) in direct.steps.iter().enumerate() {
         let none = Vec::new();
-        let (wanted, got) = (left.all(wanted), right.all(pooled.steps.get(at).unwrap_or(&none)));
+        let (wanted, mut got) = (left.all(wanted), right.all(pooled.steps.get(at).unwrap_or(&none)));
+        failed_anyway(&mut was_failed, &wanted, &mut got);
         if wanted != got {
             let silent = if pooled.silent == Some(at) { " (and then silence)" } else { "" };
             return Some(differs(&format!("step {at}{silent}"), &wanted, &got));
@@ -88,9 +90,31 @@ fn sort_reports(frames: &mut [Frame]) {
     }
 }
 
-/// An error's text with pgweir's own names of statements, and the names they stand for, replaced.
+/// In a transaction that has failed already a message about a statement that this server lacks fails for the Parse in front of it,
+/// with 25P02, where PostgreSQL alone may find another error first or describe a command without rows. Both sides refuse and the
+/// transaction stays failed, so such a batch counts as the same.
+fn failed_anyway(was_failed: &mut bool, wanted: &[Frame], got: &mut Vec<Frame>) {
+    let is_ready = |frame: &Frame| frame.tag == b'Z';
+    let batches = wanted.split_inclusive(is_ready).zip(got.split_inclusive(is_ready));
+    let mut all = Vec::new();
+    for (left, right) in batches {
+        let fails = |batch: &[Frame]| batch.last().is_some_and(|frame| is_ready(frame) && frame.body == b"E");
+        let refused = right.iter().any(|frame| frame.tag == b'E' && frame.field(b'C').as_deref() == Some("25P02"));
+        let same = *was_failed && fails(left) && fails(right) && refused;
+        all.extend_from_slice(if same { left } else { right });
+        *was_failed = fails(left);
+    }
+    if wanted.iter().filter(|frame| is_ready(frame)).count() == got.iter().filter(|frame| is_ready(frame)).count() {
+        *got = all;
+    }
+}
+
+/// An error without its place in PostgreSQL's source (a statement may fail in Parse instead of Bind), and with the names of prepared
+/// statements replaced: pgweir's own differ from what they stand for.
 fn unnamed(body: &[u8]) -> Vec<u8> {
-    let text = String::from_utf8_lossy(body).into_owned();
+    let fields = body.split(|&byte| byte == 0).filter(|field| !matches!(field.first(), Some(b'F' | b'L' | b'R')));
+    let text = fields.map(String::from_utf8_lossy).collect::<Vec<_>>().join("\0");
+    let text = text.replace("unnamed prepared statement does", "prepared statement \"\" does");
     let mut out = String::new();
     let mut rest = text.as_str();
     while let Some((before, after)) = rest.split_once("prepared statement \"") {
@@ -110,7 +134,7 @@ fn differs(what: &str, wanted: &[Frame], got: &[Frame]) -> String {
 fn show(frames: &[Frame]) -> String {
     let mut text = String::new();
     for frame in frames {
-        let body: String = String::from_utf8_lossy(&frame.body).chars().take(160).collect();
+        let body: String = String::from_utf8_lossy(&frame.body).chars().take(100).collect();
         let _ = write!(text, "{}[{}] ", char::from(frame.tag), body.escape_debug());
     }
     text

@@ -11,7 +11,7 @@ use crate::common::client::Ssl;
 use crate::program::{Step, Until};
 
 /// Longer than any answer takes, locks held by an earlier session included.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Where and how to connect.
 pub struct Door {
@@ -47,10 +47,10 @@ pub fn play(door: &Door, steps: &[Step]) -> Record {
     let mut skipping = false;
     for (at, step) in steps.iter().enumerate() {
         for piece in step.pieces() {
-            client.write(piece);
+            client.write(&piece);
         }
         let mut heard = Vec::new();
-        let silent = !hear(&mut client, step.until, &mut skipping, &mut heard);
+        let silent = !hear(&mut client, step.until(), &mut skipping, &mut heard);
         record.steps.push(heard);
         if silent {
             record.silent = Some(at);

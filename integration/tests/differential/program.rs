@@ -30,47 +30,77 @@ pub enum Until {
     Replies(usize),
 }
 
-/// Bytes, and how much of an answer they have.
+/// One or more messages of a step, how many ReadyForQuery they lead to, and what they say.
+#[derive(Clone)]
+pub struct Part {
+    pub script: Script,
+    pub ready: usize,
+    pub about: String,
+}
+
+/// What is written at once, and how much of an answer it has.
 #[derive(Clone)]
 pub struct Step {
-    script: Script,
-    /// What it says, for people.
-    about: String,
-    pub until: Until,
+    parts: Vec<Part>,
+    /// Without a ReadyForQuery: so many messages that end something.
+    replies: usize,
     /// Where the write is torn apart; 0: nowhere.
     tear: usize,
 }
 
 impl fmt::Debug for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} {}", self.until, self.about)
+        self.parts.iter().try_for_each(|part| write!(f, "{} ", part.about))
     }
 }
 
 impl Step {
-    /// A step that is sent in one write.
-    pub fn new(about: impl Into<String>, script: Script, until: Until) -> Self {
-        let about: String = about.into();
-        Self { script, about: about.chars().take(300).collect(), until, tear: 0 }
+    /// A step that leads to so many ReadyForQuery.
+    pub fn new(about: impl Into<String>, script: Script, ready: usize) -> Self {
+        Self::of(vec![Part { script, ready, about: about.into() }])
+    }
+
+    /// A step of several parts, each of which can be left out.
+    pub fn of(parts: Vec<Part>) -> Self {
+        Self { parts, replies: 0, tear: 0 }
+    }
+
+    /// A step that leads to so many messages that end something, and to no ReadyForQuery.
+    pub fn flush(about: impl Into<String>, script: Script, replies: usize) -> Self {
+        Self { replies, ..Self::new(about, script, 0) }
     }
 
     /// A simple query.
     pub fn query(sql: &str) -> Self {
-        Self::new(sql, Script::new().query(sql), Until::Ready(1))
+        Self::new(sql, Script::new().query(sql), 1)
+    }
+
+    /// When it has been answered.
+    pub fn until(&self) -> Until {
+        if self.replies > 0 {
+            return Until::Replies(self.replies);
+        }
+        Until::Ready(self.parts.iter().map(|part| part.ready).sum())
     }
 
     /// The writes.
-    pub fn pieces(&self) -> impl Iterator<Item = &[u8]> {
-        let bytes = self.script.bytes();
+    pub fn pieces(&self) -> Vec<Vec<u8>> {
+        let bytes: Vec<u8> = self.parts.iter().flat_map(|part| part.script.bytes()).copied().collect();
         let (front, back) = bytes.split_at(self.tear.min(bytes.len()));
-        [front, back].into_iter().filter(|piece| !piece.is_empty())
+        [front, back].into_iter().filter(|piece| !piece.is_empty()).map(<[u8]>::to_vec).collect()
     }
 
-    /// This step and another in one write; both must end in ReadyForQuery.
-    fn and(self, other: &Self) -> Self {
-        let (Until::Ready(one), Until::Ready(two)) = (self.until, other.until) else { return self };
-        let about = format!("{} & {}", self.about, other.about);
-        Self { script: self.script.append(&other.script), about, until: Until::Ready(one + two), tear: 0 }
+    /// How many parts can be left out.
+    pub fn count(&self) -> usize {
+        if self.replies > 0 { 0 } else { self.parts.len() }
+    }
+
+    /// The same without part `at`.
+    pub fn without(&self, at: usize) -> Self {
+        let mut step = self.clone();
+        step.parts.remove(at);
+        step.tear = 0;
+        step
     }
 }
 
@@ -143,7 +173,8 @@ const SESSION: &[&str] = &[
     "RESET DateStyle",
     "RESET ALL",
     "SELECT set_config('my.own', 'value', false)",
-    "SELECT current_setting('my.own', true), current_setting('DateStyle'), current_setting('application_name')",
+    // PostgreSQL itself forgets the value of such a setting but not that there was one.
+    "SELECT NULLIF(current_setting('my.own', true), ''), current_setting('DateStyle'), current_setting('application_name')",
     "SET search_path = public, pg_catalog",
     "LISTEN $l",
     "UNLISTEN $l",
@@ -177,9 +208,10 @@ const SESSION: &[&str] = &[
     "SET client_encoding = 'UTF8'",
     "DISCARD TEMP",
     "DISCARD PLANS",
-    "SELECT lastval() > 0",
-    "SELECT currval('$s') > 0",
 ];
+
+/// What lives in a session without any sign of it in the text: whose `lastval` it is, nobody can know in transaction mode.
+const OWN: &[&str] = &["SELECT lastval() > 0", "SELECT currval('$s') > 0", "SELECT setval('$s', 7)"];
 
 const INSIDE: &[&str] = &[
     "SAVEPOINT a",
@@ -224,6 +256,9 @@ pub struct Author<'a> {
     pub steps: Vec<Step>,
 }
 
+/// Steps at the front that make the tables what they were.
+pub const PRELUDE: usize = 2;
+
 /// A program of this seed, on the tables of session `table`.
 pub fn program(dice: &mut Dice, mode: Mode, table: u64) -> Vec<Step> {
     let lasting = mode != Mode::Statement && dice.once_in(3);
@@ -239,15 +274,13 @@ pub fn program(dice: &mut Dice, mode: Mode, table: u64) -> Vec<Step> {
 impl Author<'_> {
     /// Adds a step, now and then torn apart or in one write with the step before.
     pub fn add(&mut self, mut step: Step) {
-        if self.dice.once_in(8) {
-            step.tear = self.dice.roll(step.script.bytes().len().max(1));
+        let joined = step.replies == 0 && self.steps.len() > PRELUDE && self.dice.once_in(6);
+        if joined && let Some(last) = self.steps.pop_if(|last| last.replies == 0 && last.tear == 0) {
+            let parts = [last.parts, step.parts].concat();
+            step = Step::of(parts);
         }
-        let joined = matches!(step.until, Until::Ready(_)) && self.steps.len() > 2 && self.dice.once_in(6);
-        if joined
-            && let Some(last) = self.steps.pop_if(|last| matches!(last.until, Until::Ready(_)) && last.tear == 0)
-        {
-            self.steps.push(last.and(&step));
-            return;
+        if self.dice.once_in(8) {
+            step.tear = self.dice.roll(step.pieces().concat().len().max(1));
         }
         self.steps.push(step);
     }
@@ -260,9 +293,11 @@ impl Author<'_> {
             5 => self.simple(SEVERAL),
             6 if self.mode != Mode::Statement => self.simple(BLOCKS),
             7 | 8 if self.mode != Mode::Statement => self.transaction_step(),
+            9 if self.mode == Mode::Session && self.dice.once_in(5) => self.simple(OWN),
             9 if self.lasting => self.simple(SESSION),
             10 => self.copy(),
-            11 => self.call(),
+            // PostgreSQL 15 itself may crash on a call in a transaction that has failed.
+            11 if !self.open => self.call(),
             _ => extended::unit(self),
         }
     }
@@ -300,24 +335,24 @@ impl Author<'_> {
             2 => Step::query(&fill("COPY $t TO STDOUT (FORMAT binary); SELECT 1", table)),
             3 => {
                 let script = start("COPY $t FROM STDIN").copy_data(&rows[..8]).copy_data(&rows[8..]).copy_done();
-                Step::new("copy in", script, Until::Ready(1))
+                Step::new("copy in", script, 1)
             }
             4 => {
                 let script = start("COPY $t FROM STDIN").copy_data(rows).copy_fail("changed my mind");
-                Step::new("copy in and fail", script, Until::Ready(1))
+                Step::new("copy in and fail", script, 1)
             }
             5 => {
                 let script = start("COPY $t FROM STDIN").copy_data(b"x\ty\tz\n").copy_data(rows).copy_done();
-                Step::new("copy in of nonsense", script, Until::Ready(1))
+                Step::new("copy in of nonsense", script, 1)
             }
             6 => {
                 let script = start("SELECT 1; COPY $t FROM STDIN; SELECT count(*) FROM $t");
-                Step::new("copy in among others", script.copy_data(b"300\tq\n").flush().copy_done(), Until::Ready(1))
+                Step::new("copy in among others", script.copy_data(b"300\tq\n").flush().copy_done(), 1)
             }
             _ => {
                 let many: String = (1000..4000).map(|id| format!("{id}\t{}\n", "w".repeat(40))).collect();
                 let script = many.as_bytes().chunks(9_999).fold(start("COPY $t FROM STDIN"), Script::copy_data);
-                Step::new("large copy in", script.copy_done(), Until::Ready(1))
+                Step::new("large copy in", script.copy_done(), 1)
             }
         };
         self.add(step);
@@ -334,6 +369,6 @@ impl Author<'_> {
             body.extend_from_slice(argument.as_bytes());
         }
         body.extend_from_slice(&format.to_be_bytes());
-        self.add(Step::new(format!("call {oid}"), Script::new().raw(b'F', &body), Until::Ready(1)));
+        self.add(Step::new(format!("call {oid}"), Script::new().raw(b'F', &body), 1));
     }
 }
