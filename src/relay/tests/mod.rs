@@ -13,3 +13,4 @@ mod replicas;
 mod rig;
 mod settings;
 mod speech;
+mod unnamed;
