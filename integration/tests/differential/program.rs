@@ -95,6 +95,11 @@ impl Step {
         if self.replies > 0 { 0 } else { self.parts.len() }
     }
 
+    /// Whether part `at` is a Sync.
+    pub fn is_sync(&self, at: usize) -> bool {
+        self.parts[at].about == "S"
+    }
+
     /// The same without part `at`.
     pub fn without(&self, at: usize) -> Self {
         let mut step = self.clone();
