@@ -74,6 +74,8 @@ fn messages(author: &mut Author) -> (Script, String) {
         name = "a";
     }
     match kind {
+        // PostgreSQL 15 itself may crash when a portal is executed in a transaction that has failed.
+        3 | 6 if open => (script.close(b'P', portal), format!("[C P {portal:?}] ")),
         0 | 1 | 11 if unnamed => (script.parse("", &sql), format!("[P {sql}] ")),
         // Names are closed first half of the time: a second Parse of a name is an error.
         0 => (script.parse(name, &sql), format!("[P {name:?} {sql}] ")),

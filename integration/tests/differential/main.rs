@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use common::Conf;
+use common::{Conf, eventually};
 use dice::Dice;
 use integration::{Cluster, Pgweir, USER};
 use player::{Door, play};
@@ -82,15 +82,25 @@ impl Trial<'_> {
 
     fn attempt(&self, seed: u64, table: u64) -> Result<usize, String> {
         let steps = program::program(&mut Dice::new(seed), self.mode, table);
+        let crashes = self.crashes();
         let Some(first) = self.difference(&steps) else { return Ok(steps.len()) };
+        if self.crashes() > crashes || first.contains("57P03") {
+            // PostgreSQL itself crashed, which ends everybody's sessions: nothing can be compared.
+            eventually("PostgreSQL is back", || self.cluster.primary().admin("postgres").is_ok());
+            return Ok(0);
+        }
         println!("PGWEIR_SEED={seed} differs; making it shorter");
         let (steps, last) = self.shorter(steps);
         let mut text = format!("PGWEIR_SEED={seed} {:?} tls {} 3.{}\n", self.mode, self.tls, self.minor);
         for (at, step) in steps.iter().enumerate() {
             let _ = writeln!(text, "{at:4} {step:?}");
         }
-        let _ = write!(text, "{}", crash(&self.cluster.primary().log()));
         Err(format!("{text}{}", last.unwrap_or(format!("(not again) {first}"))))
+    }
+
+    /// How often a process of PostgreSQL's crashed. Version 15 does so now and then, on a portal in a failed transaction.
+    fn crashes(&self) -> usize {
+        self.cluster.primary().log().matches("was terminated by signal").count()
     }
 
     /// Leaves out what is not needed for the difference.
@@ -162,16 +172,8 @@ impl Trial<'_> {
     }
 }
 
-/// A program may find a defect of PostgreSQL's: what it wrote of a process that crashed.
-fn crash(log: &str) -> String {
-    let Some((_, after)) = log.split_once("server process (PID ") else { return String::new() };
-    let pid = format!("[{}]", after.split(')').next().unwrap_or_default());
-    let lines: Vec<&str> = log.lines().filter(|line| line.contains(&pid)).collect();
-    format!("PostgreSQL itself crashed; its last words:\n{}\n", lines[lines.len().saturating_sub(6)..].join("\n"))
-}
-
 fn both_say_the_same(mode: Mode, lines: &str, ways: &[(bool, u32)]) {
-    let cluster = Cluster::builder().tls(true).setting("log_statement", "all").sql(&tables()).start().unwrap();
+    let cluster = Cluster::builder().tls(true).sql(&tables()).start().unwrap();
     let pgweir = conf(&cluster).pool(lines).start();
     for &(tls, minor) in ways {
         let steps = Trial { cluster: &cluster, pgweir: &pgweir, mode, tls, minor }.run(duration());
