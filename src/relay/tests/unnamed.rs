@@ -1,4 +1,4 @@
-//! The unnamed statement across batches of which one fails.
+//! Names of statements, the unnamed one too, across batches of which one fails.
 //! Must never tell less than every message heard.
 
 use super::pooling::with_clients;
@@ -28,4 +28,19 @@ fn an_error_without_a_parse_voids_none() {
     assert_eq!(letters(&heard), "E(26000)ZI1ZIE(26000)ZI");
     let run = [bind("", ""), describe(b'P', ""), execute("", 0), sync()].concat();
     assert_eq!(letters(&rig.send(0, &run)), "2TDCZI");
+}
+
+/// The same with names: what goes back is what the skipped batch changed, not what the next one did.
+#[test]
+fn a_skipped_name_leaves_the_next_alone() {
+    let mut rig = with_clients("default_pool_size = 1", 1);
+    assert_eq!(letters(&rig.send(0, &[parse("c", "select 1"), sync()].concat())), "1ZI");
+    assert_eq!(letters(&rig.send(0, &[describe(b'S', "none"), flush()].concat())), "E(26000)");
+    let skipped = [close(b'S', "c"), parse("c", "select 2"), sync()].concat();
+    assert_eq!(letters(&rig.send(0, &[skipped, parse("d", "select 3"), sync()].concat())), "ZI1ZI");
+    let both = [run("c"), run("d"), sync()].concat();
+    let heard = rig.send(0, &both);
+    assert_eq!(letters(&heard), "2DC2DCZI");
+    assert!(heard.windows(6).any(|part| part == b"\0\x01\0\0\0\x01") && rig.ran().ends_with(&["select 1", "select 3"]));
+    rig.assert_at_rest();
 }
