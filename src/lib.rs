@@ -6,9 +6,10 @@
 //!
 //! # What happens to a query, from socket to socket
 //!
-//! 1. A **gate** thread ([`gate`]) accepts, negotiates TLS, authenticates ([`auth`]), and sends the connection to the
-//!    **worker** ([`worker`]) on which all clients and servers of that database and user live. That hand-over is the
-//!    only time a connection changes threads: a transaction never leaves its worker.
+//! 1. A **gate** thread ([`gate`]) accepts, negotiates TLS, authenticates ([`auth`]), and sends the connection to a
+//!    **worker** ([`worker`]): one of those on which the pool of that database and user has a slice, the one with the
+//!    fewest of its clients. That hand-over is the only time a connection changes threads: a transaction never leaves
+//!    its worker.
 //! 2. On the worker everything is in one structure, the [`relay::Relay`]: clients and servers in slabs, pools, the
 //!    statistics. Each connection has a task that waits for its socket and then enters the relay for one **turn**.
 //!    A turn never waits; what must wait (opening a connection, cancelling) is left as a [`relay::Todo`].
@@ -18,7 +19,8 @@
 //! 4. Each statement's text is passed once over by the lexer, which yields its **shape** ([`sql::shape`]); the verdict
 //!    of PostgreSQL's own grammar is looked up by shape and computed only for a shape never seen
 //!    ([`sql::classify`]). The verdict says where the batch may run and whether it leaves anything in the session.
-//! 5. The pool ([`pool::slice`]) has a server at rest, or the client joins the end of the queue, its bytes kept.
+//! 5. The slice of the pool ([`pool::slice`]) has a server at rest, or the client joins the end of the queue, its bytes
+//!    kept. A slice opens servers for those who wait as far as its budgets allow ([`pool::budget`]).
 //! 6. The batch goes to the server in **one write**: as it came, or copied once with statement names replaced, a Parse
 //!    put in front of a Bind whose statement this server lacks, and the client's settings in front of that. Every
 //!    message entered on the wire enters the reply it owes into the server's ring ([`flow::expect`]).
@@ -55,11 +57,15 @@
 //! - **I1** A server enters its pool only clean: nothing owed, nothing half read or half written, no COPY, status `I`,
 //!   no cancel request under way. One function puts it there (`relay::release`), which closes it otherwise.
 //! - **I2** A server is in one place: at rest, lent to one client, being cleaned, or cooling down after a cancel
-//!   request (`relay::server::Use`); the pool's single count of open servers is what limits them.
+//!   request (`relay::server::Use`). Each slice has one count of its open servers; what slices share (the size of a pool
+//!   cut over workers, the connections of a database or a user) is taken from a budget before a connection is opened
+//!   and given back when it is closed, and is never touched by a transaction. Whoever has less than its part of a budget
+//!   is served first; whoever has more gives servers up as they come back.
 //! - **I3** A client receives exactly the replies to its own messages, in order. Replies to what pgweir put in never
 //!   leave. Each entry of the ring has its owner, so that later several clients may share a server connection.
 //! - **I4** Every batch taken ends in its ReadyForQuery, or the connection ends with an error that has a SQLSTATE.
-//! - **I5** The queue of a pool is first come, first served; a server never rests while a client waits.
+//! - **I5** The queue of a slice is first come, first served; a server never rests while a client of the slice waits,
+//!   and not for long while one of another slice does.
 //! - **I6** No statement runs under settings that are not its client's. Settings of the start go ahead of the first
 //!   request in the same write, once a server has accepted that very set; until then they are tried alone. Whatever
 //!   else a session leaves on its server (SET, LISTEN, temporary tables, advisory locks, PREPARE, WITH HOLD …) makes the
@@ -71,6 +77,11 @@
 //!   [`relay::LOOK_BYTES`] held back for looking.
 //! - **I8** Bytes received before a TLS handshake are never interpreted after it. Secrets are compared in constant
 //!   time. An unknown user is answered as a wrong password is.
+//! - **I9** A server whose client is lost is cancelled, rolled back and reset, one step after the other
+//!   (`relay::release`), and comes back only if it ends clean and in time.
+//! - A cancel request is acted on by the instance and worker that its key names, and passed on to another instance once
+//!   at most, however wrong `[peers]` may be ([`wire::pid`]). The client's address is what the system says, or a PROXY
+//!   header from a listed network, never what the client says (`gate::proxied`).
 //! - A panic in a turn ends the connections it was about and nothing else (`relay::task`).
 //!
 //! # What was measured before deciding
@@ -98,8 +109,10 @@
 //!
 //! - No decoding of messages on the data path, and no `String`: text that is not UTF-8 passes untouched.
 //! - No timer per request: one sweep per 100 ms and worker applies every limit ([`relay::sweep`]).
-//! - No lock or map shared between workers on the data path, so a pool lives on one worker; a single pool uses one
-//!   core. Cutting a pool into slices over workers comes with the pooling issue.
+//! - No lock or map shared between workers on the data path, and no server that travels between workers: a slice that
+//!   waits for long has another close a server at rest and opens one itself. A pool has one slice per four servers, at
+//!   most one per worker: with few servers one queue for all is worth more than a second core.
+//! - No pool for replication: each such connection has a server of its own (`relay::own`).
 //! - No health check query on connections that are lent: the idle server's socket tells its death, and the pool looks at
 //!   it when lending. Hosts are asked beside the data path.
 //! - No retry of a request once a byte of it was sent.

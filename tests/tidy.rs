@@ -37,7 +37,13 @@ const NEIGHBOURS: &[(&str, &[&str], &str)] = &[(
 )];
 
 /// Files above `base` that may have a lock.
-const LOCKS: &[(&str, &str)] = &[("net/mem.rs", "a test holds the other end of the socket; not in a production build")];
+const LOCKS: &[(&str, &str)] = &[
+    ("net/mem.rs", "a test holds the other end of the socket; not in a production build"),
+    (
+        "pool/budget.rs",
+        "limits that workers share; taken when connections are opened and closed, never per transaction",
+    ),
+];
 
 /// Folders whose code sets no timer: limits of the data path are swept, see `relay/sweep.rs`.
 const NO_TIMERS: &[&str] = &["relay", "flow", "pool"];

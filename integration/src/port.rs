@@ -6,6 +6,7 @@ use std::hash::{BuildHasher, Hasher};
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
+use std::sync::Arc;
 
 use crate::error::{Error, Result};
 
@@ -19,10 +20,12 @@ const ATTEMPTS: u32 = 2_000;
 /// Binding to port 0 and closing again gives a port of the ephemeral range, which any outgoing connection of a parallel test can
 /// take before the server binds it (and again at every restart). So ports come from below that range, and a listening abstract
 /// unix socket named after the port is the reservation: visible to every process, gone with the process that held it.
-#[derive(Debug)]
+///
+/// Clones are the same port: for processes that share one.
+#[derive(Debug, Clone)]
 pub struct Port {
     number: u16,
-    _reservation: UnixListener,
+    _reservation: Arc<UnixListener>,
 }
 
 impl Port {
@@ -61,7 +64,7 @@ impl Port {
         let name = SocketAddr::from_abstract_name(format!("pgweir-integration-port-{number}")).ok()?;
         let reservation = UnixListener::bind_addr(&name).ok()?;
         TcpListener::bind((Ipv4Addr::LOCALHOST, number)).ok()?;
-        Some(Self { number, _reservation: reservation })
+        Some(Self { number, _reservation: Arc::new(reservation) })
     }
 }
 

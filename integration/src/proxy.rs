@@ -43,12 +43,22 @@ impl Pgweir {
     /// # Errors
     /// As there.
     pub fn start_on(config: &str, port: Port, stats_port: Port) -> Result<Self> {
+        Self::start_after("", config, port, stats_port)
+    }
+
+    /// [`Pgweir::start_on`] from a bash that has run `script`, which may set limits, variables and descriptors. The process keeps
+    /// the shell's id, `$$`.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn start_after(script: &str, config: &str, port: Port, stats_port: Port) -> Result<Self> {
         let folder = Run::current()?.folder("pgweir")?;
         let file = folder.join("pgweir.toml");
         fs::write(&file, filled(config, &port, &stats_port)).during(|| "write the configuration".into())?;
         // It runs as the caller, not as the servers' account, so that the program may lie anywhere.
-        let mut command = tied(program()?, None, "KILL");
-        command.arg("run").arg("--config").arg(&file).current_dir(&folder);
+        let mut command = tied("bash", None, "KILL");
+        let script = format!("set -e\n{script}\nexec \"$0\" \"$@\"");
+        command.arg("-c").arg(script).arg(program()?).arg("run").arg("--config").arg(&file).current_dir(&folder);
         let process = Process::start(command, "pgweir", &folder.join("log"))?;
         for number in [port.number(), stats_port.number()] {
             process.wait_until(START_LIMIT, || TcpStream::connect(("127.0.0.1", number)).is_ok())?;

@@ -1,7 +1,6 @@
 //! Brings everything up: sockets first, then workers, then the gate.
 //! Must never leave half of it running: an error is returned before the first client is served.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -9,9 +8,12 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::Builder;
 use tokio::sync::mpsc;
 
+use super::doors::{self, NotListening};
 use crate::config::Config;
 use crate::gate::{self, Gate, Order};
 use crate::meter::Registry;
+use crate::pool::place::Place;
+use crate::wire::pid::WORKERS_MAX;
 use crate::worker::{self, Mailbox};
 
 /// Everything that runs.
@@ -34,8 +36,8 @@ pub struct Running {
 #[derive(Debug, thiserror::Error)]
 pub enum BootError {
     /// An address is taken, or not ours.
-    #[error("cannot listen on {0}: {1}")]
-    Listen(SocketAddr, std::io::Error),
+    #[error("{0}")]
+    Listen(#[from] NotListening),
     /// The certificate for clients is of no use.
     #[error("{0}")]
     Tls(#[from] crate::net::tls::TlsError),
@@ -60,43 +62,34 @@ pub fn boot(config: Config) -> Result<Running, BootError> {
     raise_descriptor_limit(&config);
     let config = Arc::new(config);
     let tls = gate::client_tls(&config)?;
-    let mut listeners = Vec::new();
-    for &address in &config.listen.address {
-        let at = SocketAddr::new(address, config.listen.port);
-        listeners.push(gate::bind(address, config.listen.port).map_err(|error| BootError::Listen(at, error))?);
-    }
-    let stats = match config.stats.address {
-        Some(at) => Some(gate::bind(at.ip(), at.port()).map_err(|error| BootError::Listen(at, error))?),
-        None => None,
-    };
+    let doors = doors::open(&config)?;
     let registry = Arc::new(Registry::new());
     registry.set_databases(config.databases.keys().map(|name| Arc::from(name.as_str())));
     let mut workers = Vec::new();
     let mut threads = Vec::new();
-    for number in 0..worker_count(&config) {
-        let (mailbox, thread) = worker::start(number, Arc::clone(&config), Arc::clone(&registry))?;
+    let (count, budgets) = (worker_count(&config), Arc::default());
+    for worker in 0..count {
+        let place = Place { worker, workers: count, budgets: Arc::clone(&budgets) };
+        let (mailbox, thread) = worker::start(place, Arc::clone(&config), Arc::clone(&registry))?;
         workers.push(mailbox);
         threads.push(thread);
     }
     let mut secret = [0; 32];
     aws_lc_rs::rand::fill(&mut secret).map_err(|_| BootError::System("the system gave no random bytes".into()))?;
-    for listener in &listeners {
-        tracing::info!("listening for clients on {}", listener.local_addr()?);
-    }
     let (gate, orders) = mpsc::unbounded_channel();
     let (gate_config, gate_workers, gate_registry) = (Arc::clone(&config), workers.clone(), Arc::clone(&registry));
     let thread = std::thread::Builder::new().name("gate".into()).spawn(move || {
         match Builder::new_current_thread().enable_all().build_local(Default::default()) {
             Ok(runtime) => runtime.block_on(async move {
                 let gate = Gate::new(gate_config, tls, secret, gate_workers, gate_registry);
-                gate.run(listeners, orders).await;
+                gate.run(doors.clients, orders).await;
             }),
             Err(error) => tracing::error!("the gate cannot start: {error}"),
         }
     })?;
     threads.push(thread);
     registry.set_listening(true);
-    Ok(Running { config, registry, workers, gate, stats, threads })
+    Ok(Running { config, registry, workers, gate, stats: doors.stats, threads })
 }
 
 /// Half the cores unless configured: PostgreSQL and the clients often share the machine, and a
@@ -106,7 +99,7 @@ fn worker_count(config: &Config) -> u8 {
         0 => std::thread::available_parallelism().map_or(1, |cores| cores.get() / 2),
         wanted => wanted,
     };
-    wanted.clamp(1, 127) as u8
+    wanted.clamp(1, WORKERS_MAX.into()) as u8
 }
 
 /// As many descriptors as the system allows; says so if that is fewer than clients may come.

@@ -3,5 +3,7 @@
 
 pub mod boot;
 pub mod cli;
+mod doors;
 pub mod log;
+mod notify;
 mod run;

@@ -8,16 +8,21 @@ use std::time::Duration;
 use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
 
 use super::boot::{BootError, Running};
+use super::notify::{Notify, watchdog_period};
 use crate::config::Config;
 use crate::export::{self, Exporter};
 use crate::gate::{self, Order};
 use crate::server::probe::probe;
-use crate::worker::Mail;
+use crate::worker::{Mail, Mailbox};
 
 /// How often primaries are asked whether they are there.
 const PROBE_PERIOD: Duration = Duration::from_secs(5);
+/// What the service manager shows.
+const SERVING: &str = "serving clients";
 
 /// Serves until a signal ends the program.
 ///
@@ -38,17 +43,47 @@ async fn control(mut running: Running, file: Option<&Path>) -> Result<(), BootEr
         let exporter = Arc::new(Exporter::new(Arc::clone(&running.registry)));
         tokio::spawn(export::serve(listener, exporter, std::future::pending()));
     }
+    let notify = Arc::new(Notify::from_env());
+    let watchdog = watchdog_period().map(|period| watch(running.workers.clone(), Arc::clone(&notify), period));
+    notify.ready(SERVING);
     let mut tick = tokio::time::interval(PROBE_PERIOD);
     loop {
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            _ = hangup.recv() => reload(&mut running, file),
+            _ = hangup.recv() => {
+                notify.reloading();
+                reload(&mut running, file);
+                notify.ready(SERVING);
+            }
             _ = tick.tick() => probe_primaries(&running),
         }
     }
+    notify.stopping();
+    if let Some(watchdog) = watchdog {
+        // It has mailboxes of the workers, which end when the last one is dropped.
+        watchdog.abort();
+        let _ = watchdog.await;
+    }
     shut_down(running, &mut terminate, &mut interrupt).await;
     Ok(())
+}
+
+/// Tells the service manager once per `period` that every worker has answered. One that hangs ends
+/// that, and the service manager then ends the process.
+fn watch(workers: Vec<Mailbox>, notify: Arc<Notify>, period: Duration) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        let mut beat = tokio::time::interval(period);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            beat.tick().await;
+            let waits: Vec<_> = workers.iter().filter_map(|worker| ask(worker, Mail::Ping)).collect();
+            for wait in waits {
+                let _ = wait.await;
+            }
+            notify.alive();
+        }
+    })
 }
 
 /// Asks every primary whether it is there, so that readiness is known before the first client and
@@ -76,13 +111,16 @@ fn reload(running: &mut Running, file: Option<&Path>) {
     let loaded = Config::load(file).map_err(|problems| problems.to_string());
     let ready = loaded.and_then(|config| {
         let tls = gate::client_tls(&config).map_err(|error| error.to_string())?;
-        Ok((Arc::new(config), tls))
+        Ok((config, tls))
     });
     match ready {
-        Ok((config, tls)) => {
+        Ok((mut config, tls)) => {
             for what in needs_restart(&running.config, &config) {
                 tracing::warn!("{what} has changed; that takes effect at the next start");
             }
+            // Clients have keys with the old one.
+            config.listen.instance_id = running.config.listen.instance_id;
+            let config = Arc::new(config);
             running.registry.set_databases(config.databases.keys().map(|name| Arc::from(name.as_str())));
             let _ = running.gate.send(Order::Reload(Arc::clone(&config), tls));
             for worker in &running.workers {
@@ -101,8 +139,14 @@ fn reload(running: &mut Running, file: Option<&Path>) {
 
 fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
     let mut changed = Vec::new();
-    if (&old.listen.address, old.listen.port) != (&new.listen.address, new.listen.port) {
-        changed.push("the address of [listen]");
+    let (was, is) = (&old.listen, &new.listen);
+    if (&was.address, was.port, was.so_reuseport) != (&is.address, is.port, is.so_reuseport)
+        || (&was.unix_socket, was.listen_backlog) != (&is.unix_socket, is.listen_backlog)
+    {
+        changed.push("an address, socket or backlog of [listen]");
+    }
+    if was.instance_id != is.instance_id {
+        changed.push("`instance_id`");
     }
     if old.stats != new.stats {
         changed.push("[stats]");
@@ -154,7 +198,12 @@ async fn shut_down(running: Running, terminate: &mut Signal, interrupt: &mut Sig
     tracing::info!("bye");
 }
 
-fn drain(worker: &crate::worker::Mailbox) -> Option<oneshot::Receiver<()>> {
+fn drain(worker: &Mailbox) -> Option<oneshot::Receiver<()>> {
+    ask(worker, Mail::Drain)
+}
+
+/// Sends a worker something to be answered by dropping it; `None` if the worker is gone.
+fn ask(worker: &Mailbox, what: impl FnOnce(oneshot::Sender<()>) -> Mail) -> Option<oneshot::Receiver<()>> {
     let (done, wait) = oneshot::channel();
-    worker.send(Mail::Drain(done)).ok().map(|()| wait)
+    worker.send(what(done)).ok().map(|()| wait)
 }

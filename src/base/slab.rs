@@ -105,6 +105,11 @@ impl<T> Slab<T> {
         })
     }
 
+    /// Slots in use or free: the end of what [`Slab::id_at`] may find.
+    pub fn slots(&self) -> u32 {
+        self.slots.len() as u32
+    }
+
     /// How many values live.
     pub fn len(&self) -> usize {
         self.slots.len() - self.free.len()

@@ -5,11 +5,31 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
+use super::doors::tcp;
 use super::leaf::{FilePath, RawSecret, Timeout, Wait, Word};
 use super::model::{AuthType, Config, Database, Listen, Log, Pool, Routing, SslMode, Stats, TlsMode, User};
 use super::password::Password;
 use super::reader::{Field, Named, Reader, Span};
 use super::schema::{RawConfig, RawDatabase, RawListen, RawLog, RawPool, RawStats, RawUser};
+use super::terms::Overrides;
+
+/// The terms of a section, database or user: both have the same keys.
+macro_rules! overrides {
+    ($raw:ident) => {
+        Overrides {
+            pool_mode: $raw.pool_mode.set().map(|word| word.0),
+            pool_size: $raw.pool_size.set().map(|n| n.0),
+            min_pool_size: $raw.min_pool_size.set().map(|n| n.0),
+            reserve_pool_size: $raw.reserve_pool_size.set().map(|n| n.0),
+            query_wait_timeout: $raw.query_wait_timeout.set().map(|wait| wait.0),
+            server_lifetime: $raw.server_lifetime.set().map(|wait| wait.0),
+            client_idle_timeout: $raw.client_idle_timeout.set().map(|wait| wait.0),
+            idle_transaction_timeout: $raw.idle_transaction_timeout.set().map(|wait| wait.0),
+            transaction_timeout: $raw.transaction_timeout.set().map(|wait| wait.0),
+            query_timeout: $raw.query_timeout.set().map(|wait| wait.0),
+        }
+    };
+}
 
 /// What a configuration refers to outside itself.
 pub(super) struct Outside<'a> {
@@ -45,6 +65,7 @@ impl Check<'_> {
         let auth_type = (!auth_is_bad).then_some(listen.auth_type);
         let databases = self.databases(raw.databases);
         let users = self.users(raw.users, auth_type);
+        let peers = self.peers(raw.peers, listen.instance_id);
         Some(Config {
             listen,
             stats,
@@ -54,6 +75,7 @@ impl Check<'_> {
             shutdown_timeout: raw.shutdown_timeout.set().map_or(Config::SHUTDOWN_TIMEOUT, |wait| wait.0),
             databases: databases?,
             users: users?,
+            peers,
         })
     }
 
@@ -70,6 +92,8 @@ impl Check<'_> {
             let expected = "`client_tls_cert_file` and `client_tls_key_file` next to it";
             self.reader.note(span.clone(), title, |problem| problem.expected(expected));
         }
+        let tcp = tcp(&raw);
+        let unix_socket = self.unix_socket(&raw);
         let by_certificate = if cert.is_absent() { TlsMode::Disable } else { TlsMode::Allow };
         Listen {
             address: raw.address.set().map_or(default.address, |addresses| addresses.0),
@@ -82,7 +106,14 @@ impl Check<'_> {
             client_tls_cert_file: self.file(raw.client_tls_cert_file),
             client_tls_key_file: self.file(raw.client_tls_key_file),
             max_packet_size: raw.max_packet_size.set().map_or(default.max_packet_size, |size| size.0),
-            tcp_keepalive: raw.tcp_keepalive.set().unwrap_or(default.tcp_keepalive),
+            tcp,
+            listen_backlog: raw.listen_backlog.set().map_or(default.listen_backlog, |n| n.0),
+            so_reuseport: raw.so_reuseport.set().unwrap_or(default.so_reuseport),
+            unix_socket,
+            proxy_protocol: raw.proxy_protocol.set().map_or(default.proxy_protocol, |networks| networks.0),
+            connection_rate_per_address: raw.connection_rate_per_address.set().map_or(0, |n| n.0),
+            connection_rate_per_user: raw.connection_rate_per_user.set().map_or(0, |n| n.0),
+            instance_id: raw.instance_id.set().and_then(|n| u8::try_from(n.0).ok()).unwrap_or(0),
         }
     }
 
@@ -162,7 +193,9 @@ impl Check<'_> {
             replicas: raw.replicas.set().unwrap_or_default(),
             user: raw.user.set().map(|text| text.0),
             password,
-            pool_size: raw.pool_size.set().map(|n| n.0),
+            terms: overrides!(raw),
+            max_db_connections: raw.max_db_connections.set().map(|n| n.0),
+            max_client_connections: raw.max_client_connections.set().map(|n| n.0),
             routing: raw.routing.set().map_or(by_replicas, |word| word.0),
             server_tls_sslmode: raw.server_tls_sslmode.set().map_or(SslMode::Prefer, |word| word.0),
             server_tls_ca_file,
@@ -212,11 +245,18 @@ impl Check<'_> {
                 "the password itself, a SCRAM verifier, or auth_type = \"md5\" in [listen]",
             ),
             _ => {
-                return User { name, password, pool_size: raw.pool_size.set().map(|n| n.0) };
+                return User {
+                    name,
+                    password,
+                    terms: overrides!(raw),
+                    max_user_connections: raw.max_user_connections.set().map(|n| n.0),
+                    max_client_connections: raw.max_client_connections.set().map(|n| n.0),
+                };
             }
         };
         self.reader.note(at, title, |problem| problem.expected(expected));
-        User { name, password, pool_size: None }
+        let terms = Overrides::default();
+        User { name, password, terms, max_user_connections: None, max_client_connections: None }
     }
 
     /// Notes a certificate without key or a key without certificate.
@@ -254,14 +294,32 @@ fn pool(raw: RawPool) -> Pool {
     Pool {
         pool_mode: raw.pool_mode.set().map_or(default.pool_mode, |word| word.0),
         default_pool_size: raw.default_pool_size.set().map_or(default.default_pool_size, |n| n.0),
+        min_pool_size: raw.min_pool_size.set().map_or(default.min_pool_size, |n| n.0),
+        reserve_pool_size: raw.reserve_pool_size.set().map_or(default.reserve_pool_size, |n| n.0),
+        reserve_pool_timeout: timeout(raw.reserve_pool_timeout, default.reserve_pool_timeout),
+        max_db_connections: raw.max_db_connections.set().map_or(default.max_db_connections, |n| n.0),
+        max_user_connections: raw.max_user_connections.set().map_or(default.max_user_connections, |n| n.0),
+        server_connect_burst: raw.server_connect_burst.set().map_or(default.server_connect_burst, |n| n.0),
+        server_order: raw.server_order.set().map_or(default.server_order, |word| word.0),
+        max_waiting_clients: raw.max_waiting_clients.set().map_or(default.max_waiting_clients, |n| n.0),
         query_wait_timeout: wait(raw.query_wait_timeout, default.query_wait_timeout),
+        query_wait_timeout_action: raw
+            .query_wait_timeout_action
+            .set()
+            .map_or(default.query_wait_timeout_action, |word| word.0),
+        query_wait_notify: wait(raw.query_wait_notify, default.query_wait_notify),
         server_connect_timeout: timeout(raw.server_connect_timeout, default.server_connect_timeout),
         server_idle_timeout: wait(raw.server_idle_timeout, default.server_idle_timeout),
-        server_lifetime: timeout(raw.server_lifetime, default.server_lifetime),
+        server_lifetime: wait(raw.server_lifetime, default.server_lifetime),
         server_login_retry: timeout(raw.server_login_retry, default.server_login_retry),
         client_idle_timeout: wait(raw.client_idle_timeout, default.client_idle_timeout),
         idle_transaction_timeout: wait(raw.idle_transaction_timeout, default.idle_transaction_timeout),
+        transaction_timeout: wait(raw.transaction_timeout, default.transaction_timeout),
+        query_timeout: wait(raw.query_timeout, default.query_timeout),
+        server_reset_query: raw.server_reset_query.set().map_or(default.server_reset_query, |sql| sql.0),
         max_prepared_statements: raw.max_prepared_statements.set().map_or(default.max_prepared_statements, |n| n.0),
+        max_db_client_connections: raw.max_db_client_connections.set().map_or(0, |n| n.0),
+        max_user_client_connections: raw.max_user_client_connections.set().map_or(0, |n| n.0),
     }
 }
 

@@ -153,6 +153,19 @@ impl Leaf for Text {
     }
 }
 
+/// A statement, or nothing.
+#[derive(Debug)]
+pub(super) struct Sql(pub(super) String);
+
+impl Leaf for Sql {
+    fn read(reader: &mut Reader, path: &str, value: &Value<'_>) -> Option<Self> {
+        match value.get_ref().as_str() {
+            Some("") => Some(Self(String::new())),
+            _ => text(reader, path, value, "an SQL statement, or \"\"").map(|text| Self(text.to_owned())),
+        }
+    }
+}
+
 /// The path of a file, absolute or from the directory of the configuration.
 #[derive(Debug)]
 pub(super) struct FilePath(pub(super) PathBuf);

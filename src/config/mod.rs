@@ -10,15 +10,18 @@
 //! directory: a reload must find what the start found.
 
 mod check;
+mod doors;
 mod endpoint;
 mod fetch;
 mod leaf;
 mod mask;
 mod model;
+mod network;
 mod password;
 mod problem;
 mod reader;
 mod schema;
+mod terms;
 mod units;
 mod url;
 mod words;
@@ -34,12 +37,16 @@ use toml::de::{DeTable, DeValue};
 use toml::{Spanned, de};
 use zeroize::Zeroizing;
 
+pub use self::doors::{INSTANCE_MAX, Tcp, UnixSocket};
 pub use self::endpoint::{DEFAULT_PORT, Endpoint, EndpointError, Host};
 pub use self::model::{
-    AuthType, Config, Database, Listen, Log, LogFormat, Pool, PoolMode, Routing, SslMode, Stats, TlsMode, User,
+    AuthType, Config, Database, Listen, Log, LogFormat, Pool, PoolMode, Routing, ServerOrder, SslMode, Stats, TlsMode,
+    User, WaitAction,
 };
+pub use self::network::{BadNetwork, Network};
 pub use self::password::{BrokenVerifier, Password};
 pub use self::problem::{Problem, Problems};
+pub use self::terms::{Overrides, Terms};
 pub use self::units::{DURATION_MAX, format_duration, format_size, parse_duration, parse_size};
 
 use self::check::{Check, Outside};

@@ -6,8 +6,11 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::doors::{Tcp, UnixSocket};
 use super::endpoint::Endpoint;
+use super::network::Network;
 use super::password::Password;
+use super::terms::Overrides;
 use super::words::words;
 
 /// A whole configuration. Equality is what a reload compares; files named in it
@@ -22,7 +25,7 @@ pub struct Config {
     pub pool: Pool,
     /// `[log]`.
     pub log: Log,
-    /// Worker threads; 0 (default): half the cores, at least one. At most 127.
+    /// Worker threads; 0 (default): half the cores, at least one. At most 63.
     pub workers: usize,
     /// How long transactions may go on after SIGTERM or SIGINT. Default 30 s; 0: do not wait.
     pub shutdown_timeout: Duration,
@@ -30,18 +33,13 @@ pub struct Config {
     pub databases: BTreeMap<String, Database>,
     /// `[users.NAME]`, by the name clients log in with. At least one.
     pub users: BTreeMap<String, User>,
+    /// `[peers.N]`: other instances to which cancel requests are passed on, by their `instance_id`.
+    pub peers: BTreeMap<u8, Endpoint>,
 }
 
 impl Config {
     /// Default of [`Config::shutdown_timeout`].
     pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
-
-    /// Connections to one server of `database` for `user`: the user's `pool_size`, else the
-    /// database's, else `default_pool_size` (PgBouncer's precedence).
-    #[must_use]
-    pub fn pool_size(&self, database: &Database, user: &User) -> u32 {
-        user.pool_size.or(database.pool_size).unwrap_or(self.pool.default_pool_size)
-    }
 }
 
 /// `[listen]`: how clients reach pgweir.
@@ -67,8 +65,23 @@ pub struct Listen {
     pub client_tls_key_file: Option<PathBuf>,
     /// Largest message in bytes, length word included. Default [`Listen::MAX_PACKET_SIZE`].
     pub max_packet_size: u32,
-    /// TCP keepalive on client and server connections. Default on.
-    pub tcp_keepalive: bool,
+    /// What the kernel does about peers that vanish, on client and server connections.
+    pub tcp: Tcp,
+    /// Connections that the system may hold for us before they are accepted. Default 4096.
+    pub listen_backlog: u32,
+    /// Several processes may listen on the same addresses. Default off.
+    pub so_reuseport: bool,
+    /// A unix socket besides. Default: none.
+    pub unix_socket: Option<UnixSocket>,
+    /// Addresses from which every connection must begin with a PROXY header. Default: none.
+    pub proxy_protocol: Vec<Network>,
+    /// New connections per second from one address. Default 0: no limit.
+    pub connection_rate_per_address: u32,
+    /// New sessions per second of one user. Default 0: no limit.
+    pub connection_rate_per_user: u32,
+    /// What cancel keys given out here say of their origin, 0 (default) to 63. Never changes
+    /// while the program runs.
+    pub instance_id: u8,
 }
 
 impl Listen {
@@ -89,7 +102,14 @@ impl Default for Listen {
             client_tls_cert_file: None,
             client_tls_key_file: None,
             max_packet_size: Self::MAX_PACKET_SIZE,
-            tcp_keepalive: true,
+            tcp: Tcp::default(),
+            listen_backlog: 4096,
+            so_reuseport: false,
+            unix_socket: None,
+            proxy_protocol: Vec::new(),
+            connection_rate_per_address: 0,
+            connection_rate_per_user: 0,
+            instance_id: 0,
         }
     }
 }
@@ -151,28 +171,58 @@ impl Default for Stats {
 /// `[pool]`: defaults for all pools. `None` in a timeout is the `0` of the file: no limit.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Pool {
-    /// When a client gives its server back. Only [`PoolMode::Transaction`].
+    /// When a client gives its server back. Default [`PoolMode::Transaction`].
     pub pool_mode: PoolMode,
     /// Connections to one server per database and user. Default 20.
     pub default_pool_size: u32,
+    /// Connections kept open to each server of a pool. Default 0.
+    pub min_pool_size: u32,
+    /// Connections beyond the pool size for clients that wait long. Default 0.
+    pub reserve_pool_size: u32,
+    /// How long a client waits before the reserve is used. Default 5 s; never 0.
+    pub reserve_pool_timeout: Duration,
+    /// Connections to the servers of one database, all users together; 0 (default): no limit.
+    pub max_db_connections: u32,
+    /// Connections to servers for one user, all databases together; 0 (default): no limit.
+    pub max_user_connections: u32,
+    /// Connections of a pool that may be opened at the same time. Default 8.
+    pub server_connect_burst: u32,
+    /// Which server at rest is handed out first. Default LIFO.
+    pub server_order: ServerOrder,
+    /// Clients that may wait for a server of one pool; 0 (default): no limit.
+    pub max_waiting_clients: u32,
     /// How long a client waits for a server before it gets an error. Default 120 s.
     pub query_wait_timeout: Option<Duration>,
+    /// What becomes of a client that waited so long. Default: an error, and it lives on.
+    pub query_wait_timeout_action: WaitAction,
+    /// A client that waits longer is told by a NOTICE. Default 5 s.
+    pub query_wait_notify: Option<Duration>,
     /// Connecting and logging in to a server. Default 15 s; never 0.
     pub server_connect_timeout: Duration,
     /// A server unused this long is closed. Default 600 s.
     pub server_idle_timeout: Option<Duration>,
-    /// A server this old is closed once free. Default 3600 s; never 0, which PgBouncer
-    /// reads as "use once".
-    pub server_lifetime: Duration,
+    /// A server this old is closed once free. Default 3600 s. (PgBouncer reads 0 as "use once",
+    /// here it is no limit.)
+    pub server_lifetime: Option<Duration>,
     /// Upper bound of the growing pause after a failed login to a server. Default 15 s; never 0.
     pub server_login_retry: Duration,
     /// A client idle this long outside a transaction is disconnected. Default: no limit.
     pub client_idle_timeout: Option<Duration>,
     /// A client idle this long inside a transaction is disconnected. Default: no limit.
     pub idle_transaction_timeout: Option<Duration>,
+    /// A transaction that takes longer is ended, with its client. Default: no limit.
+    pub transaction_timeout: Option<Duration>,
+    /// A request that takes longer on the server is cancelled. Default: no limit.
+    pub query_timeout: Option<Duration>,
+    /// Run on a server that a client of session mode has left. Default `DISCARD ALL`; may be empty.
+    pub server_reset_query: String,
     /// Prepared statements kept on one server connection, least recently used ones closed
     /// first. Default 200; never 0, with which PgBouncer turns prepared statements off.
     pub max_prepared_statements: u32,
+    /// Clients of one database at one time. Default 0: no limit.
+    pub max_db_client_connections: u32,
+    /// Clients of one user at one time, in all databases. Default 0: no limit.
+    pub max_user_client_connections: u32,
 }
 
 impl Default for Pool {
@@ -180,14 +230,29 @@ impl Default for Pool {
         Self {
             pool_mode: PoolMode::Transaction,
             default_pool_size: 20,
+            min_pool_size: 0,
+            reserve_pool_size: 0,
+            reserve_pool_timeout: Duration::from_secs(5),
+            max_db_connections: 0,
+            max_user_connections: 0,
+            server_connect_burst: 8,
+            server_order: ServerOrder::Lifo,
+            max_waiting_clients: 0,
             query_wait_timeout: Some(Duration::from_secs(120)),
+            query_wait_timeout_action: WaitAction::Error,
+            query_wait_notify: Some(Duration::from_secs(5)),
             server_connect_timeout: Duration::from_secs(15),
             server_idle_timeout: Some(Duration::from_secs(600)),
-            server_lifetime: Duration::from_secs(3600),
+            server_lifetime: Some(Duration::from_secs(3600)),
             server_login_retry: Duration::from_secs(15),
             client_idle_timeout: None,
             idle_transaction_timeout: None,
+            transaction_timeout: None,
+            query_timeout: None,
+            server_reset_query: "DISCARD ALL".to_owned(),
             max_prepared_statements: 200,
+            max_db_client_connections: 0,
+            max_user_client_connections: 0,
         }
     }
 }
@@ -195,13 +260,36 @@ impl Default for Pool {
 words! {
     /// When a client gives its server back.
     pub enum PoolMode {
+        /// When it leaves.
+        Session = "session",
         /// At the end of each transaction.
         Transaction = "transaction",
+        /// After each statement; transactions of several are refused.
+        Statement = "statement",
     }
-    refused {
-        "session" => "session pooling",
-        "statement" => "statement pooling",
+    refused {}
+}
+
+words! {
+    /// Which server at rest is handed out first.
+    pub enum ServerOrder {
+        /// The one that was used last: few servers stay warm, the others can be closed.
+        Lifo = "lifo",
+        /// The one that has rested longest: all are used alike.
+        Rotate = "rotate",
     }
+    refused {}
+}
+
+words! {
+    /// What becomes of a client that waited for a server longer than `query_wait_timeout`.
+    pub enum WaitAction {
+        /// Its request fails and it lives on.
+        Error = "error",
+        /// It is disconnected, as by PgBouncer.
+        Close = "close",
+    }
+    refused {}
 }
 
 /// `[databases.NAME]`: one database as clients see it, and the servers that hold it.
@@ -219,8 +307,12 @@ pub struct Database {
     pub user: Option<String>,
     /// Password of `user`, never a SCRAM verifier. Only set when `user` is.
     pub password: Option<Password>,
-    /// Overrides `default_pool_size` for this database.
-    pub pool_size: Option<u32>,
+    /// What it sets for its pools.
+    pub terms: Overrides,
+    /// Overrides `max_db_connections`.
+    pub max_db_connections: Option<u32>,
+    /// Overrides `max_db_client_connections` for this database; 0: no limit.
+    pub max_client_connections: Option<u32>,
     /// Whether reads go to replicas. Default on when there are any, off without.
     pub routing: Routing,
     /// TLS to the servers. Default [`SslMode::Prefer`]. Unix sockets never use TLS.
@@ -245,7 +337,9 @@ impl Database {
             replicas: Vec::new(),
             user: None,
             password: None,
-            pool_size: None,
+            terms: Overrides::default(),
+            max_db_connections: None,
+            max_client_connections: None,
             routing: Routing::Off,
             server_tls_sslmode: SslMode::Prefer,
             server_tls_ca_file: None,
@@ -311,8 +405,12 @@ pub struct User {
     /// Proves clients, and logs in to servers unless the database has its own `user`.
     /// Always set unless `auth_type` is trust.
     pub password: Option<Password>,
-    /// Overrides the pool size of database and default for this user.
-    pub pool_size: Option<u32>,
+    /// What it sets for its pools, before its database does.
+    pub terms: Overrides,
+    /// Overrides `max_user_connections`.
+    pub max_user_connections: Option<u32>,
+    /// Overrides `max_user_client_connections` for this user; 0: no limit.
+    pub max_client_connections: Option<u32>,
 }
 
 /// `[log]`: what is logged and how.

@@ -44,7 +44,7 @@ error: unknown key `workres` at the top level
   |
 1 | workres = 1
   | ^^^^^^^
-  = expected `workers`, `shutdown_timeout`, `listen`, `stats`, `pool`, `log`, `databases` or `users`
+  = expected `workers`, `shutdown_timeout`, `listen`, `stats`, `pool`, `log`, `databases`, `users` or `peers`
   = did you mean `workers`?
 ",
     );
@@ -68,7 +68,6 @@ error: unknown key `pool_sise` in [users.u]
   |
 5 | pool_sise = 3
   | ^^^^^^^^^
-  = expected `password` or `pool_size`
   = did you mean `pool_size`?
 ",
     );
@@ -131,7 +130,7 @@ error: `listen.max_packet_size` has no valid value
         ("listen", "max_client_conn = 0"),
         ("listen", "client_login_timeout = \"0s\""),
         ("listen", "max_packet_size = 100"),
-        ("pool", "server_lifetime = 0"),
+        ("pool", "reserve_pool_timeout = 0"),
         ("pool", "query_wait_timeout = \"30\""),
         ("pool", "max_prepared_statements = 99999999999999999999"),
     ];
@@ -145,14 +144,15 @@ error: `listen.max_packet_size` has no valid value
 #[test]
 fn words_and_addresses() {
     check(
-        &with_rest("[pool]\npool_mode = \"session\""),
+        &with_rest("[pool]\npool_mode = \"sesion\""),
         r#"
-error: `pool.pool_mode` cannot be "session": session pooling is not part of this version of pgweir
+error: `pool.pool_mode` has no valid value
  --> f.toml:2:13
   |
-2 | pool_mode = "session"
-  |             ^^^^^^^^^
-  = expected "transaction"
+2 | pool_mode = "sesion"
+  |             ^^^^^^^^
+  = expected "session", "transaction" or "statement"
+  = did you mean `"session"`?
 "#,
     );
     check(
@@ -290,7 +290,7 @@ error: cannot open /nonexistent/x: no such file
 #[test]
 fn syntax_errors_are_all_found() {
     check(
-        "workers = two\nshutdown_timeout = \n[listen]\nport = 1\nport = 2\nprot = 3",
+        "workers = two\nshutdown_timeout = \n[log]\nlevel = \"info\"\nlevel = 2\nlevl = 3",
         r"
 error: not TOML: invalid boolean
  --> f.toml:1:11
@@ -309,16 +309,16 @@ error: not TOML: string values must be quoted
 error: not TOML: duplicate key
  --> f.toml:5:1
   |
-5 | port = 2
-  | ^^^^
+5 | level = 2
+  | ^^^^^
 
-error: unknown key `prot` in [listen]
+error: unknown key `levl` in [log]
  --> f.toml:6:1
   |
-6 | prot = 3
+6 | levl = 3
   | ^^^^
-  = expected `address`, `port`, `max_client_conn`, `client_login_timeout`, `auth_type`, `client_tls_sslmode`, `client_tls_cert_file`, `client_tls_key_file`, `max_packet_size` or `tcp_keepalive`
-  = did you mean `port`?
+  = expected `level` or `format`
+  = did you mean `level`?
 ",
     );
     // After a broken header the keys below it would be judged in the wrong section.
@@ -338,4 +338,28 @@ fn five_problems_give_five() {
             "error: `routing` is on but database `d` has no replicas",
         ]
     );
+}
+
+#[test]
+fn sockets_and_peers() {
+    let listen = |line: &str| titles(&with_rest(&format!("[listen]\n{line}")));
+    let bad = |key: &str| [format!("error: `listen.{key}` has no valid value")];
+    for mode in ["777777", "0999", "77", "1777", "rwx"] {
+        assert_eq!(listen(&format!("unix_socket_mode = \"{mode}\"")), bad("unix_socket_mode"), "{mode}");
+    }
+    assert_eq!(listen("unix_socket_mode = 777"), ["error: `listen.unix_socket_mode` has the wrong type"]);
+    assert_eq!(listen(&format!("unix_socket_dir = \"/{}\"", "d".repeat(95))), bad("unix_socket_dir"));
+    assert_eq!(listen("tcp_keepidle = \"1500ms\""), bad("tcp_keepidle"));
+    assert_eq!(listen("tcp_keepintvl = \"10h\""), bad("tcp_keepintvl"));
+    assert_eq!(listen("tcp_keepcnt = 128"), bad("tcp_keepcnt"));
+    assert_eq!(listen("instance_id = 64"), bad("instance_id"));
+    assert_eq!(listen("proxy_protocol = [\"10.0.0.1/8\"]"), bad("proxy_protocol"));
+    assert_eq!(listen("proxy_protocol = \"10.0.0.0/8\""), ["error: `listen.proxy_protocol` has the wrong type"]);
+    let peer = |text: &str| titles(&format!("{REST}\n{text}"));
+    for name in ["64", "one", "07", "-1"] {
+        let text = format!("[peers.{name}]\naddress = \"h\"");
+        assert_eq!(peer(&text), [format!("error: `{name}` is no number of an instance")]);
+    }
+    assert_eq!(peer("[peers.3]"), ["error: peer 3 has no address"]);
+    assert_eq!(peer("[peers.3]\naddress = \"h:0\""), ["error: `peers.3.address` has no valid value"]);
 }

@@ -17,6 +17,9 @@ use super::problem::{Problem, Source, nearest};
 /// A place in the text, in bytes.
 pub(super) type Span = Range<usize>;
 
+/// Sections with more keys than this do not have them listed when a hint says more.
+const LISTED_KEYS: usize = 10;
+
 /// The source being read and the problems found so far.
 pub(super) struct Reader {
     pub(super) source: Source,
@@ -109,9 +112,14 @@ impl Reader {
         // The same key elsewhere is what was meant, even if something here looks alike.
         let elsewhere = self.schema.iter().find(|known| known.rsplit('.').next() == Some(name)).cloned();
         let hint = elsewhere.or_else(|| nearest(name, known.iter().copied()));
+        // A long list would bury the hint.
+        let list = known.len() <= LISTED_KEYS || hint.is_none();
         let expected = one_of(known.iter().map(|word| format!("`{word}`")));
         let title = format!("unknown key `{name}` {place}");
-        self.note(key.span(), title, |problem| problem.expected(expected).did_you_mean(hint));
+        self.note(key.span(), title, |problem| {
+            let problem = if list { problem.expected(expected) } else { problem };
+            problem.did_you_mean(hint)
+        });
     }
 
     /// The table that `value` is, or a note that it is none.

@@ -4,16 +4,17 @@
 use toml::Spanned;
 use toml::de::DeValue;
 
+use super::doors::{Mode, Networks, PeerAddress};
 use super::endpoint::Endpoint;
-use super::leaf::{Addresses, FilePath, Filter, HttpAddress, Number, RawSecret, Size, Text, Timeout, Wait, Word};
-use super::model::{AuthType, LogFormat, PoolMode, Routing, SslMode, TlsMode};
+use super::leaf::{Addresses, FilePath, Filter, HttpAddress, Number, RawSecret, Size, Sql, Text, Timeout, Wait, Word};
+use super::model::{AuthType, LogFormat, PoolMode, Routing, ServerOrder, SslMode, TlsMode, WaitAction};
 use super::reader::{Field, Leaf, Named, Reader, join, section};
 
 section! {
     /// The whole file.
     RawConfig {
-        // The key of a cancel request has 7 bits for the worker.
-        workers: Number<0, 127>,
+        // The key of a cancel request has 6 bits for the worker, see `wire::pid`.
+        workers: Number<0, 63>,
         shutdown_timeout: Wait,
         listen: RawListen,
         stats: RawStats,
@@ -21,6 +22,7 @@ section! {
         log: RawLog,
         databases: Named<RawDatabase>,
         users: Named<RawUser>,
+        peers: Named<RawPeer>,
     }
 }
 
@@ -38,6 +40,21 @@ section! {
         // At least what a login needs; at most what a length word can say.
         max_packet_size: Size<16_384, 0x7fff_ffff>,
         tcp_keepalive: bool,
+        tcp_keepidle: Wait,
+        tcp_keepintvl: Wait,
+        // The kernel's own bound: MAX_TCP_KEEPCNT of include/net/tcp.h.
+        tcp_keepcnt: Number<0, 127>,
+        tcp_user_timeout: Wait,
+        listen_backlog: Number<1, 65_535>,
+        so_reuseport: bool,
+        unix_socket_dir: FilePath,
+        unix_socket_mode: Mode,
+        unix_socket_group: Text,
+        proxy_protocol: Networks,
+        connection_rate_per_address: Number<0, 1_000_000>,
+        connection_rate_per_user: Number<0, 1_000_000>,
+        // 6 bits of a cancel key, see `wire::pid`.
+        instance_id: Number<0, 63>,
     }
 }
 
@@ -54,14 +71,29 @@ section! {
     RawPool {
         pool_mode: Word<PoolMode>,
         default_pool_size: Number<1, 100_000>,
+        min_pool_size: Number<0, 100_000>,
+        reserve_pool_size: Number<0, 100_000>,
+        reserve_pool_timeout: Timeout,
+        max_db_connections: Number<0, 1_000_000>,
+        max_user_connections: Number<0, 1_000_000>,
+        server_connect_burst: Number<1, 1_000>,
+        server_order: Word<ServerOrder>,
+        max_waiting_clients: Number<0, 10_000_000>,
         query_wait_timeout: Wait,
+        query_wait_timeout_action: Word<WaitAction>,
+        query_wait_notify: Wait,
         server_connect_timeout: Timeout,
         server_idle_timeout: Wait,
-        server_lifetime: Timeout,
+        server_lifetime: Wait,
         server_login_retry: Timeout,
         client_idle_timeout: Wait,
         idle_transaction_timeout: Wait,
+        transaction_timeout: Wait,
+        query_timeout: Wait,
+        server_reset_query: Sql,
         max_prepared_statements: Number<1, 1_000_000>,
+        max_db_client_connections: Number<0, 10_000_000>,
+        max_user_client_connections: Number<0, 10_000_000>,
     }
 }
 
@@ -81,7 +113,18 @@ section! {
         dbname: Text,
         user: Text,
         password: RawSecret,
+        pool_mode: Word<PoolMode>,
         pool_size: Number<1, 100_000>,
+        min_pool_size: Number<0, 100_000>,
+        reserve_pool_size: Number<0, 100_000>,
+        query_wait_timeout: Wait,
+        server_lifetime: Wait,
+        client_idle_timeout: Wait,
+        idle_transaction_timeout: Wait,
+        transaction_timeout: Wait,
+        query_timeout: Wait,
+        max_db_connections: Number<0, 1_000_000>,
+        max_client_connections: Number<0, 10_000_000>,
         routing: Word<Routing>,
         server_tls_sslmode: Word<SslMode>,
         server_tls_ca_file: FilePath,
@@ -94,7 +137,25 @@ section! {
     /// `[users.NAME]`
     RawUser {
         password: RawSecret,
+        pool_mode: Word<PoolMode>,
         pool_size: Number<1, 100_000>,
+        min_pool_size: Number<0, 100_000>,
+        reserve_pool_size: Number<0, 100_000>,
+        query_wait_timeout: Wait,
+        server_lifetime: Wait,
+        client_idle_timeout: Wait,
+        idle_transaction_timeout: Wait,
+        transaction_timeout: Wait,
+        query_timeout: Wait,
+        max_user_connections: Number<0, 1_000_000>,
+        max_client_connections: Number<0, 10_000_000>,
+    }
+}
+
+section! {
+    /// `[peers.N]`
+    RawPeer {
+        address: PeerAddress,
     }
 }
 

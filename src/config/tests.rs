@@ -38,10 +38,12 @@ fn reference_equals_the_defaults() {
     assert_eq!(config.shutdown_timeout, Config::SHUTDOWN_TIMEOUT);
     let shop = Database::new("shop", "10.0.0.1:5432".parse().unwrap());
     assert_eq!(config.databases["shop"], shop);
-    assert_eq!(config.users["app"].pool_size, None);
+    assert_eq!(config.users["app"].terms, Overrides::default());
     // And the defaults are what a file without any of these keys gives.
-    let empty =
-        accepted(&format!("{}\n[users.app]\npassword = \"change-me\"", "[databases.shop]\nprimary = \"10.0.0.1\""));
+    let empty = accepted(&format!(
+        "{}\n[users.app]\npassword = \"change-me\"",
+        "[databases.shop]\nprimary = \"10.0.0.1\"\n[peers.2]\naddress = \"10.0.0.7\""
+    ));
     assert_eq!(config, empty);
 }
 
@@ -51,7 +53,8 @@ fn reference_names_every_key_once() {
     let mut found = Vec::new();
     for line in REFERENCE.lines() {
         if let Some(name) = line.strip_prefix('[') {
-            section = name.trim_end_matches(']').replace(".shop", ".NAME").replace(".app", ".NAME");
+            section =
+                name.trim_end_matches(']').replace(".shop", ".NAME").replace(".app", ".NAME").replace(".2", ".NAME");
         }
         let Some((key, _)) = line.trim_start_matches("# ").split_once(" = ") else {
             continue;
@@ -96,17 +99,45 @@ client_login_timeout = "500ms"
 auth_type = "md5"
 max_packet_size = "64KiB"
 tcp_keepalive = false
+tcp_keepidle = 0
+tcp_keepintvl = "3s"
+tcp_keepcnt = 4
+tcp_user_timeout = "1500ms"
+listen_backlog = 9
+so_reuseport = true
+unix_socket_dir = "/run/weir"
+unix_socket_mode = "0770"
+unix_socket_group = "staff"
+proxy_protocol = ["10.0.0.0/8", "::1"]
+connection_rate_per_address = 11
+connection_rate_per_user = 12
+instance_id = 5
 [stats]
 address = "off"
 max_shapes = 5
 [pool]
-pool_mode = "transaction"
+pool_mode = "statement"
 default_pool_size = 4
+min_pool_size = 1
+reserve_pool_size = 3
+reserve_pool_timeout = "2s"
+max_db_connections = 30
+max_user_connections = 20
+server_connect_burst = 2
+server_order = "rotate"
+max_waiting_clients = 100
 query_wait_timeout = "0"
+query_wait_timeout_action = "close"
+query_wait_notify = 0
+transaction_timeout = "1m"
+query_timeout = "30s"
+server_reset_query = ""
 server_idle_timeout = 0
 server_lifetime = "2m"
 client_idle_timeout = "1h"
 max_prepared_statements = 9
+max_db_client_connections = 10
+max_user_client_connections = 11
 [log]
 level = "warn,pgweir::pool=debug"
 format = "json"
@@ -117,6 +148,9 @@ replicas = ["[::1]:1", "h"]
 user = "role"
 password = "secret"
 pool_size = 2
+max_client_connections = 0
+pool_mode = "session"
+max_db_connections = 6
 routing = "off"
 server_tls_sslmode = "verify-full"
 [users.a]
@@ -124,6 +158,15 @@ password = "md5d8578edf8458ce06fbc5bb76a58c5ca4"
 [users.b]
 password = "p"
 pool_size = 1
+max_client_connections = 6
+query_timeout = 0
+max_user_connections = 5
+[peers.5]
+address = "this:1"
+[peers.6]
+address = "that"
+[peers.63]
+address = "/run/weir:5432"
 "#;
 
 #[test]
@@ -139,7 +182,24 @@ fn every_setting_arrives() {
             client_login_timeout: Duration::from_millis(500),
             auth_type: AuthType::Md5,
             max_packet_size: 65_536,
-            tcp_keepalive: false,
+            tcp: Tcp {
+                keepalive: false,
+                keepidle: None,
+                keepintvl: Some(Duration::from_secs(3)),
+                keepcnt: 4,
+                user_timeout: Some(Duration::from_millis(1500)),
+            },
+            listen_backlog: 9,
+            so_reuseport: true,
+            unix_socket: Some(UnixSocket {
+                directory: "/run/weir".into(),
+                mode: 0o770,
+                group: Some("staff".to_owned()),
+            }),
+            proxy_protocol: vec!["10.0.0.0/8".parse().unwrap(), "::1".parse().unwrap()],
+            connection_rate_per_address: 11,
+            connection_rate_per_user: 12,
+            instance_id: 5,
             ..Listen::default()
         }
     );
@@ -147,12 +207,28 @@ fn every_setting_arrives() {
     assert_eq!(
         config.pool,
         Pool {
+            pool_mode: PoolMode::Statement,
             default_pool_size: 4,
+            min_pool_size: 1,
+            reserve_pool_size: 3,
+            reserve_pool_timeout: Duration::from_secs(2),
+            max_db_connections: 30,
+            max_user_connections: 20,
+            server_connect_burst: 2,
+            server_order: ServerOrder::Rotate,
+            max_waiting_clients: 100,
             query_wait_timeout: None,
+            query_wait_timeout_action: WaitAction::Close,
+            query_wait_notify: None,
+            transaction_timeout: Some(Duration::from_secs(60)),
+            query_timeout: Some(Duration::from_secs(30)),
+            server_reset_query: String::new(),
             server_idle_timeout: None,
-            server_lifetime: Duration::from_secs(120),
+            server_lifetime: Some(Duration::from_secs(120)),
             client_idle_timeout: Some(Duration::from_secs(3600)),
             max_prepared_statements: 9,
+            max_db_client_connections: 10,
+            max_user_client_connections: 11,
             ..Pool::default()
         }
     );
@@ -167,7 +243,22 @@ fn every_name_arrives() {
     assert_eq!((database.name.as_str(), database.dbname.as_str()), ("odd name", "shop"));
     assert_eq!(database.replicas.iter().map(ToString::to_string).collect::<Vec<_>>(), ["[::1]:1", "h:5432"]);
     assert_eq!((database.routing, database.server_tls_sslmode), (Routing::Off, SslMode::VerifyFull));
-    assert_eq!((config.pool_size(database, a), config.pool_size(database, b)), (2, 1));
+    let (of_a, of_b) = (config.terms("odd name", "a"), config.terms("odd name", "b"));
+    assert_eq!((of_a.pool_size, of_b.pool_size), (2, 1));
+    assert_eq!((of_a.query_timeout, of_b.query_timeout), (Some(Duration::from_secs(30)), None));
+    assert_eq!((of_a.pool_mode, config.terms("other", "b").pool_mode), (PoolMode::Session, PoolMode::Statement));
+    assert_eq!((config.max_db_connections("odd name"), config.max_db_connections("other")), (6, 30));
+    assert_eq!((config.max_user_connections("a"), config.max_user_connections("b")), (20, 5));
+    assert_eq!(config.database_client_limit(database), None);
+    assert_eq!(
+        config.database_client_limit(&Database::new("x", "h".parse().unwrap())),
+        Some((10, "max_db_client_connections"))
+    );
+    assert_eq!(config.user_client_limit(a), Some((11, "max_user_client_connections")));
+    assert_eq!(config.user_client_limit(b), Some((6, "max_client_connections")));
+    // A section for this instance itself may stand there and means nothing.
+    let peers: Vec<_> = config.peers.iter().map(|(number, address)| (*number, address.to_string())).collect();
+    assert_eq!(peers, [(6, "that:6432".to_owned()), (63, "/run/weir:5432".to_owned())]);
     assert_eq!(database.server_login(b).0, "role");
     assert_eq!(database.server_login(b).1.unwrap().secret().expose(), "secret");
     assert!(matches!(a.password, Some(Password::Md5(_))));

@@ -123,6 +123,11 @@ impl Replies {
         !self.ring.is_empty() || self.rest > 0 || self.copy.is_active()
     }
 
+    /// The client is sending COPY data, or was, as far as is known.
+    pub fn is_copying(&self) -> bool {
+        self.copy.is_active()
+    }
+
     /// The connection may serve another client: nothing owed, nothing half read, no COPY, no
     /// transaction, no doubt (`reference/defects.md` entry 12).
     pub fn is_clean(&self) -> bool {

@@ -1,80 +1,154 @@
-//! Listening sockets.
-//! Must never spin when the system has no descriptors left, nor accept without a bound.
+//! Accepts connections, as many as there are places for.
+//! Must never read a byte of a connection, nor accept without a bound.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
-
+use super::peer::Peer;
+use super::rate::{Rate, neighbourhood};
+use super::shortage::Shortage;
 use super::{Gate, knock};
 use crate::net::dial;
+use crate::net::listen::{Listener, SocketFile};
 use crate::net::socket::Plain;
 use crate::relay::Seat;
-
-/// Connections the system may hold for us before they are accepted. The kernel caps it at
-/// net.core.somaxconn.
-const BACKLOG: i32 = 4096;
-/// Pause after the system refused to accept for want of descriptors or memory.
-const PAUSE: Duration = Duration::from_millis(100);
+use crate::wire::error::{PgError, SqlState};
 
 /// Connections beyond `max_client_conn` that are listened to: for cancel requests, and to be told
 /// that there is no room.
 const STANDING: u32 = 100;
 /// How long each of them may take.
 const STANDING_LIMIT: Duration = Duration::from_secs(5);
+/// Clients turned away in one go when there are no descriptors.
+const TURNED_AWAY: usize = 64;
 
-/// Opens the listening socket for one address.
-///
-/// # Errors
-/// What the system says.
-pub fn bind(address: IpAddr, port: u16) -> io::Result<TcpListener> {
-    let address = SocketAddr::new(address, port);
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
+/// A listening socket on the gate's reactor.
+pub(super) enum Door {
+    Tcp(tokio::net::TcpListener),
+    /// The file is removed when the door closes.
+    Unix(tokio::net::UnixListener, #[allow(dead_code, reason = "removes the file")] Option<SocketFile>),
+}
+
+impl Door {
+    /// Puts a listening socket on this thread's reactor.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(super) fn new(listener: Listener) -> io::Result<Self> {
+        Ok(match listener {
+            Listener::Tcp(listener) => Self::Tcp(tokio::net::TcpListener::from_std(listener)?),
+            Listener::Unix(listener, file) => Self::Unix(tokio::net::UnixListener::from_std(listener)?, file),
+        })
     }
-    socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
+
+    async fn next(&self) -> io::Result<(Plain, Peer)> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, peer) = listener.accept().await?;
+                Ok((Plain::Tcp(stream), Peer::Tcp(peer)))
+            }
+            Self::Unix(listener, _) => {
+                let (stream, _) = listener.accept().await?;
+                let who = stream.peer_cred().ok();
+                Ok((Plain::Unix(stream), Peer::Unix(who)))
+            }
+        }
+    }
 }
 
 /// Accepts until aborted.
-pub(super) async fn accept(gate: Rc<Gate>, listener: tokio::net::TcpListener) {
+pub(super) async fn accept(gate: Rc<Gate>, door: Door) {
+    let mut shortage = Shortage::new();
     loop {
-        match listener.accept().await {
-            Ok((stream, peer)) => {
-                gate.registry.accepts.add(1);
-                let config = gate.config();
-                if dial::tune(&stream, config.listen.tcp_keepalive).is_err() {
-                    continue;
-                }
-                let seat = Seat::take(&gate.seats, config.listen.max_client_conn);
-                let standing = if seat.is_none() { Seat::take(&gate.standing, STANDING) } else { None };
-                if seat.is_none() && standing.is_none() {
-                    gate.registry.refused.add(1);
-                    continue;
-                }
-                let limit = config.listen.client_login_timeout;
-                let limit = if seat.is_none() { limit.min(STANDING_LIMIT) } else { limit };
-                let gate = Rc::clone(&gate);
-                tokio::task::spawn_local(async move {
-                    let _standing = standing;
-                    let login = knock::receive(&gate, Plain::Tcp(stream), peer, seat);
-                    if tokio::time::timeout(limit, Box::pin(login)).await.is_err() {
-                        tracing::debug!(%peer, "login took longer than client_login_timeout");
-                    }
-                });
+        match door.next().await {
+            Ok((plain, peer)) => {
+                shortage.over();
+                admit(&gate, plain, peer);
             }
             // The peer was gone before we came to it.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
-                tracing::warn!("cannot accept connections for now: {error}");
-                tokio::time::sleep(PAUSE).await;
+                if shortage.wait(&error).await {
+                    turn_away(&gate, &door, &mut shortage).await;
+                }
             }
         }
     }
+}
+
+/// Gives a connection its place and starts its login, or closes it.
+fn admit(gate: &Rc<Gate>, plain: Plain, peer: Peer) {
+    gate.registry.accepts.add(1);
+    let config = gate.config();
+    let mut proxied = false;
+    if let (Plain::Tcp(stream), Some(address)) = (&plain, peer.address()) {
+        if dial::tune(stream, &config.listen.tcp).is_err() {
+            return;
+        }
+        proxied = config.listen.proxy_protocol.iter().any(|network| network.contains(address));
+        // Whom a proxy brings is not known yet.
+        if !proxied && !in_time(gate, address) {
+            return;
+        }
+    }
+    let seat = Seat::take(&gate.seats, config.listen.max_client_conn);
+    let standing = if seat.is_none() { Seat::take(&gate.standing, STANDING) } else { None };
+    if seat.is_none() && standing.is_none() {
+        gate.registry.refused.add(1);
+        return;
+    }
+    let limit = config.listen.client_login_timeout;
+    let limit = if seat.is_none() { limit.min(STANDING_LIMIT) } else { limit };
+    let gate = Rc::clone(gate);
+    tokio::task::spawn_local(async move {
+        let _standing = standing;
+        Box::pin(knock::receive(&gate, plain, peer, proxied, seat, limit)).await;
+    });
+}
+
+/// Whether `connection_rate_per_address` has room for one more from there. What is beyond is
+/// closed without a word, before TLS: anything else would cost more than the connection costs
+/// whoever opens it.
+pub(super) fn in_time(gate: &Gate, address: IpAddr) -> bool {
+    let Some(rate) = Rate::of(gate.config().listen.connection_rate_per_address) else { return true };
+    let has_room = gate.connections.take(neighbourhood(address), rate);
+    if !has_room {
+        gate.registry.refused.add(1);
+        tracing::debug!(%address, "connection closed: more than connection_rate_per_address");
+    }
+    has_room
+}
+
+/// Answers those in the queue with the spare descriptor.
+async fn turn_away(gate: &Gate, door: &Door, shortage: &mut Shortage) {
+    // PostgreSQL's own words for it.
+    let error = PgError::fatal(SqlState::TOO_MANY_CONNECTIONS, "sorry, too many clients already")
+        .detail("pgweir has no file descriptors left.")
+        .hint("Raise the limit of open files (LimitNOFILE, ulimit -n), or lower max_client_conn.");
+    let mut out = Vec::new();
+    error.encode(&mut out);
+    for _ in 0..TURNED_AWAY {
+        if !shortage.spend() {
+            break;
+        }
+        // Does not wait: those who come later have their own second.
+        let next = tokio::time::timeout(Duration::ZERO, door.next()).await;
+        let turned_away = match next {
+            Ok(Ok((plain, peer))) => {
+                gate.registry.accepts.add(1);
+                gate.registry.refused.add(1);
+                tracing::debug!(%peer, "connection closed: no descriptors left");
+                plain.say(&out);
+                true
+            }
+            Ok(Err(_)) | Err(_) => false,
+        };
+        shortage.regain(turned_away);
+        if !turned_away {
+            break;
+        }
+    }
+    shortage.regain(false);
 }

@@ -1,25 +1,27 @@
-//! What a connection is before it is a session: TLS, GSS, cancel, or a startup message.
+//! What a connection is before it is a session: PROXY header, TLS, GSS, cancel, or a startup message.
 //! Must never act on a byte that came before the encryption it asked for
 //! (CVE-2021-3935, CVE-2021-23214).
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::{TlsAcceptor, TlsStream};
 
-use super::{Gate, login};
+use super::peer::Peer;
+use super::{Gate, accept, cancel, login, proxied};
 use crate::config::TlsMode;
 use crate::net::socket::{Plain, Socket};
 use crate::relay::Seat;
 use crate::server::stream::Stream;
 use crate::wire::error::{PgError, SqlState};
 use crate::wire::startup::{self, BadStartup, Packet, Startup};
-use crate::worker::Mail;
 
 /// First byte of a TLS handshake record.
 const TLS_HANDSHAKE: u8 = 0x16;
+/// How long a refused client may take to read why.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// Why a connection ends before its session.
 #[derive(Debug)]
@@ -47,13 +49,29 @@ impl From<BadStartup> for Refusal {
     }
 }
 
-/// Brings a new connection to the worker it belongs to, or to its end.
-pub(super) async fn receive(gate: &Gate, plain: Plain, peer: SocketAddr, seat: Option<Seat>) {
+/// Brings a new connection to the worker it belongs to, or to its end, within `limit`. When
+/// `proxied` it must begin with a PROXY header.
+pub(super) async fn receive(
+    gate: &Gate,
+    plain: Plain,
+    mut peer: Peer,
+    proxied: bool,
+    seat: Option<Seat>,
+    limit: Duration,
+) {
+    let until = Instant::now() + limit;
     let mut stream = None;
-    let outcome = match negotiate(gate, plain, &mut stream).await {
-        Ok(Some(startup)) => login::login(gate, &mut stream, startup, seat).await,
-        Ok(None) => Ok(()),
-        Err(refusal) => Err(refusal),
+    // Whoever has said nothing yet is told nothing, as with PostgreSQL (StartupPacketTimeoutHandler
+    // in src/backend/tcop/backend_startup.c).
+    let begun = timeout_at(until, Box::pin(begin(gate, plain, &mut peer, proxied, &mut stream))).await;
+    let outcome = match begun {
+        Ok(Ok(Some(startup))) => {
+            let login = login::login(gate, &mut stream, &peer, startup, seat);
+            timeout_at(until, Box::pin(login)).await.unwrap_or_else(|_| Err(too_late()))
+        }
+        Ok(Ok(None)) => Ok(()),
+        Ok(Err(refusal)) => Err(refusal),
+        Err(_) => Err(Refusal::Quiet("nothing was asked for within client_login_timeout".into())),
     };
     match outcome {
         Ok(()) => {}
@@ -64,17 +82,48 @@ pub(super) async fn receive(gate: &Gate, plain: Plain, peer: SocketAddr, seat: O
             if let Some(stream) = &mut stream {
                 let mut out = Vec::new();
                 error.encode(&mut out);
-                let _ = stream.send(&out).await;
+                let _ = timeout(LAST_WORDS, stream.send(&out)).await;
             }
         }
     }
 }
 
+/// In PostgreSQL's words (ProcessInterrupts in src/backend/tcop/postgres.c).
+fn too_late() -> Refusal {
+    let what = "canceling authentication due to timeout";
+    Refusal::Told(PgError::fatal(SqlState::QUERY_CANCELED, what).hint("The limit is client_login_timeout."))
+}
+
+/// Learns from the PROXY header, if there must be one, who the peer is, and negotiates.
+async fn begin(
+    gate: &Gate,
+    mut plain: Plain,
+    peer: &mut Peer,
+    proxied: bool,
+    place: &mut Option<Stream>,
+) -> Result<Option<Startup>, Refusal> {
+    if let (true, Plain::Tcp(stream)) = (proxied, &mut plain) {
+        let source = proxied::read(stream).await?;
+        *peer = source.map_or(*peer, Peer::Tcp);
+        if source.is_some_and(|source| !accept::in_time(gate, source.ip())) {
+            return Err(Refusal::Quiet("more than connection_rate_per_address".into()));
+        }
+    }
+    negotiate(gate, plain, peer, place).await
+}
+
 /// Negotiates until a startup message has come; `None` when the connection was about something
 /// else. Whatever the stream is by then is left in `place`.
-async fn negotiate(gate: &Gate, plain: Plain, place: &mut Option<Stream>) -> Result<Option<Startup>, Refusal> {
-    let tls = gate.tls.borrow().clone();
-    let require = gate.config().listen.client_tls_sslmode == TlsMode::Require;
+async fn negotiate(
+    gate: &Gate,
+    plain: Plain,
+    peer: &Peer,
+    place: &mut Option<Stream>,
+) -> Result<Option<Startup>, Refusal> {
+    // As with PostgreSQL, there is no TLS on a unix socket, and nothing that would need it.
+    let is_unix = matches!(peer, Peer::Unix(_));
+    let tls = if is_unix { None } else { gate.tls.borrow().clone() };
+    let require = !is_unix && gate.config().listen.client_tls_sslmode == TlsMode::Require;
     let (mut asked_tls, mut asked_gss) = (false, false);
     let mut encrypted = false;
     if first_byte(&plain).await? == TLS_HANDSHAKE {
@@ -121,7 +170,7 @@ async fn negotiate(gate: &Gate, plain: Plain, place: &mut Option<Stream>) -> Res
                 stream.send(b"N").await?;
             }
             Packet::Cancel { pid, key } => {
-                cancel(gate, pid, key).await;
+                cancel::cancel(gate, peer, stream, pid, key).await;
                 return Ok(None);
             }
             Packet::Startup(startup) => {
@@ -153,14 +202,4 @@ async fn handshake(tls: &Arc<rustls::ServerConfig>, plain: Plain, direct: bool) 
         return Err(Refusal::Quiet("direct TLS without ALPN \"postgresql\"".into()));
     }
     Ok(Socket::Tls(Box::new(TlsStream::Server(accepted))))
-}
-
-/// Hands a cancel request to the worker that its process id names, and keeps the connection until
-/// the server's answer: libpq takes the end of it for the end of the matter.
-async fn cancel(gate: &Gate, pid: u32, key: Vec<u8>) {
-    let Some(worker) = gate.workers.get((pid >> 24) as usize) else { return };
-    let (done, wait) = oneshot::channel();
-    if worker.send(Mail::Cancel { slot: pid & 0x00ff_ffff, key, done }).is_ok() {
-        let _ = wait.await;
-    }
 }

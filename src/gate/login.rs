@@ -1,13 +1,14 @@
 //! Who a client is, and whether it may come in.
 //! Must never answer an unknown user otherwise than a wrong password.
 
-use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
-
 use super::Gate;
 use super::knock::Refusal;
+use super::peer::Peer;
+use super::places::Places;
+use super::rate::Rate;
 use crate::auth::login::{Login, LoginError, Method, Step};
 use crate::auth::sasl;
-use crate::config::{AuthType, Config};
+use crate::config::{AuthType, Config, Database};
 use crate::relay::{Arrival, Seat};
 use crate::server::stream::Stream;
 use crate::wire::error::{PgError, SqlState};
@@ -19,13 +20,15 @@ use crate::worker::Mail;
 pub(super) async fn login(
     gate: &Gate,
     place: &mut Option<Stream>,
+    peer: &Peer,
     startup: Startup,
     seat: Option<Seat>,
 ) -> Result<(), Refusal> {
     let config = gate.config();
     let Some(stream) = place.as_mut() else { return Ok(()) };
     let minor = negotiate_version(stream, &startup).await?;
-    let asked = Asked::of(&startup)?;
+    let mut asked = Asked::of(&startup)?;
+    asked.find_server(&config);
     let Some(seat) = seat else {
         let message = "pgweir: no more connections allowed";
         let error = PgError::fatal(SqlState::TOO_MANY_CONNECTIONS, message)
@@ -34,15 +37,18 @@ pub(super) async fn login(
     };
     let prefix = authenticate(gate, stream, &config, &asked.user).await?;
     let database = asked.database;
-    if !config.databases.contains_key(&database) {
+    let Some(database_config) = config.databases.get(&database) else {
         let message = format!("database \"{database}\" does not exist");
         let error = PgError::fatal(SqlState::INVALID_CATALOG_NAME, message)
             .detail("pgweir's configuration has no such database");
-        return Err(Refusal::Told(error));
-    }
+        let hint = "A physical replication connection names its server by one of its databases (dbname=…).";
+        return Err(Refusal::Told(if asked.replication.is_some() { error.hint(hint) } else { error }));
+    };
+    let (of_database, of_user) = take_places(gate, &config, database_config, &asked.user)?;
+    tracing::debug!(%peer, user = asked.user, database, "logged in");
     let Some((mut socket, leftover)) = place.take().map(Stream::into_parts) else { return Ok(()) };
     socket.loosen()?;
-    let worker = home(&database, &asked.user, gate.workers.len());
+    let (worker, at_home) = gate.homes.choose(&database, &asked.user, &config, gate.workers.len());
     let arrival = Arrival {
         socket,
         database,
@@ -51,7 +57,8 @@ pub(super) async fn login(
         minor,
         prefix,
         leftover,
-        seat: Some(seat),
+        replication: asked.replication,
+        seats: vec![seat, at_home, of_database, of_user],
     };
     if let Some(mailbox) = gate.workers.get(worker) {
         let _ = mailbox.send(Mail::Client(Box::new(arrival)));
@@ -59,11 +66,29 @@ pub(super) async fn login(
     Ok(())
 }
 
-/// The worker on which all of a database and user's clients and servers live, so that a
-/// transaction never leaves its thread.
-fn home(database: &str, user: &str, workers: usize) -> usize {
-    let hasher = BuildHasherDefault::<DefaultHasher>::default();
-    (hasher.hash_one((database, user)) % workers.max(1) as u64) as usize
+/// A place among the clients of the database and one among those of the user, and one of the user's
+/// new sessions of this second. All after the login: nobody else can use them up.
+fn take_places(gate: &Gate, config: &Config, database: &Database, user: &str) -> Result<(Seat, Seat), Refusal> {
+    let full = |message: String, hint: String| {
+        Refusal::Told(PgError::fatal(SqlState::TOO_MANY_CONNECTIONS, message).hint(hint))
+    };
+    if let Some(rate) = Rate::of(config.listen.connection_rate_per_user)
+        && !gate.sessions.take(user, rate)
+    {
+        let message = format!("pgweir: too many new connections for role \"{user}\"");
+        return Err(full(message, format!("The limit is connection_rate_per_user = {} per second.", rate.per_second)));
+    }
+    // The messages are PostgreSQL's own (CheckMyDatabase in src/backend/utils/init/postinit.c,
+    // InitializeSessionUserId in src/backend/utils/init/miscinit.c).
+    let place = |places: &Places, what: &str, name: &str, limit: Option<(u32, &str)>| {
+        let (limit, setting) = limit.unwrap_or((u32::MAX, "max_client_conn"));
+        let message = format!("too many connections for {what} \"{name}\"");
+        places.take(name, limit).ok_or_else(|| full(message, format!("The limit is pgweir's {setting} = {limit}.")))
+    };
+    let of_database = place(&gate.of_databases, "database", &database.name, config.database_client_limit(database))?;
+    let limit = config.users.get(user).and_then(|user| config.user_client_limit(user));
+    let of_user = place(&gate.of_users, "role", user, limit)?;
+    Ok((of_database, of_user))
 }
 
 /// Tells the client, once, which minor version and options it cannot have.
@@ -82,6 +107,18 @@ struct Asked {
     user: String,
     database: String,
     settings: Vec<(Vec<u8>, Vec<u8>)>,
+    replication: Option<Vec<u8>>,
+}
+
+impl Asked {
+    /// A physical replication connection is to a server and not to a database, whatever name the
+    /// client gives (`pg_basebackup`: "replication"); if there is one database only, it is that.
+    fn find_server(&mut self, config: &Config) {
+        let physical = self.replication.as_ref().is_some_and(|value| value != b"database");
+        if physical && !config.databases.contains_key(&self.database) && config.databases.len() == 1 {
+            self.database = config.databases.keys().next().cloned().unwrap_or_default();
+        }
+    }
 }
 
 impl Asked {
@@ -103,12 +140,10 @@ impl Asked {
             _ => user.clone(),
         };
         let replication = startup.get(b"replication").unwrap_or(b"off");
-        if !matches!(replication, b"off" | b"false" | b"no" | b"0" | b"f" | b"n") {
-            let message = "pgweir: replication connections are not supported yet";
-            return Err(told(SqlState::FEATURE_NOT_SUPPORTED, message.into()));
-        }
-        let settings = startup.settings().map_err(|what| told(SqlState(*b"42601"), what))?;
-        Ok(Self { user, database, settings })
+        let is_none = matches!(replication, b"off" | b"false" | b"no" | b"0" | b"f" | b"n");
+        let replication = (!is_none).then(|| replication.to_vec());
+        let settings = startup.settings().map_err(|what| told(SqlState::SYNTAX_ERROR, what))?;
+        Ok(Self { user, database, settings, replication })
     }
 }
 
@@ -141,7 +176,8 @@ async fn authenticate(gate: &Gate, stream: &mut Stream, config: &Config, user: &
                 stream.send(&out).await?;
                 let message = stream.next().await?;
                 if message.tag != tag::client::PASSWORD {
-                    let what = format!("expected password response, got message type {}", message.tag);
+                    let what =
+                        format!("expected password response, got message type \"{}\"", message.tag.escape_ascii());
                     return Err(Refusal::Told(PgError::fatal(SqlState::PROTOCOL_VIOLATION, what)));
                 }
                 step = login.on_message(&message.body).map_err(refused)?;

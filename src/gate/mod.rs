@@ -2,8 +2,15 @@
 //! Must never see a query: whoever has logged in is a worker's affair.
 
 mod accept;
+mod cancel;
+mod homes;
 mod knock;
 mod login;
+mod peer;
+mod places;
+mod proxied;
+mod rate;
+mod shortage;
 
 use std::cell::RefCell;
 use std::path::PathBuf;
@@ -16,10 +23,13 @@ use tokio::sync::mpsc;
 use crate::auth::{Key, VerifierCache};
 use crate::config::{Config, TlsMode};
 use crate::meter::Registry;
+use crate::net::listen::Listener;
 use crate::net::tls;
 use crate::worker::Mailbox;
 
-pub use accept::bind;
+use accept::Door;
+use places::Places;
+use rate::Rates;
 
 /// What the control thread tells the gate.
 pub enum Order {
@@ -35,9 +45,21 @@ pub struct Gate {
     tls: RefCell<Option<Arc<rustls::ServerConfig>>>,
     verifiers: RefCell<VerifierCache>,
     workers: Vec<Mailbox>,
+    homes: homes::Homes,
     seats: Arc<AtomicU32>,
     /// Connections beyond `max_client_conn`, let in far enough to cancel or to be told.
     standing: Arc<AtomicU32>,
+    /// Cancel requests under way to other instances.
+    passing_on: Arc<AtomicU32>,
+    /// Clients by database and by user.
+    of_databases: Places,
+    of_users: Places,
+    /// New connections by address, new sessions by user, wrong cancel keys by address.
+    connections: Rates,
+    sessions: Rates,
+    wrong_keys: Rates,
+    /// What cancel keys of this process say; a reload does not change it.
+    instance: u8,
     registry: Arc<Registry>,
 }
 
@@ -63,13 +85,22 @@ impl Gate {
         workers: Vec<Mailbox>,
         registry: Arc<Registry>,
     ) -> Rc<Self> {
+        let instance = config.listen.instance_id;
         let gate = Self {
             config: RefCell::new(config),
             tls: RefCell::new(tls),
             verifiers: RefCell::new(VerifierCache::new(secret)),
             workers,
+            homes: homes::Homes::default(),
             seats: Arc::new(AtomicU32::new(0)),
             standing: Arc::new(AtomicU32::new(0)),
+            passing_on: Arc::new(AtomicU32::new(0)),
+            of_databases: Places::default(),
+            of_users: Places::default(),
+            connections: Rates::default(),
+            sessions: Rates::default(),
+            wrong_keys: Rates::default(),
+            instance,
             registry,
         };
         gate.derive_verifiers();
@@ -94,17 +125,11 @@ impl Gate {
     }
 
     /// Accepts on `listeners` until told to close.
-    pub async fn run(
-        self: Rc<Self>,
-        listeners: Vec<std::net::TcpListener>,
-        mut orders: mpsc::UnboundedReceiver<Order>,
-    ) {
+    pub async fn run(self: Rc<Self>, listeners: Vec<Listener>, mut orders: mpsc::UnboundedReceiver<Order>) {
         let mut accepting = Vec::new();
         for listener in listeners {
-            match tokio::net::TcpListener::from_std(listener) {
-                Ok(listener) => {
-                    accepting.push(tokio::task::spawn_local(accept::accept(Rc::clone(&self), listener)));
-                }
+            match Door::new(listener) {
+                Ok(door) => accepting.push(tokio::task::spawn_local(accept::accept(Rc::clone(&self), door))),
                 Err(error) => tracing::error!("a listening socket is of no use: {error}"),
             }
         }

@@ -70,6 +70,11 @@ impl Plain {
         !stirred
     }
 
+    /// Says something to whoever will be disconnected, if the socket takes it at once.
+    pub fn say(&self, bytes: &[u8]) {
+        let _ = self.try_write(bytes);
+    }
+
     fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(stream) => stream.try_write(bytes),

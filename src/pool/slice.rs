@@ -2,7 +2,8 @@
 //! Must never hold a server that is not clean, and never let one rest while a client waits.
 //!
 //! One counter tells how many servers exist (`open`), one how many are being opened (`opening`),
-//! and one queue who waits: there is no second book-keeping that would have to agree.
+//! and one queue who waits: there is no second book-keeping that would have to agree. Limits that
+//! several slices share are kept by [`super::budget`].
 
 use std::collections::VecDeque;
 
@@ -11,12 +12,8 @@ use std::collections::VecDeque;
 pub enum Taken<S> {
     /// A server, at once.
     Server(S),
-    /// The client waits in the queue; if `open`, the caller must now open a server and say how
-    /// it went by [`Slice::opened`] or [`Slice::open_failed`].
-    Waits {
-        /// Open a server.
-        open: bool,
-    },
+    /// The client waits in the queue. The caller now asks [`Slice::wants`].
+    Waits,
 }
 
 /// What becomes of a server that was put back.
@@ -31,50 +28,111 @@ pub enum Next<C, S> {
     Close(S),
 }
 
+/// Why a server should be opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Want {
+    /// It should not.
+    Nothing,
+    /// A client waits for it.
+    Waiter,
+    /// So that it is there when a client comes.
+    Warm,
+}
+
+/// How many servers there may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size {
+    /// At most, in common times.
+    pub limit: usize,
+    /// At least, also without a client.
+    pub min: usize,
+    /// More than `limit` by so many while [`Slice::press`] says so.
+    pub reserve: usize,
+    /// Being opened at the same time.
+    pub burst: usize,
+}
+
+impl Size {
+    /// Just a limit.
+    pub fn of(limit: usize) -> Self {
+        Self { limit, min: 0, reserve: 0, burst: usize::MAX }
+    }
+}
+
 /// Servers at rest, clients waiting, and how many servers there are.
 #[derive(Debug)]
 pub struct Slice<C, S> {
-    idle: Vec<S>,
+    /// Longest resting first.
+    idle: VecDeque<S>,
     waiters: VecDeque<C>,
     open: usize,
     opening: usize,
-    limit: usize,
+    size: Size,
+    /// Hand out the server that has rested longest.
+    rotate: bool,
+    /// The oldest waiter has waited so long that the reserve is used.
+    pressed: bool,
 }
 
 impl<C: PartialEq, S: PartialEq> Slice<C, S> {
-    /// An empty slice that may hold `limit` servers.
-    pub fn new(limit: usize) -> Self {
-        Self { idle: Vec::new(), waiters: VecDeque::new(), open: 0, opening: 0, limit }
+    /// An empty slice. With `rotate` the server that has rested longest is handed out first, else
+    /// the one that was put back last.
+    pub fn new(size: Size, rotate: bool) -> Self {
+        Self { idle: VecDeque::new(), waiters: VecDeque::new(), open: 0, opening: 0, size, rotate, pressed: false }
     }
 
-    /// A server for `client`, the one put back last, or a place at the end of the queue.
+    /// A server for `client`, or a place at the end of the queue.
     pub fn take(&mut self, client: C) -> Taken<S> {
         // A resting server and a waiter never exist at the same time, so this passes nobody by.
-        if let Some(server) = self.idle.pop() {
-            return Taken::Server(server);
+        match if self.rotate { self.idle.pop_front() } else { self.idle.pop_back() } {
+            Some(server) => Taken::Server(server),
+            None => {
+                self.waiters.push_back(client);
+                Taken::Waits
+            }
         }
-        self.waiters.push_back(client);
-        Taken::Waits { open: self.wants_one_more() }
     }
 
-    /// Counts a server to be opened if the waiters justify it: never more than wait, never more
-    /// than the limit. After `true` the caller owes [`Slice::opened`] or [`Slice::open_failed`].
-    pub fn wants_one_more(&mut self) -> bool {
-        let more = self.open + self.opening < self.limit && self.opening < self.waiters.len();
-        self.opening += usize::from(more);
-        more
+    /// Whether a server should be opened now: for waiters never more than wait, never more than
+    /// the limit, never more at once than the burst. Whoever opens one says so by
+    /// [`Slice::opens`].
+    pub fn wants(&self) -> Want {
+        let total = self.open + self.opening;
+        if self.opening >= self.size.burst {
+            Want::Nothing
+        } else if self.opening < self.waiters.len() && total < self.most() {
+            Want::Waiter
+        } else if total < self.size.min.min(self.size.limit) {
+            Want::Warm
+        } else {
+            Want::Nothing
+        }
+    }
+
+    /// A server is being opened. The caller owes [`Slice::opened`] or [`Slice::open_failed`].
+    pub fn opens(&mut self) {
+        self.opening += 1;
+    }
+
+    fn most(&self) -> usize {
+        self.size.limit + if self.pressed { self.size.reserve } else { 0 }
     }
 
     /// A clean server comes back.
     pub fn put(&mut self, server: S) -> Next<C, S> {
-        if self.open > self.limit {
+        if self.open > self.size.limit + self.size.reserve {
             self.open -= 1;
             return Next::Close(server);
         }
         match self.waiters.pop_front() {
             Some(client) => Next::Attach(client, server),
+            // The reserve is for waiters.
+            None if self.open > self.size.limit => {
+                self.open -= 1;
+                Next::Close(server)
+            }
             None => {
-                self.idle.push(server);
+                self.idle.push_back(server);
                 Next::Rests
             }
         }
@@ -91,7 +149,7 @@ impl<C: PartialEq, S: PartialEq> Slice<C, S> {
         self.opening = self.opening.saturating_sub(1);
     }
 
-    /// A server that was in use is gone. The caller then asks [`Slice::wants_one_more`].
+    /// A server that was in use is gone. The caller then asks [`Slice::wants`].
     pub fn lost(&mut self) {
         self.open = self.open.saturating_sub(1);
     }
@@ -104,6 +162,13 @@ impl<C: PartialEq, S: PartialEq> Slice<C, S> {
         self.idle.remove(at);
         self.open = self.open.saturating_sub(1);
         true
+    }
+
+    /// Takes the server that has rested longest out for good.
+    pub fn pop_idle(&mut self) -> Option<S> {
+        let server = self.idle.pop_front()?;
+        self.open = self.open.saturating_sub(1);
+        Some(server)
     }
 
     /// A client no longer waits.
@@ -120,14 +185,19 @@ impl<C: PartialEq, S: PartialEq> Slice<C, S> {
         self.waiters.front()
     }
 
+    /// All waiters, oldest first.
+    pub fn waiters(&self) -> impl Iterator<Item = &C> {
+        self.waiters.iter()
+    }
+
     /// Takes the oldest waiter out of the queue without a server.
     pub fn pop_waiter(&mut self) -> Option<C> {
         self.waiters.pop_front()
     }
 
     /// The servers at rest, longest resting first.
-    pub fn idle(&self) -> &[S] {
-        &self.idle
+    pub fn idle(&self) -> impl ExactSizeIterator<Item = &S> {
+        self.idle.iter()
     }
 
     /// How many clients wait.
@@ -150,19 +220,30 @@ impl<C: PartialEq, S: PartialEq> Slice<C, S> {
         self.open - self.idle.len() + self.waiters.len()
     }
 
-    /// Changes how many servers there may be; those too many are closed as they come back or by
-    /// [`Slice::excess`].
-    pub fn set_limit(&mut self, limit: usize) {
-        self.limit = limit;
+    /// Says whether the oldest waiter has waited so long that the reserve may be used.
+    pub fn press(&mut self, pressed: bool) {
+        self.pressed = pressed;
+    }
+
+    /// See [`Slice::press`].
+    pub fn is_pressed(&self) -> bool {
+        self.pressed
+    }
+
+    /// Changes how many servers there may be and the order in which they are handed out; those too
+    /// many are closed as they come back or by [`Slice::excess`].
+    pub fn resize(&mut self, size: Size, rotate: bool) {
+        (self.size, self.rotate) = (size, rotate);
     }
 
     /// A resting server beyond the limit, taken out for good.
     pub fn excess(&mut self) -> Option<S> {
-        if self.open <= self.limit || self.idle.is_empty() {
-            return None;
-        }
-        self.open -= 1;
-        Some(self.idle.remove(0))
+        if self.open > self.size.limit { self.pop_idle() } else { None }
+    }
+
+    /// How many servers there are beyond those to be kept warm.
+    pub fn above_min(&self) -> usize {
+        self.open.saturating_sub(self.size.min.min(self.size.limit))
     }
 }
 

@@ -16,7 +16,18 @@ enum Op {
     OpenFails,
     IdleDies(usize),
     Leave(usize),
-    Limit(usize),
+    Resize(Size),
+    Press(bool),
+    OldestGoes,
+}
+
+fn size() -> impl Strategy<Value = Size> {
+    (0usize..5, 0usize..4, 0usize..3, 1usize..4).prop_map(|(limit, min, reserve, burst)| Size {
+        limit,
+        min,
+        reserve,
+        burst,
+    })
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -28,7 +39,9 @@ fn op() -> impl Strategy<Value = Op> {
         1 => Just(Op::OpenFails),
         1 => any::<usize>().prop_map(Op::IdleDies),
         1 => any::<usize>().prop_map(Op::Leave),
-        1 => (0usize..5).prop_map(Op::Limit),
+        1 => size().prop_map(Op::Resize),
+        1 => any::<bool>().prop_map(Op::Press),
+        1 => Just(Op::OldestGoes),
     ]
 }
 
@@ -39,7 +52,9 @@ struct Model {
     used: Vec<u32>,
     waiting: VecDeque<u32>,
     opening: usize,
-    limit: usize,
+    size: Option<Size>,
+    rotate: bool,
+    pressed: bool,
     clients: u32,
     servers: u32,
 }
@@ -51,15 +66,16 @@ impl Model {
                 self.clients += 1;
                 match slice.take(self.clients) {
                     Taken::Server(server) => {
-                        assert_eq!(self.idle.pop(), Some(server), "not the one put back last");
+                        let at = if self.rotate { 0 } else { self.idle.len() - 1 };
+                        assert_eq!(self.idle.remove(at), server, "not the next in order");
                         self.used.push(server);
                     }
-                    Taken::Waits { open } => {
+                    Taken::Waits => {
                         assert!(self.idle.is_empty(), "waits although a server rests");
                         self.waiting.push_back(self.clients);
-                        self.opening += usize::from(open);
                     }
                 }
+                self.grow(slice);
             }
             Op::Put(n) if !self.used.is_empty() => {
                 let server = self.used.remove(n % self.used.len());
@@ -68,7 +84,7 @@ impl Model {
             Op::Lose(n) if !self.used.is_empty() => {
                 self.used.remove(n % self.used.len());
                 slice.lost();
-                self.opening += usize::from(slice.wants_one_more());
+                self.grow(slice);
             }
             Op::OpenOk if self.opening > 0 => {
                 self.opening -= 1;
@@ -80,7 +96,7 @@ impl Model {
             Op::OpenFails if self.opening > 0 => {
                 self.opening -= 1;
                 slice.open_failed();
-                self.opening += usize::from(slice.wants_one_more());
+                self.grow(slice);
             }
             Op::IdleDies(n) if !self.idle.is_empty() => {
                 let server = self.idle.remove(n % self.idle.len());
@@ -91,18 +107,47 @@ impl Model {
                 let client = self.waiting.remove(n % self.waiting.len()).unwrap();
                 assert!(slice.leave(&client));
             }
-            Op::Limit(limit) => {
-                self.limit = limit;
-                slice.set_limit(limit);
+            Op::OldestGoes if !self.idle.is_empty() => {
+                assert_eq!(slice.pop_idle(), Some(self.idle.remove(0)));
+            }
+            Op::Press(pressed) => {
+                self.pressed = pressed;
+                slice.press(pressed);
+                self.grow(slice);
+            }
+            Op::Resize(size) => {
+                self.size = Some(size);
+                slice.resize(size, self.rotate);
                 while let Some(server) = slice.excess() {
                     assert_eq!(self.idle.remove(0), server);
                 }
-                while slice.wants_one_more() {
-                    self.opening += 1;
-                }
+                self.grow(slice);
             }
             _ => {}
         }
+    }
+
+    fn size(&self) -> Size {
+        self.size.unwrap_or(Size::of(2))
+    }
+
+    fn grow(&mut self, slice: &mut Slice<u32, u32>) {
+        let size = self.size();
+        loop {
+            let total = self.idle.len() + self.used.len() + self.opening;
+            let most = size.limit + if self.pressed { size.reserve } else { 0 };
+            let wanted = match slice.wants() {
+                Want::Nothing => break,
+                Want::Waiter => self.opening < self.waiting.len() && total < most,
+                Want::Warm => total < size.min && total < size.limit,
+            };
+            assert!(wanted && self.opening < size.burst, "opens without need");
+            slice.opens();
+            self.opening += 1;
+        }
+        let idle_need =
+            self.opening < self.waiting.len() && self.idle.len() + self.used.len() + self.opening < size.limit;
+        assert!(!idle_need || self.opening >= size.burst, "a waiter for whom nothing is opened");
     }
 
     fn put(&mut self, slice: &mut Slice<u32, u32>, server: u32) {
@@ -118,13 +163,17 @@ impl Model {
             }
             Next::Close(given) => {
                 assert_eq!(given, server);
-                assert!(open > self.limit, "closed below the limit");
+                assert!(open > self.size().limit, "closed below the limit");
+                assert!(
+                    self.waiting.is_empty() || open > self.size().limit + self.size().reserve,
+                    "closed while needed"
+                );
             }
         }
     }
 
     fn check(&self, slice: &Slice<u32, u32>) {
-        assert_eq!(slice.idle(), &self.idle[..]);
+        assert_eq!(slice.idle().copied().collect::<Vec<_>>(), self.idle);
         assert_eq!(slice.waiting(), self.waiting.len());
         assert_eq!(slice.open(), self.idle.len() + self.used.len());
         assert_eq!(slice.opening(), self.opening);
@@ -135,9 +184,9 @@ impl Model {
 
 proptest! {
     #[test]
-    fn agrees_with_the_model(limit in 0usize..5, ops in prop::collection::vec(op(), 0..200)) {
-        let mut slice = Slice::new(limit);
-        let mut model = Model { limit, ..Model::default() };
+    fn agrees_with_the_model(size in size(), rotate: bool, ops in prop::collection::vec(op(), 0..200)) {
+        let mut slice = Slice::new(size, rotate);
+        let mut model = Model { size: Some(size), rotate, ..Model::default() };
         for op in &ops {
             model.apply(&mut slice, op);
             model.check(&slice);
@@ -146,12 +195,12 @@ proptest! {
 
     #[test]
     fn everybody_is_served_in_the_end(ops in prop::collection::vec(op(), 0..100)) {
-        let mut slice = Slice::new(2);
-        let mut model = Model { limit: 2, ..Model::default() };
+        let mut slice = Slice::new(Size::of(2), false);
+        let mut model = Model::default();
         for op in &ops {
             model.apply(&mut slice, op);
         }
-        model.apply(&mut slice, &Op::Limit(2));
+        model.apply(&mut slice, &Op::Resize(Size::of(2)));
         for _ in 0..1000 {
             if model.waiting.is_empty() {
                 return Ok(());

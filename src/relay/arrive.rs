@@ -1,29 +1,35 @@
 //! How clients and servers come into a worker.
 //! Must never let a client query before a server has accepted its settings.
 
-use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::client::{Arriving, Key, Rest, State, Unnamed};
 use super::floor::Floor;
-use super::server::{UnnamedOn, Use};
+use super::lease::Lease;
 use super::{Client, ClientId, PoolId, Relay, Server, ServerId};
 use crate::base::clock;
 use crate::flow::params::Settings;
-use crate::flow::replies::Replies;
 use crate::net::socket::{Conn, Socket};
+use crate::pool::budget::Stake;
 use crate::server::open::{OpenError, Opened};
 use crate::sql::verdict::Effects;
 use crate::wire::build;
 use crate::wire::error::{PgError, SqlState};
+use crate::wire::pid::{ClientPid, SLOTS_MAX};
 
 /// A place under a limit, given back on drop.
 #[derive(Debug)]
 pub struct Seat(Arc<AtomicU32>);
 
 impl Seat {
+    /// A place without a limit, only to be counted.
+    pub fn count(taken: &Arc<AtomicU32>) -> Self {
+        taken.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(taken))
+    }
+
     /// A place among at most `limit` that share `taken`.
     pub fn take(taken: &Arc<AtomicU32>, limit: u32) -> Option<Self> {
         let before = taken.fetch_add(1, Ordering::Relaxed);
@@ -55,8 +61,10 @@ pub struct Arrival {
     pub prefix: Vec<u8>,
     /// What it sent behind its login.
     pub leftover: Vec<u8>,
-    /// Its place under `max_client_conn`.
-    pub seat: Option<Seat>,
+    /// Value of the startup parameter `replication`, if the connection is for that.
+    pub replication: Option<Vec<u8>>,
+    /// Its places under limits of clients.
+    pub seats: Vec<Seat>,
 }
 
 impl Relay {
@@ -64,9 +72,14 @@ impl Relay {
     /// it waits for a server like everybody else.
     pub fn arrive(&mut self, arrival: Arrival) -> Option<ClientId> {
         self.now_us = clock::now_us();
-        let Arrival { socket, database, user, settings, minor, mut prefix, leftover, seat } = arrival;
+        let Arrival { socket, database, user, settings, minor, mut prefix, leftover, replication, seats } = arrival;
         let mut conn = Conn::new(socket);
-        let made = self.group_for(&database, &user).and_then(|group| {
+        let room = (self.clients.len() < SLOTS_MAX).then_some(()).ok_or_else(|| {
+            PgError::fatal(SqlState::TOO_MANY_CONNECTIONS, "pgweir: too many clients on one worker")
+                .detail(format!("A worker takes {SLOTS_MAX}, so many as a cancel key can tell apart."))
+                .hint("Lower max_client_conn, or spread the clients over several instances.")
+        });
+        let made = room.and_then(|()| self.group_for(&database, &user)).and_then(|group| {
             let key = Key::random(minor)
                 .map_err(|_| PgError::fatal(SqlState::INTERNAL, "pgweir: the system gave no random bytes"))?;
             Ok((group, key))
@@ -82,7 +95,8 @@ impl Relay {
                 return None;
             }
         };
-        let params = self.groups[group].intern(settings);
+        let own = replication.map(|value| self.own_dial(group, value, &settings));
+        let params = if own.is_some() { Rc::default() } else { self.groups[group].intern(settings) };
         let id = self.clients.insert(Client {
             conn,
             waker: None,
@@ -105,9 +119,14 @@ impl Relay {
             waited_us: 0,
             active_us: self.now_us,
             key,
-            _seat: seat,
+            own: own.is_some(),
+            notified: false,
+            _seats: seats,
         });
-        self.greet(id);
+        match own {
+            Some(dial) => self.ask_own(id, dial),
+            None => self.greet(id),
+        }
         Some(id)
     }
 
@@ -118,11 +137,15 @@ impl Relay {
         let primary = group.primary;
         if group.base.is_some() && client.params.reported.borrow().is_some() {
             self.welcome(id);
-        } else if let Some(server) = self.lease(id, primary)
-            && self.attach(id, server)
-        {
-            self.welcome(id);
-            self.release(server);
+            return;
+        }
+        match self.lease(id, primary) {
+            Lease::Server(server) if self.attach(id, server) => {
+                self.welcome(id);
+                self.release(server);
+            }
+            Lease::Server(_) | Lease::Waits => {}
+            Lease::Refused(error) => self.fatal(id, &error.fatally()),
         }
     }
 
@@ -148,8 +171,9 @@ impl Relay {
                 client.conforming = value == b"on";
             }
         }
-        let pid = u32::from(self.worker) << 24 | (id.index() & 0x00ff_ffff);
-        build::backend_key(&mut out, pid, client.key.bytes());
+        let instance = self.config.listen.instance_id;
+        let pid = ClientPid { instance, worker: self.place.worker, slot: id.index(), passed_on: false };
+        build::backend_key(&mut out, pid.encode(), client.key.bytes());
         build::ready(&mut out, b'I');
         client.send(&out);
     }
@@ -158,8 +182,7 @@ impl Relay {
     pub fn opened(&mut self, pool: PoolId, opened: Opened) -> ServerId {
         self.now_us = clock::now_us();
         let this = &mut self.pools[pool];
-        this.failures = 0;
-        this.retry_us = 0;
+        this.works();
         this.counters.total_server_opens.add(1);
         if let Some(health) = &this.health {
             health.set_primary_reachable(true);
@@ -169,30 +192,9 @@ impl Relay {
             group.base = Some(opened.parameters);
         }
         this.slice.opened();
-        let server = self.servers.insert(Server {
-            conn: Conn::new(opened.socket),
-            waker: None,
-            pool,
-            use_: Use::Idle,
-            replies: Replies::default(),
-            inbox: Vec::new(),
-            params: Rc::clone(&group.no_params),
-            prior: None,
-            reported: Vec::new(),
-            prepared: HashMap::default(),
-            tick: 0,
-            batch_tick: 0,
-            unnamed: UnnamedOn::Nobody,
-            stalled: false,
-            crowded: false,
-            key: opened.key,
-            opened_us: self.now_us,
-            lent_us: self.now_us,
-            rested_us: self.now_us,
-            done_us: 0,
-            cancels: 0,
-            retire: group.retired,
-        });
+        let mut server = Server::new(pool, opened.socket, opened.key, Rc::clone(&group.no_params), self.now_us);
+        server.retire = group.retired;
+        let server = self.servers.insert(server);
         self.put(pool, server);
         server
     }
@@ -203,11 +205,11 @@ impl Relay {
         let longest_us = self.config.pool.server_login_retry.as_micros() as u64;
         let this = &mut self.pools[pool];
         this.slice.open_failed();
+        this.stakes.iter().for_each(Stake::give);
         this.counters.total_server_open_failures.add(1);
-        this.failures = this.failures.saturating_add(1);
-        // 50 ms, 100 ms, … up to the limit.
-        let pause_us = 50_000u64.saturating_mul(1 << (this.failures - 1).min(20)).min(longest_us);
-        this.retry_us = self.now_us.saturating_add(pause_us);
+        // One refused user says nothing of the others; a host that does not answer does.
+        let backoff = if error.is_permanent() { &this.pause } else { &*this.host };
+        backoff.failed(self.now_us, longest_us);
         if let Some(health) = &this.health
             && this.slice.open() == 0
         {

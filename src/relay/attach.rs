@@ -35,7 +35,6 @@ impl Relay {
         client.state = State::Attached(server);
         client.active_us = now_us;
         this.use_ = Use::Lent(id);
-        this.lent_us = now_us;
         if Rc::ptr_eq(&client.params, &this.params) {
             return client.params.reported.borrow().is_some();
         }

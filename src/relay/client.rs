@@ -105,8 +105,12 @@ pub struct Client {
     pub(super) active_us: u64,
     /// Secret of the cancel key: 4 bytes in protocol 3.0, 32 in 3.2.
     pub(super) key: Key,
-    /// Its place under `max_client_conn`.
-    pub(super) _seat: Option<Seat>,
+    /// Its server is its own and no other's (replication).
+    pub(super) own: bool,
+    /// It has been told that it waits.
+    pub(super) notified: bool,
+    /// Its places under limits of clients.
+    pub(super) _seats: Vec<Seat>,
 }
 
 /// What a client still has to be told before its first query.

@@ -87,8 +87,14 @@ impl Relay {
         client.active_us = self.now_us;
         if client.inbox.is_empty() {
             let used = self.pump(id, bytes);
-            if let Some(client) = self.clients.get_mut(id) {
-                client.inbox.extend_from_slice(bytes.get(used..).unwrap_or_default());
+            if let Some(rest) = bytes.get(used..)
+                && !rest.is_empty()
+                && let Some(client) = self.clients.get_mut(id)
+            {
+                if client.inbox.capacity() == 0 {
+                    client.inbox = self.spare.pop().unwrap_or_default();
+                }
+                client.inbox.extend_from_slice(rest);
             }
         } else {
             client.inbox.extend_from_slice(bytes);
@@ -135,8 +141,7 @@ impl Relay {
 
     /// While shutting down a client goes as soon as it is between transactions.
     fn leave_if_draining(&mut self, id: ClientId) -> bool {
-        let idle = self.clients.get(id).is_some_and(|client| client.state == State::Idle && client.inbox.is_empty());
-        if !self.draining || !idle {
+        if !self.draining || !self.clients.get(id).is_some_and(|client| self.is_at_rest(client)) {
             return false;
         }
         let message = "terminating connection due to administrator command";

@@ -2,7 +2,8 @@
 //! Must never send a client a byte that answers somebody else's message.
 
 use super::server::Use;
-use super::{ClientId, OWED, Relay, ServerId};
+use super::{Client, ClientId, OWED, Relay, ServerId};
+use crate::config::PoolMode;
 use crate::flow::expect::{Expect, Kind, Origin};
 use crate::flow::replies::{Event, Outcome, Step};
 use crate::meter::Sample;
@@ -22,6 +23,8 @@ struct Outlook {
     fault: Option<&'static str>,
     /// The server announced its end.
     farewell: bool,
+    /// A transaction is open where none may be.
+    in_block: bool,
 }
 
 impl Relay {
@@ -109,6 +112,11 @@ impl Relay {
             self.not_settled(server, &error);
         } else if outlook.settled {
             self.settled(server);
+        } else if outlook.in_block
+            && let Some(id) = owner
+        {
+            let message = "pgweir: transactions of several statements are not possible in statement pooling mode";
+            self.fatal(id, &PgError::fatal(SqlState::FEATURE_NOT_SUPPORTED, message).hint("See pool_mode."));
         }
     }
 
@@ -147,15 +155,15 @@ impl Relay {
     }
 
     fn completed(&mut self, server: ServerId, owner: Option<ClientId>, entry: &Expect, outcome: Outcome) {
-        if entry.origin != Origin::Client {
-            return;
+        if entry.origin == Origin::Client {
+            self.count(server, owner, entry, outcome.rows, false);
         }
-        self.count(server, owner, entry, outcome.rows, false);
         if !outcome.deallocated_all {
             return;
         }
         let Some(this) = self.servers.get_mut(server) else { return };
         this.prepared.clear();
+        this.unnamed = super::server::UnnamedOn::Nobody;
         if outcome.discarded_all
             && let Some(group) = self.pools.get(this.pool).and_then(|pool| self.groups.get(pool.group))
         {
@@ -209,10 +217,17 @@ impl Relay {
             outlook.settled = this.prior.is_some();
             return;
         }
-        if status == b'I' && owner.is_some() {
-            let counters = &self.pools[this.pool].counters;
-            counters.total_xact_count.add(1);
-            counters.total_xact_time_us.add(self.now_us.saturating_sub(this.lent_us));
+        this.overdue = false;
+        if status == b'I' {
+            let began_us = std::mem::take(&mut this.began_us);
+            if owner.is_some() {
+                let counters = &self.pools[this.pool].counters;
+                counters.total_xact_count.add(1);
+                counters.total_xact_time_us.add(self.now_us.saturating_sub(began_us));
+            }
+        } else if owner.is_some() && !this.own {
+            let group = self.pools[this.pool].group;
+            outlook.in_block = self.groups[group].terms.pool_mode == PoolMode::Statement;
         }
         if let Some(client) = owner.and_then(|id| self.clients.get_mut(id)) {
             client.active_us = self.now_us;
@@ -225,8 +240,8 @@ impl Relay {
     /// Gives a lent server back if nothing is owed and nothing holds it.
     pub(super) fn finish(&mut self, server: ServerId) {
         let Some(this) = self.servers.get(server) else { return };
-        let in_use = matches!(this.use_, Use::Lent(_) | Use::Cleaning);
-        if in_use && !this.replies.busy() && !self.stays(server) {
+        let lent = matches!(this.use_, Use::Lent(_));
+        if lent && !this.replies.busy() && !self.stays(server) {
             self.release(server);
         }
     }
@@ -236,8 +251,14 @@ impl Relay {
         let Some(this) = self.servers.get(server) else { return false };
         this.replies.status() != b'I'
             || this.owner().and_then(|id| self.clients.get(id)).is_some_and(|client| {
-                !client.pinned.is_empty() || client.mid_batch || client.rest.bytes > 0 || client.arriving.is_some()
+                let unfinished = client.mid_batch || client.rest.bytes > 0 || client.arriving.is_some();
+                unfinished || !client.pinned.is_empty() || self.keeps(client)
             })
+    }
+
+    /// The client keeps its server to its end whatever it does.
+    pub(super) fn keeps(&self, client: &Client) -> bool {
+        client.own || self.groups[client.group].terms.pool_mode == PoolMode::Session
     }
 
     /// The connection is gone, or no longer makes sense. Its client, if it has one, is told.

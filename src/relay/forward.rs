@@ -3,6 +3,7 @@
 
 use super::attach::NO_STATEMENT;
 use super::client::{Rest, State, Unnamed};
+use super::lease::Lease;
 use super::release::Farewell;
 use super::server::UnnamedOn;
 use super::shapes::Look;
@@ -119,9 +120,14 @@ impl Relay {
         }
         let target = end.map_or(super::lease::Target::Primary, |end| self.target(id, data, end));
         let pool = self.choose(id, target)?;
-        let server = self.lease(id, pool)?;
-        self.clients.get_mut(id)?.mid_batch = true;
-        self.attach(id, server).then_some(0)
+        match self.lease(id, pool) {
+            Lease::Server(server) => {
+                self.clients.get_mut(id)?.mid_batch = true;
+                self.attach(id, server).then_some(0)
+            }
+            Lease::Waits => None,
+            Lease::Refused(error) => self.fail_batch(id, data, error),
+        }
     }
 
     /// Forwards messages to the server that the client holds.
@@ -301,6 +307,9 @@ impl Relay {
     ) {
         let entry = Expect { kind, origin, owner: id.index(), statement, cookie: shape, sent_us: self.now_us };
         if let Some(this) = self.servers.get_mut(server) {
+            if this.began_us == 0 {
+                this.began_us = self.now_us;
+            }
             this.replies.expect(entry);
         }
         if let Some(client) = self.clients.get_mut(id) {

@@ -1,7 +1,7 @@
 //! A database as one user sees it, and the pools of servers behind it.
 //! Must never be looked up on the data path: connections know their number.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -9,11 +9,12 @@ use std::sync::Arc;
 use super::floor::Positions;
 use super::{ClientId, GroupId, PoolId, Relay, ServerId, Todo};
 use crate::auth::scram::SaltedCache;
-use crate::config::{Config, Database, Endpoint, Password, Routing, SslMode};
+use crate::config::{Config, Database, Endpoint, Overrides, Password, PoolMode, Routing, ServerOrder, SslMode, Terms};
 use crate::flow::params::Settings;
 use crate::meter::{DatabaseHealth, PoolCounters, PoolLabel, PoolTarget, Role};
 use crate::net::tls::{self, VerifyMode};
-use crate::pool::slice::Slice;
+use crate::pool::budget::{Scope, Stake};
+use crate::pool::slice::{Size, Slice};
 use crate::server::open::{Dial, Parameters};
 use crate::wire::error::{PgError, SqlState};
 
@@ -42,6 +43,11 @@ const MEANINGLESS: [&[u8]; 6] = [
 ];
 
 impl ParamSet {
+    /// Of a server opened with its client's settings, and what that reported.
+    pub(super) fn of_own(reported: Parameters) -> Self {
+        Self::new(Settings::new(), Some(reported))
+    }
+
     fn new(settings: Settings, reported: Option<Parameters>) -> Self {
         let meant = settings.iter().filter(|(name, _)| !MEANINGLESS.contains(&&name[..])).cloned().collect();
         Self { settings, meaning: Rc::new(meant), reported: RefCell::new(reported) }
@@ -54,6 +60,8 @@ pub struct Group {
     pub(super) database: String,
     /// Name of the user.
     pub(super) user: String,
+    /// Mode, sizes and limits.
+    pub(super) terms: Terms,
     /// Pool of the server that takes writes.
     pub(super) primary: PoolId,
     /// Pools of the servers that take reads; empty when routing is off.
@@ -84,14 +92,53 @@ pub struct Pool {
     pub dial: Rc<Dial>,
     /// Who waits and what rests.
     pub(super) slice: Slice<ClientId, ServerId>,
+    /// Its part of limits that it shares with other pools, and with its slices on other workers.
+    pub(super) stakes: Vec<Stake>,
     /// Numbers.
     pub(super) counters: Arc<PoolCounters>,
-    /// After a failure nothing is opened before this, microseconds.
-    pub(super) retry_us: u64,
-    /// Failures in a row.
-    pub(super) failures: u32,
+    /// Pause after this user was refused.
+    pub(super) pause: Backoff,
+    /// Pause after its host could not be reached, shared by all pools of the host.
+    pub(super) host: Rc<Backoff>,
     /// Readiness of the database, told by the primary's pool.
     pub(super) health: Option<Arc<DatabaseHealth>>,
+}
+
+/// A growing pause after failures.
+#[derive(Debug, Default)]
+pub struct Backoff {
+    /// Nothing is tried before this, microseconds.
+    retry_us: Cell<u64>,
+    /// In a row.
+    failures: Cell<u32>,
+}
+
+impl Backoff {
+    /// One more failure: 50 ms, 100 ms, … up to `longest_us`.
+    pub(super) fn failed(&self, now_us: u64, longest_us: u64) {
+        let failures = self.failures.get().saturating_add(1);
+        self.failures.set(failures);
+        let pause_us = 50_000u64.saturating_mul(1 << (failures - 1).min(20)).min(longest_us);
+        self.retry_us.set(now_us.saturating_add(pause_us));
+    }
+
+    fn over(&self) {
+        self.retry_us.set(0);
+        self.failures.set(0);
+    }
+}
+
+impl Pool {
+    /// A server was opened: whatever was in the way is gone.
+    pub(super) fn works(&self) {
+        self.pause.over();
+        self.host.over();
+    }
+
+    /// Nothing is to be tried yet.
+    pub(super) fn pauses(&self, now_us: u64) -> bool {
+        self.pause.retry_us.get().max(self.host.retry_us.get()) > now_us
+    }
 }
 
 /// Most sets of settings remembered per group beyond those in use.
@@ -128,9 +175,12 @@ impl Relay {
             return Err(PgError::fatal(SqlState::INVALID_CATALOG_NAME, message));
         };
         let tls = tls_for(entry)?;
+        let terms = config.terms(database, user);
         let group = self.groups.len();
         let primary = self.add_pool(&config, group, entry, user, &entry.primary, Role::Primary, tls.as_ref());
-        let readers: &[Endpoint] = if entry.routing == Routing::On { &entry.replicas } else { &[] };
+        // Only a transaction can be sent elsewhere than the one before.
+        let routed = entry.routing == Routing::On && terms.pool_mode != PoolMode::Session;
+        let readers: &[Endpoint] = if routed { &entry.replicas } else { &[] };
         let replicas: Vec<PoolId> = readers
             .iter()
             .map(|endpoint| self.add_pool(&config, group, entry, user, endpoint, Role::Replica, tls.as_ref()))
@@ -143,6 +193,7 @@ impl Relay {
         self.groups.push(Group {
             database: database.to_owned(),
             user: user.to_owned(),
+            terms,
             primary,
             replicas,
             turn: 0,
@@ -178,8 +229,9 @@ impl Relay {
             password: password.cloned(),
             sslmode: entry.server_tls_sslmode,
             tls: tls.cloned(),
-            keepalive: config.listen.tcp_keepalive,
+            tcp: config.listen.tcp,
             timeout: config.pool.server_connect_timeout,
+            startup: Parameters::new(),
             salted: RefCell::new(SaltedCache::new()),
         };
         let target = PoolTarget {
@@ -188,15 +240,18 @@ impl Relay {
             host: endpoint.to_string().into(),
             role,
         };
-        let limit = limit_of(config, entry, user);
+        let (size, rotate) = self.size_of(&entry.name, user);
+        let stakes = self.stakes_of(&entry.name, user, endpoint);
+        let host = Rc::clone(self.hosts.entry(endpoint.clone()).or_default());
         self.pools.push(Pool {
             group,
             role,
             dial: Rc::new(dial),
-            slice: Slice::new(limit),
+            slice: Slice::new(size, rotate),
+            stakes,
             counters: self.registry.add_pool(PoolCounters::new(target)),
-            retry_us: 0,
-            failures: 0,
+            pause: Backoff::default(),
+            host,
             health: if role == Role::Primary { self.registry.database(&entry.name) } else { None },
         });
         self.pools.len() - 1
@@ -212,13 +267,18 @@ impl Relay {
             if group.retired {
                 continue;
             }
-            let same = |before: &Database, after: &Database| {
-                Database { pool_size: None, ..before.clone() } == Database { pool_size: None, ..after.clone() }
+            // What can be changed in place is no difference.
+            let lean = |database: &Database| Database {
+                terms: Overrides { pool_mode: database.terms.pool_mode, ..Overrides::default() },
+                max_db_connections: None,
+                ..database.clone()
             };
+            let same = |before: &Database, after: &Database| lean(before) == lean(after);
             let (database, user) = (&group.database, &group.user);
             let unchanged = match (old.databases.get(database), config.databases.get(database)) {
                 (Some(before), Some(after)) => {
                     same(before, after)
+                        && group.terms.pool_mode == config.terms(database, user).pool_mode
                         && old.users.get(user).map(|u| &u.password) == config.users.get(user).map(|u| &u.password)
                 }
                 _ => false,
@@ -232,28 +292,63 @@ impl Relay {
     }
 
     fn resize(&mut self, group: GroupId) {
-        let Some(this) = self.groups.get(group) else { return };
-        let Some(entry) = self.config.databases.get(&this.database) else { return };
-        let limit = limit_of(&self.config, entry, &this.user);
-        let pools: Vec<PoolId> = std::iter::once(this.primary).chain(this.replicas.iter().copied()).collect();
-        for pool in pools {
-            self.pools[pool].slice.set_limit(limit);
+        let (database, user) = (self.groups[group].database.clone(), self.groups[group].user.clone());
+        self.groups[group].terms = self.config.terms(&database, &user);
+        let (size, rotate) = self.size_of(&database, &user);
+        for pool in self.pools_of(group) {
+            let stakes = self.stakes_of(&database, &user, &self.pools[pool].dial.endpoint);
+            let this = &mut self.pools[pool];
+            let exist = this.slice.open() + this.slice.opening();
+            this.stakes.clear();
+            stakes.iter().for_each(|stake| stake.force(exist as u32));
+            this.stakes = stakes;
+            this.slice.resize(size, rotate);
             while let Some(server) = self.pools[pool].slice.excess() {
-                self.discard_idle(server);
+                self.drop_server(server);
             }
             self.grow(pool);
         }
     }
 
+    /// The pools of a group, the primary's first.
+    pub(super) fn pools_of(&self, group: GroupId) -> Vec<PoolId> {
+        let group = &self.groups[group];
+        std::iter::once(group.primary).chain(group.replicas.iter().copied()).collect()
+    }
+
+    /// How many servers this worker's slice of a pool may have, and whether they take turns.
+    fn size_of(&self, database: &str, user: &str) -> (Size, bool) {
+        let (pool, terms) = (&self.config.pool, self.config.terms(database, user));
+        let slices = self.place.slices(terms.pool_size) as usize;
+        let size = Size {
+            limit: terms.pool_size as usize,
+            min: (terms.min_pool_size as usize).div_ceil(slices),
+            reserve: terms.reserve_pool_size as usize,
+            burst: pool.server_connect_burst as usize,
+        };
+        (size, pool.server_order == ServerOrder::Rotate)
+    }
+
+    /// Stakes in the limits that reach beyond one slice.
+    fn stakes_of(&self, database: &str, user: &str, endpoint: &Endpoint) -> Vec<Stake> {
+        let config = &self.config;
+        let terms = config.terms(database, user);
+        let sliced = if self.place.slices(terms.pool_size) > 1 { terms.pool_size } else { 0 };
+        let limits = [
+            (Scope::Pool(database.into(), user.into(), endpoint.to_string()), sliced, terms.reserve_pool_size),
+            (Scope::Database(database.into()), config.max_db_connections(database), 0),
+            (Scope::User(user.into()), config.max_user_connections(user), 0),
+        ];
+        let limited = limits.into_iter().filter(|(_, limit, _)| *limit > 0);
+        limited.map(|(scope, limit, more)| self.place.budgets.stake(scope, limit, more, &self.bell)).collect()
+    }
+
     /// Nobody new comes in; clients move to the group's successor as they become idle.
     fn retire(&mut self, group: GroupId) {
         self.groups[group].retired = true;
-        let pools: Vec<PoolId> =
-            std::iter::once(self.groups[group].primary).chain(self.groups[group].replicas.iter().copied()).collect();
-        for pool in pools {
-            while let Some(&server) = self.pools[pool].slice.idle().first() {
-                self.pools[pool].slice.remove_idle(&server);
-                self.discard_idle(server);
+        for pool in self.pools_of(group) {
+            while let Some(server) = self.pools[pool].slice.pop_idle() {
+                self.drop_server(server);
             }
         }
         for id in self.servers.ids().collect::<Vec<_>>() {
@@ -264,14 +359,6 @@ impl Relay {
             }
         }
     }
-}
-
-fn limit_of(config: &Config, entry: &Database, user: &str) -> usize {
-    let size = match config.users.get(user) {
-        Some(user) => config.pool_size(entry, user),
-        None => entry.pool_size.unwrap_or(config.pool.default_pool_size),
-    };
-    size as usize
 }
 
 fn tls_for(entry: &Database) -> Result<Option<Arc<rustls::ClientConfig>>, PgError> {

@@ -2,11 +2,12 @@
 //! Must never let a client pass another in the same queue.
 
 use super::client::{State, Unnamed};
-use super::{ClientId, LOOK_BYTES, PoolId, Relay, ServerId, Todo};
+use super::{ClientId, LOOK_BYTES, PoolId, Relay, ServerId};
 use crate::flow::requests::{Batch, End, batch};
 use crate::meter::Role;
 use crate::pool::slice::Taken;
 use crate::sql::verdict::Route;
+use crate::wire::error::{PgError, SqlState};
 use crate::wire::frame::{HEADER, Header, cstr};
 use crate::wire::tag::client as tag;
 
@@ -15,6 +16,16 @@ use crate::wire::tag::client as tag;
 pub(super) enum Target {
     Primary,
     AnyReplica,
+}
+
+/// How a client got on with its wish for a server.
+pub(super) enum Lease {
+    /// It has one.
+    Server(ServerId),
+    /// It is in the queue.
+    Waits,
+    /// Too many are in the queue already.
+    Refused(PgError),
 }
 
 impl Relay {
@@ -109,33 +120,37 @@ impl Relay {
             .map(|offset| (group.turn + offset) % n)
             .filter(|&replica| group.positions.serves(replica, client.floor))
             .map(|replica| group.replicas[replica])
-            .filter(|&pool| pools[pool].failures == 0 || pools[pool].retry_us <= now_us);
+            .filter(|&pool| !pools[pool].pauses(now_us));
         fit.min_by_key(|&pool| pools[pool].slice.load()).or(Some(group.primary))
     }
 
     /// Gives the client a server of `pool` at once, or a place in the queue.
-    pub(super) fn lease(&mut self, id: ClientId, pool: PoolId) -> Option<ServerId> {
+    pub(super) fn lease(&mut self, id: ClientId, pool: PoolId) -> Lease {
         loop {
-            match self.pools[pool].slice.take(id) {
+            let slice = &mut self.pools[pool].slice;
+            let most = self.config.pool.max_waiting_clients as usize;
+            if most > 0 && slice.waiting() >= most {
+                let message = format!("pgweir: {most} clients wait for a server connection already");
+                let error =
+                    PgError::error(SqlState::TOO_MANY_CONNECTIONS, message).hint("The limit is max_waiting_clients.");
+                return Lease::Refused(error);
+            }
+            match slice.take(id) {
                 Taken::Server(server) => {
                     // Whatever stirred on a server at rest is its end, or the start of it.
                     if self.servers.get_mut(server).is_some_and(|s| s.conn.is_quiet() && !s.retire) {
-                        return Some(server);
+                        return Lease::Server(server);
                     }
                     self.pools[pool].slice.lost();
-                    self.discard_idle(server);
+                    self.drop_server(server);
                 }
-                Taken::Waits { open } => {
+                Taken::Waits => {
                     if let Some(client) = self.clients.get_mut(id) {
                         client.state = State::Waiting { pool, since_us: self.now_us };
+                        client.notified = false;
                     }
-                    if open && self.pools[pool].retry_us > self.now_us {
-                        // Not yet again: the sweep tries when the pause is over.
-                        self.pools[pool].slice.open_failed();
-                    } else if open {
-                        self.todo.push(Todo::Open(pool));
-                    }
-                    return None;
+                    self.grow(pool);
+                    return Lease::Waits;
                 }
             }
         }

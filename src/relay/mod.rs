@@ -16,7 +16,9 @@ mod deliver;
 pub mod floor;
 mod forward;
 mod group;
+mod grow;
 mod lease;
+mod own;
 mod prepared;
 mod release;
 mod renames;
@@ -30,12 +32,16 @@ pub mod task;
 mod tests;
 mod watch;
 
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use tokio::sync::Notify;
+
 use crate::base::slab::{Id, Slab};
-use crate::config::Config;
+use crate::config::{Config, Endpoint};
 use crate::meter::Registry;
+use crate::pool::place::Place;
 use crate::server::open::{BackendKey, Dial};
 
 pub use arrive::{Arrival, Seat};
@@ -70,12 +76,13 @@ pub const OWED: usize = 65_536;
 const READS_PER_TURN: usize = 8;
 
 /// Work that a turn leaves for its task.
-#[derive(Debug)]
 pub enum Todo {
     /// Send the rest of what a client is told that cannot come in, and close.
     Refuse(crate::net::socket::Conn),
     /// Open a server connection for this pool.
     Open(PoolId),
+    /// Open a server connection that only this client will have.
+    OpenOwn(ClientId, Rc<Dial>),
     /// Ask this group's servers for their positions from now on.
     Watch(GroupId),
     /// Cancel what this server runs; tell the relay by [`Relay::cancelled`].
@@ -90,10 +97,18 @@ pub struct Relay {
     servers: Slab<Server>,
     pools: Vec<Pool>,
     groups: Vec<Group>,
+    /// Pauses after failures, by host.
+    hosts: HashMap<Endpoint, Rc<group::Backoff>>,
+    /// Rung when a limit shared with others has something to take or to give.
+    bell: Arc<Notify>,
+    /// Where this worker stands among all.
+    place: Place,
     statements: Statements,
     shapes: Shapes,
     /// Where reads land; taken out for the length of a turn.
     rx: Box<[u8]>,
+    /// Empty buffers for clients that wait.
+    spare: Vec<Vec<u8>>,
     /// Bytes being put together for a server.
     tx: Vec<u8>,
     /// Left for the tasks.
@@ -102,13 +117,12 @@ pub struct Relay {
     now_us: u64,
     config: Arc<Config>,
     registry: Arc<Registry>,
-    worker: u8,
     draining: bool,
 }
 
 impl Relay {
-    /// An empty relay for worker number `worker` (0 to 127).
-    pub fn new(worker: u8, config: Arc<Config>, registry: Arc<Registry>) -> Self {
+    /// An empty relay.
+    pub fn new(place: Place, config: Arc<Config>, registry: Arc<Registry>) -> Self {
         let shapes = Shapes::new(config.stats.max_shapes as usize);
         registry.add_shapes(shapes.view());
         Self {
@@ -116,15 +130,18 @@ impl Relay {
             servers: Slab::default(),
             pools: Vec::new(),
             groups: Vec::new(),
+            hosts: HashMap::new(),
+            bell: Arc::default(),
+            place,
             statements: Statements::default(),
             shapes,
             rx: vec![0; READ_BYTES].into_boxed_slice(),
+            spare: Vec::new(),
             tx: Vec::new(),
             todo: Vec::new(),
             now_us: crate::base::clock::now_us(),
             config,
             registry,
-            worker,
             draining: false,
         }
     }
@@ -132,6 +149,11 @@ impl Relay {
     /// What the last turn left to do.
     pub fn take_todo(&mut self) -> Vec<Todo> {
         std::mem::take(&mut self.todo)
+    }
+
+    /// Rung when [`Relay::share`] should be called.
+    pub fn bell(&self) -> Arc<Notify> {
+        Arc::clone(&self.bell)
     }
 
     /// How many clients are connected.

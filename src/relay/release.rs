@@ -4,14 +4,15 @@
 use std::rc::Rc;
 
 use super::attach::NO_STATEMENT;
-use super::client::State;
+use super::client::{Rest, State};
 use super::server::{UnnamedOn, Use};
 use super::{Client, ClientId, LOOK_BYTES, PoolId, Relay, ServerId, Todo};
+use crate::config::PoolMode;
 use crate::flow::expect::{Expect, Kind, Origin};
 use crate::flow::requests::{Batch, End};
 use crate::meter::Role;
+use crate::pool::budget::Stake;
 use crate::pool::slice::Next;
-use crate::sql::verdict::Effects;
 use crate::wire::build;
 use crate::wire::error::{PgError, SqlState};
 
@@ -23,6 +24,31 @@ pub(super) enum Farewell {
     /// Its connection broke or was ended.
     Lost,
 }
+
+/// What matters of a client that goes to the server that it leaves.
+struct Parting {
+    state: State,
+    /// Of a message whose beginning was forwarded.
+    rest: Rest,
+    /// Messages without their Sync were forwarded.
+    mid_batch: bool,
+    /// Its session has, or may have, left something.
+    leaves_state: bool,
+}
+
+impl Parting {
+    fn of(client: &Client, state: State, keeps: bool) -> Self {
+        let leaves_state = keeps || !client.pinned.is_empty();
+        Self { state, rest: client.rest, mid_batch: client.mid_batch, leaves_state }
+    }
+}
+
+/// How long a server may take to become clean after a client was lost, microseconds.
+const CLEANING_US: u64 = 10_000_000;
+
+/// Buffers kept for the next clients that wait, and how large they may be: 1 MiB in all.
+const SPARES: usize = 256;
+const SPARE_BYTES: usize = 4096;
 
 /// How long a closing client may take to read its last error, microseconds.
 const CLOSING_US: u64 = 5_000_000;
@@ -66,6 +92,12 @@ impl Relay {
 
     /// Puts a clean server into its pool, or into the hands of who waits for one.
     pub(super) fn put(&mut self, pool: PoolId, server: ServerId) {
+        let stakes = &self.pools[pool].stakes;
+        if stakes.iter().any(|stake| stake.is_pressed() && stake.must_give_up()) {
+            // Another pool starves for want of a connection, and this one has more than its part.
+            self.pools[pool].slice.lost();
+            return self.drop_server(server);
+        }
         loop {
             match self.pools[pool].slice.put(server) {
                 // A loop, not a recursion: thousands may wait to be let in.
@@ -109,6 +141,10 @@ impl Relay {
         if used < inbox.len() {
             inbox.drain(..used);
             client.inbox = inbox;
+        } else if inbox.capacity() <= SPARE_BYTES && self.spare.len() < SPARES {
+            // For the next who has to wait: queueing must not cost an allocation each time.
+            inbox.clear();
+            self.spare.push(inbox);
         }
     }
 
@@ -116,23 +152,23 @@ impl Relay {
     pub(super) fn discard(&mut self, server: ServerId) {
         let Some(this) = self.servers.get(server) else { return };
         let pool = this.pool;
-        if this.use_ == Use::Idle {
-            self.pools[pool].slice.remove_idle(&server);
-        } else {
-            self.pools[pool].slice.lost();
+        match this.use_ {
+            _ if this.own => {}
+            Use::Idle => {
+                self.pools[pool].slice.remove_idle(&server);
+            }
+            Use::Lent(_) | Use::Cleaning { .. } | Use::Cooling => self.pools[pool].slice.lost(),
         }
         self.drop_server(server);
         self.grow(pool);
     }
 
     /// Closes a server that was just taken out of its slice.
-    pub(super) fn discard_idle(&mut self, server: ServerId) {
-        self.drop_server(server);
-    }
-
-    fn drop_server(&mut self, server: ServerId) {
+    pub(super) fn drop_server(&mut self, server: ServerId) {
         let Some(mut this) = self.servers.remove(server) else { return };
-        self.pools[this.pool].counters.total_server_closes.add(1);
+        let pool = &self.pools[this.pool];
+        pool.counters.total_server_closes.add(1);
+        pool.stakes.iter().filter(|stake| !this.own || stake.spans_pools()).for_each(Stake::give);
         // Politely, so that the server does not log a lost connection; but never into the middle of
         // a message, which these bytes might complete.
         if !this.replies.busy() && this.conn.backlog() == 0 {
@@ -143,22 +179,12 @@ impl Relay {
         this.wake();
     }
 
-    /// Opens servers for those who wait, as far as the pool may.
-    pub(super) fn grow(&mut self, pool: PoolId) {
-        if self.pools[pool].retry_us > self.now_us {
-            return;
-        }
-        while self.pools[pool].slice.wants_one_more() {
-            self.todo.push(Todo::Open(pool));
-        }
-    }
-
     /// The client has gone: nothing of it stays.
     pub(super) fn hang_up(&mut self, id: ClientId, how: Farewell) {
         let Some(client) = self.clients.remove(id) else { return };
         client.wake();
-        let unfinished = client.mid_batch || client.rest.bytes > 0;
-        self.part_from(id, client.state, client.pinned, unfinished, how);
+        let parting = Parting::of(&client, client.state, self.keeps(&client));
+        self.part_from(id, parting, how);
     }
 
     /// The session ends with an error that the client is told first.
@@ -170,11 +196,13 @@ impl Relay {
 
     /// The session ends, after this error if there is one.
     pub(super) fn end(&mut self, id: ClientId, error: Option<&PgError>) {
-        let Some(client) = self.clients.get_mut(id) else { return };
+        let Some(client) = self.clients.get(id) else { return };
         if matches!(client.state, State::Closing { .. }) {
             return;
         }
-        let before = std::mem::replace(&mut client.state, State::Closing { until_us: self.now_us + CLOSING_US });
+        let parting = Parting::of(client, client.state, self.keeps(client));
+        let Some(client) = self.clients.get_mut(id) else { return };
+        client.state = State::Closing { until_us: self.now_us + CLOSING_US };
         let mut out = Vec::new();
         if let Some(arriving) = client.arriving.take() {
             out = arriving.prefix;
@@ -185,71 +213,95 @@ impl Relay {
         client.inbox = Vec::new();
         let _ = client.conn.send(&out);
         client.wake();
-        let pinned = client.pinned;
-        let unfinished = client.mid_batch || client.rest.bytes > 0;
-        self.part_from(id, before, pinned, unfinished, Farewell::Lost);
+        self.part_from(id, parting, Farewell::Lost);
     }
 
-    fn part_from(&mut self, id: ClientId, state: State, pinned: Effects, unfinished: bool, how: Farewell) {
-        match state {
+    fn part_from(&mut self, id: ClientId, client: Parting, how: Farewell) {
+        match client.state {
             State::Idle | State::Closing { .. } => {}
             State::Waiting { pool, .. } => {
                 self.pools[pool].slice.leave(&id);
             }
-            State::Attached(server) => self.abandon(server, pinned, unfinished, how),
+            State::Attached(server) => self.abandon(server, &client, how),
         }
     }
 
-    /// A server whose client has gone: as it is if it is clean, after a rollback and reset if it
-    /// only stands in a transaction or holds session state, else cancelled and closed.
-    fn abandon(&mut self, server: ServerId, pinned: Effects, unfinished: bool, how: Farewell) {
+    /// A server whose client has gone. What the client asked for before a goodbye is done, as on a
+    /// direct connection; what a client asked for that was lost is cancelled. Then the server is
+    /// rolled back and reset as needed, and goes back only if it comes out of that clean.
+    fn abandon(&mut self, server: ServerId, client: &Parting, how: Farewell) {
         let Some(this) = self.servers.get_mut(server) else { return };
-        if this.replies.busy() || unfinished || this.conn.backlog() > 0 || !this.inbox.is_empty() {
-            // What was asked for before a goodbye is done, as on a direct connection: the server
-            // finishes it before it finds the connection closed.
-            if this.replies.busy() && how == Farewell::Lost {
+        // A message cut off in the middle, or data that never ends, cannot be made good.
+        let cut_off = client.rest.bytes > 0 && !client.rest.drop;
+        let hopeless = cut_off || this.own || this.replies.is_copying() || this.prior.is_some();
+        let cancel = this.replies.busy() && how == Farewell::Lost;
+        if hopeless {
+            if cancel {
                 let key = this.key.clone();
                 self.todo.push(Todo::CancelGone(this.pool, key));
             }
-            self.discard(server);
-            return;
+            return self.discard(server);
         }
-        let rollback = this.replies.status() != b'I';
-        if !rollback && pinned.is_empty() {
-            self.give_back(server);
-            return;
+        this.dirty |= client.leaves_state;
+        let until_us = if cancel { self.now_us + CLEANING_US } else { u64::MAX };
+        this.use_ = Use::Cleaning { until_us };
+        if cancel {
+            this.cancels += 1;
+            self.todo.push(Todo::Cancel(server));
         }
-        let mut out = Vec::new();
-        if rollback {
-            self.clean_with(server, &mut out, "ROLLBACK");
+        if client.mid_batch {
+            let mut sync = Vec::new();
+            build::sync(&mut sync);
+            self.inject(server, &sync, Kind::Sync);
         }
-        if !pinned.is_empty() {
-            self.clean_with(server, &mut out, "DISCARD ALL");
-            if let Some(this) = self.servers.get_mut(server) {
-                this.prepared.clear();
-                this.unnamed = UnnamedOn::Nobody;
-                this.params = Rc::clone(&self.groups[self.pools[this.pool].group].no_params);
-            }
-        }
-        if let Some(this) = self.servers.get_mut(server) {
-            this.use_ = Use::Cleaning;
-            if !this.send(&out) {
-                self.discard(server);
-            }
-        }
+        self.clean(server);
     }
 
-    fn clean_with(&mut self, server: ServerId, out: &mut Vec<u8>, sql: &str) {
-        build::query(out, sql.as_bytes());
-        if let Some(this) = self.servers.get_mut(server) {
-            this.replies.expect(Expect {
-                kind: Kind::Query,
-                origin: Origin::Injected,
-                owner: u32::MAX,
-                statement: NO_STATEMENT,
-                cookie: 0,
-                sent_us: self.now_us,
-            });
+    /// The next step of cleaning a server that nobody holds, once the one before is done.
+    pub(super) fn clean(&mut self, server: ServerId) {
+        let Some(this) = self.servers.get_mut(server) else { return };
+        if this.replies.busy() || this.cancels > 0 {
+            return;
+        }
+        let until_us = match this.use_ {
+            Use::Cleaning { until_us } => until_us.min(self.now_us + CLEANING_US),
+            Use::Idle | Use::Lent(_) | Use::Cooling => return,
+        };
+        let sql = if this.replies.status() != b'I' {
+            "ROLLBACK"
+        } else if std::mem::take(&mut this.dirty) {
+            let group = &self.groups[self.pools[this.pool].group];
+            this.params = Rc::clone(&group.no_params);
+            match group.terms.pool_mode {
+                PoolMode::Session => &self.config.pool.server_reset_query,
+                PoolMode::Transaction | PoolMode::Statement => "DISCARD ALL",
+            }
+        } else {
+            ""
+        };
+        if sql.is_empty() {
+            return self.give_back(server);
+        }
+        let mut out = Vec::new();
+        build::query(&mut out, sql.as_bytes());
+        this.use_ = Use::Cleaning { until_us };
+        this.unnamed = UnnamedOn::Nobody;
+        self.inject(server, &out, Kind::Query);
+    }
+
+    /// Sends a message of pgweir's own to a server that nobody holds.
+    fn inject(&mut self, server: ServerId, bytes: &[u8], kind: Kind) {
+        let Some(this) = self.servers.get_mut(server) else { return };
+        this.replies.expect(Expect {
+            kind,
+            origin: Origin::Injected,
+            owner: u32::MAX,
+            statement: NO_STATEMENT,
+            cookie: 0,
+            sent_us: self.now_us,
+        });
+        if !this.send(bytes) {
+            self.discard(server);
         }
     }
 
@@ -258,35 +310,58 @@ impl Relay {
         self.now_us = crate::base::clock::now_us();
         let Some(this) = self.servers.get_mut(server) else { return };
         this.cancels = this.cancels.saturating_sub(1);
-        if this.cancels == 0 && this.use_ == Use::Cooling {
-            self.give_back(server);
+        match this.use_ {
+            Use::Cooling if this.cancels == 0 => self.give_back(server),
+            Use::Cleaning { .. } => self.clean(server),
+            Use::Idle | Use::Lent(_) | Use::Cooling => {}
         }
     }
 
     /// Cancels what a client is still waiting to have done: no server need know.
     fn cancel_waiting(&mut self, id: ClientId) {
+        let message = "canceling statement due to user request";
+        self.give_up_waiting(id, PgError::error(SqlState::QUERY_CANCELED, message));
+    }
+
+    /// What a client waits to have done fails; the client lives on where that is possible.
+    pub(super) fn give_up_waiting(&mut self, id: ClientId, error: PgError) {
         let Some(client) = self.clients.get_mut(id) else { return };
         let State::Waiting { pool, .. } = client.state else { return };
         if client.arriving.is_some() {
-            return;
+            return self.fatal(id, &error.fatally());
         }
-        let message = "canceling statement due to user request";
+        client.state = State::Idle;
         let mut inbox = std::mem::take(&mut client.inbox);
-        let front = self.front(&inbox);
-        let Ok(Batch::Whole { len, end: End::Query | End::Call | End::Sync }) = front else {
-            return self.fatal(id, &PgError::fatal(SqlState::QUERY_CANCELED, message));
-        };
         self.pools[pool].slice.leave(&id);
-        inbox.drain(..len);
-        let mut out = Vec::new();
-        PgError::error(SqlState::QUERY_CANCELED, message).encode(&mut out);
-        build::ready(&mut out, b'I');
-        if let Some(client) = self.clients.get_mut(id) {
-            client.state = State::Idle;
+        if let Some(used) = self.fail_batch(id, &inbox, error)
+            && let Some(client) = self.clients.get_mut(id)
+        {
+            inbox.drain(..used);
             client.inbox = inbox;
-            client.send(&out);
             client.wake();
         }
+    }
+
+    /// Whether a client in this slot was told this key.
+    pub fn knows(&self, slot: u32, key: &[u8]) -> bool {
+        let client = self.clients.id_at(slot).and_then(|id| self.clients.get(id));
+        client.is_some_and(|client| client.key.matches(key))
+    }
+
+    /// Answers the batch at the front of an idle client's bytes with an error; how long it was. Where
+    /// its end is not known the session ends, and `None`.
+    pub(super) fn fail_batch(&mut self, id: ClientId, data: &[u8], error: PgError) -> Option<usize> {
+        let Ok(Batch::Whole { len, end: End::Query | End::Call | End::Sync }) = self.front(data) else {
+            self.fatal(id, &error.fatally());
+            return None;
+        };
+        let mut out = Vec::new();
+        error.encode(&mut out);
+        build::ready(&mut out, b'I');
+        let client = self.clients.get_mut(id)?;
+        client.state = State::Idle;
+        client.send(&out);
+        Some(len)
     }
 
     /// Lets a client's cancel request through. Returns whether a server will be bothered with it:

@@ -8,7 +8,7 @@ use std::task::Waker;
 use super::group::ParamSet;
 use super::{ClientId, PoolId};
 use crate::flow::replies::Replies;
-use crate::net::socket::Conn;
+use crate::net::socket::{Conn, Socket};
 use crate::server::open::BackendKey;
 
 /// Whose statement is the unnamed one on a server.
@@ -30,8 +30,11 @@ pub enum Use {
     Idle,
     /// Lent to a client.
     Lent(ClientId),
-    /// Being rolled back or reset after a client has gone; back to the pool when done.
-    Cleaning,
+    /// Finishing, being rolled back or reset after a client has gone; back to the pool when done.
+    Cleaning {
+        /// Until when that may take, microseconds.
+        until_us: u64,
+    },
     /// Clean, but a cancel request is under way that might still hit it.
     Cooling,
 }
@@ -70,10 +73,10 @@ pub struct Server {
     pub(super) crowded: bool,
     /// What to cancel with.
     pub(super) key: BackendKey,
-    /// When it was opened, lent, and given back, microseconds.
+    /// When it was opened, microseconds.
     pub(super) opened_us: u64,
-    /// When the present lease began.
-    pub(super) lent_us: u64,
+    /// When the transaction under way began; 0 between transactions.
+    pub(super) began_us: u64,
     /// When it last came to rest.
     pub(super) rested_us: u64,
     /// When the last statement on it ended: the next one's server time counts from there if later
@@ -83,9 +86,46 @@ pub struct Server {
     pub(super) cancels: u32,
     /// Close it instead of putting it back.
     pub(super) retire: bool,
+    /// A client has left something in the session that must be reset before another gets it.
+    pub(super) dirty: bool,
+    /// What it works on has been cancelled for taking too long.
+    pub(super) overdue: bool,
+    /// Opened for one client, outside the pool's count (replication).
+    pub(super) own: bool,
 }
 
 impl Server {
+    /// A connection just opened.
+    pub(super) fn new(pool: PoolId, socket: Socket, key: BackendKey, params: Rc<ParamSet>, now_us: u64) -> Self {
+        Self {
+            conn: Conn::new(socket),
+            waker: None,
+            pool,
+            use_: Use::Idle,
+            replies: Replies::default(),
+            inbox: Vec::new(),
+            params,
+            prior: None,
+            reported: Vec::new(),
+            prepared: HashMap::default(),
+            tick: 0,
+            batch_tick: 0,
+            unnamed: UnnamedOn::Nobody,
+            stalled: false,
+            crowded: false,
+            key,
+            opened_us: now_us,
+            began_us: 0,
+            rested_us: now_us,
+            done_us: 0,
+            cancels: 0,
+            retire: false,
+            dirty: false,
+            overdue: false,
+            own: false,
+        }
+    }
+
     /// Wakes the server's task, which then has a turn.
     pub(super) fn wake(&self) {
         if let Some(waker) = &self.waker {
@@ -97,7 +137,7 @@ impl Server {
     pub(super) fn owner(&self) -> Option<ClientId> {
         match self.use_ {
             Use::Lent(client) => Some(client),
-            Use::Idle | Use::Cleaning | Use::Cooling => None,
+            Use::Idle | Use::Cleaning { .. } | Use::Cooling => None,
         }
     }
 

@@ -64,9 +64,8 @@ impl Relay {
         } else if this.inbox.capacity() > 0 && this.inbox.is_empty() {
             this.inbox = Vec::new();
         }
-        let cleaned = this.use_ == Use::Cleaning && !this.replies.busy();
-        if cleaned {
-            self.release(server);
+        if matches!(this.use_, Use::Cleaning { .. }) {
+            self.clean(server);
         } else if this.use_ == Use::Idle && (this.retire || !this.inbox.is_empty()) {
             // A server at rest has nothing to say but its end.
             self.discard(server);

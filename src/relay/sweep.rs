@@ -1,16 +1,20 @@
-//! What time brings: limits that pass, pools that may try again, gauges.
-//! Must never be needed for a transaction to go on: the data path sets no timer.
+//! Every limit in time, applied by one pass over everything ten times a second.
+//! Must never be replaced by timers of single connections: they cost more than the transactions.
 
 use std::time::Duration;
 
 use super::client::State;
 use super::release::Farewell;
-use super::{Client, ClientId, PoolId, Relay, ServerId};
+use super::server::Use;
+use super::{Client, ClientId, PoolId, Relay, Server, ServerId, Todo};
 use crate::base::clock;
+use crate::config::WaitAction;
 use crate::wire::error::{PgError, SqlState};
 
 /// How often [`Relay::sweep`] is to be called: the precision of every limit.
 pub const PERIOD: Duration = Duration::from_millis(100);
+/// How long a cancelled statement may take to end before its session is ended, microseconds.
+const GRACE_US: u64 = 5_000_000;
 
 impl Relay {
     /// Applies every limit whose time has come.
@@ -18,82 +22,177 @@ impl Relay {
         self.now_us = clock::now_us();
         for pool in 0..self.pools.len() {
             self.sweep_waiters(pool);
+            self.notify_waiters(pool);
             self.sweep_idle_servers(pool);
+            self.press(pool);
+            self.tell_wants(pool);
             self.grow(pool);
         }
+        self.sweep_servers();
         self.sweep_clients();
         self.gauges();
     }
 
+    /// How long the oldest waiter of a pool has waited, microseconds; 0 without one.
+    pub(super) fn waited_us(&self, pool: PoolId) -> u64 {
+        self.pools[pool].slice.first_waiter().map_or(0, |&id| self.waits_for_us(id))
+    }
+
+    fn waits_for_us(&self, id: ClientId) -> u64 {
+        match self.clients.get(id).map(|client| client.state) {
+            Some(State::Waiting { since_us, .. }) => self.now_us.saturating_sub(since_us),
+            _ => u64::MAX,
+        }
+    }
+
     /// The queue is in the order of arrival and all have the same limit: only its head can be late.
     fn sweep_waiters(&mut self, pool: PoolId) {
-        let Some(limit) = self.config.pool.query_wait_timeout else { return };
+        let Some(limit) = self.groups[self.pools[pool].group].terms.query_wait_timeout else { return };
         while let Some(&id) = self.pools[pool].slice.first_waiter() {
-            let since = match self.clients.get(id).map(|client| client.state) {
-                Some(State::Waiting { since_us, .. }) => since_us,
-                _ => 0,
-            };
-            if self.now_us.saturating_sub(since) < limit.as_micros() as u64 {
+            if self.waits_for_us(id) < limit.as_micros() as u64 {
                 return;
             }
             self.pools[pool].counters.total_query_wait_timeouts.add(1);
             let message = format!("pgweir: no server connection became free within {} s", limit.as_secs_f32());
             let hint =
                 "The limit is query_wait_timeout; more connections are allowed by default_pool_size or pool_size.";
-            self.fatal(id, &PgError::fatal(SqlState::TOO_MANY_CONNECTIONS, message).hint(hint));
-            // `fatal` takes it out of the queue; never loop on one that was not there to tell.
+            let error = PgError::error(SqlState::TOO_MANY_CONNECTIONS, message).hint(hint);
+            match self.config.pool.query_wait_timeout_action {
+                WaitAction::Error => self.give_up_waiting(id, error),
+                WaitAction::Close => self.fatal(id, &error.fatally()),
+            }
+            // Both take it out of the queue; never loop on one that was not there to tell.
             self.pools[pool].slice.leave(&id);
+        }
+    }
+
+    /// Tells those who have waited long that they wait.
+    fn notify_waiters(&mut self, pool: PoolId) {
+        let Some(limit) = self.config.pool.query_wait_notify else { return };
+        let late = |id: &&ClientId| self.waits_for_us(**id) >= limit.as_micros() as u64;
+        let late: Vec<ClientId> = self.pools[pool].slice.waiters().take_while(late).copied().collect();
+        for id in late {
+            let Some(client) = self.clients.get_mut(id) else { continue };
+            if client.arriving.is_none() && !std::mem::replace(&mut client.notified, true) {
+                let mut out = Vec::new();
+                PgError::notice("pgweir: no server connection is free yet; your request waits").encode(&mut out);
+                client.send(&out);
+            }
         }
     }
 
     /// Closes servers that have rested too long or are too old.
     fn sweep_idle_servers(&mut self, pool: PoolId) {
-        let idle_us = self.config.pool.server_idle_timeout.map_or(u64::MAX, |limit| limit.as_micros() as u64);
-        let life_us = self.config.pool.server_lifetime.as_micros() as u64;
-        let late: Vec<ServerId> = self.pools[pool]
-            .slice
-            .idle()
-            .iter()
-            .copied()
-            .filter(|&id| {
-                self.servers.get(id).is_some_and(|server| {
-                    // Up to a fifth earlier, by the connection's own key, so that a pool opened at
-                    // once does not end at once.
-                    let jitter = life_us / 1000 * u64::from(server.key.pid % 200);
-                    self.now_us.saturating_sub(server.rested_us) >= idle_us
-                        || self.now_us.saturating_sub(server.opened_us) >= life_us - jitter
-                })
+        let this = &self.pools[pool];
+        let idle_us = micros(self.config.pool.server_idle_timeout);
+        let life_us = micros(self.groups[this.group].terms.server_lifetime);
+        let mut spare = this.slice.above_min();
+        let is_late = |id: &ServerId| {
+            self.servers.get(*id).is_some_and(|server| {
+                // Up to a fifth earlier, by the connection's own key, so that a pool opened at once
+                // does not end at once.
+                let jitter = life_us / 1000 * u64::from(server.key.pid % 200);
+                let unused = self.now_us.saturating_sub(server.rested_us) >= idle_us && spare > 0;
+                spare -= usize::from(unused);
+                unused || self.now_us.saturating_sub(server.opened_us) >= life_us.saturating_sub(jitter)
             })
-            .collect();
+        };
+        let late: Vec<ServerId> = this.slice.idle().copied().filter(is_late).collect();
         for server in late {
             self.discard(server);
+        }
+        while let Some(server) = self.pools[pool].slice.excess() {
+            self.drop_server(server);
+        }
+    }
+
+    /// Lets a pool use its reserve while its oldest waiter has waited long.
+    fn press(&mut self, pool: PoolId) {
+        let pressed = self.waited_us(pool) >= self.config.pool.reserve_pool_timeout.as_micros() as u64;
+        self.pools[pool].slice.press(pressed);
+    }
+
+    /// Ends what takes too long on servers.
+    fn sweep_servers(&mut self) {
+        for index in 0..self.servers.slots() {
+            let Some(id) = self.servers.id_at(index) else { continue };
+            let Some(server) = self.servers.get(id) else { continue };
+            match server.use_ {
+                Use::Cleaning { until_us } if until_us <= self.now_us => self.discard(id),
+                Use::Lent(client) if !server.own => self.sweep_lent(id, client),
+                _ => {}
+            }
+        }
+    }
+
+    fn sweep_lent(&mut self, id: ServerId, client: ClientId) {
+        let Some(server) = self.servers.get(id) else { return };
+        let terms = &self.groups[self.pools[server.pool].group].terms;
+        let (busy, open) = (server.replies.busy(), server.replies.status() != b'I');
+        let lasts_us = self.now_us.saturating_sub(server.began_us);
+        if past(terms.transaction_timeout, lasts_us) && (busy || open) && server.began_us > 0 {
+            let message = "terminating connection due to transaction timeout";
+            let error = PgError::fatal(SqlState::TRANSACTION_TIMEOUT, message);
+            self.pools[server.pool].counters.total_query_timeouts.add(1);
+            return self.fatal(client, &error.hint("The limit is pgweir's transaction_timeout."));
+        }
+        let works_us = server.works_us(self.now_us);
+        if !busy || !past(terms.query_timeout, works_us) || server.prior.is_some() {
+            return;
+        }
+        let grace = terms.query_timeout.is_some_and(|limit| works_us < limit.as_micros() as u64 + GRACE_US);
+        if !grace {
+            let message = "pgweir: a statement took longer than query_timeout and could not be cancelled";
+            return self.fatal(client, &PgError::fatal(SqlState::QUERY_CANCELED, message));
+        }
+        if let Some(server) = self.servers.get_mut(id)
+            && !std::mem::replace(&mut server.overdue, true)
+        {
+            server.cancels += 1;
+            self.pools[server.pool].counters.total_query_timeouts.add(1);
+            self.todo.push(Todo::Cancel(id));
         }
     }
 
     fn sweep_clients(&mut self) {
-        let idle = self.config.pool.client_idle_timeout;
-        let in_transaction = self.config.pool.idle_transaction_timeout;
-        let ids: Vec<ClientId> = self.clients.ids().collect();
-        for id in ids {
+        for index in 0..self.clients.slots() {
+            let Some(id) = self.clients.id_at(index) else { continue };
             let Some(client) = self.clients.get(id) else { continue };
+            let terms = &self.groups[client.group].terms;
             let quiet_us = self.now_us.saturating_sub(client.active_us);
             match client.state {
                 State::Closing { until_us } if until_us <= self.now_us => self.hang_up(id, Farewell::Lost),
-                State::Idle if self.draining && client.inbox.is_empty() => client.wake(),
-                State::Idle if past(idle, quiet_us) => {
+                State::Idle | State::Attached(_) if self.draining && self.is_at_rest(client) => client.wake(),
+                State::Idle | State::Attached(_)
+                    if past(terms.client_idle_timeout, quiet_us) && self.is_at_rest(client) && !client.own =>
+                {
                     let message = "pgweir: idle for longer than client_idle_timeout";
                     self.fatal(id, &PgError::fatal(SqlState::ADMIN_SHUTDOWN, message));
                 }
-                State::Attached(server) if past(in_transaction, quiet_us) && self.waits_for_client(client, server) => {
+                State::Attached(server)
+                    if past(terms.idle_transaction_timeout, quiet_us) && self.waits_for_client(client, server) =>
+                {
                     if let Some(pool) = self.pool_of(server) {
                         pool.counters.total_query_timeouts.add(1);
                     }
                     let message = "pgweir: idle in transaction for longer than idle_transaction_timeout";
-                    self.fatal(id, &PgError::fatal(SqlState(*b"25P03"), message));
+                    self.fatal(id, &PgError::fatal(SqlState::IDLE_TRANSACTION_TIMEOUT, message));
                 }
                 _ => {}
             }
         }
+    }
+
+    /// Between transactions, with nothing received that is still to be done.
+    pub(super) fn is_at_rest(&self, client: &Client) -> bool {
+        let held = match client.state {
+            State::Idle => None,
+            State::Attached(server) => self.servers.get(server),
+            State::Waiting { .. } | State::Closing { .. } => return false,
+        };
+        let server_rests =
+            held.is_none_or(|server| !server.replies.busy() && server.replies.status() == b'I' && !client.mid_batch);
+        server_rests && client.inbox.is_empty() && client.rest.bytes == 0
     }
 
     /// A transaction is open, or a batch without its Sync, and nothing is owed: it is the client's
@@ -105,27 +204,29 @@ impl Relay {
     }
 
     fn gauges(&self) {
-        for pool in &self.pools {
+        for pool in 0..self.pools.len() {
+            let waited_us = self.waited_us(pool);
+            let pool = &self.pools[pool];
             let (open, idle) = (pool.slice.open(), pool.slice.idle().len());
             let counters = &pool.counters;
             counters.servers_idle.set(idle as u64);
             counters.servers_active.set((open - idle) as u64);
             counters.servers_connecting.set(pool.slice.opening() as u64);
             counters.clients_waiting.set(pool.slice.waiting() as u64);
-            counters.clients_active.set((open - idle) as u64);
+            counters.clients_active.set(0);
             counters.clients_idle.set(0);
-            let oldest = pool.slice.first_waiter().and_then(|&id| self.clients.get(id)).map(|client| client.state);
-            let wait_us = match oldest {
-                Some(State::Waiting { since_us, .. }) => self.now_us.saturating_sub(since_us),
-                _ => 0,
-            };
-            counters.maxwait_us.set(wait_us);
+            counters.maxwait_us.set(waited_us);
         }
-        for id in self.clients.ids() {
-            if let Some(client) = self.clients.get(id)
-                && client.state == State::Idle
-            {
-                self.pools[self.groups[client.group].primary].counters.clients_idle.inc();
+        for index in 0..self.clients.slots() {
+            let Some(client) = self.clients.id_at(index).and_then(|id| self.clients.get(id)) else { continue };
+            let primary = self.groups[client.group].primary;
+            match client.state {
+                State::Idle => self.pools[primary].counters.clients_idle.inc(),
+                State::Attached(server) => {
+                    let pool = self.servers.get(server).map_or(primary, |server| server.pool);
+                    self.pools[pool].counters.clients_active.inc();
+                }
+                State::Waiting { .. } | State::Closing { .. } => {}
             }
         }
     }
@@ -146,6 +247,18 @@ impl Relay {
     }
 }
 
+impl Server {
+    /// How long it has worked on what it works on, microseconds.
+    fn works_us(&self, now_us: u64) -> u64 {
+        self.replies.head().map_or(0, |head| now_us.saturating_sub(head.sent_us.max(self.done_us)))
+    }
+}
+
 fn past(limit: Option<Duration>, quiet_us: u64) -> bool {
-    limit.is_some_and(|limit| quiet_us >= limit.as_micros() as u64)
+    quiet_us >= micros(limit)
+}
+
+/// Microseconds of a limit; what is never reached if there is none.
+fn micros(limit: Option<Duration>) -> u64 {
+    limit.map_or(u64::MAX, |limit| limit.as_micros() as u64)
 }

@@ -12,6 +12,7 @@ use tokio::task::spawn_local;
 
 use super::{Arrival, ClientId, PoolId, Relay, ServerId, Todo};
 use crate::server::cancel;
+use crate::server::open::Dial;
 
 /// How long a client that cannot come in may take to read why.
 const REFUSE: std::time::Duration = std::time::Duration::from_secs(5);
@@ -34,8 +35,13 @@ pub fn arrive(relay: &Shared, arrival: Arrival) {
     }
 }
 
-/// Passes a cancel request on; `done` is dropped when its work is done.
+/// Passes a cancel request on; `done` is told when the key is nobody's, and otherwise dropped when
+/// the matter is over.
 pub fn cancel(relay: &Shared, slot: u32, key: &[u8], done: oneshot::Sender<()>) {
+    if guarded(relay, |relay| relay.knows(slot, key)) == Some(false) {
+        let _ = done.send(());
+        return;
+    }
     if guarded(relay, |relay| relay.cancel(slot, key)) == Some(true) {
         run_todo(relay, Some(done));
     }
@@ -52,6 +58,9 @@ pub fn run_todo(relay: &Shared, mut done: Option<oneshot::Sender<()>>) {
             match item {
                 Todo::Open(pool) => {
                     spawn_local(open(Rc::clone(relay), pool));
+                }
+                Todo::OpenOwn(client, dial) => {
+                    spawn_local(open_own(Rc::clone(relay), client, dial));
                 }
                 Todo::Refuse(mut conn) => {
                     spawn_local(tokio::time::timeout(REFUSE, async move {
@@ -111,6 +120,22 @@ async fn open(relay: Shared, pool: PoolId) {
             }
         }
         Err(error) => drop(guarded(&relay, |relay| relay.open_failed(pool, &error))),
+    }
+    run_todo(&relay, None);
+}
+
+async fn open_own(relay: Shared, id: ClientId, dial: Rc<Dial>) {
+    let Some(group) = relay.borrow().group_of(id) else { return };
+    let taken = match dial.open().await {
+        Ok(opened) => guarded(&relay, |relay| relay.opened_own(id, opened)).flatten(),
+        Err(error) => {
+            guarded(&relay, |relay| relay.own_failed(id, &dial, &error));
+            None
+        }
+    };
+    match taken {
+        Some(id) => drop(spawn_local(server(Rc::clone(&relay), id))),
+        None => relay.borrow().own_given_up(group),
     }
     run_todo(&relay, None);
 }

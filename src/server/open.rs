@@ -13,7 +13,7 @@ use tokio_rustls::{TlsConnector, TlsStream};
 use super::login::login;
 use super::stream::Stream;
 use crate::auth::scram::SaltedCache;
-use crate::config::{Endpoint, Host, Password, SslMode};
+use crate::config::{Endpoint, Host, Password, SslMode, Tcp};
 use crate::net::dial;
 use crate::net::socket::{Plain, Socket};
 use crate::wire::error::{PgError, ServerError, SqlState};
@@ -33,10 +33,12 @@ pub struct Dial {
     pub sslmode: SslMode,
     /// How to use TLS; `None` only when `sslmode` is `Disable`.
     pub tls: Option<Arc<rustls::ClientConfig>>,
-    /// TCP keepalive.
-    pub keepalive: bool,
+    /// What the kernel does when the server vanishes.
+    pub tcp: Tcp,
     /// Bound on the whole opening.
     pub timeout: Duration,
+    /// More for the startup message: settings, `replication`.
+    pub startup: Parameters,
     /// Salted passwords computed before, so that PBKDF2 runs once per user and not per connection.
     pub salted: RefCell<SaltedCache>,
 }
@@ -109,6 +111,21 @@ impl OpenError {
 }
 
 impl Dial {
+    /// The same server and login with more in the startup message.
+    #[must_use]
+    pub fn with_startup(&self, startup: Parameters) -> Self {
+        Self {
+            endpoint: self.endpoint.clone(),
+            dbname: self.dbname.clone(),
+            user: self.user.clone(),
+            password: self.password.clone(),
+            tls: self.tls.clone(),
+            startup,
+            salted: RefCell::default(),
+            ..*self
+        }
+    }
+
     /// Opens a connection within [`Dial::timeout`].
     ///
     /// # Errors
@@ -144,8 +161,9 @@ impl Dial {
         let socket = self.connect(encrypt).await?;
         let mut stream = Stream::new(socket);
         let mut hello = Vec::new();
-        let parameters: [(&[u8], &[u8]); 2] = [(b"user", self.user.as_bytes()), (b"database", self.dbname.as_bytes())];
-        build::startup(&mut hello, &parameters);
+        let who: [(&[u8], &[u8]); 2] = [(b"user", self.user.as_bytes()), (b"database", self.dbname.as_bytes())];
+        let more = self.startup.iter().map(|(name, value)| (&name[..], &value[..]));
+        build::startup(&mut hello, &who.into_iter().chain(more).collect::<Vec<_>>());
         stream.send(&hello).await?;
         login(&mut stream, self).await?;
         welcome(stream).await
@@ -154,7 +172,7 @@ impl Dial {
     /// A plain or encrypted connection on which nothing of the session was said yet.
     pub(super) async fn connect(&self, encrypt: Encrypt) -> Result<Socket, OpenError> {
         let plain = match &self.endpoint.host {
-            Host::Tcp(host) => dial::tcp(host, self.endpoint.port, self.keepalive).await?,
+            Host::Tcp(host) => dial::tcp(host, self.endpoint.port, &self.tcp).await?,
             Host::Unix(directory) => dial::unix(directory, self.endpoint.port).await?,
         };
         if encrypt == Encrypt::No {

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::stream::Stream;
-use crate::config::{Endpoint, Host};
+use crate::config::{Endpoint, Host, Tcp};
 use crate::net::dial;
 use crate::net::socket::Socket;
 use crate::wire::{build, startup};
@@ -19,7 +19,7 @@ use crate::wire::{build, startup};
 pub async fn probe(endpoint: &Endpoint, limit: Duration) -> io::Result<()> {
     let ask = async {
         let plain = match &endpoint.host {
-            Host::Tcp(host) => dial::tcp(host, endpoint.port, false).await?,
+            Host::Tcp(host) => dial::tcp(host, endpoint.port, &Tcp::default()).await?,
             Host::Unix(directory) => return unix(directory, endpoint.port).await,
         };
         let mut stream = Stream::new(Socket::Plain(plain));

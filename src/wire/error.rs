@@ -19,13 +19,17 @@ macro_rules! states {
 }
 
 states! {
+    SUCCESS = b"00000", "successful_completion: for notices";
     PROTOCOL_VIOLATION = b"08P01", "protocol_violation";
     CONNECTION_FAILURE = b"08006", "connection_failure";
     CANNOT_CONNECT = b"08001", "sqlclient_unable_to_establish_sqlconnection";
     FEATURE_NOT_SUPPORTED = b"0A000", "feature_not_supported";
+    IDLE_TRANSACTION_TIMEOUT = b"25P03", "idle_in_transaction_session_timeout";
+    TRANSACTION_TIMEOUT = b"25P04", "transaction_timeout";
     INVALID_AUTHORIZATION = b"28000", "invalid_authorization_specification";
     INVALID_PASSWORD = b"28P01", "invalid_password";
     INVALID_CATALOG_NAME = b"3D000", "invalid_catalog_name (no such database)";
+    SYNTAX_ERROR = b"42601", "syntax_error";
     TOO_MANY_CONNECTIONS = b"53300", "too_many_connections";
     PROGRAM_LIMIT = b"54000", "program_limit_exceeded";
     QUERY_CANCELED = b"57014", "query_canceled";
@@ -44,6 +48,8 @@ impl SqlState {
 /// Whether the session lives on after the error.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Severity {
+    /// No error at all: a word to the client between replies.
+    Notice,
     /// The statement failed, the session goes on; a ReadyForQuery must follow.
     Error,
     /// The connection closes right after.
@@ -76,6 +82,17 @@ impl PgError {
         Self { severity: Severity::Error, ..Self::fatal(code, message) }
     }
 
+    /// A word to the client, which changes nothing.
+    pub fn notice(message: impl Into<Cow<'static, str>>) -> Self {
+        Self { severity: Severity::Notice, ..Self::error(SqlState::SUCCESS, message) }
+    }
+
+    /// The same, after which the session ends.
+    #[must_use]
+    pub fn fatally(self) -> Self {
+        Self { severity: Severity::Fatal, ..self }
+    }
+
     /// Adds what to do about it.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<Cow<'static, str>>) -> Self {
@@ -90,13 +107,15 @@ impl PgError {
         self
     }
 
-    /// Appends the ErrorResponse to `out`.
+    /// Appends the ErrorResponse or NoticeResponse to `out`.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let severity: &[u8] = match self.severity {
+            Severity::Notice => b"NOTICE",
             Severity::Error => b"ERROR",
             Severity::Fatal => b"FATAL",
         };
-        build::message(out, tag::server::ERROR, |out| {
+        let tag = if self.severity == Severity::Notice { tag::server::NOTICE } else { tag::server::ERROR };
+        build::message(out, tag, |out| {
             for (field, value) in [
                 (b'S', Some(severity)),
                 (b'V', Some(severity)),

@@ -4,5 +4,6 @@
 pub mod build;
 pub mod error;
 pub mod frame;
+pub mod pid;
 pub mod startup;
 pub mod tag;

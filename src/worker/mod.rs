@@ -13,6 +13,7 @@ use tokio::time::MissedTickBehavior;
 
 use crate::config::Config;
 use crate::meter::Registry;
+use crate::pool::place::Place;
 use crate::relay::{Arrival, Relay, sweep, task};
 
 /// What other threads tell a worker.
@@ -25,9 +26,11 @@ pub enum Mail {
         slot: u32,
         /// The secret it was told.
         key: Vec<u8>,
-        /// Dropped when the matter is over.
+        /// Told when the key is nobody's; otherwise dropped when the matter is over.
         done: oneshot::Sender<()>,
     },
+    /// Shows that the worker runs: it drops this.
+    Ping(oneshot::Sender<()>),
     /// From now on by this configuration.
     Reload(Arc<Config>),
     /// Let clients go as they come to rest; dropped when none is left.
@@ -39,16 +42,17 @@ pub enum Mail {
 /// Where to send a worker its [`Mail`].
 pub type Mailbox = mpsc::UnboundedSender<Mail>;
 
-/// Starts worker `number`; it ends when all its mailboxes are dropped.
+/// Starts a worker; it ends when all its mailboxes are dropped.
 ///
 /// # Errors
 /// The system gave no thread.
-pub fn start(number: u8, config: Arc<Config>, registry: Arc<Registry>) -> io::Result<(Mailbox, JoinHandle<()>)> {
+pub fn start(place: Place, config: Arc<Config>, registry: Arc<Registry>) -> io::Result<(Mailbox, JoinHandle<()>)> {
+    let number = place.worker;
     let (mailbox, mail) = mpsc::unbounded_channel();
     let thread =
         std::thread::Builder::new().name(format!("worker-{number}")).spawn(
             move || match Builder::new_current_thread().enable_all().build_local(Default::default()) {
-                Ok(runtime) => runtime.block_on(work(Relay::new(number, config, registry), mail)),
+                Ok(runtime) => runtime.block_on(work(Relay::new(place, config, registry), mail)),
                 Err(error) => tracing::error!("worker {number} cannot start: {error}"),
             },
         )?;
@@ -56,7 +60,9 @@ pub fn start(number: u8, config: Arc<Config>, registry: Arc<Registry>) -> io::Re
 }
 
 async fn work(relay: Relay, mut mail: mpsc::UnboundedReceiver<Mail>) {
+    let bell = relay.bell();
     let relay = Rc::new(RefCell::new(relay));
+    let _ = task::guarded(&relay, Relay::warm);
     let mut tick = tokio::time::interval(sweep::PERIOD);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     // Held until the last client has left.
@@ -70,6 +76,7 @@ async fn work(relay: Relay, mut mail: mpsc::UnboundedReceiver<Mail>) {
                     Err(error) => tracing::warn!("lost a client on its way to its worker: {error}"),
                 },
                 Some(Mail::Cancel { slot, key, done }) => task::cancel(&relay, slot, &key, done),
+                Some(Mail::Ping(done)) => drop(done),
                 Some(Mail::Reload(config)) => drop(task::guarded(&relay, |relay| relay.reconfigure(config))),
                 Some(Mail::Drain(done)) => {
                     _drained = Some(done);
@@ -77,6 +84,7 @@ async fn work(relay: Relay, mut mail: mpsc::UnboundedReceiver<Mail>) {
                 }
                 Some(Mail::CutOff) => relay.borrow_mut().cut_off(),
             },
+            () = bell.notified() => drop(task::guarded(&relay, Relay::share)),
             _ = tick.tick() => drop(task::guarded(&relay, Relay::sweep)),
         }
         task::run_todo(&relay, None);

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,7 +57,12 @@ pub struct Client {
 impl Client {
     /// Connects without saying anything.
     pub fn tcp(port: u16) -> Self {
-        let socket = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        Self::at(SocketAddr::from(([127, 0, 0, 1], port)))
+    }
+
+    /// [`Client::tcp`] to another address.
+    pub fn at(address: SocketAddr) -> Self {
+        let socket = TcpStream::connect(address).unwrap();
         socket.set_nodelay(true).unwrap();
         socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         let stream = Box::new(socket.try_clone().unwrap());

@@ -91,11 +91,12 @@ fn the_database_defaults_to_the_users_name() {
     assert_eq!(client.value("SELECT current_database()"), "app");
 }
 
+/// The server's own words: pgweir passes replication on to a server of the client's own.
 #[test]
-fn replication_is_refused_with_words() {
+fn replication_without_the_right_is_refused() {
     let pgweir = Conf::trust(trusting()).start();
     for value in ["true", "database", "on", "1"] {
         let error = refused(pgweir.port(), &[("replication", value)]);
-        assert!(error.starts_with("0A000"), "{error}");
+        assert!(error.starts_with("42501") || error.starts_with("28000"), "{error}");
     }
 }

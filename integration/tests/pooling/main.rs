@@ -7,7 +7,10 @@ mod common;
 
 mod bounds;
 mod deaths;
+mod modes;
 mod queue;
+mod replication;
+mod sizing;
 mod state;
 
 use std::sync::OnceLock;

@@ -4,7 +4,7 @@
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use crate::common::client::{outcome, said};
+use crate::common::client::{outcome, said, tags};
 use crate::common::{Client, crowd, eventually, metric};
 use crate::{cluster, conf};
 use integration::Pgweir;
@@ -87,15 +87,27 @@ fn who_waits_too_long_is_told() {
     let started = Instant::now();
     let mut late = Client::connect(pgweir.port());
     late.send(&Script::new().query("SELECT 1").query("SELECT 2"));
-    let frames = late.frames_to_end();
-    assert_eq!(frames.len(), 1, "{frames:?}");
+    let frames = late.ready(2);
+    assert_eq!(tags(&frames), "EZEZ", "{frames:?}");
     assert!(said(&frames[0]).starts_with("53300 pgweir: "), "{}", said(&frames[0]));
-    assert_eq!(frames[0].field(b'S').as_deref(), Some("FATAL"));
-    assert!(started.elapsed() >= Duration::from_millis(390));
-    assert_eq!(metric(&pgweir, "pgweir_pool_query_wait_timeouts_total", &[]), 1.0);
-    // The holder's transaction is untouched, and whoever comes then is served.
+    assert_eq!(frames[0].field(b'S').as_deref(), Some("ERROR"));
+    assert!(started.elapsed() >= Duration::from_millis(790), "each waits for itself");
+    assert_eq!(metric(&pgweir, "pgweir_pool_query_wait_timeouts_total", &[]), 2.0);
+    // The holder's transaction is untouched, and who waited in vain is served now.
     holder.query("COMMIT").unwrap();
-    assert_eq!(Client::connect(pgweir.port()).value("SELECT 3"), "3");
+    assert_eq!(late.value("SELECT 3"), "3");
+}
+
+#[test]
+fn who_waits_too_long_is_disconnected_where_that_is_wanted() {
+    let conf = conf().size(1).pool("query_wait_timeout = \"200ms\"\nquery_wait_timeout_action = \"close\"");
+    let pgweir = conf.start();
+    let mut holder = Client::connect(pgweir.port());
+    holder.query("BEGIN").unwrap();
+    let mut late = Client::connect(pgweir.port());
+    late.send(&Script::new().query("SELECT 1"));
+    let frames = late.frames_to_end();
+    assert_eq!((frames.len(), frames[0].field(b'S').as_deref()), (1, Some("FATAL")), "{frames:?}");
 }
 
 /// One that gives up leaves the queue to the others.

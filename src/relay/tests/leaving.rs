@@ -33,9 +33,62 @@ fn while_its_query_runs() {
     rig.send(0, &query("select 1"));
     rig.send(1, &query("select 2"));
     rig.leave(0);
-    assert!(rig.is_closed(0), "a server that still works for a client that left was kept");
-    assert_eq!(rig.cancels_gone, [100]);
+    assert_eq!(rig.cancels, [rig.hosts[0].id], "a client that left has its query go on");
+    rig.hosts[0].answering = true;
+    rig.run();
+    assert_eq!(rig.heard(1), b"", "handed on although the cancel request may still hit");
+    rig.finish_cancels();
+    assert_eq!(letters(&rig.heard(1)), "TDCZI", "the answer to another client's query, or none");
+    assert_eq!(next_is_served(&mut rig, 1), 0);
+}
+
+#[test]
+fn while_its_query_runs_in_a_transaction() {
+    let mut rig = with_clients(ONE, 2);
+    rig.send(0, &query("begin"));
+    rig.hosts[0].answering = false;
+    rig.send(0, &query("select 1"));
+    rig.send(1, &query("select 2"));
+    rig.leave(0);
+    let mut canceled = Vec::new();
+    super::model::error(&mut canceled, "ERROR", "57014");
+    crate::wire::build::ready(&mut canceled, b'E');
+    rig.hosts[0].mem.ends().output.clear();
+    rig.hosts[0].backend.status = b'E';
+    rig.say(0, &canceled);
+    rig.hosts[0].answering = true;
+    rig.finish_cancels();
+    assert_eq!(rig.ran(), ["begin", "ROLLBACK", "select 2"]);
     assert_eq!(letters(&rig.heard(1)), "TDCZI");
+    assert_eq!(next_is_served(&mut rig, 1), 0);
+}
+
+#[test]
+fn while_its_query_runs_having_said_goodbye() {
+    let mut rig = with_clients(ONE, 2);
+    rig.hosts[0].answering = false;
+    rig.send(0, &[query("insert into t"), terminate()].concat());
+    assert!(rig.cancels.is_empty(), "what was asked for before a goodbye was cancelled");
+    rig.hosts[0].answering = true;
+    rig.run();
+    assert_eq!(rig.ran(), ["insert into t"]);
+    assert_eq!(next_is_served(&mut rig, 1), 0);
+}
+
+#[test]
+fn a_query_that_cannot_be_cancelled_costs_its_server() {
+    let mut rig = with_clients(ONE, 2);
+    rig.hosts[0].answering = false;
+    rig.send(0, &query("select 1"));
+    rig.leave(0);
+    rig.finish_cancels();
+    for id in [rig.hosts[0].id] {
+        if let Some(server) = rig.relay.servers.get_mut(id) {
+            server.use_ = crate::relay::server::Use::Cleaning { until_us: 0 };
+        }
+    }
+    rig.relay.sweep();
+    assert!(rig.is_closed(0));
     assert_eq!(next_is_served(&mut rig, 1), 1);
 }
 
@@ -109,8 +162,7 @@ fn with_an_open_batch() {
     let mut rig = with_clients(ONE, 2);
     rig.send(0, &[parse("", "select 1"), flush()].concat());
     rig.leave(0);
-    assert!(rig.is_closed(0));
-    assert_eq!(next_is_served(&mut rig, 1), 1);
+    assert_eq!(next_is_served(&mut rig, 1), 0);
 }
 
 #[test]
@@ -221,5 +273,6 @@ fn a_batch_that_never_ends_is_refused() {
     }
     assert_eq!(letters(&rig.heard(0)).rsplit('E').next(), Some("(54000)"));
     rig.heard(1);
+    rig.finish_cancels();
     assert_eq!(letters(&rig.send(1, &query("select 99"))), "TDCZI");
 }

@@ -23,12 +23,105 @@ fn query_wait_timeout() {
     rig.send(0, &query("begin"));
     rig.send(1, &query("select 1"));
     rig.send(2, &query("select 2"));
-    sweep_until(&mut rig, |rig| rig.is_gone(1) && rig.is_gone(2));
-    assert_eq!((letters(&rig.heard(1)), letters(&rig.heard(2))), ("E(53300)".into(), "E(53300)".into()));
+    sweep_until(&mut rig, |rig| rig.relay.pools[0].slice.waiting() == 0);
+    assert_eq!((letters(&rig.heard(1)), letters(&rig.heard(2))), ("E(53300)ZI".into(), "E(53300)ZI".into()));
     assert_eq!(rig.relay.pools[0].counters.total_query_wait_timeouts.get(), 2);
     assert_eq!(rig.relay.pools[0].slice.waiting(), 0);
     rig.send(0, &query("commit"));
     assert_eq!(rig.ran(), ["begin", "commit"]);
+    rig.assert_at_rest();
+    assert_eq!(letters(&rig.send(1, &query("select 3"))), "TDCZI", "it does not live on");
+}
+
+#[test]
+fn query_wait_timeout_that_closes() {
+    let lines = "default_pool_size = 1\nquery_wait_timeout = \"1ms\"\nquery_wait_timeout_action = \"close\"";
+    let mut rig = with_clients(lines, 2);
+    rig.send(0, &query("begin"));
+    rig.send(1, &query("select 1"));
+    sweep_until(&mut rig, |rig| rig.is_gone(1));
+    assert_eq!(letters(&rig.heard(1)), "E(53300)");
+}
+
+#[test]
+fn who_waits_long_is_told_once() {
+    let mut rig = with_clients("default_pool_size = 1\nquery_wait_notify = \"1ms\"", 2);
+    rig.send(0, &query("begin"));
+    rig.send(1, &query("select 1"));
+    let mut heard = String::new();
+    sweep_until(&mut rig, |rig| {
+        heard = letters(&rig.peers[1].mem.ends().output);
+        !heard.is_empty()
+    });
+    (0..3).for_each(|_| rig.relay.sweep());
+    assert_eq!(letters(&rig.heard(1)), "N");
+    rig.send(0, &query("commit"));
+    assert_eq!(letters(&rig.heard(1)), "TDCZI");
+}
+
+#[test]
+fn more_than_may_wait_are_refused_at_once_and_live_on() {
+    let mut rig = with_clients("default_pool_size = 1\nmax_waiting_clients = 1", 3);
+    rig.send(0, &query("begin"));
+    rig.send(1, &query("select 1"));
+    let all = [query("select 2"), parse("", "select 3"), sync()].concat();
+    assert_eq!(letters(&rig.send(2, &all)), "E(53300)ZIE(53300)ZI");
+    rig.send(0, &query("commit"));
+    assert_eq!(letters(&rig.heard(1)), "TDCZI");
+    assert_eq!(letters(&rig.send(2, &query("select 4"))), "TDCZI");
+    rig.assert_at_rest();
+}
+
+#[test]
+fn the_reserve_is_used_by_who_waits_long_and_goes_afterwards() {
+    let lines = "default_pool_size = 1\nreserve_pool_size = 1\nreserve_pool_timeout = \"1ms\"";
+    let mut rig = with_clients(lines, 2);
+    rig.send(0, &query("begin"));
+    rig.send(1, &query("select 1"));
+    sweep_until(&mut rig, |rig| rig.hosts.len() == 2);
+    assert_eq!(letters(&rig.heard(1)), "TDCZI");
+    assert!(rig.is_closed(1), "the reserve stays although nobody waits");
+    rig.send(0, &query("commit"));
+    rig.assert_at_rest();
+}
+
+#[test]
+fn a_minimum_is_kept_open() {
+    let mut rig = Rig::new("default_pool_size = 5\nmin_pool_size = 3\nserver_idle_timeout = \"1ms\"");
+    rig.arrive(&[]);
+    sweep_until(&mut rig, |rig| rig.hosts.len() == 3);
+    (0..5).for_each(|_| {
+        rig.relay.sweep();
+        rig.run();
+    });
+    assert_eq!((rig.hosts.len(), rig.relay.pools[0].slice.idle().len()), (3, 3));
+}
+
+#[test]
+fn query_timeout_cancels_and_the_client_lives_on() {
+    let mut rig = with_clients("default_pool_size = 1\nquery_timeout = \"1ms\"", 1);
+    rig.hosts[0].answering = false;
+    rig.send(0, &query("select 1"));
+    sweep_until(&mut rig, |rig| !rig.cancels.is_empty());
+    (0..3).for_each(|_| rig.relay.sweep());
+    rig.run();
+    assert_eq!(rig.cancels.len(), 1, "once is enough");
+    rig.hosts[0].answering = true;
+    rig.run();
+    assert_eq!(letters(&rig.heard(0)), "TDCZI");
+    assert!(!rig.is_gone(0));
+    rig.finish_cancels();
+    rig.assert_at_rest();
+}
+
+#[test]
+fn transaction_timeout_ends_the_client_and_rolls_back() {
+    let mut rig = with_clients("default_pool_size = 1\ntransaction_timeout = \"1ms\"", 2);
+    rig.send(0, &query("begin"));
+    rig.heard(0);
+    sweep_until(&mut rig, |rig| rig.is_gone(0));
+    assert_eq!(letters(&rig.heard(0)), "E(25P04)");
+    assert_eq!(rig.ran(), ["begin", "ROLLBACK"]);
     rig.assert_at_rest();
 }
 

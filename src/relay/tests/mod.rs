@@ -6,6 +6,7 @@ mod cost;
 mod leaving;
 mod limits;
 mod model;
+mod modes;
 mod pooling;
 mod prepared;
 mod program;

@@ -11,6 +11,7 @@ use crate::config::Config;
 use crate::meter::Registry;
 use crate::net::mem::Mem;
 use crate::net::socket::Socket;
+use crate::pool::place::Place;
 use crate::relay::server::Use;
 use crate::relay::{Arrival, ClientId, PoolId, Relay, ServerId, Todo};
 use crate::server::open::{BackendKey, Opened};
@@ -93,7 +94,7 @@ impl Rig {
     pub fn of(text: &str) -> Self {
         let config = Config::parse(text, "test.toml").unwrap_or_else(|problems| panic!("{problems}"));
         Self {
-            relay: Relay::new(0, Arc::new(config), Arc::new(Registry::new())),
+            relay: Relay::new(Place::alone(), Arc::new(config), Arc::new(Registry::new())),
             peers: Vec::new(),
             hosts: Vec::new(),
             hold_opens: false,
@@ -123,7 +124,8 @@ impl Rig {
             minor: 0,
             prefix: Vec::new(),
             leftover: Vec::new(),
-            seat: None,
+            replication: None,
+            seats: Vec::new(),
         });
         self.peers.push(Peer { id, mem, flag: Flag::raised(), done: id.is_none() });
         self.peers.len() - 1
@@ -271,9 +273,18 @@ impl Rig {
                 Todo::Open(pool) => self.open(pool),
                 Todo::Cancel(server) => self.cancels.push(server),
                 Todo::CancelGone(_, key) => self.cancels_gone.push(key.pid),
+                Todo::OpenOwn(..) => unreachable!("no test of the rig replicates"),
                 Todo::Watch(_) | Todo::Refuse(_) => {}
             }
         }
+    }
+
+    /// Every cancel request sent so far has come to its end.
+    pub fn finish_cancels(&mut self) {
+        for server in std::mem::take(&mut self.cancels) {
+            self.relay.cancelled(server);
+        }
+        self.run();
     }
 
     /// Every server rests, clean, and the books agree (invariant I1).

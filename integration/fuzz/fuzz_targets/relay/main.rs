@@ -22,6 +22,7 @@ use pgweir::net::mem::Mem;
 use pgweir::net::socket::Socket;
 use pgweir::relay::{Arrival, PoolId, READ_BYTES, Relay, Todo};
 use pgweir::server::open::{BackendKey, OpenError, Opened};
+use pgweir::wire::pid::ClientPid;
 
 use backend::Backend;
 use party::{Party, Say};
@@ -157,7 +158,7 @@ impl World {
                 minor: 0,
                 prefix: Vec::new(),
                 leftover: Vec::new(),
-                seat: None,
+                seats: Default::default(),
             });
         }
         world
@@ -246,8 +247,9 @@ impl World {
         let client = &self.clients[who];
         let Some((pid, key)) = client.key.clone() else { return };
         // Never by a key that is not the client's own.
-        assert!(!self.relay.cancel(pid & 0x00ff_ffff, b"\0\0\0"));
-        self.relay.cancel(pid & 0x00ff_ffff, &key);
+        let slot = ClientPid::decode(pid).expect("a client's own").slot;
+        assert!(!self.relay.cancel(slot, b"\0\0\0"));
+        self.relay.cancel(slot, &key);
     }
 
     /// Turns for everybody who was woken, until nobody is; how many rounds that took.
