@@ -45,10 +45,10 @@ fn under(cluster: &Cluster, pgweir: &Pgweir, vanishing: bool, mut harm: impl FnM
         while Instant::now() < until {
             harm();
         }
-        let seen = workers.into_iter().map(|worker| worker.join().unwrap()).fold(Seen::default(), |all, one| Seen {
-            right: all.right + one.right,
-            lost: all.lost + one.lost,
-        });
+        let seen = workers
+            .into_iter()
+            .map(|worker| worker.join().unwrap())
+            .fold(Seen::default(), |all, one| Seen { right: all.right + one.right, lost: all.lost + one.lost });
         stop.store(true, Ordering::Relaxed);
         seen
     });

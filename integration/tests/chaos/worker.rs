@@ -95,7 +95,11 @@ impl Worker {
             return true;
         }
         // What came before the end must be the beginning of the right answer.
-        assert!(wanted.iter().zip(&rows).all(|(wanted, got)| wanted == got), "{}: {rows:?} not of {wanted:?}", self.name);
+        assert!(
+            wanted.iter().zip(&rows).all(|(wanted, got)| wanted == got),
+            "{}: {rows:?} not of {wanted:?}",
+            self.name
+        );
         self.forgive(&frames);
         false
     }

@@ -27,7 +27,11 @@ impl Counting {
     fn start(pgweir: &Pgweir) -> Self {
         let mut command = Command::new("strace");
         command.args(["-f", "-c", "-U", "calls,name", "-p", &pgweir.id().to_string()]);
-        let mut child = command.stderr(Stdio::piped()).stdin(Stdio::null()).spawn().expect("strace, which integration/test installs");
+        let mut child = command
+            .stderr(Stdio::piped())
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("strace, which integration/test installs");
         // It says so when it has all threads; the table comes on the same pipe, in the end.
         let mut lines = BufReader::new(child.stderr.take().unwrap());
         let mut line = String::new();

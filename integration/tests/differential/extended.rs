@@ -95,7 +95,8 @@ fn messages(author: &mut Author) -> (Script, String) {
             (script, format!("[P B D E {sql} {limit}] "))
         }
         _ => {
-            let script = bind(dice, script.close(b'S', name).parse(name, &sql).describe(b'S', name), portal, name, count);
+            let script =
+                bind(dice, script.close(b'S', name).parse(name, &sql).describe(b'S', name), portal, name, count);
             (script.execute(portal, limit), format!("[C P D B E {name:?} {portal:?} {sql} {limit}] "))
         }
     }
@@ -179,7 +180,7 @@ fn copy(author: &mut Author) {
     let table = author.table;
     let open = |sql: &str| Script::new().parse("", &fill(sql, table)).bind("", "", &[]).execute("", 0);
     let (about, script, ready) = match author.dice.roll(5) {
-        0 => ("copy out by Execute", open("COPY $t TO STDOUT").sync(), 1),
+        0 => ("copy out by Execute", open("COPY (TABLE $t ORDER BY id) TO STDOUT").sync(), 1),
         1 => {
             let script = open("COPY $t FROM STDIN").copy_data(b"400\ta\n").copy_data(b"401\tb\n").copy_done();
             ("copy in by Execute", script.sync(), 1)

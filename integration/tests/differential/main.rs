@@ -38,7 +38,7 @@ const SHORTENING: Duration = Duration::from_secs(30);
 
 /// How long one way of connecting is tried.
 fn duration() -> Duration {
-    Duration::from_secs(if std::env::var_os("PGWEIR_LONG").is_some() { 120 } else { 5 })
+    Duration::from_secs(if std::env::var_os("PGWEIR_LONG").is_some() { 100 } else { 3 })
 }
 
 fn tables() -> String {
@@ -143,7 +143,8 @@ impl Trial<'_> {
     /// Plays programs in all sessions for `limit`; the number of steps compared.
     fn run(&self, limit: Duration) -> u64 {
         let chosen = std::env::var("PGWEIR_SEED").ok().and_then(|text| text.parse::<u64>().ok());
-        let base = chosen.unwrap_or_else(|| SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64 >> 10);
+        let base =
+            chosen.unwrap_or_else(|| SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64 >> 10);
         println!("{:?} tls {} 3.{}: seeds from {base}", self.mode, self.tls, self.minor);
         let until = Instant::now() + limit;
         let (next, steps, failed) = (AtomicU64::new(base), AtomicU64::new(0), AtomicBool::new(false));
@@ -183,5 +184,17 @@ fn both_say_the_same(mode: Mode, lines: &str, ways: &[(bool, u32)]) {
 
 #[test]
 fn transaction_mode_says_what_the_server_says() {
-    both_say_the_same(Mode::Transaction, "", &[(false, 0), (true, 2), (true, 0), (false, 2)]);
+    let ways = [(false, 0), (true, 2), (true, 0), (false, 2)];
+    both_say_the_same(Mode::Transaction, "server_order = \"rotate\"", &ways);
+}
+
+#[test]
+fn session_mode_says_what_the_server_says() {
+    both_say_the_same(Mode::Session, "pool_mode = \"session\"", &[(false, 2), (true, 0)]);
+}
+
+/// Without transactions, of which there are none in this mode.
+#[test]
+fn statement_mode_says_what_the_server_says() {
+    both_say_the_same(Mode::Statement, "pool_mode = \"statement\"", &[(true, 2), (false, 0)]);
 }

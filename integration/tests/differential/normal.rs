@@ -14,7 +14,10 @@ const FIRST_NORMAL: u32 = 16_384;
 /// The first difference of two sessions.
 pub fn difference(direct: &Record, pooled: &Record) -> Option<String> {
     if let Some(step) = direct.silent {
-        return Some(format!("PostgreSQL itself is silent in step {step}: the program is wrong\n{}", show(&direct.steps[step])));
+        return Some(format!(
+            "PostgreSQL itself is silent in step {step}: the program is wrong\n{}",
+            show(&direct.steps[step])
+        ));
     }
     let (mut left, mut right) = (Normal::default(), Normal::default());
     if login(&direct.login) != login(&pooled.login) {

@@ -14,10 +14,8 @@ pub enum Mode {
     /// A server for each transaction.
     Transaction,
     /// A server for each session.
-    #[allow(dead_code, reason = "until pgweir has it")]
     Session,
     /// A server for each statement: no transactions.
-    #[allow(dead_code, reason = "until pgweir has it")]
     Statement,
 }
 
@@ -109,6 +107,7 @@ impl Step {
     }
 }
 
+/// Rows come in an order that is asked for: where they lie depends on what others do at the time.
 const READS: &[&str] = &[
     "SELECT 1",
     "SELECT 'a', NULL, ''",
@@ -122,7 +121,7 @@ const READS: &[&str] = &[
     "SELECT current_setting('work_mem')",
     "SELECT nextval('$s') > 0",
     "SELECT FROM $t WHERE false",
-    "TABLE $t",
+    "TABLE $t ORDER BY id",
     "SELECT 'caf\u{e9}', U&'\\0041'",
     "EXPLAIN (COSTS OFF) SELECT * FROM $t WHERE id = 1",
 ];
@@ -335,9 +334,11 @@ impl Author<'_> {
         let rows = b"200\ta\n201\tb\n202\t\\N\n";
         let start = |sql: &str| Script::new().query(&fill(sql, table));
         let step = match self.dice.roll(8) {
-            0 => Step::query(&fill("COPY $t TO STDOUT", table)),
-            1 => Step::query(&fill("COPY (SELECT i, repeat('c', 500) FROM generate_series(1, 200) i) TO STDOUT", table)),
-            2 => Step::query(&fill("COPY $t TO STDOUT (FORMAT binary); SELECT 1", table)),
+            0 => Step::query(&fill("COPY (TABLE $t ORDER BY id) TO STDOUT", table)),
+            1 => {
+                Step::query(&fill("COPY (SELECT i, repeat('c', 500) FROM generate_series(1, 200) i) TO STDOUT", table))
+            }
+            2 => Step::query(&fill("COPY (TABLE $t ORDER BY id) TO STDOUT (FORMAT binary); SELECT 1", table)),
             3 => {
                 let script = start("COPY $t FROM STDIN").copy_data(&rows[..8]).copy_data(&rows[8..]).copy_done();
                 Step::new("copy in", script, 1)
@@ -366,7 +367,8 @@ impl Author<'_> {
     /// FunctionCall (`src/backend/tcop/fastpath.c`): int4pl is 177, int4div 154.
     fn call(&mut self) {
         let (oid, arguments, format) =
-            [(177u32, ["40", "2"], 0u16), (177, ["1", "2"], 1), (154, ["1", "0"], 0), (1, ["1", "1"], 0)][self.dice.roll(4)];
+            [(177u32, ["40", "2"], 0u16), (177, ["1", "2"], 1), (154, ["1", "0"], 0), (1, ["1", "1"], 0)]
+                [self.dice.roll(4)];
         let mut body = oid.to_be_bytes().to_vec();
         body.extend_from_slice(&[0, 0, 0, 2]);
         for argument in arguments {

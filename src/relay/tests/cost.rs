@@ -125,7 +125,8 @@ fn a_transaction_that_waits_allocates_its_request_only() {
     for &peer in &peers {
         rig.heard(peer);
     }
-    let clients: Vec<_> = peers.iter().map(|&peer| (rig.peers[peer].id.unwrap(), rig.peers[peer].mem.clone())).collect();
+    let clients: Vec<_> =
+        peers.iter().map(|&peer| (rig.peers[peer].id.unwrap(), rig.peers[peer].mem.clone())).collect();
     let mut cx = Context::from_waker(Waker::noop());
     // Everybody asks; then whoever is served asks again.
     for (id, mem) in &clients {
