@@ -71,13 +71,13 @@ fn file_descriptors_run_out() {
     crowd(3, move |_| Client::connect(port).value("SELECT 1 FROM pg_sleep(0.1)"));
     let (room, pid) = (20, Pid::from_raw(pgweir.id() as i32));
     let before = getrlimit(Resource::Nofile);
-    let most = Some(descriptors(&pgweir) as u64 + room);
-    prlimit(pid, Resource::Nofile, Rlimit { current: most, maximum: before.maximum }).unwrap();
+    let most = descriptors(&pgweir) as u64 + room;
+    prlimit(pid, Resource::Nofile, Rlimit { current: Some(most), maximum: before.maximum }).unwrap();
     let until = Instant::now() + crate::duration() / 2;
     let mut rounds = 0u64;
     while rounds < 2 || Instant::now() < until {
         let crowd: Vec<Client> = (0..3 * room).map(|_| Client::tcp(port)).collect();
-        eventually("no descriptor is left", || descriptors(&pgweir) as u64 >= most.unwrap());
+        eventually("no descriptor is left", || descriptors(&pgweir) as u64 >= most);
         let (from, started) = (ticks(&pgweir), Instant::now());
         for number in 0..200 {
             for (who, client) in inside.iter_mut().enumerate() {
@@ -91,7 +91,7 @@ fn file_descriptors_run_out() {
         let wasted = ticks(&pgweir) - quiet;
         assert!(wasted < 40, "{wasted} ticks in an idle second, {} in {:?} before", quiet - from, started.elapsed());
         drop(crowd);
-        eventually("there is room again", || (descriptors(&pgweir) as u64) < most.unwrap() - room / 2);
+        eventually("there is room again", || (descriptors(&pgweir) as u64) < most - room / 2);
         let mut late = Client::connect(port);
         assert_eq!(late.value("SELECT 'late'"), "late");
         rounds += 1;

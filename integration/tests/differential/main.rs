@@ -148,13 +148,15 @@ impl Trial<'_> {
         println!("{:?} tls {} 3.{}: seeds from {base}", self.mode, self.tls, self.minor);
         let until = Instant::now() + limit;
         let (next, steps, failed) = (AtomicU64::new(base), AtomicU64::new(0), AtomicBool::new(false));
+        let void = AtomicU64::new(0);
         thread::scope(|scope| {
             for table in 0..if chosen.is_some() { 1 } else { SESSIONS } {
-                let (next, steps, failed) = (&next, &steps, &failed);
+                let (next, steps, failed, void) = (&next, &steps, &failed, &void);
                 scope.spawn(move || {
                     while Instant::now() < until && !failed.load(Ordering::Relaxed) {
                         let seed = next.fetch_add(1, Ordering::Relaxed);
                         match self.attempt(seed, table) {
+                            Ok(0) => void.fetch_add(1, Ordering::Relaxed),
                             Ok(count) => steps.fetch_add(count as u64, Ordering::Relaxed),
                             Err(text) => {
                                 assert!(failed.swap(true, Ordering::Relaxed), "{text}");
@@ -168,7 +170,10 @@ impl Trial<'_> {
                 });
             }
         });
-        println!("{} programs, {} steps", next.into_inner() - base, steps.load(Ordering::Relaxed));
+        let (programs, void) = (next.into_inner() - base, void.into_inner());
+        println!("{programs} programs, {} steps, {void} programs void", steps.load(Ordering::Relaxed));
+        // A crash voids what all sessions were doing.
+        assert!(void <= SESSIONS * 2 + programs / 10, "{void} of {programs} programs could not be compared");
         steps.into_inner()
     }
 }
