@@ -77,7 +77,7 @@ impl Relay {
             return;
         }
         let dropped = this.replies.dropped();
-        let unnamed_again = !this.replies.unnamed_void();
+        let unnamed_again = !this.replies.is_unnamed_void();
         let (mut renames, mut own) = (0, 0);
         // Newest first: of a statement closed to make room and prepared again, the Close counts.
         for entry in dropped.into_iter().rev() {

@@ -2,6 +2,7 @@
 //! Must never sleep for a fixed time, nor depend on another test.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
+mod cost;
 mod leaving;
 mod limits;
 mod model;
@@ -14,3 +15,4 @@ mod rig;
 mod settings;
 mod speech;
 mod statements;
+mod unnamed;
