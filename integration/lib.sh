@@ -71,7 +71,7 @@ need() {
     "$@" >/dev/null 2>&1 || missing+=("$package")
 }
 
-# Installs what building and running need; with "drivers" also what the drivers of other languages need.
+# Installs what building and running need; with "drivers" also what the tests need beyond that.
 install_missing() {
     missing=()
     has cargo || die "no Rust toolchain: cargo is not in PATH"
@@ -87,6 +87,7 @@ install_missing() {
     need util-linux has setpriv
     if [ "${1:-}" = drivers ]; then
         need python3-venv python3 -c 'import venv, ensurepip'
+        need strace has strace
         need nodejs has node
         # nodesource's nodejs has npm inside and refuses Debian's.
         has npm || missing+=(npm)

@@ -51,6 +51,16 @@ def main():
         conn.commit()
     assert conn.execute(f"SELECT count(*) FROM {TABLE} WHERE name IS NULL").fetchone() == (20,)
     conn.commit()
+    # Everything forgotten by SQL, then prepared by the driver again.
+    conn.prepare_threshold = 0
+    for forget in ("DEALLOCATE ALL", "DISCARD ALL", "DEALLOCATE ALL"):
+        for number in range(5):
+            assert conn.execute(f"SELECT id FROM {TABLE} WHERE id = %s", (number,)).fetchone() == (number,)
+            conn.commit()
+        conn.autocommit = True
+        conn.execute(forget)
+        conn.autocommit = False
+    conn.prepare_threshold = 5
     ok("read")
     try:
         conn.execute(f"INSERT INTO {TABLE} VALUES (%s, 'again')", (1,))

@@ -3,7 +3,8 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
@@ -142,9 +143,19 @@ fn a_panicking_test_leaves_nothing() {
 
 #[test]
 fn a_cluster_outlives_the_thread_that_started_it() {
-    let cluster = thread::spawn(|| Cluster::builder().start().unwrap()).join().unwrap();
-    // The kernel would have sent the signal of death at once.
-    thread::sleep(Duration::from_millis(300));
+    let start = || {
+        // A child of that thread with the same wish: when it has been signalled, so has every other that asked for it.
+        let mut witness = Command::new("setpriv");
+        let witness = witness.args(["--pdeathsig", "KILL", "--", "cat"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut witness = witness.spawn().unwrap();
+        // It has said its wish to the kernel when it copies.
+        let mut echo = [0];
+        witness.stdin.as_mut().unwrap().write_all(b"x").unwrap();
+        witness.stdout.as_mut().unwrap().read_exact(&mut echo).unwrap();
+        (Cluster::builder().start().unwrap(), witness)
+    };
+    let (cluster, mut witness) = thread::spawn(start).join().unwrap();
+    assert_eq!(witness.wait().unwrap().signal(), Some(9));
     assert_eq!(cluster.primary().value_in("postgres", "SELECT 1").unwrap(), "1");
 }
 

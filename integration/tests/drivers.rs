@@ -19,7 +19,7 @@ struct Target {
     port: u16,
     certificates: Certificates,
     _proxy: Option<Pgweir>,
-    _cluster: Cluster,
+    cluster: Cluster,
 }
 
 impl Target {
@@ -28,10 +28,10 @@ impl Target {
         let cluster = builder.start().unwrap();
         let certificates = cluster.certificates().unwrap().clone();
         if std::env::var_os("DIRECT").is_some() {
-            return Self { port: cluster.primary().port(), certificates, _proxy: None, _cluster: cluster };
+            return Self { port: cluster.primary().port(), certificates, _proxy: None, cluster };
         }
         let proxy = Pgweir::start(&config(&cluster, &certificates, pool_size)).unwrap();
-        Self { port: proxy.port(), certificates, _proxy: Some(proxy), _cluster: cluster }
+        Self { port: proxy.port(), certificates, _proxy: Some(proxy), cluster }
     }
 
     /// Runs a program with the connection in libpq's environment variables; it has to report every step.
@@ -136,7 +136,7 @@ async fn tokio_postgres_with_rustls() {
     program.statements().await;
     let program = program.transactions().await;
     program.copy().await;
-    program.cancel().await;
+    program.cancel(&target).await;
     program.large().await;
     tokio::task::spawn_blocking(move || drop(target)).await.unwrap();
 }
@@ -200,11 +200,18 @@ impl Program {
         assert_eq!(String::from_utf8(all).unwrap(), lines);
     }
 
-    async fn cancel(&self) {
+    async fn cancel(&self, target: &Target) {
         let (token, tls) = (self.client.cancel_token(), self.tls.clone());
+        let mut admin = target.cluster.primary().admin("postgres").unwrap();
+        let runs = "SELECT 1 FROM pg_stat_activity WHERE state = 'active' AND query = 'SELECT pg_sleep(60)'";
+        let server = tokio::task::spawn_blocking(move || {
+            while admin.query(runs).unwrap().is_empty() {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        });
         let started = Instant::now();
         let canceller = tokio::spawn(async move {
-            tokio::time::sleep(Duration::from_secs(1)).await;
+            server.await.unwrap();
             token.cancel_query(tls).await.unwrap();
         });
         let cancelled = self.client.batch_execute("SELECT pg_sleep(60)").await.unwrap_err();

@@ -44,7 +44,7 @@ async fn control(mut running: Running, file: Option<&Path>) -> Result<(), BootEr
         tokio::spawn(export::serve(listener, exporter, std::future::pending()));
     }
     let notify = Arc::new(Notify::from_env());
-    let watchdog = watchdog_period().map(|period| watch(running.workers.clone(), Arc::clone(&notify), period));
+    let watchdog = watchdog_period().map(|period| watch(&running, Arc::clone(&notify), period));
     notify.ready(SERVING);
     let mut tick = tokio::time::interval(PROBE_PERIOD);
     loop {
@@ -61,7 +61,7 @@ async fn control(mut running: Running, file: Option<&Path>) -> Result<(), BootEr
     }
     notify.stopping();
     if let Some(watchdog) = watchdog {
-        // It has mailboxes of the workers, which end when the last one is dropped.
+        // It has mailboxes of the threads, which end when the last one is dropped.
         watchdog.abort();
         let _ = watchdog.await;
     }
@@ -69,16 +69,21 @@ async fn control(mut running: Running, file: Option<&Path>) -> Result<(), BootEr
     Ok(())
 }
 
-/// Tells the service manager once per `period` that every worker has answered. One that hangs ends
-/// that, and the service manager then ends the process.
-fn watch(workers: Vec<Mailbox>, notify: Arc<Notify>, period: Duration) -> JoinHandle<()> {
+/// Tells the service manager once per `period` that the gate and every worker have answered. One that
+/// hangs ends that, and the service manager then ends the process.
+fn watch(running: &Running, notify: Arc<Notify>, period: Duration) -> JoinHandle<()> {
+    let (workers, gate) = (running.workers.clone(), running.gate.clone());
     tokio::spawn(async move {
         let mut beat = tokio::time::interval(period);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             beat.tick().await;
             let waits: Vec<_> = workers.iter().filter_map(|worker| ask(worker, Mail::Ping)).collect();
-            for wait in waits {
+            let (done, gate_wait) = oneshot::channel();
+            if gate.send(Order::Ping(done)).is_err() {
+                return;
+            }
+            for wait in waits.into_iter().chain([gate_wait]) {
                 let _ = wait.await;
             }
             notify.alive();

@@ -2,6 +2,7 @@
 //! Must never import another module of the crate.
 
 pub mod clock;
+pub mod lru;
 pub mod outbuf;
 pub mod secret;
 pub mod slab;

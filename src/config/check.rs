@@ -296,6 +296,15 @@ fn pool(raw: RawPool) -> Pool {
         query_timeout: wait(raw.query_timeout, default.query_timeout),
         server_reset_query: raw.server_reset_query.set().map_or(default.server_reset_query, |sql| sql.0),
         max_prepared_statements: raw.max_prepared_statements.set().map_or(default.max_prepared_statements, |n| n.0),
+        max_server_prepared_bytes: raw
+            .max_server_prepared_bytes
+            .set()
+            .map_or(default.max_server_prepared_bytes, |n| n.0),
+        max_client_prepared_bytes: raw
+            .max_client_prepared_bytes
+            .set()
+            .map_or(default.max_client_prepared_bytes, |n| n.0),
+        max_prepared_bytes: raw.max_prepared_bytes.set().map_or(default.max_prepared_bytes, |n| n.0),
         max_db_client_connections: raw.max_db_client_connections.set().map_or(0, |n| n.0),
         max_user_client_connections: raw.max_user_client_connections.set().map_or(0, |n| n.0),
     }

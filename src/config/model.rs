@@ -218,6 +218,15 @@ pub struct Pool {
     /// Prepared statements kept on one server connection, least recently used ones closed
     /// first. Default 200; never 0, with which PgBouncer turns prepared statements off.
     pub max_prepared_statements: u32,
+    /// Bytes of text of the statements prepared on one server connection, least recently used ones
+    /// closed first; at least 4 KiB. Default 16 MiB.
+    pub max_server_prepared_bytes: u32,
+    /// Bytes of names and texts of the statements that one client has prepared, 64 per statement
+    /// added; more is refused (54000). At least 4 KiB. Default 8 MiB: more than pgjdbc's cache of 5.
+    pub max_client_prepared_bytes: u32,
+    /// Bytes of all clients' prepared statements in the process, a text that several clients have
+    /// counted once per worker; more is refused (54000). At least 4 KiB. Default 256 MiB.
+    pub max_prepared_bytes: u32,
     /// Clients of one database at one time. Default 0: no limit.
     pub max_db_client_connections: u32,
     /// Clients of one user at one time, in all databases. Default 0: no limit.
@@ -250,6 +259,9 @@ impl Default for Pool {
             query_timeout: None,
             server_reset_query: "DISCARD ALL".to_owned(),
             max_prepared_statements: 200,
+            max_server_prepared_bytes: 16 << 20,
+            max_client_prepared_bytes: 8 << 20,
+            max_prepared_bytes: 256 << 20,
             max_db_client_connections: 0,
             max_user_client_connections: 0,
         }

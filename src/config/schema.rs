@@ -113,6 +113,9 @@ section! {
         query_timeout: Wait,
         server_reset_query: Sql,
         max_prepared_statements: Number<1, 1_000_000>,
+        max_server_prepared_bytes: Size<4096, 0xffff_ffff>,
+        max_client_prepared_bytes: Size<4096, 0xffff_ffff>,
+        max_prepared_bytes: Size<4096, 0xffff_ffff>,
         max_db_client_connections: Number<0, 10_000_000>,
         max_user_client_connections: Number<0, 10_000_000>,
     }

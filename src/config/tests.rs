@@ -137,6 +137,9 @@ server_idle_timeout = 0
 server_lifetime = "2m"
 client_idle_timeout = "1h"
 max_prepared_statements = 9
+max_server_prepared_bytes = 4096
+max_client_prepared_bytes = "5KiB"
+max_prepared_bytes = "1GiB"
 max_db_client_connections = 10
 max_user_client_connections = 11
 [log]
@@ -228,6 +231,9 @@ fn every_setting_arrives() {
             server_lifetime: Some(Duration::from_secs(120)),
             client_idle_timeout: Some(Duration::from_secs(3600)),
             max_prepared_statements: 9,
+            max_server_prepared_bytes: 4096,
+            max_client_prepared_bytes: 5120,
+            max_prepared_bytes: 1 << 30,
             max_db_client_connections: 10,
             max_user_client_connections: 11,
             ..Pool::default()

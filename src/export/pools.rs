@@ -43,7 +43,7 @@ const fn servers(state: &'static str, get: fn(&PoolCounters) -> u64) -> Field {
 
 /// Every number of a pool.
 #[rustfmt::skip]
-static FIELDS: [Field; 28] = [
+static FIELDS: [Field; 34] = [
     clients("active", |p| p.clients_active.get()),
     clients("waiting", |p| p.clients_waiting.get()),
     clients("idle", |p| p.clients_idle.get()),
@@ -51,6 +51,10 @@ static FIELDS: [Field; 28] = [
     servers("idle", |p| p.servers_idle.get()),
     servers("connecting", |p| p.servers_connecting.get()),
     Field { kind: MetricType::GAUGE, ..time("pgweir_pool_oldest_wait_seconds", "Time the longest waiting client has waited for a server.", |p| p.maxwait_us.get()) },
+    Field { kind: MetricType::GAUGE, ..count("pgweir_pool_server_statements", "Named statements prepared on server connections.", |p| p.server_statements.get()) },
+    Field { kind: MetricType::GAUGE, ..count("pgweir_pool_server_statement_bytes", "Bytes of text of the statements prepared on server connections.", |p| p.server_statement_bytes.get()) },
+    Field { kind: MetricType::GAUGE, ..count("pgweir_pool_client_statements", "Named statements that clients have prepared.", |p| p.client_statements.get()) },
+    Field { kind: MetricType::GAUGE, ..count("pgweir_pool_client_statement_bytes", "Bytes of names and texts of the statements that clients have prepared.", |p| p.client_statement_bytes.get()) },
     count("pgweir_pool_transactions_total", "Transactions finished.", |p| p.total_xact_count.get()),
     count("pgweir_pool_queries_total", "Statements finished.", |p| p.total_query_count.get()),
     count("pgweir_pool_received_bytes_total", "Message bytes received from clients.", |p| p.total_received.get()),
@@ -62,6 +66,8 @@ static FIELDS: [Field; 28] = [
     count("pgweir_pool_errors_total", "Errors reported by servers.", |p| p.total_errors.get()),
     count("pgweir_pool_client_parses_total", "Named statements prepared by clients.", |p| p.total_client_parse_count.get()),
     count("pgweir_pool_server_parses_total", "Named statements prepared on servers.", |p| p.total_server_parse_count.get()),
+    count("pgweir_pool_prepare_refusals_total", "Prepared statements refused for a limit in bytes.", |p| p.total_prepare_refusals.get()),
+    count("pgweir_pool_batch_repeats_total", "Batches run again because what a server had prepared was outdated.", |p| p.total_batch_repeats.get()),
     count("pgweir_pool_binds_total", "Binds of named statements.", |p| p.total_bind_count.get()),
     count("pgweir_pool_logins_total", "Clients that logged in.", |p| p.total_logins.get()),
     count("pgweir_pool_login_failures_total", "Clients of a known database and user that failed to log in.", |p| p.total_login_failures.get()),

@@ -17,7 +17,7 @@ use crate::meter::{Registry, SharedCounter};
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Name and help of the families made in this file.
-const FAMILIES: [(&str, &str); 13] = [
+const FAMILIES: [(&str, &str); 14] = [
     ("pgweir_build_info", "Version of pgweir; always 1."),
     ("process_start_time_seconds", "Start of the process, in seconds since 1970."),
     ("pgweir_config_reloads_total", "Reloads of the configuration by outcome."),
@@ -28,6 +28,10 @@ const FAMILIES: [(&str, &str); 13] = [
     ("pgweir_refused_connections_total", "Client connections refused for a limit, before login."),
     ("pgweir_login_failures_total", "Failed logins, also of unknown users and databases."),
     ("pgweir_panics_total", "Panics, each of which ended one connection."),
+    (
+        "pgweir_prepared_bytes",
+        "Bytes of prepared statements that the process keeps, as max_prepared_bytes counts them.",
+    ),
     ("pgweir_scrapes_total", "Times these metrics were collected, without this time."),
     ("pgweir_last_scrape_duration_seconds", "Time the previous collection took; 0 at the first."),
     (
@@ -103,6 +107,7 @@ impl Exporter {
             one(COUNTER, registry.refused.get() as f64),
             one(COUNTER, registry.login_failures.get() as f64),
             one(COUNTER, registry.panics.get() as f64),
+            one(GAUGE, registry.prepared_bytes() as f64),
             one(COUNTER, self.scrapes.get() as f64),
             one(GAUGE, self.last_us.load(Relaxed) as f64 / 1e6),
             one(GAUGE, self.last_shapes.load(Relaxed) as f64),

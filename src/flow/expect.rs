@@ -40,6 +40,9 @@ pub enum Origin {
     Injected,
     /// The message was not sent because its effect was there already: the reply is made up.
     Faked,
+    /// The message was refused here, and one that must fail was sent at its place: its error is
+    /// replaced.
+    Refused,
 }
 
 /// One owed reply.

@@ -12,6 +12,7 @@ pub(super) struct Names {
     batch_upto: u64,
     /// Prepares the unnamed statement.
     unnamed_upto: u64,
+    /// That one was made void by an error, or one behind it was never entered.
     unnamed_void: bool,
 }
 
@@ -24,6 +25,12 @@ impl Names {
     /// The entry just pushed prepares the unnamed statement.
     pub fn unnamed_changed(&mut self, ring: &Ring) {
         self.unnamed_upto = ring.next();
+        self.unnamed_void = false;
+    }
+
+    /// An entry that prepares the unnamed statement was not entered, as an error makes the server skip it.
+    pub fn unnamed_skipped(&mut self) {
+        self.unnamed_void = true;
     }
 
     /// The entry just pushed ends a batch.
@@ -31,20 +38,24 @@ impl Names {
         self.batch_upto = ring.next();
     }
 
-    /// An error made entries void: those that were taken out of the ring, or not entered.
+    /// An error makes the oldest entry void, which is about to be taken out.
     pub fn voided(&mut self, ring: &Ring) {
-        self.unnamed_void |= self.unnamed_upto <= ring.first();
+        self.unnamed_void |= self.unnamed_upto == ring.first() + 1;
     }
 
-    /// Whether, since the last call, an error left no valid entry that prepares the unnamed
-    /// statement.
-    pub fn take_unnamed_void(&mut self) -> bool {
-        std::mem::take(&mut self.unnamed_void)
+    /// Whether an error made the newest entry void that prepares the unnamed statement.
+    pub fn is_unnamed_void(&self) -> bool {
+        self.unnamed_void
     }
 
     /// An entry that changes names is not answered yet.
     pub fn owed(&self, ring: &Ring) -> bool {
         self.names_upto > ring.first()
+    }
+
+    /// An entry that ends a batch is not answered yet.
+    pub fn batch_owed(&self, ring: &Ring) -> bool {
+        self.batch_upto > ring.first()
     }
 
     /// The same, and its batch has ended: an error in it would void the change, but not the

@@ -70,7 +70,6 @@ impl Replies {
             self.skipping = false;
         } else if self.skipping {
             self.dropped.push(entry);
-            self.names.voided(&self.ring);
             return;
         }
         self.ring.push(entry);
@@ -86,6 +85,10 @@ impl Replies {
 
     /// The message just entered prepares the unnamed statement.
     pub fn changes_unnamed(&mut self) {
+        if self.skipping {
+            self.names.unnamed_skipped();
+            return;
+        }
         self.names.unnamed_changed(&self.ring);
     }
 
@@ -100,15 +103,19 @@ impl Replies {
         self.names.unsettled(&self.ring) || (unnamed && self.names.unnamed_unsettled(&self.ring))
     }
 
-    /// Since the last call an error made void the newest message that prepares the unnamed
-    /// statement, or there was none to void.
-    pub fn unnamed_void(&mut self) -> bool {
-        self.names.take_unnamed_void()
+    /// An error made void the newest message that prepares the unnamed statement.
+    pub fn is_unnamed_void(&self) -> bool {
+        self.names.is_unnamed_void()
     }
 
     /// The client sent CopyData (`end` false), CopyDone or CopyFail (`end` true).
     pub fn copy_sent(&mut self, end: bool) {
         self.copy.sent(end, &self.ring);
+    }
+
+    /// A batch that has ended is not answered yet: what [`Replies::status`] says may be outdated.
+    pub fn batch_owed(&self) -> bool {
+        self.names.batch_owed(&self.ring)
     }
 
     /// Transaction status of the last ReadyForQuery: `I`, `T` or `E`.
@@ -203,6 +210,9 @@ impl Replies {
         let hidden = self.ring.head().is_some_and(|head| head.origin == Origin::Injected);
         match header.tag {
             tag::DATA_ROW | tag::COPY_DATA if !hidden => self.rows(bytes),
+            tag::PARAMETER_DESCRIPTION if self.ring.head().is_some_and(|head| head.origin == Origin::Refused) => {
+                Step::Fault("an answer to what must fail")
+            }
             tag::DATA_ROW
             | tag::COPY_DATA
             | tag::COPY_DONE
@@ -289,6 +299,8 @@ impl Replies {
             outcome.rows = rows_of_tag(text);
             outcome.discarded_all = text == b"DISCARD ALL";
             outcome.deallocated_all = outcome.discarded_all || text == b"DEALLOCATE ALL";
+            outcome.prepared = text == b"PREPARE";
+            outcome.deallocated = text == b"DEALLOCATE";
         }
         Step::Event { n: header.total, swallow, event: Event::Completed(head, outcome) }
     }
@@ -320,10 +332,10 @@ impl Replies {
     fn skip_to_sync(&mut self, error: &ServerError) {
         self.unsure |= self.copy.fails(error, &mut self.ring);
         while self.ring.head().is_some_and(|head| head.kind != Kind::Sync) {
+            self.names.voided(&self.ring);
             self.dropped.extend(self.ring.pop());
         }
         self.skipping = self.ring.is_empty();
-        self.names.voided(&self.ring);
     }
 
     fn ready(&mut self, header: Header, bytes: &[u8], swallow: bool) -> Step {

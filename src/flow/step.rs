@@ -52,4 +52,8 @@ pub struct Outcome {
     pub discarded_all: bool,
     /// It was `DEALLOCATE ALL` (or `DISCARD ALL`, which includes it).
     pub deallocated_all: bool,
+    /// It was SQL's `PREPARE`: one more name.
+    pub prepared: bool,
+    /// It was `DEALLOCATE` of one name, which there was.
+    pub deallocated: bool,
 }

@@ -1,15 +1,21 @@
 //! Accepts connections, as many as there are places for.
 //! Must never read a byte of a connection, nor accept without a bound.
 
+use std::cell::Cell;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
+
+use rustix::net::{SocketFlags, acceptfrom_with};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 use super::peer::Peer;
 use super::rate::{Rate, neighbourhood};
 use super::shortage::Shortage;
 use super::{Gate, knock};
+use crate::config::Tcp;
 use crate::net::dial;
 use crate::net::listen::{Listener, SocketFile};
 use crate::net::socket::Plain;
@@ -26,7 +32,8 @@ const TURNED_AWAY: usize = 64;
 
 /// A listening socket on the gate's reactor.
 pub(super) enum Door {
-    Tcp(tokio::net::TcpListener),
+    /// With the settings that connections inherit from it.
+    Tcp(AsyncFd<std::net::TcpListener>, Cell<Tcp>),
     /// The file is removed when the door closes.
     Unix(tokio::net::UnixListener, #[allow(dead_code, reason = "removes the file")] Option<SocketFile>),
 }
@@ -36,18 +43,32 @@ impl Door {
     ///
     /// # Errors
     /// What the system says.
-    pub(super) fn new(listener: Listener) -> io::Result<Self> {
+    pub(super) fn new(listener: Listener, settings: &Tcp) -> io::Result<Self> {
         Ok(match listener {
-            Listener::Tcp(listener) => Self::Tcp(tokio::net::TcpListener::from_std(listener)?),
+            Listener::Tcp(listener) => {
+                dial::tune(&listener, settings)?;
+                #[allow(deprecated, reason = "its successor is unsafe; std's listener never changes its descriptor")]
+                let listener = AsyncFd::with_interest(listener, Interest::READABLE)?;
+                Self::Tcp(listener, Cell::new(*settings))
+            }
             Listener::Unix(listener, file) => Self::Unix(tokio::net::UnixListener::from_std(listener)?, file),
         })
     }
 
-    async fn next(&self) -> io::Result<(Plain, Peer)> {
+    /// The next connection; over TCP with these settings, which it inherits without a system call.
+    async fn next(&self, settings: &Tcp) -> io::Result<(Plain, Peer)> {
         match self {
-            Self::Tcp(listener) => {
-                let (stream, peer) = listener.accept().await?;
-                Ok((Plain::Tcp(stream), Peer::Tcp(peer)))
+            Self::Tcp(listener, tuned) => {
+                if tuned.get() != *settings {
+                    dial::tune(listener.get_ref(), settings)?;
+                    tuned.set(*settings);
+                }
+                let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+                let accept = |listener: &std::net::TcpListener| Ok(acceptfrom_with(listener, flags)?);
+                let (fd, peer) = listener.async_io(Interest::READABLE, accept).await?;
+                let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
+                let peer = peer.ok_or(io::ErrorKind::ConnectionAborted)?;
+                Ok((Plain::LooseTcp(fd.into()), Peer::Tcp(peer)))
             }
             Self::Unix(listener, _) => {
                 let (stream, _) = listener.accept().await?;
@@ -62,7 +83,7 @@ impl Door {
 pub(super) async fn accept(gate: Rc<Gate>, door: Door) {
     let mut shortage = Shortage::new();
     loop {
-        match door.next().await {
+        match door.next(&gate.config().listen.tcp).await {
             Ok((plain, peer)) => {
                 shortage.over();
                 admit(&gate, plain, peer);
@@ -83,10 +104,7 @@ fn admit(gate: &Rc<Gate>, plain: Plain, peer: Peer) {
     gate.registry.accepts.add(1);
     let config = gate.config();
     let mut proxied = false;
-    if let (Plain::Tcp(stream), Some(address)) = (&plain, peer.address()) {
-        if dial::tune(stream, &config.listen.tcp).is_err() {
-            return;
-        }
+    if let Some(address) = peer.address() {
         proxied = config.listen.proxy_protocol.iter().any(|network| network.contains(address));
         // Whom a proxy brings is not known yet.
         if !proxied && !in_time(gate, address) {
@@ -134,7 +152,7 @@ async fn turn_away(gate: &Gate, door: &Door, shortage: &mut Shortage) {
             break;
         }
         // Does not wait: those who come later have their own second.
-        let next = tokio::time::timeout(Duration::ZERO, door.next()).await;
+        let next = tokio::time::timeout(Duration::ZERO, door.next(&gate.config().listen.tcp)).await;
         let turned_away = match next {
             Ok(Ok((plain, peer))) => {
                 gate.registry.accepts.add(1);

@@ -12,7 +12,10 @@ use crate::relay::Seat;
 
 /// Clients of each pool on each of its workers.
 #[derive(Debug, Default)]
-pub(super) struct Homes(RefCell<HashMap<(String, String), Vec<(u8, Arc<AtomicU32>)>>>);
+pub(super) struct Homes(RefCell<HashMap<(String, String), Vec<Home>>>);
+
+/// A worker, and how many clients of a pool it has.
+type Home = (u8, Arc<AtomicU32>);
 
 /// Pools remembered before those without a client are forgotten.
 const REMEMBERED: usize = 1000;

@@ -106,6 +106,9 @@ async fn begin(
     shown: &mut Option<Arc<Listener>>,
     place: &mut Option<Stream>,
 ) -> Result<Option<Startup>, Refusal> {
+    if proxied {
+        plain.settle()?;
+    }
     if let (true, Plain::Tcp(stream)) = (proxied, &mut plain) {
         let source = proxied::read(stream).await?;
         *peer = source.map_or(*peer, Peer::Tcp);
@@ -120,7 +123,7 @@ async fn begin(
 /// else. Whatever the stream is by then is left in `place`.
 async fn negotiate(
     gate: &Gate,
-    plain: Plain,
+    mut plain: Plain,
     peer: &Peer,
     shown: &mut Option<Arc<Listener>>,
     place: &mut Option<Stream>,
@@ -131,7 +134,8 @@ async fn negotiate(
     let require = !is_unix && gate.config().listen.client_tls_sslmode.demands_tls();
     let (mut asked_tls, mut asked_gss) = (false, false);
     let mut encrypted = false;
-    if first_byte(&plain).await? == TLS_HANDSHAKE {
+    let first = if is_unix { None } else { plain.first_byte().await? };
+    if first == Some(TLS_HANDSHAKE) {
         let tls = tls.as_ref().ok_or_else(|| Refusal::Quiet("direct TLS, but TLS is not configured".into()))?;
         *place = Some(Stream::new(handshake(tls, plain, true).await?));
         *shown = Some(Arc::clone(tls));
@@ -189,15 +193,6 @@ async fn negotiate(
                 return Ok(Some(startup));
             }
         }
-    }
-}
-
-async fn first_byte(plain: &Plain) -> io::Result<u8> {
-    let Plain::Tcp(stream) = plain else { return Ok(0) };
-    let mut one = [0u8; 1];
-    match stream.peek(&mut one).await? {
-        0 => Err(io::ErrorKind::UnexpectedEof.into()),
-        _ => Ok(one[0]),
     }
 }
 

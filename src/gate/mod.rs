@@ -23,7 +23,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::auth::{Key, VerifierCache};
 use crate::config::{Config, TlsMode};
@@ -42,6 +42,8 @@ use rate::Rates;
 pub enum Order {
     /// From now on by this configuration, whose certificate is already read.
     Reload(Arc<Config>, Option<Arc<tls::Listener>>),
+    /// Shows that the gate runs: it drops this.
+    Ping(oneshot::Sender<()>),
     /// Accept nobody any more.
     Close,
 }
@@ -138,7 +140,7 @@ impl Gate {
     pub async fn run(self: Rc<Self>, listeners: Vec<Listener>, mut orders: mpsc::UnboundedReceiver<Order>) {
         let mut accepting = Vec::new();
         for listener in listeners {
-            match Door::new(listener) {
+            match Door::new(listener, &self.config().listen.tcp) {
                 Ok(door) => accepting.push(tokio::task::spawn_local(accept::accept(Rc::clone(&self), door))),
                 Err(error) => tracing::error!("a listening socket is of no use: {error}"),
             }
@@ -151,6 +153,7 @@ impl Gate {
                     *self.lookup.borrow_mut() = Rc::new(Lookup::new());
                     self.derive_verifiers();
                 }
+                Order::Ping(done) => drop(done),
                 Order::Close => accepting.drain(..).for_each(|task| task.abort()),
             }
         }

@@ -40,6 +40,11 @@ impl Gauge {
         self.0.store(value, Relaxed);
     }
 
+    /// `n` more.
+    pub fn add(&self, n: u64) {
+        self.set(self.get().saturating_add(n));
+    }
+
     /// One more.
     pub fn inc(&self) {
         self.set(self.get().saturating_add(1));
@@ -71,6 +76,11 @@ impl SharedCounter {
         self.0.load(Relaxed)
     }
 }
+
+/// A gauge with a cache line of its own, for a worker that shows a number to the others.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct WorkerGauge(pub Gauge);
 
 /// What the servers of a pool are for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -129,6 +139,14 @@ pub struct PoolCounters {
     pub servers_idle: Gauge,
     /// Servers being connected or logged in.
     pub servers_connecting: Gauge,
+    /// Statements prepared on servers of this pool; this and the next three are set by the worker's sweep.
+    pub server_statements: Gauge,
+    /// Bytes of their texts.
+    pub server_statement_bytes: Gauge,
+    /// Statements that clients have prepared by name.
+    pub client_statements: Gauge,
+    /// Bytes of their names and texts, as `max_client_prepared_bytes` counts them.
+    pub client_statement_bytes: Gauge,
     /// Transactions finished.
     pub total_xact_count: Counter,
     /// Statements finished.
@@ -151,6 +169,10 @@ pub struct PoolCounters {
     pub total_client_parse_count: Counter,
     /// Named statements prepared on servers, also for re-preparing.
     pub total_server_parse_count: Counter,
+    /// Statements refused for a limit in bytes.
+    pub total_prepare_refusals: Counter,
+    /// Batches run again because what a server had prepared was outdated.
+    pub total_batch_repeats: Counter,
     /// Binds of a named statement.
     pub total_bind_count: Counter,
     /// Clients that logged in.
@@ -183,6 +205,10 @@ impl PoolCounters {
             servers_active: Gauge::default(),
             servers_idle: Gauge::default(),
             servers_connecting: Gauge::default(),
+            server_statements: Gauge::default(),
+            server_statement_bytes: Gauge::default(),
+            client_statements: Gauge::default(),
+            client_statement_bytes: Gauge::default(),
             total_xact_count: Counter::new(),
             total_query_count: Counter::new(),
             total_received: Counter::new(),
@@ -194,6 +220,8 @@ impl PoolCounters {
             total_errors: Counter::new(),
             total_client_parse_count: Counter::new(),
             total_server_parse_count: Counter::new(),
+            total_prepare_refusals: Counter::new(),
+            total_batch_repeats: Counter::new(),
             total_bind_count: Counter::new(),
             total_logins: Counter::new(),
             total_login_failures: Counter::new(),

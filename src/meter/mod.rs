@@ -10,7 +10,7 @@ pub mod histogram;
 pub mod registry;
 pub mod shapes;
 
-pub use counters::{Counter, Gauge, PoolCounters, PoolTarget, Role, SharedCounter};
+pub use counters::{Counter, Gauge, PoolCounters, PoolTarget, Role, SharedCounter, WorkerGauge};
 pub use histogram::{Histogram, HistogramSnapshot};
 pub use registry::{DatabaseHealth, NotReady, Registry};
 pub use shapes::{PoolLabel, Sample, ShapeStats, ShapeTable, ShapeView, SlotId};

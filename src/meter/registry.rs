@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 
-use super::counters::{PoolCounters, SharedCounter};
+use super::counters::{PoolCounters, SharedCounter, WorkerGauge};
 use super::shapes::ShapeView;
 
 /// Whether the primary of a database could be reached when last tried.
@@ -47,6 +47,7 @@ pub struct Registry {
     shapes: ArcSwap<Vec<Arc<ShapeView>>>,
     pools: ArcSwap<Vec<Arc<PoolCounters>>>,
     databases: ArcSwap<Vec<Arc<DatabaseHealth>>>,
+    prepared: ArcSwap<Vec<Arc<WorkerGauge>>>,
     listening: AtomicBool,
     draining: AtomicBool,
     started: SystemTime,
@@ -78,6 +79,7 @@ impl Registry {
             shapes: ArcSwap::default(),
             pools: ArcSwap::default(),
             databases: ArcSwap::default(),
+            prepared: ArcSwap::default(),
             listening: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             started: SystemTime::now(),
@@ -101,6 +103,18 @@ impl Registry {
         let counters = Arc::new(counters);
         push(&self.pools, Arc::clone(&counters));
         counters
+    }
+
+    /// Adds a worker's gauge of the bytes of prepared statements, to be set by that worker only.
+    pub fn add_prepared(&self) -> Arc<WorkerGauge> {
+        let gauge = Arc::new(WorkerGauge::default());
+        push(&self.prepared, Arc::clone(&gauge));
+        gauge
+    }
+
+    /// Bytes of prepared statements that the workers keep, all together.
+    pub fn prepared_bytes(&self) -> u64 {
+        self.prepared.load().iter().map(|worker| worker.0.get()).sum()
     }
 
     /// Forgets the counters of a pool that was closed.

@@ -2,6 +2,7 @@
 //! Must never decide how long that may take: the caller bounds it.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::Duration;
 
@@ -32,13 +33,14 @@ pub async fn unix(directory: &Path, port: u16) -> io::Result<Plain> {
     Ok(Plain::Unix(UnixStream::connect(directory.join(format!(".s.PGSQL.{port}"))).await?))
 }
 
-/// No delay, and the kernel's means against peers that vanish, so that they are noticed.
+/// No delay, and the kernel's means against peers that vanish, so that they are noticed. Connections
+/// inherit what is set on the socket that listens for them (tcp(7)).
 ///
 /// # Errors
 /// What the system says.
-pub fn tune(stream: &TcpStream, settings: &Tcp) -> io::Result<()> {
-    stream.set_nodelay(true)?;
+pub fn tune(stream: &impl AsFd, settings: &Tcp) -> io::Result<()> {
     let socket = SockRef::from(stream);
+    socket.set_tcp_nodelay(true)?;
     if settings.keepalive {
         let mut probes = TcpKeepalive::new();
         if let Some(idle) = settings.keepidle {

@@ -1,7 +1,7 @@
 //! One connection's socket, whatever it is made of, and the bytes it would not take yet.
 //! Must never block, and must never wake anybody: the caller knows who flushes.
 
-use std::io;
+use std::io::{self, Read, Write};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
@@ -12,6 +12,10 @@ use tokio_rustls::TlsStream;
 use crate::base::outbuf::OutBuf;
 
 /// A plain stream, on the way from one thread's reactor to another's if need be.
+///
+/// One that is registered nowhere can be read and written all the same. Only when that would block it
+/// goes onto the reactor of its thread: a connection whose login needs no waiting is never registered
+/// with the thread that does it.
 #[derive(Debug)]
 pub enum Plain {
     /// TCP.
@@ -45,6 +49,9 @@ impl Plain {
     /// # Errors
     /// Whatever the system says; the stream is lost then.
     pub fn settle(&mut self) -> io::Result<()> {
+        if matches!(self, Self::Tcp(_) | Self::Unix(_)) {
+            return Ok(());
+        }
         *self = match std::mem::replace(self, Self::Nothing) {
             Self::LooseTcp(stream) => Self::Tcp(TcpStream::from_std(stream)?),
             Self::LooseUnix(stream) => Self::Unix(UnixStream::from_std(stream)?),
@@ -75,11 +82,59 @@ impl Plain {
         let _ = self.try_write(bytes);
     }
 
+    /// Waits for the first byte without taking it; `None` at the end.
+    ///
+    /// # Errors
+    /// Whatever the system says.
+    pub async fn first_byte(&mut self) -> io::Result<Option<u8>> {
+        let mut one = [0u8; 1];
+        loop {
+            let peeked = match self {
+                Self::LooseTcp(stream) => stream.peek(&mut one),
+                Self::Tcp(stream) => stream.peek(&mut one).await,
+                _ => return Err(not_settled()),
+            };
+            match peeked {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.settle()?,
+                peeked => return Ok((peeked? > 0).then_some(one[0])),
+            }
+        }
+    }
+
     fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(stream) => stream.try_write(bytes),
             Self::Unix(stream) => stream.try_write(bytes),
-            _ => Err(not_settled()),
+            Self::LooseTcp(stream) => (&*stream).write(bytes),
+            Self::LooseUnix(stream) => (&*stream).write(bytes),
+            Self::Nothing => Err(not_settled()),
+        }
+    }
+
+    /// Reads from a stream that is registered nowhere; `None` if that would block.
+    fn read_loose(&self, buf: &mut ReadBuf<'_>) -> Option<io::Result<()>> {
+        let read = match self {
+            Self::LooseTcp(stream) => (&*stream).read(buf.initialize_unfilled()),
+            Self::LooseUnix(stream) => (&*stream).read(buf.initialize_unfilled()),
+            Self::Tcp(_) | Self::Unix(_) | Self::Nothing => return None,
+        };
+        match read {
+            Ok(n) => {
+                buf.advance(n);
+                Some(Ok(()))
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+            Err(error) => Some(Err(error)),
+        }
+    }
+
+    fn write_loose(&self, bytes: &[u8]) -> Option<io::Result<usize>> {
+        match self {
+            Self::LooseTcp(_) | Self::LooseUnix(_) => match self.try_write(bytes) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+                written => Some(written),
+            },
+            Self::Tcp(_) | Self::Unix(_) | Self::Nothing => None,
         }
     }
 }
@@ -90,7 +145,12 @@ fn not_settled() -> io::Error {
 
 impl AsyncRead for Plain {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
+        let this = self.get_mut();
+        if let Some(read) = this.read_loose(buf) {
+            return Poll::Ready(read);
+        }
+        this.settle()?;
+        match this {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
             _ => Poll::Ready(Err(not_settled())),
@@ -100,7 +160,12 @@ impl AsyncRead for Plain {
 
 impl AsyncWrite for Plain {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
+        let this = self.get_mut();
+        if let Some(written) = this.write_loose(bytes) {
+            return Poll::Ready(written);
+        }
+        this.settle()?;
+        match this {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
             _ => Poll::Ready(Err(not_settled())),
@@ -258,6 +323,14 @@ impl Conn {
     pub fn into_socket(self) -> Socket {
         debug_assert_eq!(self.backlog(), 0, "bytes would be lost");
         self.socket
+    }
+
+    /// See [`Plain::settle`].
+    ///
+    /// # Errors
+    /// Whatever the system says.
+    pub fn settle(&mut self) -> io::Result<()> {
+        self.socket.settle()
     }
 
     /// Bytes that wait for the socket.

@@ -92,7 +92,6 @@ impl Relay {
             Ok(made) => made,
             Err(error) => {
                 error.encode(&mut prefix);
-                // The reactor has not told yet that the socket can be written.
                 if conn.send(&prefix).is_ok() && conn.backlog() > 0 {
                     self.todo.push(super::Todo::Refuse(conn));
                 }
@@ -131,7 +130,12 @@ impl Relay {
             Some(dial) => self.ask_own(id, dial),
             None => self.greet(id),
         }
-        Some(id)
+        // Only now onto the reactor: the welcome is on its way already, and what comes next is awaited.
+        let settled = self.clients.get_mut(id).is_some_and(|client| client.conn.settle().is_ok());
+        if !settled {
+            self.hang_up(id, super::release::Farewell::Lost);
+        }
+        settled.then_some(id)
     }
 
     /// Welcomes a client whose settings are known to be good; otherwise gets a server to try them.

@@ -15,6 +15,8 @@ use crate::wire::error::{PgError, ServerError};
 pub(super) const NO_STATEMENT: u32 = u32::MAX;
 /// The unnamed statement is concerned.
 pub(super) const UNNAMED: u32 = u32::MAX - 1;
+/// A statement under the client's own name is concerned.
+pub(super) const OWN: u32 = u32::MAX - 2;
 
 impl Relay {
     /// Lends `server` to the client. False while the client's settings are being tried on the
@@ -35,6 +37,7 @@ impl Relay {
         client.state = State::Attached(server);
         client.active_us = now_us;
         this.use_ = Use::Lent(id);
+        this.again.lent();
         if Rc::ptr_eq(&client.params, &this.params) {
             return client.params.reported.borrow().is_some();
         }

@@ -1,13 +1,13 @@
 //! One client connection as the relay sees it.
 //! Must never own a buffer while idle: five thousand idle clients are the normal case.
 
-use std::collections::HashMap;
 use std::rc::Rc;
 use std::task::Waker;
 
 use super::arrive::Seat;
 use super::floor::Floor;
 use super::group::ParamSet;
+use super::names::Names;
 use super::statements::Statement;
 use super::{GroupId, PoolId, ServerId};
 use crate::net::socket::Conn;
@@ -45,9 +45,6 @@ pub enum Unnamed {
     /// Too long to be kept: lives only on the server where it was prepared.
     There,
 }
-
-/// Names of a client's prepared statements.
-pub type Names = HashMap<Box<[u8]>, Rc<Statement>, foldhash::fast::RandomState>;
 
 /// A name, and what it meant before it was changed.
 pub type Rename = (Box<[u8]>, Option<Rc<Statement>>);

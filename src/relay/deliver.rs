@@ -7,6 +7,7 @@ use crate::config::PoolMode;
 use crate::flow::expect::{Expect, Kind, Origin};
 use crate::flow::replies::{Event, Outcome, Step};
 use crate::meter::Sample;
+use crate::sql::verdict::Effects;
 use crate::wire::build;
 use crate::wire::error::{PgError, ServerError, SqlState};
 use crate::wire::frame::{HEADER, cstr};
@@ -23,6 +24,8 @@ struct Outlook {
     fault: Option<&'static str>,
     /// The server announced its end.
     farewell: bool,
+    /// The batch failed for what was outdated on the server, and is to be run again.
+    again: bool,
     /// A transaction is open where none may be.
     in_block: bool,
 }
@@ -52,9 +55,27 @@ impl Relay {
                 Step::Event { n, swallow, event } => {
                     let bytes = rest.get(..n).unwrap_or_default();
                     // An end announced behind the last reply is not this client's affair.
+                    if matches!(event, Event::Failed(Some(_), _)) {
+                        // Names mean again what they meant to the message that failed.
+                        self.undo_dropped(server);
+                    }
                     let aside = matches!(event, Event::Failed(None, _)) && !self.stays(server);
-                    self.event(server, owner, event, swallow, bytes, &mut outlook);
-                    (!swallow && !aside && owner.is_some(), n)
+                    if self.repeats(server, owner, &event, bytes, &mut outlook) {
+                        // Nothing of the batch's answer has left, and nothing of it may.
+                        edited.clear();
+                        from = at + n;
+                        (false, n)
+                    } else if let Some(told) = self.retold(owner, &event, bytes) {
+                        edited.extend_from_slice(data.get(from..at).unwrap_or_default());
+                        from = at + n;
+                        edited.extend_from_slice(&told);
+                        self.event(server, owner, event, swallow, bytes, &mut outlook);
+                        at += n;
+                        continue;
+                    } else {
+                        self.event(server, owner, event, swallow, bytes, &mut outlook);
+                        (!swallow && !aside && owner.is_some(), n)
+                    }
                 }
                 Step::Fault(what) => {
                     outlook.fault = Some(what);
@@ -81,12 +102,18 @@ impl Relay {
         if outlook.fault.is_none() && outlook.refused.is_none() {
             self.undo_dropped(server);
         }
+        if !bytes.is_empty()
+            && let Some(this) = self.servers.get_mut(server)
+        {
+            // Before the server is handed on: the next client's batch may still be run again.
+            this.again.forget();
+        }
         if outlook.farewell
             && let Some(this) = self.servers.get_mut(server)
         {
             this.retire = true;
         }
-        if all_taken && outlook.fault.is_none() && outlook.refused.is_none() {
+        if all_taken && outlook.fault.is_none() && outlook.refused.is_none() && !outlook.again {
             self.finish(server);
         }
         if let Some(this) = self.servers.get_mut(server)
@@ -112,11 +139,34 @@ impl Relay {
             self.not_settled(server, &error);
         } else if outlook.settled {
             self.settled(server);
+        } else if outlook.again {
+            self.run_again(server);
         } else if outlook.in_block
             && let Some(id) = owner
         {
             let message = "pgweir: transactions of several statements are not possible in statement pooling mode";
             self.fatal(id, &PgError::fatal(SqlState::FEATURE_NOT_SUPPORTED, message).hint("See pool_mode."));
+        }
+    }
+
+    /// What belongs to a batch that is run again is not for its client.
+    fn repeats(
+        &mut self,
+        server: ServerId,
+        owner: Option<ClientId>,
+        event: &Event,
+        bytes: &[u8],
+        outlook: &mut Outlook,
+    ) -> bool {
+        match event {
+            Event::Failed(..) => self.outdated(server, owner, event, bytes),
+            Event::Ready(..) => {
+                // Without a client there is nobody to run it for.
+                let Some(this) = self.servers.get_mut(server) else { return false };
+                outlook.again = this.again.is_due(owner.is_some());
+                outlook.again
+            }
+            _ => false,
         }
     }
 
@@ -136,7 +186,6 @@ impl Relay {
                 if swallow {
                     outlook.refused = Some(error);
                 } else if let Some(entry) = entry {
-                    self.outdated(&entry, &error);
                     self.count(server, owner, &entry, 0, true);
                 }
             }
@@ -146,23 +195,20 @@ impl Relay {
         }
     }
 
-    /// "cached plan must not change result type": from now on the text is prepared anew. (The
-    /// other meaning of the code does not come from a Bind of a statement that could be prepared.)
-    fn outdated(&mut self, entry: &Expect, error: &ServerError) {
-        if entry.kind == Kind::Bind && error.code == SqlState::FEATURE_NOT_SUPPORTED {
-            self.statements.forget(entry.statement);
-        }
-    }
-
     fn completed(&mut self, server: ServerId, owner: Option<ClientId>, entry: &Expect, outcome: Outcome) {
         if entry.origin == Origin::Client {
             self.count(server, owner, entry, outcome.rows, false);
+        }
+        let Some(this) = self.servers.get_mut(server) else { return };
+        this.again.forget();
+        if let Some(id) = owner {
+            self.count_own_names(id, outcome);
         }
         if !outcome.deallocated_all {
             return;
         }
         let Some(this) = self.servers.get_mut(server) else { return };
-        this.prepared.clear();
+        this.forget_prepared();
         this.unnamed = super::server::UnnamedOn::Nobody;
         if outcome.discarded_all
             && let Some(group) = self.pools.get(this.pool).and_then(|pool| self.groups.get(pool.group))
@@ -175,7 +221,7 @@ impl Relay {
             client.prepared = None;
             client.renames = Vec::new();
             if outcome.discarded_all && alone {
-                client.pinned = crate::sql::verdict::Effects::NONE;
+                client.pinned = Effects::NONE;
             }
         }
     }
@@ -212,9 +258,18 @@ impl Relay {
     }
 
     fn ready(&mut self, server: ServerId, owner: Option<ClientId>, entry: &Expect, status: u8, outlook: &mut Outlook) {
+        // What is void is taken back before the next batch's answers change anything.
+        if outlook.refused.is_none() {
+            self.undo_dropped(server);
+        }
         let Some(this) = self.servers.get_mut(server) else { return };
         if entry.origin == Origin::Injected && outlook.refused.is_none() && owner.is_some() {
             outlook.settled = this.prior.is_some();
+            if let Some(client) = owner.and_then(|id| self.clients.get(id))
+                && !client.inbox.is_empty()
+            {
+                client.wake();
+            }
             return;
         }
         this.overdue = false;
@@ -229,10 +284,15 @@ impl Relay {
             let group = self.pools[this.pool].group;
             outlook.in_block = self.groups[group].terms.pool_mode == PoolMode::Statement;
         }
-        if let Some(client) = owner.and_then(|id| self.clients.get_mut(id)) {
+        let idle = status == b'I' && !this.replies.busy();
+        let Some(id) = owner else { return };
+        if let Some(client) = self.clients.get_mut(id) {
             client.active_us = self.now_us;
             if !client.inbox.is_empty() {
                 client.wake();
+            }
+            if idle && client.pinned.any(Effects::PREPARE) {
+                self.let_go_of_names(id);
             }
         }
     }

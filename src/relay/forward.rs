@@ -7,6 +7,7 @@ use super::lease::Lease;
 use super::release::Farewell;
 use super::server::UnnamedOn;
 use super::shapes::Look;
+use super::sqlnames::NAMING;
 use super::{ClientId, LOOK_BYTES, OWED, READ_BYTES, Relay, ServerId};
 use crate::flow::expect::{Expect, Kind, Origin};
 use crate::flow::requests::{Batch, End};
@@ -37,9 +38,19 @@ pub(super) struct Outgoing<'a> {
     pub tx: Vec<u8>,
     /// The client asked for the replies so far.
     flushed: bool,
+    /// The message at hand begins a batch.
+    pub begins: bool,
+    /// Where the batch at hand began, if it may be kept to be run again.
+    pub kept_from: Option<usize>,
+    /// It uses a statement that was prepared before.
+    pub uses_named: bool,
 }
 
-impl Outgoing<'_> {
+impl<'a> Outgoing<'a> {
+    fn new(data: &'a [u8], tx: Vec<u8>) -> Self {
+        Self { data, from: 0, edited: false, tx, flushed: false, begins: false, kept_from: None, uses_named: false }
+    }
+
     /// Everything before `at` goes out as it came, the `skip` bytes there do not; what replaces
     /// them is then appended to `tx`.
     pub fn edit(&mut self, at: usize, skip: usize) {
@@ -131,12 +142,13 @@ impl Relay {
     }
 
     /// Forwards messages to the server that the client holds.
-    fn forward(&mut self, id: ClientId, server: ServerId, data: &[u8]) -> usize {
+    pub(super) fn forward(&mut self, id: ClientId, server: ServerId, data: &[u8]) -> usize {
         // Its settings are still being tried.
-        if self.servers.get(server).is_none_or(|s| s.prior.is_some()) {
+        // Or the batch before is about to be run again.
+        if self.servers.get(server).is_none_or(|s| s.prior.is_some() || s.again.has_failed()) {
             return 0;
         }
-        let mut out = Outgoing { data, from: 0, edited: false, tx: std::mem::take(&mut self.tx), flushed: false };
+        let mut out = Outgoing::new(data, std::mem::take(&mut self.tx));
         let mut at = 0;
         let mut end = None;
         while let Some(rest) = data.get(at..)
@@ -218,8 +230,14 @@ impl Relay {
             return Taken::More;
         }
         let message = Message { at, header, data };
+        let lent = self.servers.get(server).is_some_and(|this| this.again.is_lent());
+        out.begins = !mid_batch || lent;
+        if out.begins {
+            out.kept_from = self.batch_begins(id, server, lent).then_some(at);
+            out.uses_named = false;
+        }
         match header.tag {
-            tag::QUERY => self.forward_query(id, server, &message),
+            tag::QUERY => self.forward_query(id, server, &message, out),
             tag::PARSE => self.forward_parse(id, server, &message, out),
             tag::BIND => self.forward_bind(id, server, &message, out),
             tag::DESCRIBE => self.forward_describe(id, server, &message, out),
@@ -232,10 +250,19 @@ impl Relay {
             tag::SYNC | tag::FLUSH if header.total != HEADER => bad("Sync or Flush with a body"),
             tag::SYNC => {
                 self.expect(id, server, Kind::Sync, Origin::Client, NO_STATEMENT, 0);
+                // Names that a batch changed in vain go back before the next batch uses or changes them.
+                self.undo_dropped(server);
                 self.batch_over(id, server);
+                if let Some(from) = out.kept_from.take()
+                    && out.uses_named
+                    && let (Some(this), Some(batch)) = (self.servers.get_mut(server), out.data.get(from..at + HEADER))
+                {
+                    this.again.keep(batch);
+                }
                 Taken::Bytes(HEADER)
             }
             tag::FLUSH => {
+                out.kept_from = None;
                 out.flushed = true;
                 Taken::Bytes(HEADER)
             }
@@ -256,7 +283,13 @@ impl Relay {
         }
     }
 
-    fn forward_query(&mut self, id: ClientId, server: ServerId, message: &Message<'_>) -> Taken {
+    fn forward_query(
+        &mut self,
+        id: ClientId,
+        server: ServerId,
+        message: &Message<'_>,
+        out: &mut Outgoing<'_>,
+    ) -> Taken {
         let look = match message.body() {
             Some(body) => {
                 let Some((sql, _)) = cstr(body) else { return bad("Query without a terminator") };
@@ -267,6 +300,12 @@ impl Relay {
             // Whatever it is, it may leave something in the session.
             None => Look::long(Effects::SET_SESSION),
         };
+        if look.effects.any(NAMING) {
+            let sql = message.body().and_then(cstr).map_or(&[][..], |(sql, _)| sql);
+            if !self.bring_for_query(id, server, sql, message.at, out) {
+                return Taken::More;
+            }
+        }
         self.take_look(id, &look);
         if let Some(this) = self.servers.get_mut(server) {
             // A simple query discards the unnamed statement (exec_simple_query).
@@ -309,6 +348,7 @@ impl Relay {
                 this.began_us = self.now_us;
             }
             this.replies.expect(entry);
+            this.again.begun();
         }
         if let Some(client) = self.clients.get_mut(id) {
             client.mid_batch = true;
@@ -322,6 +362,8 @@ impl Relay {
         if let Some(this) = self.servers.get_mut(server) {
             this.batch_tick = this.tick;
         }
+        // What was void from the start must be taken back before the next batch changes anything.
+        self.undo_dropped(server);
     }
 
     /// Notes what a statement about to run does to the session, and whether it may write.

@@ -8,6 +8,7 @@
 //! transaction wakes two tasks and costs two reads and two writes. What must wait (opening a
 //! connection, cancelling) is left in [`Relay::take_todo`] for the task to do afterwards.
 
+mod again;
 mod arrive;
 mod attach;
 mod client;
@@ -18,14 +19,19 @@ mod forward;
 mod group;
 mod grow;
 mod lease;
+mod names;
 mod own;
 mod prepared;
+mod refuse;
 mod release;
 mod renames;
+mod retell;
 mod server;
 mod server_turn;
 mod shapes;
+mod sqlnames;
 mod statements;
+mod stock;
 pub mod sweep;
 pub mod task;
 #[cfg(test)]
@@ -133,7 +139,7 @@ impl Relay {
             hosts: HashMap::new(),
             bell: Arc::default(),
             place,
-            statements: Statements::default(),
+            statements: Statements::new(registry.add_prepared()),
             shapes,
             rx: vec![0; READ_BYTES].into_boxed_slice(),
             spare: Vec::new(),

@@ -41,8 +41,7 @@ impl Relay {
     /// The server asked for is open. Its task must then be started, if there is one.
     pub fn opened_own(&mut self, id: ClientId, opened: Opened) -> Option<ServerId> {
         self.now_us = crate::base::clock::now_us();
-        let client = self.clients.get_mut(id).filter(|client| matches!(client.state, State::Waiting { .. }));
-        let Some(client) = client else { return None };
+        let client = self.clients.get_mut(id).filter(|client| matches!(client.state, State::Waiting { .. }))?;
         let pool = self.groups[client.group].primary;
         self.pools[pool].counters.total_server_opens.add(1);
         let params = Rc::new(ParamSet::of_own(opened.parameters));

@@ -9,26 +9,39 @@
 
 use std::rc::Rc;
 
-use super::attach::{NO_STATEMENT, UNNAMED};
+use super::attach::{NO_STATEMENT, OWN, UNNAMED};
 use super::client::Unnamed;
 use super::forward::{Message, Outgoing, Taken, bad};
 use super::renames::Named;
+use super::retell::{not_ours, sql_of};
 use super::server::UnnamedOn;
 use super::shapes::Look;
+use super::sqlnames::NAMING;
 use super::statements::{PREFIX, ServerName, Statement, Under};
 use super::{ClientId, LOOK_BYTES, Relay, ServerId};
 use crate::flow::expect::{Kind, Origin};
 use crate::sql::verdict::Effects;
-use crate::wire::build;
 use crate::wire::frame::{HEADER, cstr};
-use crate::wire::tag::client as tag;
 
 /// Longest name of a statement or portal that is waited for.
 const NAME_BYTES: usize = 16 * 1024;
 
+/// A text that was looked for among those known.
+struct Found {
+    known: Option<Rc<Statement>>,
+    under: Under,
+    look: Look,
+    shareable: bool,
+}
+
 impl Relay {
     /// The shared statement for a Parse behind its name.
     pub(super) fn statement_for(&mut self, id: ClientId, tail: &[u8]) -> Rc<Statement> {
+        let found = self.find_text(id, tail);
+        self.keep_text(tail, found)
+    }
+
+    fn find_text(&mut self, id: ClientId, tail: &[u8]) -> Found {
         let (under, changed) = match self.clients.get(id) {
             Some(client) => {
                 let under = Under { conforming: client.conforming, settings: Rc::clone(&client.params.meaning) };
@@ -36,13 +49,21 @@ impl Relay {
             }
             None => (Under { conforming: true, settings: Rc::default() }, true),
         };
-        if !changed && let Some(known) = self.statements.find(tail, &under) {
-            return known;
-        }
-        let sql = cstr(tail).map_or(tail, |(sql, _)| sql);
-        let look = self.shapes.look(sql, under.conforming);
         // Under settings of the session's or transaction's own the text may mean anything.
-        if changed { self.statements.alone(tail, under, look) } else { self.statements.add(tail, under, look) }
+        let known = if changed { None } else { self.statements.find(tail, &under) };
+        let look = match &known {
+            Some(known) => known.look,
+            None => self.shapes.look(sql_of(tail), under.conforming),
+        };
+        Found { known, under, look, shareable: !changed }
+    }
+
+    fn keep_text(&mut self, tail: &[u8], found: Found) -> Rc<Statement> {
+        match found {
+            Found { known: Some(known), .. } => known,
+            Found { under, look, shareable: true, .. } => self.statements.add(tail, under, look),
+            Found { under, look, .. } => self.statements.alone(tail, under, look),
+        }
     }
 
     pub(super) fn forward_parse(
@@ -57,49 +78,121 @@ impl Relay {
         if !whole && message.header.total <= LOOK_BYTES {
             return Taken::More;
         }
-        if name.is_empty() {
-            return self.parse_unnamed(id, server, message, whole.then_some(tail));
-        }
-        if self.must_wait(server, name) {
+        if !name.is_empty() && self.must_wait(server, name) {
             return Taken::More;
         }
-        self.pool_of(server).inspect(|pool| pool.counters.total_client_parse_count.add(1));
+        let found = self.find_text(id, tail);
+        if whole && found.look.effects.any(NAMING) && !self.bring_named(id, server, sql_of(tail), message.at, out) {
+            return Taken::More;
+        }
+        if name.is_empty() {
+            let tail = whole.then_some(tail);
+            return self.parse_unnamed(id, server, message, tail, found);
+        }
         let taken = self.clients.get(id).and_then(|client| client.prepared.as_ref()?.get(name).cloned());
         if let Some(taken) = taken {
             // The name is in use: PostgreSQL answers 42P05. It will if the same server-side name
             // is prepared twice.
-            self.ensure_prepared(id, server, &taken, message.at, out);
+            self.count_parse(server);
+            let taken = self.with_one_name(id, name, taken);
+            let number = self.ensure_prepared(id, server, &taken, message.at, out);
             self.expect(id, server, Kind::Parse, Origin::Client, NO_STATEMENT, taken.look.shape);
-            return self.renamed(id, message, name, taken.id, HEADER, out);
+            // What the error says must not hang on what later batches make of the names.
+            self.changed_names(server);
+            return self.renamed(id, message, name, number, HEADER, out);
         }
-        let statement = if whole {
-            self.statement_for(id, tail)
-        } else {
-            // Not kept, so it cannot be prepared elsewhere: the client stays with this server.
-            self.take_effects(id, Effects::PREPARE);
-            self.statements.alone(&[], Under { conforming: true, settings: Rc::default() }, Look::long(Effects::NONE))
-        };
-        self.rename(id, server, name, Some(Rc::clone(&statement)));
+        if !whole || self.has_own_names(id) {
+            let look = if whole { found.look } else { Look::long(Effects::SET_SESSION) };
+            return self.parse_own(id, server, message, &look);
+        }
+        if let Some(limit) = self.limit_passed(id, name, tail, found.known.is_some()) {
+            return self.refuse(id, server, message, limit, out);
+        }
+        self.parse_named(id, server, message, name, tail, found, out)
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "the parts of one message, taken apart by its only caller")]
+    fn parse_named(
+        &mut self,
+        id: ClientId,
+        server: ServerId,
+        message: &Message<'_>,
+        name: &[u8],
+        tail: &[u8],
+        found: Found,
+        out: &mut Outgoing<'_>,
+    ) -> Taken {
         let Some(this) = self.servers.get_mut(server) else { return Taken::More };
+        let number = found.known.as_ref().map_or(NO_STATEMENT, |known| known.id);
         this.tick += 1;
-        if let Some(used) = this.prepared.get_mut(&statement.id) {
-            *used = this.tick;
+        let there = this.prepared.touch(number, this.tick);
+        let failed = this.replies.status() == b'E';
+        if there && this.replies.batch_owed() {
+            // If that leaves a failed transaction PostgreSQL refuses what would be answered here.
+            return Taken::More;
+        }
+        self.count_parse(server);
+        let statement = self.keep_text(tail, found);
+        self.rename(id, server, name, Some(Rc::clone(&statement)));
+        if there && !failed {
             self.expect(id, server, Kind::Parse, Origin::Faked, statement.id, statement.look.shape);
             self.changed_names(server);
             out.edit(message.at, message.header.total);
             return Taken::Bytes(message.header.total);
         }
-        self.make_room(id, server, message.at, out);
-        self.note_prepared(server, statement.id);
+        if there {
+            self.close_again(id, server, statement.id, message.at, out);
+        }
+        self.make_room(id, server, tail.len(), message.at, out);
+        self.note_prepared(server, &statement);
         self.expect(id, server, Kind::Parse, Origin::Client, statement.id, statement.look.shape);
         self.changed_names(server);
         self.renamed(id, message, name, statement.id, HEADER, out)
     }
 
-    fn parse_unnamed(&mut self, id: ClientId, server: ServerId, message: &Message<'_>, tail: Option<&[u8]>) -> Taken {
+    /// A Parse under the client's own name: its server already holds names that SQL made, or the
+    /// text is too long to be kept here. The client stays with that server.
+    fn parse_own(&mut self, id: ClientId, server: ServerId, message: &Message<'_>, look: &Look) -> Taken {
+        self.count_parse(server);
+        // Nobody sees what it is when it runs.
+        self.take_effects(id, look.effects.union(Effects::PREPARE));
+        if let Some(names) = self.names_of(id) {
+            names.own += 1;
+        }
+        self.expect(id, server, Kind::Parse, Origin::Client, OWN, look.shape);
+        self.changed_names(server);
+        self.pass(id, message)
+    }
+
+    /// The statement of `name`, under a number that no other name of the client's has: an error
+    /// that names the one can then be told with the other.
+    fn with_one_name(&mut self, id: ClientId, name: &[u8], statement: Rc<Statement>) -> Rc<Statement> {
+        let names = self.clients.get_mut(id).and_then(|client| client.prepared.as_mut());
+        match names {
+            Some(names) if matches!(names.of_number(statement.id), Some((_, None))) => {
+                let alone = self.statements.copy_alone(&statement);
+                names.set(name, Some(Rc::clone(&alone)));
+                alone
+            }
+            _ => statement,
+        }
+    }
+
+    fn count_parse(&self, server: ServerId) {
+        self.pool_of(server).inspect(|pool| pool.counters.total_client_parse_count.add(1));
+    }
+
+    fn parse_unnamed(
+        &mut self,
+        id: ClientId,
+        server: ServerId,
+        message: &Message<'_>,
+        tail: Option<&[u8]>,
+        found: Found,
+    ) -> Taken {
         let (unnamed, on, shape) = match tail {
             Some(tail) => {
-                let statement = self.statement_for(id, tail);
+                let statement = self.keep_text(tail, found);
                 let (number, shape) = (statement.id, statement.look.shape);
                 (Unnamed::Known(statement), UnnamedOn::Statement(number), shape)
             }
@@ -128,36 +221,48 @@ impl Relay {
             return Taken::More;
         }
         let named = self.meaning(id, server, name);
-        let (shape, rename) = match &named {
+        if let Named::Known(statement) = &named
+            && statement.look.effects.any(NAMING)
+            && !self.bring_named(id, server, statement.sql(), message.at, out)
+        {
+            return Taken::More;
+        }
+        let mut number = NO_STATEMENT;
+        let shape = match &named {
             Named::Known(statement) => {
                 self.take_look(id, &statement.look);
                 if name.is_empty() {
                     self.ensure_unnamed(id, server, statement, message.at, out);
-                    (statement.look.shape, None)
+                    number = statement.id;
                 } else {
                     self.pool_of(server).inspect(|pool| pool.counters.total_bind_count.add(1));
-                    self.ensure_prepared(id, server, statement, message.at, out);
-                    (statement.look.shape, Some(Some(statement.id)))
+                    number = self.ensure_prepared(id, server, statement, message.at, out);
+                    out.uses_named = true;
                 }
+                statement.look.shape
             }
             Named::Unkept => {
                 self.note_write(id);
-                (super::shapes::LONG, None)
+                super::shapes::LONG
             }
-            Named::Unknown => (0, Some(None)),
+            Named::Unknown => {
+                if name.is_empty() {
+                    self.without_unnamed(id, server, message.at, out);
+                } else if self.has_own_names(id) {
+                    self.note_write(id);
+                }
+                0
+            }
         };
         if let Some(client) = self.clients.get_mut(id) {
             client.bound = shape;
         }
-        let number = match &named {
-            Named::Known(statement) => statement.id,
-            Named::Unkept | Named::Unknown => NO_STATEMENT,
-        };
         self.expect(id, server, Kind::Bind, Origin::Client, number, shape);
-        match rename {
-            None => self.pass(id, message),
-            Some(Some(number)) => self.renamed(id, message, name, number, HEADER + portal.len() + 1, out),
-            Some(None) => self.unknown(id, message, name, HEADER + portal.len() + 1, out),
+        let offset = HEADER + portal.len() + 1;
+        match named {
+            Named::Known(_) if !name.is_empty() => self.renamed(id, message, name, number, offset, out),
+            Named::Known(_) | Named::Unkept => self.pass(id, message),
+            Named::Unknown => self.unknown(id, message, name, offset, out),
         }
     }
 
@@ -186,18 +291,22 @@ impl Relay {
             return Taken::More;
         }
         let named = self.meaning(id, server, name);
-        if let Named::Known(statement) = &named {
-            if name.is_empty() {
+        let mut number = NO_STATEMENT;
+        match &named {
+            Named::Known(statement) if name.is_empty() => {
                 self.ensure_unnamed(id, server, statement, message.at, out);
-            } else {
-                self.ensure_prepared(id, server, statement, message.at, out);
+                number = statement.id;
             }
+            Named::Known(statement) => {
+                number = self.ensure_prepared(id, server, statement, message.at, out);
+                out.uses_named = true;
+            }
+            Named::Unknown if name.is_empty() => self.without_unnamed(id, server, message.at, out),
+            Named::Unknown | Named::Unkept => {}
         }
-        self.expect(id, server, Kind::Describe, Origin::Client, NO_STATEMENT, shape);
+        self.expect(id, server, Kind::Describe, Origin::Client, number, shape);
         match named {
-            Named::Known(statement) if !name.is_empty() => {
-                self.renamed(id, message, name, statement.id, HEADER + 1, out)
-            }
+            Named::Known(_) if !name.is_empty() => self.renamed(id, message, name, number, HEADER + 1, out),
             Named::Known(_) | Named::Unkept => self.pass(id, message),
             Named::Unknown => self.unknown(id, message, name, HEADER + 1, out),
         }
@@ -249,79 +358,6 @@ impl Relay {
         }
     }
 
-    /// Puts a Parse in front of `at` if the server lacks the statement.
-    fn ensure_prepared(
-        &mut self,
-        id: ClientId,
-        server: ServerId,
-        statement: &Statement,
-        at: usize,
-        out: &mut Outgoing<'_>,
-    ) {
-        let Some(this) = self.servers.get_mut(server) else { return };
-        this.tick += 1;
-        if let Some(used) = this.prepared.get_mut(&statement.id) {
-            *used = this.tick;
-            return;
-        }
-        if !statement.is_kept() {
-            return;
-        }
-        self.make_room(id, server, at, out);
-        self.note_prepared(server, statement.id);
-        out.edit(at, 0);
-        build::message(&mut out.tx, tag::PARSE, |tx| {
-            build::cstr(tx, ServerName::of(statement.id).bytes());
-            tx.extend_from_slice(&statement.tail);
-        });
-        self.expect(id, server, Kind::Parse, Origin::Injected, statement.id, statement.look.shape);
-        self.changed_names(server);
-    }
-
-    /// Puts a Parse of the client's unnamed statement in front of `at` if the server's is another.
-    fn ensure_unnamed(
-        &mut self,
-        id: ClientId,
-        server: ServerId,
-        statement: &Statement,
-        at: usize,
-        out: &mut Outgoing<'_>,
-    ) {
-        let Some(this) = self.servers.get_mut(server) else { return };
-        if this.unnamed == UnnamedOn::Statement(statement.id) {
-            return;
-        }
-        this.unnamed = UnnamedOn::Statement(statement.id);
-        out.edit(at, 0);
-        build::parse(&mut out.tx, b"", &statement.tail);
-        self.expect(id, server, Kind::Parse, Origin::Injected, UNNAMED, statement.look.shape);
-        self.changed_unnamed(server);
-    }
-
-    fn note_prepared(&mut self, server: ServerId, statement: u32) {
-        self.pool_of(server).inspect(|pool| pool.counters.total_server_parse_count.add(1));
-        if let Some(this) = self.servers.get_mut(server) {
-            this.prepared.insert(statement, this.tick);
-        }
-    }
-
-    /// Closes statements used longest ago while the server has as many as it may, but never one
-    /// that the batch being forwarded has used (`reference/defects.md` entry 24).
-    fn make_room(&mut self, id: ClientId, server: ServerId, at: usize, out: &mut Outgoing<'_>) {
-        let limit = self.config.pool.max_prepared_statements as usize;
-        while let Some(this) = self.servers.get_mut(server)
-            && this.prepared.len() >= limit
-            && let Some((&number, &used)) = this.prepared.iter().min_by_key(|(_, used)| **used)
-            && used <= this.batch_tick
-        {
-            this.prepared.remove(&number);
-            out.edit(at, 0);
-            build::close_statement(&mut out.tx, ServerName::of(number).bytes());
-            self.expect(id, server, Kind::Close, Origin::Injected, number, 0);
-            self.changed_names(server);
-        }
-    }
-
     /// Takes a message whose statement name, at `offset` in it, becomes that of statement `number`.
     fn renamed(
         &mut self,
@@ -346,21 +382,10 @@ impl Relay {
         offset: usize,
         out: &mut Outgoing<'_>,
     ) -> Taken {
-        let pinned = self.clients.get(id).is_some_and(|client| client.pinned.any(Effects::PREPARE));
-        if name.is_empty() {
-            return self.with_name(id, message, name, b"unnamed", offset, out);
+        if name.starts_with(PREFIX) {
+            return self.with_name(id, message, name, &not_ours(name), offset, out);
         }
-        if name.starts_with(PREFIX) || !pinned {
-            let shown = [b"?", name].concat();
-            return self.with_name(
-                id,
-                message,
-                name,
-                if name.starts_with(PREFIX) { &shown } else { name },
-                offset,
-                out,
-            );
-        }
+        // Under its own name: only what SQL made for this client can have it.
         self.pass(id, message)
     }
 

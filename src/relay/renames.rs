@@ -3,11 +3,13 @@
 
 use std::rc::Rc;
 
-use super::attach::{NO_STATEMENT, UNNAMED};
+use super::attach::{NO_STATEMENT, OWN, UNNAMED};
 use super::client::Unnamed;
+use super::names::Names;
 use super::server::UnnamedOn;
 use super::statements::Statement;
-use super::{ClientId, Relay, ServerId};
+use super::stock::closed;
+use super::{Client, ClientId, Relay, ServerId};
 use crate::flow::expect::{Kind, Origin};
 
 /// What a name means to a client.
@@ -63,11 +65,8 @@ impl Relay {
         if settled {
             client.renames.clear();
         }
-        let prepared = client.prepared.get_or_insert_default();
-        let before = match statement {
-            Some(statement) => prepared.insert(name.into(), statement),
-            None => prepared.remove(name),
-        };
+        let tally = self.statements.tally();
+        let before = client.prepared.get_or_insert_with(|| Box::new(Names::new(tally))).set(name, statement);
         client.renames.push((name.into(), before));
     }
 
@@ -78,8 +77,8 @@ impl Relay {
             return;
         }
         let dropped = this.replies.dropped();
-        let unnamed_again = !this.replies.unnamed_void();
-        let mut renames = 0;
+        let unnamed_again = !this.replies.is_unnamed_void();
+        let (mut renames, mut own) = (0, 0);
         // Newest first: of a statement closed to make room and prepared again, the Close counts.
         for entry in dropped.into_iter().rev() {
             match (entry.kind, entry.origin, entry.statement) {
@@ -94,27 +93,39 @@ impl Relay {
                         client.unnamed = Unnamed::Nothing;
                     }
                 }
+                (Kind::Parse, origin, OWN) => {
+                    own += 1;
+                    renames += usize::from(origin == Origin::Injected);
+                }
                 (Kind::Parse, origin, number) => {
                     renames += usize::from(origin != Origin::Injected);
                     if origin != Origin::Faked {
-                        this.prepared.remove(&number);
+                        this.prepared.remove(number);
                     }
                 }
                 (Kind::Close, Origin::Faked, _) => renames += 1,
-                (Kind::Close, Origin::Injected, number) => {
-                    this.prepared.insert(number, 0);
-                }
+                (Kind::Close, Origin::Injected, number) => match closed(entry.cookie) {
+                    Some(bytes) => this.prepared.insert_oldest(number, bytes),
+                    None => this.outdated.push(number),
+                },
                 _ => {}
             }
         }
-        // They are the newest changes: no other batch may change names before this one is answered.
         let Some(client) = this.owner().and_then(|id| self.clients.get_mut(id)) else { return };
-        let prepared = client.prepared.get_or_insert_default();
-        for (name, before) in client.renames.split_off(client.renames.len().saturating_sub(renames)).into_iter().rev() {
-            match before {
-                Some(statement) => prepared.insert(name, statement),
-                None => prepared.remove(&name),
-            };
+        if let Some(prepared) = &mut client.prepared {
+            prepared.own = prepared.own.saturating_sub(own);
+        }
+        // They are the newest changes: no other batch may change names before this one is answered.
+        client.take_back_renames(renames);
+    }
+}
+
+impl Client {
+    /// Takes back the newest `count` changes of what a name means.
+    pub(super) fn take_back_renames(&mut self, count: usize) {
+        let Some(prepared) = &mut self.prepared else { return };
+        for (name, before) in self.renames.split_off(self.renames.len().saturating_sub(count)).into_iter().rev() {
+            prepared.set(&name, before);
         }
     }
 }

@@ -1,12 +1,13 @@
 //! One server connection as the relay sees it.
 //! Must never be put back into its pool except through [`Server::is_clean`].
 
-use std::collections::HashMap;
 use std::rc::Rc;
 use std::task::Waker;
 
+use super::again::Again;
 use super::group::ParamSet;
 use super::{ClientId, PoolId};
+use crate::base::lru::Lru;
 use crate::flow::replies::Replies;
 use crate::net::socket::{Conn, Socket};
 use crate::server::open::BackendKey;
@@ -59,8 +60,12 @@ pub struct Server {
     pub(super) prior: Option<Rc<ParamSet>>,
     /// Values reported while settings are tried.
     pub(super) reported: Vec<(Vec<u8>, Vec<u8>)>,
-    /// Statements prepared on it, with the tick of their last use.
-    pub(super) prepared: HashMap<u32, u64, foldhash::fast::RandomState>,
+    /// Statements prepared on it, by the tick of their last use, weighed in bytes of text.
+    pub(super) prepared: Lru,
+    /// Statements on it that must not be used any more, to be closed before the next is prepared.
+    pub(super) outdated: Vec<u32>,
+    /// The batch that may have to be run again.
+    pub(super) again: Again,
     /// Ticks at each use of a statement.
     pub(super) tick: u64,
     /// Tick at which the batch being forwarded began: statements used since are not evicted.
@@ -107,7 +112,9 @@ impl Server {
             params,
             prior: None,
             reported: Vec::new(),
-            prepared: HashMap::default(),
+            prepared: Lru::default(),
+            outdated: Vec::new(),
+            again: Again::default(),
             tick: 0,
             batch_tick: 0,
             unnamed: UnnamedOn::Nobody,
@@ -139,6 +146,12 @@ impl Server {
             Use::Lent(client) => Some(client),
             Use::Idle | Use::Cleaning { .. } | Use::Cooling => None,
         }
+    }
+
+    /// Nothing is prepared on it any more.
+    pub(super) fn forget_prepared(&mut self) {
+        self.prepared.clear();
+        self.outdated.clear();
     }
 
     /// It may serve another client: `reference/defects.md` entry 12, a to e.

@@ -1,28 +1,80 @@
 //! Texts of prepared statements, shared by content between all clients of a worker.
 //! Must never take two texts for one because their hashes are equal.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::shapes::Look;
 use crate::flow::params::Settings;
+use crate::meter::WorkerGauge;
+use crate::wire::frame::cstr;
 
 /// Bytes of texts beyond which those that no client uses are dropped.
 const KEEP_BYTES: usize = 32 * 1024 * 1024;
+
+/// What a statement costs beside its text, bytes: itself and its place in the map.
+const STATEMENT_BYTES: usize = size_of::<Statement>() + 40;
+
+/// Bytes of prepared statements on a worker: shown to all workers, so that their sum can be limited.
+#[derive(Debug, Default)]
+pub struct Tally {
+    bytes: Cell<usize>,
+    shown: Arc<WorkerGauge>,
+}
+
+impl Tally {
+    /// So much more is kept.
+    pub fn add(&self, bytes: usize) {
+        self.set(self.bytes.get() + bytes);
+    }
+
+    /// So much less.
+    pub fn sub(&self, bytes: usize) {
+        self.set(self.bytes.get().saturating_sub(bytes));
+    }
+
+    /// Bytes kept.
+    #[cfg(test)]
+    pub fn bytes(&self) -> usize {
+        self.bytes.get()
+    }
+
+    fn set(&self, bytes: usize) {
+        self.bytes.set(bytes);
+        self.shown.0.set(bytes as u64);
+    }
+}
 
 /// A statement as Parse gave it.
 #[derive(Debug)]
 pub struct Statement {
     /// Number, from which its name on servers is made.
     pub id: u32,
-    /// Text, terminator and parameter types: a Parse message behind the name. Empty for a text
-    /// that was too long to be kept.
+    /// Text, terminator and parameter types: a Parse message behind the name.
     pub tail: Box<[u8]>,
     /// What the text says.
     pub look: Look,
+    /// Clients may share it: it means the same to all that find it.
+    pub shared: bool,
     under: Under,
+    tally: Rc<Tally>,
+}
+
+impl Drop for Statement {
+    fn drop(&mut self) {
+        self.tally.sub(self.tail.len() + STATEMENT_BYTES);
+    }
+}
+
+impl Statement {
+    /// The text alone.
+    pub fn sql(&self) -> &[u8] {
+        cstr(&self.tail).map_or(&self.tail, |(sql, _)| sql)
+    }
 }
 
 /// What a text is read under. PostgreSQL computes constants when it prepares a statement, by the
@@ -35,13 +87,6 @@ pub struct Under {
     pub settings: Rc<Settings>,
 }
 
-impl Statement {
-    /// The text is kept, so it can be prepared on any server.
-    pub fn is_kept(&self) -> bool {
-        !self.tail.is_empty()
-    }
-}
-
 /// All statements of a worker.
 #[derive(Debug, Default)]
 pub struct Statements {
@@ -49,9 +94,20 @@ pub struct Statements {
     bytes: usize,
     sweep_at: usize,
     next: u32,
+    tally: Rc<Tally>,
 }
 
 impl Statements {
+    /// None yet; `shown` is where the worker shows how many bytes it keeps.
+    pub fn new(shown: Arc<WorkerGauge>) -> Self {
+        Self { tally: Rc::new(Tally { bytes: Cell::new(0), shown }), ..Self::default() }
+    }
+
+    /// Where the bytes kept are counted.
+    pub fn tally(&self) -> &Rc<Tally> {
+        &self.tally
+    }
+
     /// The statement with this Parse tail, as read under these settings.
     pub fn find(&self, tail: &[u8], under: &Under) -> Option<Rc<Statement>> {
         let known = self.by_hash.get(&hash(tail, under))?;
@@ -61,28 +117,50 @@ impl Statements {
     /// Adds a statement that [`Statements::find`] did not know.
     pub fn add(&mut self, tail: &[u8], under: Under, look: Look) -> Rc<Statement> {
         let key = hash(tail, &under);
-        let statement = self.alone(tail, under, look);
+        let statement = self.made(tail, under, look, true);
         self.bytes += tail.len();
         if let Some(collided) = self.by_hash.insert(key, Rc::clone(&statement)) {
             self.bytes -= collided.tail.len();
         }
         if self.bytes > self.sweep_at.max(KEEP_BYTES) {
-            self.by_hash.retain(|_, statement| Rc::strong_count(statement) > 1);
-            self.bytes = self.by_hash.values().map(|statement| statement.tail.len()).sum();
+            self.drop_unused();
             // If the clients hold that much themselves, looking again at once would find the same.
             self.sweep_at = self.bytes * 2;
         }
         statement
     }
 
-    /// A statement that is shared with nobody.
-    pub fn alone(&mut self, tail: &[u8], under: Under, look: Look) -> Rc<Statement> {
-        Rc::new(Statement { id: self.number(), tail: tail.into(), look, under })
+    /// Forgets the texts that no client has prepared.
+    pub fn drop_unused(&mut self) {
+        self.by_hash.retain(|_, statement| Rc::strong_count(statement) > 1);
+        self.bytes = self.by_hash.values().map(|statement| statement.tail.len()).sum();
     }
 
-    /// From now on the same text is another statement: what servers have prepared is outdated.
-    pub fn forget(&mut self, id: u32) {
-        self.by_hash.retain(|_, statement| statement.id != id);
+    /// A statement that is shared with nobody.
+    pub fn alone(&mut self, tail: &[u8], under: Under, look: Look) -> Rc<Statement> {
+        self.made(tail, under, look, false)
+    }
+
+    /// A copy of `statement` that is shared with nobody.
+    pub fn copy_alone(&mut self, statement: &Statement) -> Rc<Statement> {
+        self.alone(&statement.tail, statement.under.clone(), statement.look)
+    }
+
+    /// The same text under a new number: what servers have prepared under the old one is outdated.
+    /// All who ask for a shared statement get the same.
+    pub fn renew(&mut self, old: &Statement) -> Rc<Statement> {
+        if !old.shared {
+            return self.copy_alone(old);
+        }
+        match self.find(&old.tail, &old.under) {
+            Some(new) if new.id != old.id => new,
+            _ => self.add(&old.tail, old.under.clone(), old.look),
+        }
+    }
+
+    fn made(&mut self, tail: &[u8], under: Under, look: Look, shared: bool) -> Rc<Statement> {
+        self.tally.add(tail.len() + STATEMENT_BYTES);
+        Rc::new(Statement { id: self.number(), tail: tail.into(), look, shared, under, tally: Rc::clone(&self.tally) })
     }
 
     fn number(&mut self) -> u32 {
@@ -137,6 +215,15 @@ impl ServerName {
     }
 }
 
+/// The number of the statement whose name on servers stands at the front of `text`, and what
+/// follows it.
+pub fn number_of(text: &[u8]) -> Option<(u32, &[u8])> {
+    let rest = text.strip_prefix(PREFIX)?;
+    let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let (number, rest) = rest.split_at_checked(digits)?;
+    Some((std::str::from_utf8(number).ok()?.parse().ok()?, rest))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -167,6 +254,31 @@ mod tests {
     fn names_statements() {
         for (id, name) in [(0, "__pgweir_0"), (7, "__pgweir_7"), (u32::MAX, "__pgweir_4294967295")] {
             assert_eq!(ServerName::of(id).bytes(), name.as_bytes());
+            assert_eq!(number_of(name.as_bytes()), Some((id, &b""[..])));
         }
+        assert_eq!(number_of(b"__pgweir_12\" does"), Some((12, &b"\" does"[..])));
+        for none in ["__pgweir_", "__pgweir_99999999999", "_pgweir_1", ""] {
+            assert_eq!(number_of(none.as_bytes()), None, "{none}");
+        }
+    }
+
+    #[test]
+    fn a_renewed_text_is_one_for_all_and_what_is_kept_is_counted() {
+        let mut all = Statements::default();
+        let look = Look::long(Effects::NONE);
+        let under = Under { conforming: true, settings: Rc::default() };
+        let old = all.add(b"select 1\0\0\0", under.clone(), look);
+        let (one, two) = (all.renew(&old), all.renew(&old));
+        assert!(one.id == two.id && one.id != old.id);
+        assert_eq!(all.find(&old.tail, &under).map(|s| s.id), Some(one.id));
+        let alone = all.alone(b"select 2\0\0\0", under.clone(), look);
+        assert!(all.renew(&alone).id != all.renew(&alone).id);
+        assert!(all.find(&alone.tail, &under).is_none());
+        let each = 11 + STATEMENT_BYTES;
+        assert_eq!((all.tally.bytes.get(), all.tally.shown.0.get()), (3 * each, 3 * each as u64));
+        drop((old, one, two, alone));
+        assert_eq!(all.tally.bytes.get(), each);
+        all.drop_unused();
+        assert_eq!(all.tally.bytes.get(), 0);
     }
 }

@@ -217,6 +217,7 @@ impl Relay {
             counters.clients_idle.set(0);
             counters.maxwait_us.set(waited_us);
         }
+        self.statement_gauges();
         for index in 0..self.clients.slots() {
             let Some(client) = self.clients.id_at(index).and_then(|id| self.clients.get(id)) else { continue };
             let primary = self.groups[client.group].primary;

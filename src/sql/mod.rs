@@ -10,6 +10,7 @@ pub mod classify;
 mod functions;
 pub mod lex;
 mod normal;
+pub mod prepared;
 pub mod shape;
 mod statement;
 pub mod verdict;

@@ -169,11 +169,11 @@ impl Words<'_> {
         Reading { kind: S::Explain, route: Route::Primary, reason, effects, read: inner.read }
     }
 
-    /// Whether functions in the text run when the statement runs, rather than when what it defines is used.
+    /// Whether functions in the text run when the statement runs, rather than when what it defines is used. Those of PREPARE count too:
+    /// nobody sees what is in an EXECUTE.
     pub(crate) fn runs_its_functions(self) -> bool {
         match First::of(self.bytes(0)) {
             First::Explain => self.explained().1,
-            First::Prepare => false,
             First::Create => {
                 ["as", "materialized", "index", "execute"].iter().any(|word| self.has(word))
                     && !self.is_one_of(self.create_object(), DEFINITIONS)

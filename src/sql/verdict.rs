@@ -105,7 +105,7 @@ effects! {
     ROLLBACK_TO = 6,
     /// SET, SET SESSION, SET SESSION CHARACTERISTICS, SET ROLE, SET SESSION AUTHORIZATION. Name and value: read the text.
     SET_SESSION = 7,
-    /// SET LOCAL, SET TRANSACTION, SET CONSTRAINTS.
+    /// SET LOCAL, SET TRANSACTION, SET CONSTRAINTS, `set_config` whose third argument is the word `true`.
     SET_LOCAL = 8,
     /// RESET.
     RESET = 9,
@@ -177,6 +177,12 @@ impl Effects {
     #[must_use]
     pub const fn is_empty(self) -> bool {
         self.0 == 0
+    }
+
+    /// What is not in `other`.
+    #[must_use]
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
     }
 
     /// Both sets.

@@ -105,7 +105,8 @@ impl<'a> Words<'a> {
     /// Effects of the functions called by name anywhere in the statement, whatever their schema.
     pub(crate) fn call_effects(self) -> Effects {
         self.calls().fold(Effects::NONE, |all, (at, name)| match name.as_ref() {
-            b"set_config" if !self.third_argument_is_true(at + 1) => all | Effects::SET_CONFIG,
+            b"set_config" if self.third_argument_is_true(at + 1) => all | Effects::SET_LOCAL,
+            b"set_config" => all | Effects::SET_CONFIG,
             name => all | functions::effects(name),
         })
     }

@@ -24,6 +24,7 @@ states! {
     CONNECTION_FAILURE = b"08006", "connection_failure";
     CANNOT_CONNECT = b"08001", "sqlclient_unable_to_establish_sqlconnection";
     FEATURE_NOT_SUPPORTED = b"0A000", "feature_not_supported";
+    UNDEFINED_STATEMENT = b"26000", "invalid_sql_statement_name";
     IDLE_TRANSACTION_TIMEOUT = b"25P03", "idle_in_transaction_session_timeout";
     TRANSACTION_TIMEOUT = b"25P04", "transaction_timeout";
     INVALID_AUTHORIZATION = b"28000", "invalid_authorization_specification";

@@ -15,12 +15,21 @@ pub const HEADER: usize = 5;
 
 /// A length below 4 or above the bound given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("invalid message length {length} for message type 0x{tag:02x}")]
+#[error("invalid message length {length} for message type 0x{tag:02x}{}", self.bound())]
 pub struct BadLength {
     /// Type byte.
     pub tag: u8,
     /// The length as it stood on the wire.
     pub length: u32,
+    /// The bound for it.
+    pub most: usize,
+}
+
+impl BadLength {
+    /// What to change when the message is merely long.
+    fn bound(&self) -> String {
+        if self.length < 4 { String::new() } else { format!("; max_packet_size allows {}", self.most) }
+    }
 }
 
 impl Header {
@@ -37,7 +46,7 @@ impl Header {
         let length = u32::from_be_bytes([a, b, c, d]);
         let total = length as usize + 1;
         if length < 4 || total > limit {
-            return Err(BadLength { tag, length });
+            return Err(BadLength { tag, length, most: limit.saturating_sub(1) });
         }
         Ok(Some(Self { tag, total }))
     }

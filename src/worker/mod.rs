@@ -71,10 +71,7 @@ async fn work(relay: Relay, mut mail: mpsc::UnboundedReceiver<Mail>) {
         tokio::select! {
             received = mail.recv() => match received {
                 None => return,
-                Some(Mail::Client(mut arrival)) => match arrival.socket.settle() {
-                    Ok(()) => task::arrive(&relay, *arrival),
-                    Err(error) => tracing::warn!("lost a client on its way to its worker: {error}"),
-                },
+                Some(Mail::Client(arrival)) => task::arrive(&relay, *arrival),
                 Some(Mail::Cancel { slot, key, done }) => task::cancel(&relay, slot, &key, done),
                 Some(Mail::Ping(done)) => drop(done),
                 Some(Mail::Reload(config)) => drop(task::guarded(&relay, |relay| relay.reconfigure(config))),

@@ -33,6 +33,17 @@ pub enum Ssl {
     DirectWithoutAlpn,
 }
 
+/// Nothing came in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Silence;
+
+impl Silence {
+    fn or_end(error: &io::Error) -> Result<Option<Frame>, Self> {
+        let late = matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut);
+        if late { Err(Self) } else { Ok(None) }
+    }
+}
+
 /// A connection.
 pub struct Client {
     stream: Box<dyn Stream>,
@@ -148,6 +159,29 @@ impl Client {
         let frame = Frame { tag, body };
         self.remember(&frame);
         Some(frame)
+    }
+
+    /// How long a read may wait.
+    pub fn patience(&self, limit: Duration) {
+        self.socket.set_read_timeout(Some(limit)).unwrap();
+    }
+
+    /// The next frame; `Ok(None)` at the end, `Err` when nothing came in time.
+    pub fn read_in_time(&mut self) -> Result<Option<Frame>, Silence> {
+        let mut head = [0; 5];
+        if let Err(error) = self.stream.read_exact(&mut head) {
+            return Silence::or_end(&error);
+        }
+        let [tag, length @ ..] = head;
+        let length = u32::from_be_bytes(length) as usize;
+        assert!((4..1 << 28).contains(&length), "message {:?} of length {length}", char::from(tag));
+        let mut body = vec![0; length - 4];
+        if let Err(error) = self.stream.read_exact(&mut body) {
+            return Silence::or_end(&error);
+        }
+        let frame = Frame { tag, body };
+        self.remember(&frame);
+        Ok(Some(frame))
     }
 
     /// Everything up to the end of the connection.

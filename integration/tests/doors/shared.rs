@@ -3,6 +3,8 @@
 
 use std::net::SocketAddr;
 use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use crate::common::client::{cancel_request, said};
@@ -181,8 +183,10 @@ fn a_request_passed_on_never_hits_the_next_client() {
     victim.welcome().unwrap();
     let request = victim.cancel_request();
     let address = own_address(2, &instances.port);
+    let enough = Arc::new(AtomicBool::new(false));
+    let stop = Arc::clone(&enough);
     let canceller = thread::spawn(move || {
-        for _ in 0..150 {
+        while !stop.load(Ordering::Relaxed) {
             cancel(Client::at(address), &request);
         }
     });
@@ -190,16 +194,36 @@ fn a_request_passed_on_never_hits_the_next_client() {
     bystander.startup(0, &[]);
     bystander.welcome().unwrap();
     let mut cancelled = 0;
-    while !canceller.is_finished() {
+    eventually("some were cancelled", || {
         assert_eq!(bystander.query("SELECT 'mine' FROM pg_sleep(0.001)"), Ok(vec![vec!["mine".to_string()]]));
-        match victim.query("SELECT 1 FROM pg_sleep(0.002)") {
+        match victim.query("SELECT 1 FROM pg_sleep(0.003)") {
             Ok(_) => {}
             Err(error) if error.starts_with("57014") => cancelled += 1,
             Err(error) => panic!("{error}"),
         }
-    }
+        cancelled >= 20
+    });
+    enough.store(true, Ordering::Relaxed);
     canceller.join().unwrap();
-    assert!(cancelled > 0);
     let left = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%pg_sleep(0.00%' AND pid <> pg_backend_pid()";
     eventually("nothing runs on", || cluster().primary().value_in("postgres", left).unwrap() == "0");
+}
+
+/// Clients have keys with the number they were given: it stays until the process ends.
+#[test]
+fn a_reload_changes_no_keys() {
+    let port = Port::reserve().unwrap();
+    let conf = instance(1, &port, "");
+    let pgweir = Pgweir::start_on(&conf.text(), port.clone(), Port::reserve().unwrap()).unwrap();
+    let instance_of = |client: &Client| u32::from_be_bytes(client.key[..4].try_into().unwrap()) >> 25;
+    let mut before = Client::connect(port.number());
+    assert_eq!(instance_of(&before), 1);
+    pgweir.reload(&conf.text().replace("instance_id = 1", "instance_id = 5")).unwrap();
+    eventually("it was read", || metric(&pgweir, "pgweir_config_reloads_total", &[("outcome", "ok")]) == 1.0);
+    assert!(pgweir.log().contains("`instance_id` has changed; that takes effect at the next start"));
+    assert_eq!(instance_of(&Client::connect(port.number())), 1);
+    before.send(&Script::new().query("SELECT pg_sleep(50) /* before the reload */"));
+    await_running("before the reload");
+    cancel(Client::tcp(port.number()), &before.cancel_request());
+    assert!(said(&before.ready(1)[1]).starts_with("57014"));
 }

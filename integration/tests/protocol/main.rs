@@ -11,6 +11,7 @@ mod malformed;
 mod negotiation;
 mod pipeline;
 mod prepared;
+mod prepared_sql;
 mod session;
 
 use std::path::PathBuf;

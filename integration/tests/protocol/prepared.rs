@@ -228,27 +228,3 @@ fn a_shared_text_finds_the_tables_of_its_own_client() {
         assert_eq!(outcome(&two.run(&execute("s", &[]))), Ok(vec![vec!["two".to_string(), "2".to_string()]]));
     }
 }
-
-/// DDL changes the type of a result: what the client hears is what PostgreSQL says, and preparing again helps.
-#[test]
-fn a_statement_outdated_by_ddl() {
-    cluster()
-        .primary()
-        .query_in("app", "CREATE TABLE outdated AS SELECT 1 AS a; GRANT ALL ON outdated TO app")
-        .unwrap();
-    let pgweir = conf().size(1).start();
-    let mut client = Client::connect(pgweir.port());
-    client.run(&Script::new().parse("s", "SELECT * FROM outdated").sync());
-    assert_eq!(first(&client.run(&execute("s", &[]))), "1");
-    cluster().primary().query_in("app", "ALTER TABLE outdated ADD b text").unwrap();
-    let frames = client.run(&execute("s", &[]));
-    assert_eq!(
-        said(frames.iter().find(|frame| frame.tag == b'E').unwrap()),
-        "0A000 cached plan must not change result type"
-    );
-    let again =
-        Script::new().close(b'S', "s").parse("s", "SELECT * FROM outdated").bind("", "s", &[]).execute("", 0).sync();
-    let frames = client.run(&again);
-    assert_eq!(first(&frames), "1");
-    assert_eq!(frames.iter().find(|frame| frame.tag == b'D').unwrap().row().len(), 2);
-}

@@ -2,6 +2,7 @@
 //! Must never sleep for a fixed time, nor depend on another test.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
+mod cost;
 mod leaving;
 mod limits;
 mod model;
@@ -13,3 +14,5 @@ mod replicas;
 mod rig;
 mod settings;
 mod speech;
+mod statements;
+mod unnamed;

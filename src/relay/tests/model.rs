@@ -3,7 +3,7 @@
 
 mod extended;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::wire::build;
 use crate::wire::frame::{HEADER, Header, cstr};
@@ -26,6 +26,8 @@ pub struct Backend {
     input: Vec<u8>,
     out: Vec<u8>,
     statements: HashMap<Vec<u8>, String>,
+    /// Those whose result has changed since they were prepared.
+    stale: HashSet<Vec<u8>>,
     unnamed: Option<String>,
     portals: HashMap<Vec<u8>, Portal>,
     pub settings: BTreeMap<String, String>,
@@ -59,6 +61,7 @@ impl Default for Backend {
             input: Vec::new(),
             out: Vec::new(),
             statements: HashMap::new(),
+            stale: HashSet::new(),
             unnamed: None,
             portals: HashMap::new(),
             settings: BTreeMap::new(),
@@ -173,7 +176,9 @@ impl Backend {
         }
         while !statements.is_empty() {
             let sql = statements.remove(0);
-            if has_rows(&sql) && self.status != b'E' && !sql.contains("1/0") {
+            let executed = sql.strip_prefix("execute ").and_then(|name| self.statements.get(name.as_bytes()));
+            let read = executed.unwrap_or(&sql);
+            if has_rows(read) && self.status != b'E' && !read.contains("1/0") {
                 self.row_description();
             }
             match self.run(&sql, 0, 0) {
@@ -229,9 +234,15 @@ impl Backend {
                 self.statements.clear();
                 Done::Tag("DISCARD ALL".into())
             }
-            "deallocate" => {
+            "deallocate" if sql.ends_with(" all") => {
                 self.statements.clear();
                 Done::Tag("DEALLOCATE ALL".into())
+            }
+            "prepare" | "execute" | "deallocate" => self.by_name(sql, row, limit),
+            "alter" => {
+                let reads = self.statements.iter().filter(|(_, sql)| has_rows(sql));
+                self.stale = reads.map(|(name, _)| name.clone()).collect();
+                Done::Tag("ALTER TABLE".into())
             }
             "copy" if sql.ends_with("from stdin") => {
                 build::message(&mut self.out, server::COPY_IN, |out| out.extend_from_slice(&[0, 0, 0]));
@@ -244,6 +255,26 @@ impl Backend {
                 Done::Tag("COPY 1".into())
             }
             _ => Done::Failed("42601"),
+        }
+    }
+
+    /// PREPARE, EXECUTE and DEALLOCATE of one name.
+    fn by_name(&mut self, sql: &str, row: usize, limit: usize) -> Done {
+        let mut words = sql.splitn(4, ' ');
+        let (word, name) = (words.next().unwrap(), words.next().unwrap().as_bytes().to_vec());
+        let known = self.statements.get(&name).cloned();
+        match (word, known) {
+            ("prepare", None) => {
+                self.statements.insert(name, words.nth(1).unwrap().to_owned());
+                Done::Tag("PREPARE".into())
+            }
+            ("prepare", Some(_)) => Done::Failed("42P05"),
+            (_, None) => Done::Failed("26000"),
+            ("execute", Some(inner)) => self.run(&inner, row, limit),
+            (_, Some(_)) => {
+                self.statements.remove(&name);
+                Done::Tag("DEALLOCATE".into())
+            }
         }
     }
 
@@ -299,8 +330,19 @@ impl Backend {
     }
 
     fn error(&mut self, code: &str, extended: bool) {
+        self.error_saying(code, "said by the model", extended);
+    }
+
+    fn error_saying(&mut self, code: &str, text: &str, extended: bool) {
         self.answers += 1;
-        error(&mut self.out, "ERROR", code);
+        let routine = if code == "0A000" { "RevalidateCachedQuery" } else { "model" };
+        build::message(&mut self.out, server::ERROR, |out| {
+            for (field, value) in [(b'S', "ERROR"), (b'V', "ERROR"), (b'C', code), (b'M', text), (b'R', routine)] {
+                out.push(field);
+                build::cstr(out, value.as_bytes());
+            }
+            out.push(0);
+        });
         if self.status == b'T' {
             self.status = b'E';
         }

@@ -296,7 +296,11 @@ impl Rig {
             assert_eq!(server.use_, Use::Idle, "a server is still in use");
             assert!(server.is_clean(), "a server at rest is not clean: {:?}", server.replies);
             assert_eq!(host.backend.status, b'I', "a server at rest stands in a transaction");
-            assert_eq!(server.prepared.len(), host.backend.statement_count(), "books of statements differ");
+            assert_eq!(
+                server.prepared.len() + server.outdated.len(),
+                host.backend.statement_count(),
+                "books of statements differ"
+            );
             *open.entry(host.pool).or_default() += 1;
         }
         for (number, pool) in self.relay.pools.iter().enumerate() {

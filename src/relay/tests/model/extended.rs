@@ -20,11 +20,13 @@ impl Backend {
             return self.error("25P02", true);
         }
         if self.statements.contains_key(name) {
-            return self.error("42P05", true);
+            let text = format!("prepared statement \"{}\" already exists", text(name));
+            return self.error_saying("42P05", &text, true);
         }
         if name.is_empty() {
             self.unnamed = Some(sql);
         } else {
+            self.stale.remove(name);
             self.statements.insert(name.to_vec(), sql);
             self.most_statements = self.most_statements.max(self.statements.len());
         }
@@ -39,12 +41,23 @@ impl Backend {
         if name.is_empty() { self.unnamed.clone() } else { self.statements.get(name).cloned() }
     }
 
+    fn no_statement(&mut self, name: &[u8]) {
+        let text = match name {
+            b"" => "unnamed prepared statement does not exist".into(),
+            name => format!("prepared statement \"{}\" does not exist", text(name)),
+        };
+        self.error_saying("26000", &text, true);
+    }
+
     pub(super) fn bind(&mut self, body: &[u8]) {
         let (portal, rest) = cstr(body).unwrap();
         let (name, _) = cstr(rest).unwrap();
-        let Some(sql) = self.statement(name) else { return self.error("26000", true) };
+        let Some(sql) = self.statement(name) else { return self.no_statement(name) };
         if self.refuses(&sql) {
             return self.error("25P02", true);
+        }
+        if self.stale.contains(name) {
+            return self.error("0A000", true);
         }
         if !portal.is_empty() && self.portals.contains_key(portal) {
             return self.error("42P03", true);
@@ -56,7 +69,14 @@ impl Backend {
     pub(super) fn describe(&mut self, body: &[u8]) {
         let name = cstr(&body[1..]).unwrap().0;
         let sql = if body[0] == b'S' {
-            let Some(sql) = self.statement(name) else { return self.error("26000", true) };
+            let Some(sql) = self.statement(name) else { return self.no_statement(name) };
+            if self.stale.contains(name) {
+                return self.error("0A000", true);
+            }
+            // PostgreSQL describes what has no result.
+            if self.refuses(&sql) {
+                return self.error("25P02", true);
+            }
             build::message(&mut self.out, server::PARAMETER_DESCRIPTION, |out| out.extend_from_slice(&[0, 0]));
             sql
         } else {

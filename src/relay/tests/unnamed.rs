@@ -1,0 +1,46 @@
+//! Names of statements, the unnamed one too, across batches of which one fails.
+//! Must never tell less than every message heard.
+
+use super::pooling::with_clients;
+use super::rig::letters;
+use super::speech::*;
+
+/// While the server skips to the Sync a Parse of the unnamed statement is void; the one behind the Sync is not.
+#[test]
+fn a_skipped_parse_leaves_the_next_alone() {
+    let mut rig = with_clients("default_pool_size = 1", 1);
+    assert_eq!(letters(&rig.send(0, &[parse("", "select 1"), sync()].concat())), "1ZI");
+    assert_eq!(letters(&rig.send(0, &[describe(b'S', "none"), flush()].concat())), "E(26000)");
+    let skipped = [close(b'S', ""), parse("", "select 2"), sync()].concat();
+    let run = [parse("", "select 3"), bind("", ""), describe(b'P', ""), execute("", 0), sync()].concat();
+    assert_eq!(letters(&rig.send(0, &[skipped, run].concat())), "ZI12TDCZI");
+    rig.assert_at_rest();
+}
+
+/// The same with a batch behind it that fails without touching the unnamed statement.
+#[test]
+fn an_error_without_a_parse_voids_none() {
+    let mut rig = with_clients("default_pool_size = 1", 1);
+    let failing = [describe(b'S', "none"), parse("", "select 2"), sync()].concat();
+    let good = [parse("", "select 3"), sync()].concat();
+    let other = [describe(b'S', "none"), sync()].concat();
+    let heard = rig.send(0, &[failing, good, other].concat());
+    assert_eq!(letters(&heard), "E(26000)ZI1ZIE(26000)ZI");
+    let run = [bind("", ""), describe(b'P', ""), execute("", 0), sync()].concat();
+    assert_eq!(letters(&rig.send(0, &run)), "2TDCZI");
+}
+
+/// The same with names: what goes back is what the skipped batch changed, not what the next one did.
+#[test]
+fn a_skipped_name_leaves_the_next_alone() {
+    let mut rig = with_clients("default_pool_size = 1", 1);
+    assert_eq!(letters(&rig.send(0, &[parse("c", "select 1"), sync()].concat())), "1ZI");
+    assert_eq!(letters(&rig.send(0, &[describe(b'S', "none"), flush()].concat())), "E(26000)");
+    let skipped = [close(b'S', "c"), parse("c", "select 2"), sync()].concat();
+    assert_eq!(letters(&rig.send(0, &[skipped, parse("d", "select 3"), sync()].concat())), "ZI1ZI");
+    let both = [run("c"), run("d"), sync()].concat();
+    let heard = rig.send(0, &both);
+    assert_eq!(letters(&heard), "2DC2DCZI");
+    assert!(heard.windows(6).any(|part| part == b"\0\x01\0\0\0\x01") && rig.ran().ends_with(&["select 1", "select 3"]));
+    rig.assert_at_rest();
+}
