@@ -5,7 +5,6 @@
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::common::client::{said, startup};
@@ -48,7 +47,7 @@ fn pgbouncer_1_26_buffer_growth_overflow() {
         assert!(client.frames_to_end().iter().all(|frame| frame.tag == b'E'), "{length}");
     }
     // A server's lengths count too.
-    let (port, _) = hostile(|server| drop(server.write_all(&[b'R', 0x7f, 0xff, 0xff, 0xff])));
+    let port = saying(vec![b'R', 0x7f, 0xff, 0xff, 0xff]);
     assert!(refused_by(port, SECRET).starts_with("08006"));
 }
 
@@ -119,35 +118,40 @@ fn defect_07_no_secret_in_log_or_answer() {
 
 // === hostile servers ===
 
-/// A server that answers every startup message with `script`; counts its visitors.
-fn hostile(script: impl Fn(&mut TcpStream) + Send + 'static) -> (u16, Arc<AtomicUsize>) {
+/// A server that answers whatever it is told first with `script`, each visitor in a thread: pgweir's probes come too, and
+/// leave in the middle of it.
+fn hostile(script: impl Fn(&mut TcpStream) -> Option<()> + Send + Sync + 'static) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
-    let visits = Arc::new(AtomicUsize::new(0));
-    let counter = Arc::clone(&visits);
+    let script = Arc::new(script);
     std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let Ok(mut stream) = stream else { return };
-            let _ = stream.set_read_timeout(Some(Duration::from_secs(30)));
-            counter.fetch_add(1, Ordering::SeqCst);
-            let mut hello = [0; 1024];
-            if stream.read(&mut hello).is_ok_and(|n| n > 0) {
-                script(&mut stream);
-            }
-            // Whatever comes is read until the other side has had enough.
-            let _ = stream.read_to_end(&mut Vec::new());
+        for mut stream in listener.incoming().flatten() {
+            let script = Arc::clone(&script);
+            std::thread::spawn(move || {
+                let _ = stream.set_read_timeout(Some(Duration::from_secs(30)));
+                if stream.read(&mut [0; 1024]).is_ok_and(|n| n > 0) {
+                    script(&mut stream);
+                }
+                // Whatever comes is read until the other side has had enough.
+                let _ = stream.read_to_end(&mut Vec::new());
+            });
         }
     });
-    (port, visits)
+    port
 }
 
-/// Reads one message of the other side.
-fn message(stream: &mut TcpStream) -> Vec<u8> {
+/// A server that answers with these bytes.
+fn saying(bytes: Vec<u8>) -> u16 {
+    hostile(move |server| server.write_all(&bytes).ok())
+}
+
+/// Reads one message of the other side, if it is still there.
+fn message(stream: &mut TcpStream) -> Option<Vec<u8>> {
     let mut head = [0; 5];
-    stream.read_exact(&mut head).unwrap();
+    stream.read_exact(&mut head).ok()?;
     let mut body = vec![0; u32::from_be_bytes(head[1..].try_into().unwrap()) as usize - 4];
-    stream.read_exact(&mut body).unwrap();
-    body
+    stream.read_exact(&mut body).ok()?;
+    Some(body)
 }
 
 fn authentication(code: u32, payload: &[u8]) -> Vec<u8> {
@@ -173,14 +177,14 @@ fn refused_with(lines: &str, password: &str) -> String {
 }
 
 /// Plays SCRAM up to a server-first-message made of the client's nonce.
-fn challenging(first: impl Fn(&str) -> String + Send + 'static) -> u16 {
+fn challenging(first: impl Fn(&str) -> String + Send + Sync + 'static) -> u16 {
     let script = move |server: &mut TcpStream| {
-        server.write_all(&authentication(10, b"SCRAM-SHA-256\0\0")).unwrap();
-        let initial = String::from_utf8(message(server)).unwrap();
-        let nonce = initial.rsplit_once("r=").unwrap().1;
-        let _ = server.write_all(&authentication(11, first(nonce).as_bytes()));
+        server.write_all(&authentication(10, b"SCRAM-SHA-256\0\0")).ok()?;
+        let initial = String::from_utf8(message(server)?).ok()?;
+        let nonce = initial.rsplit_once("r=")?.1;
+        server.write_all(&authentication(11, first(nonce).as_bytes())).ok()
     };
-    hostile(script).0
+    hostile(script)
 }
 
 /// CVE of 2026: a server's iteration count kept the process busy for hours.
@@ -212,15 +216,14 @@ fn defect_05_a_servers_long_nonce_and_an_error_without_sqlstate() {
     assert!(refused_by(port, SECRET).contains("nonce"));
     for body in [&b"SFATAL\0Mbroken\0\0"[..], b"\0", b"", b"Mno end", b"C1\0M\0\0"] {
         let error = [&b"E"[..], &(body.len() as u32 + 4).to_be_bytes(), body].concat();
-        let (port, _) = hostile(move |server| drop(server.write_all(&error)));
-        let error = refused_by(port, SECRET);
+        let error = refused_by(saying(error), SECRET);
         assert!(error.len() > 5, "{error}");
     }
     // AuthenticationOk before the server has proved itself.
-    let (port, _) = hostile(|server| {
-        server.write_all(&authentication(10, b"SCRAM-SHA-256\0\0")).unwrap();
-        message(server);
-        let _ = server.write_all(&authentication(0, b""));
+    let port = hostile(|server| {
+        server.write_all(&authentication(10, b"SCRAM-SHA-256\0\0")).ok()?;
+        message(server)?;
+        server.write_all(&authentication(0, b"")).ok()
     });
     assert!(refused_by(port, SECRET).contains("cut the SCRAM exchange short"));
 }
@@ -231,8 +234,7 @@ fn defect_05_a_servers_long_nonce_and_an_error_without_sqlstate() {
 fn defect_01_bytes_behind_a_servers_s() {
     let forged: Vec<u8> = [&b"S"[..], &authentication(0, b""), b"Z\0\0\0\x05I"].concat();
     for mode in ["require", "prefer"] {
-        let forged = forged.clone();
-        let (port, _) = hostile(move |server| drop(server.write_all(&forged)));
+        let port = saying(forged.clone());
         let lines = format!("primary = \"127.0.0.1:{port}\"\nserver_tls_sslmode = \"{mode}\"");
         let conf = Conf::database_only(&lines).listen("auth_type = \"trust\"").user(USER, "");
         let pgweir = conf.pool("server_connect_timeout = \"1s\"").start();
@@ -241,7 +243,7 @@ fn defect_01_bytes_behind_a_servers_s() {
         let error = client.welcome().unwrap_err();
         assert!(said(&error).starts_with("08006"), "{mode}: {}", said(&error));
     }
-    let (port, _) = hostile(|server| drop(server.write_all(b"X")));
+    let port = saying(b"X".to_vec());
     let lines = format!("primary = \"127.0.0.1:{port}\"\nserver_tls_sslmode = \"require\"");
     assert!(refused_with(&lines, SECRET).contains("0x58"));
 }
