@@ -82,6 +82,11 @@ impl Ring {
         self.entries.front()
     }
 
+    /// All, oldest first.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Expect> {
+        self.entries.iter()
+    }
+
     /// Takes the oldest.
     pub fn pop(&mut self) -> Option<Expect> {
         let entry = self.entries.pop_front()?;

@@ -165,6 +165,14 @@ impl Replies {
         self.ring.trim();
     }
 
+    /// How many of the replies owed are to client messages about this statement.
+    pub fn owed_of(&self, statement: u32) -> usize {
+        let about = |entry: &&Expect| {
+            entry.statement == statement && entry.origin == Origin::Client && entry.kind != Kind::Sync
+        };
+        self.ring.iter().filter(about).count()
+    }
+
     /// How many replies are owed.
     pub fn owed(&self) -> usize {
         self.ring.len()

@@ -140,6 +140,9 @@ impl Relay {
         let Some(id) = this.owner() else { return this.again.forget() };
         let Some(client) = self.clients.get_mut(id) else { return };
         client.take_back_renames(client.renames.len());
+        if let Some(first) = this.unnamed_before.drain(..).next() {
+            client.unnamed = first;
+        }
         this.again.repeated = true;
         let batch = std::mem::take(&mut this.again.batch);
         self.pool_of(server).inspect(|pool| pool.counters.total_batch_repeats.add(1));

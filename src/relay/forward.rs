@@ -1,7 +1,7 @@
 //! A client's bytes on their way to its server.
 //! Must never put a message on the wire without entering the reply it owes, nor the reverse.
 
-use super::attach::NO_STATEMENT;
+use super::attach::{NO_STATEMENT, UNNAMED};
 use super::client::{Rest, State, Unnamed};
 use super::lease::Lease;
 use super::release::Farewell;
@@ -307,14 +307,9 @@ impl Relay {
             }
         }
         self.take_look(id, &look);
-        if let Some(this) = self.servers.get_mut(server) {
-            // A simple query discards the unnamed statement (exec_simple_query).
-            this.unnamed = UnnamedOn::Nobody;
-        }
-        if let Some(client) = self.clients.get_mut(id) {
-            client.unnamed = Unnamed::Nothing;
-        }
-        self.expect(id, server, Kind::Query, Origin::Client, NO_STATEMENT, look.shape);
+        // A simple query discards the unnamed statement (exec_simple_query).
+        self.set_unnamed(id, server, Unnamed::Nothing, UnnamedOn::Nobody);
+        self.expect(id, server, Kind::Query, Origin::Client, UNNAMED, look.shape);
         if look.effects.any(Effects::DISCARD_ALL.union(Effects::DEALLOCATE))
             && let Some(this) = self.servers.get_mut(server)
         {

@@ -198,10 +198,7 @@ impl Relay {
             }
             None => (Unnamed::There, UnnamedOn::Client(id), super::shapes::LONG),
         };
-        if let (Some(client), Some(this)) = (self.clients.get_mut(id), self.servers.get_mut(server)) {
-            client.unnamed = unnamed;
-            this.unnamed = on;
-        }
+        self.set_unnamed(id, server, unnamed, on);
         self.expect(id, server, Kind::Parse, Origin::Client, UNNAMED, shape);
         self.changed_unnamed(server);
         self.pass(id, message)
@@ -343,15 +340,11 @@ impl Relay {
                     return Taken::Bytes(message.header.total);
                 }
             }
-            Some(_) => {
-                if let (Some(client), Some(this)) = (self.clients.get_mut(id), self.servers.get_mut(server)) {
-                    client.unnamed = Unnamed::Nothing;
-                    this.unnamed = UnnamedOn::Nobody;
-                }
-            }
+            Some(_) => self.set_unnamed(id, server, Unnamed::Nothing, UnnamedOn::Nobody),
             None => {}
         }
-        self.expect(id, server, Kind::Close, Origin::Client, NO_STATEMENT, 0);
+        let what = if name.is_some_and(<[u8]>::is_empty) { UNNAMED } else { NO_STATEMENT };
+        self.expect(id, server, Kind::Close, Origin::Client, what, 0);
         match name {
             Some(name) if name.starts_with(PREFIX) => self.unknown(id, message, name, HEADER + 1, out),
             _ => self.pass(id, message),

@@ -84,6 +84,7 @@ impl Relay {
             return;
         }
         this.use_ = Use::Idle;
+        this.unnamed_before.clear();
         this.replies.trim();
         this.rested_us = self.now_us;
         let pool = this.pool;

@@ -57,6 +57,17 @@ impl Relay {
         }
     }
 
+    /// From now on the client's unnamed statement is this; what it was is remembered until the server
+    /// has answered.
+    pub(super) fn set_unnamed(&mut self, id: ClientId, server: ServerId, to: Unnamed, on: UnnamedOn) {
+        let (Some(client), Some(this)) = (self.clients.get_mut(id), self.servers.get_mut(server)) else { return };
+        if !this.replies.busy() && !this.replies.has_dropped() {
+            this.unnamed_before.clear();
+        }
+        this.unnamed_before.push(std::mem::replace(&mut client.unnamed, to));
+        this.unnamed = on;
+    }
+
     /// From now on `name` means this to the client; what it meant is remembered until the server
     /// has answered.
     pub(super) fn rename(&mut self, id: ClientId, server: ServerId, name: &[u8], statement: Option<Rc<Statement>>) {
@@ -78,19 +89,16 @@ impl Relay {
         }
         let dropped = this.replies.dropped();
         let unnamed_again = !this.replies.is_unnamed_void();
-        let (mut renames, mut own) = (0, 0);
+        let (mut renames, mut own, mut unnamed) = (0, 0, 0);
         // Newest first: of a statement closed to make room and prepared again, the Close counts.
         for entry in dropped.into_iter().rev() {
             match (entry.kind, entry.origin, entry.statement) {
                 (_, _, NO_STATEMENT) => {}
                 // A later batch has prepared another since.
-                (Kind::Parse, _, UNNAMED) if unnamed_again => {}
-                (Kind::Parse, _, UNNAMED) => {
-                    this.unnamed = UnnamedOn::Nobody;
-                    if entry.origin == Origin::Client
-                        && let Some(client) = this.owner().and_then(|id| self.clients.get_mut(id))
-                    {
-                        client.unnamed = Unnamed::Nothing;
+                (_, origin, UNNAMED) => {
+                    unnamed += usize::from(origin == Origin::Client);
+                    if !unnamed_again {
+                        this.unnamed = UnnamedOn::Nobody;
                     }
                 }
                 (Kind::Parse, origin, OWN) => {
@@ -112,6 +120,15 @@ impl Relay {
             }
         }
         let Some(client) = this.owner().and_then(|id| self.clients.get_mut(id)) else { return };
+        // Those still owed are newer: what they change from is what was before those that are void.
+        let owed = this.replies.owed_of(UNNAMED);
+        let log = &mut this.unnamed_before;
+        let void = log.len().saturating_sub(owed + unnamed)..log.len().saturating_sub(owed);
+        let before = log.drain(void).next();
+        let at = log.len().saturating_sub(owed);
+        if let Some(before) = before {
+            *log.get_mut(at).unwrap_or(&mut client.unnamed) = before;
+        }
         if let Some(prepared) = &mut client.prepared {
             prepared.own = prepared.own.saturating_sub(own);
         }

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::task::Waker;
 
 use super::again::Again;
+use super::client::Unnamed;
 use super::group::ParamSet;
 use super::{ClientId, PoolId};
 use crate::base::lru::Lru;
@@ -72,6 +73,8 @@ pub struct Server {
     pub(super) batch_tick: u64,
     /// Its unnamed statement.
     pub(super) unnamed: UnnamedOn,
+    /// What its client's unnamed statement was before each change since nothing was owed.
+    pub(super) unnamed_before: Vec<Unnamed>,
     /// The owner's socket is full: reading waits until its task has drained it.
     pub(super) stalled: bool,
     /// So many replies are owed that its client is not read.
@@ -118,6 +121,7 @@ impl Server {
             tick: 0,
             batch_tick: 0,
             unnamed: UnnamedOn::Nobody,
+            unnamed_before: Vec::new(),
             stalled: false,
             crowded: false,
             key,

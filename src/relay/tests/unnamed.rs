@@ -44,3 +44,24 @@ fn a_skipped_name_leaves_the_next_alone() {
     assert!(heard.windows(6).any(|part| part == b"\0\x01\0\0\0\x01") && rig.ran().ends_with(&["select 1", "select 3"]));
     rig.assert_at_rest();
 }
+
+/// A skipped Parse, Close or Query leaves the unnamed statement as it was before that message, not as it was before the batch.
+#[test]
+fn what_was_parsed_before_the_error_stays() {
+    let run = [bind("", ""), execute("", 0), sync()].concat();
+    for skipped in [parse("", "select 2"), close(b'S', ""), query("select 9")] {
+        let mut rig = with_clients("default_pool_size = 1", 1);
+        let failing = [parse("", "select 1"), describe(b'S', "none"), skipped, sync()].concat();
+        assert_eq!(letters(&rig.send(0, &failing)), "1E(26000)ZI");
+        assert_eq!(letters(&rig.send(0, &run)), "2DCZI");
+        assert_eq!(rig.ran(), ["select 1"]);
+        rig.assert_at_rest();
+    }
+    // The same with a batch behind it that is sent before the error is known.
+    let mut rig = with_clients("default_pool_size = 1", 1);
+    let failing = [parse("", "select 1"), describe(b'S', "none"), parse("", "select 2"), sync()].concat();
+    let next = [describe(b'S', "none"), parse("", "select 3"), sync()].concat();
+    assert_eq!(letters(&rig.send(0, &[failing, next].concat())), "1E(26000)ZIE(26000)ZI");
+    assert_eq!(letters(&rig.send(0, &run)), "2DCZI");
+    assert_eq!(rig.ran(), ["select 1"]);
+}
