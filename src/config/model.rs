@@ -218,14 +218,12 @@ pub struct Pool {
     /// Prepared statements kept on one server connection, least recently used ones closed
     /// first. Default 200; never 0, with which PgBouncer turns prepared statements off.
     pub max_prepared_statements: u32,
-    /// Bytes of text of the statements prepared on one server connection, least recently used ones
-    /// closed first; at least 4 KiB. Default 16 MiB.
+    /// The same limit in bytes of text, at least 4 KiB. Default 16 MiB.
     pub max_server_prepared_bytes: u32,
-    /// Bytes of names and texts of the statements that one client has prepared, 64 per statement
-    /// added; more is refused (54000). At least 4 KiB. Default 8 MiB: more than pgjdbc's cache of 5.
+    /// Bytes of names and texts that one client has prepared, 64 per statement added; more is
+    /// refused (54000). At least 4 KiB. Default 8 MiB: more than pgjdbc's cache of 5.
     pub max_client_prepared_bytes: u32,
-    /// Bytes of all clients' prepared statements in the process, a text that several clients have
-    /// counted once per worker; more is refused (54000). At least 4 KiB. Default 256 MiB.
+    /// The same of all clients, shared texts once per worker. At least 4 KiB. Default 256 MiB.
     pub max_prepared_bytes: u32,
     /// Clients of one database at one time. Default 0: no limit.
     pub max_db_client_connections: u32,
