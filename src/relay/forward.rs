@@ -250,8 +250,6 @@ impl Relay {
             tag::SYNC | tag::FLUSH if header.total != HEADER => bad("Sync or Flush with a body"),
             tag::SYNC => {
                 self.expect(id, server, Kind::Sync, Origin::Client, NO_STATEMENT, 0);
-                // Names that a batch changed in vain go back before the next batch uses or changes them.
-                self.undo_dropped(server);
                 self.batch_over(id, server);
                 if let Some(from) = out.kept_from.take()
                     && out.uses_named

@@ -151,3 +151,18 @@ async fn cancel_on(relay: Shared, server: ServerId, done: Option<oneshot::Sender
     drop(done);
     run_todo(&relay, None);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size<F>(_: impl Fn(Shared, ClientId) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// What a client's task holds, beside tokio's own header: the relay's address and a key.
+    #[test]
+    fn a_clients_future_is_small() {
+        assert!(size(client) <= 64, "{} bytes", size(client));
+    }
+}

@@ -149,7 +149,7 @@ fn a_transaction_that_waits_allocates_its_request_only() {
     assert_eq!(rig.relay.pools[0].slice.waiting(), 2);
 }
 
-/// The state of an idle client; its task and socket are measured in `relay::task` and by `integration/tests/cost`.
+/// The state of an idle client; its future is measured in `relay::task`, all of it by `integration/tests/cost`.
 #[test]
 fn a_client_is_small() {
     let client = size_of::<Client>();
