@@ -55,9 +55,9 @@ impl Relay {
                 Step::Event { n, swallow, event } => {
                     let bytes = rest.get(..n).unwrap_or_default();
                     // An end announced behind the last reply is not this client's affair.
-                    if matches!(event, Event::Failed(Some(_), _)) {
+                    if let Event::Failed(Some(entry), _) = &event {
                         // Names mean again what they meant to the message that failed.
-                        self.undo_dropped(server);
+                        self.undo_dropped(server, Some(entry));
                     }
                     let aside = matches!(event, Event::Failed(None, _)) && !self.stays(server);
                     if self.repeats(server, owner, &event, bytes, &mut outlook) {
@@ -100,7 +100,7 @@ impl Relay {
     /// while this reply is still being copied.
     fn conclude(&mut self, server: ServerId, owner: Option<ClientId>, bytes: &[u8], all_taken: bool, outlook: Outlook) {
         if outlook.fault.is_none() && outlook.refused.is_none() {
-            self.undo_dropped(server);
+            self.undo_dropped(server, None);
         }
         if !bytes.is_empty()
             && let Some(this) = self.servers.get_mut(server)
@@ -260,7 +260,7 @@ impl Relay {
     fn ready(&mut self, server: ServerId, owner: Option<ClientId>, entry: &Expect, status: u8, outlook: &mut Outlook) {
         // What is void is taken back before the next batch's answers change anything.
         if outlook.refused.is_none() {
-            self.undo_dropped(server);
+            self.undo_dropped(server, None);
         }
         let Some(this) = self.servers.get_mut(server) else { return };
         if entry.origin == Origin::Injected && outlook.refused.is_none() && owner.is_some() {

@@ -166,7 +166,7 @@ impl Relay {
         out.edit_end(at);
         let flushed = out.flushed;
         self.put_on_wire(server, out);
-        self.undo_dropped(server);
+        self.undo_dropped(server, None);
         if flushed {
             // Answers that the server will never give may be all that is owed now.
             self.deliver(server, &[]);
@@ -356,7 +356,7 @@ impl Relay {
             this.batch_tick = this.tick;
         }
         // What was void from the start must be taken back before the next batch changes anything.
-        self.undo_dropped(server);
+        self.undo_dropped(server, None);
     }
 
     /// Notes what a statement about to run does to the session, and whether it may write.

@@ -10,7 +10,7 @@ use super::server::UnnamedOn;
 use super::statements::Statement;
 use super::stock::closed;
 use super::{Client, ClientId, Relay, ServerId};
-use crate::flow::expect::{Kind, Origin};
+use crate::flow::expect::{Expect, Kind, Origin};
 
 /// What a name means to a client.
 pub(super) enum Named {
@@ -82,7 +82,8 @@ impl Relay {
     }
 
     /// Takes back what was assumed of messages that the server, after an error, never looked at.
-    pub(super) fn undo_dropped(&mut self, server: ServerId) {
+    /// `failed` is the one that it did look at.
+    pub(super) fn undo_dropped(&mut self, server: ServerId, failed: Option<&Expect>) {
         let Some(this) = self.servers.get_mut(server) else { return };
         if !this.replies.has_dropped() {
             return;
@@ -126,6 +127,9 @@ impl Relay {
         let void = log.len().saturating_sub(owed + unnamed)..log.len().saturating_sub(owed);
         let before = log.drain(void).next();
         let at = log.len().saturating_sub(owed);
+        // A Parse that fails has taken the one before it away (exec_parse_message in postgres.c).
+        let parse = |entry: &Expect| entry.kind == Kind::Parse && entry.statement == UNNAMED;
+        let before = before.map(|before| if failed.is_some_and(parse) { Unnamed::Nothing } else { before });
         if let Some(before) = before {
             *log.get_mut(at).unwrap_or(&mut client.unnamed) = before;
         }
