@@ -83,7 +83,7 @@ impl Replies {
         self.names.changed(&self.ring);
     }
 
-    /// The message just entered prepares the unnamed statement.
+    /// The message just entered prepares the unnamed statement, or takes it away.
     pub fn changes_unnamed(&mut self) {
         if self.skipping {
             self.names.unnamed_skipped();

@@ -1,6 +1,7 @@
 //! A number of server connections that several slices share, in fair parts: the connections of a
 //! database, of a user, or of one pool whose slices live on several workers.
-//! Must never be locked on the data path: giving a server back costs one load of [`Stake::is_pressed`].
+//! Must never be locked on the data path: giving a server back costs a load of [`Stake::is_pressed`] and,
+//! where it comes to rest, of [`Stake::is_wanted`].
 //!
 //! A slice that may not open a server says how many clients it keeps waiting ([`Stake::want`]). It
 //! *starves* while it has less than its part, the limit divided by the slices that have or want
@@ -58,6 +59,8 @@ impl Budgets {
 struct Budget {
     /// Somebody starves.
     pressed: AtomicBool,
+    /// Somebody wants one.
+    wanted: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -119,6 +122,7 @@ impl Budget {
 
     fn settle(&self, state: &State) {
         self.pressed.store(state.members.iter().any(|member| state.starves(member)), Relaxed);
+        self.wanted.store(state.members.iter().any(|member| member.wants > 0), Relaxed);
     }
 }
 
@@ -208,6 +212,11 @@ impl Stake {
     /// Somebody starves: ask [`Stake::must_give_up`] before a server is used again.
     pub fn is_pressed(&self) -> bool {
         self.budget.pressed.load(Relaxed)
+    }
+
+    /// Somebody wants one: ask [`Stake::must_spare`] before a server is left at rest.
+    pub fn is_wanted(&self) -> bool {
+        self.budget.wanted.load(Relaxed)
     }
 
     /// Whether a server that just came back is to be closed, because another slice starves and this

@@ -308,6 +308,7 @@ impl Relay {
         // A simple query discards the unnamed statement (exec_simple_query).
         self.set_unnamed(id, server, Unnamed::Nothing, UnnamedOn::Nobody);
         self.expect(id, server, Kind::Query, Origin::Client, UNNAMED, look.shape);
+        self.changed_unnamed(server);
         if look.effects.any(Effects::DISCARD_ALL.union(Effects::DEALLOCATE))
             && let Some(this) = self.servers.get_mut(server)
         {

@@ -38,7 +38,7 @@ impl Relay {
     }
 
     /// Closes servers at rest that others want.
-    fn spare(&mut self, pool: PoolId) {
+    pub(super) fn spare(&mut self, pool: PoolId) {
         loop {
             let this = &mut self.pools[pool];
             if this.slice.idle().len() == 0 || !this.stakes.iter().any(Stake::must_spare) {

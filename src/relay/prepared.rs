@@ -345,6 +345,9 @@ impl Relay {
         }
         let what = if name.is_some_and(<[u8]>::is_empty) { UNNAMED } else { NO_STATEMENT };
         self.expect(id, server, Kind::Close, Origin::Client, what, 0);
+        if what == UNNAMED {
+            self.changed_unnamed(server);
+        }
         match name {
             Some(name) if name.starts_with(PREFIX) => self.unknown(id, message, name, HEADER + 1, out),
             _ => self.pass(id, message),

@@ -104,6 +104,7 @@ impl Relay {
                 // A loop, not a recursion: thousands may wait to be let in.
                 Next::Attach(client, server) if !self.grant(client, server) => {}
                 Next::Close(server) => return self.drop_server(server),
+                Next::Rests if self.pools[pool].stakes.iter().any(Stake::is_wanted) => return self.spare(pool),
                 Next::Attach(..) | Next::Rests => return,
             }
         }

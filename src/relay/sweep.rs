@@ -24,6 +24,7 @@ impl Relay {
             self.sweep_waiters(pool);
             self.notify_waiters(pool);
             self.sweep_idle_servers(pool);
+            self.spare(pool);
             self.press(pool);
             self.tell_wants(pool);
             self.grow(pool);

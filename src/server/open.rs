@@ -316,9 +316,12 @@ async fn welcome(mut stream: Stream) -> Result<Opened, OpenError> {
             }
             tag::server::ERROR => return Err(OpenError::Refused(ServerError::parse(&message.body))),
             tag::server::NOTICE | tag::server::NEGOTIATE => {}
-            tag::server::READY if message.body == b"I" && !stream.has_unread() => {
-                let (socket, _) = stream.into_parts();
-                return Ok(Opened { socket, key, parameters });
+            tag::server::READY if message.body == b"I" => {
+                // What is there already is its end, or a word more: it is read first.
+                if !stream.has_unread() {
+                    let (socket, _) = stream.into_parts();
+                    return Ok(Opened { socket, key, parameters });
+                }
             }
             other => return Err(OpenError::Login(format!("the server sent message 0x{other:02x} during startup"))),
         }

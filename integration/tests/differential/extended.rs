@@ -28,10 +28,10 @@ const TEXTS: &[(&str, usize)] = &[
 const VALUES: &[Option<&str>] = &[Some("11"), Some("0"), Some("text"), None, Some("")];
 
 /// Whether statements are named while a transaction may have failed: pgweir answers some such Parse itself, PostgreSQL refuses it.
-const NAMING_IN_FAILED: bool = true;
+const NAMING_IN_FAILED: bool = false;
 
 /// Whether the unnamed statement of an earlier batch is used: pgweir forgets it when an error made the server skip a Parse of it.
-const UNNAMED_ACROSS: bool = true;
+const UNNAMED_ACROSS: bool = false;
 
 /// A batch, or several, with Sync at the end.
 pub fn unit(author: &mut Author) {

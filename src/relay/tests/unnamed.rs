@@ -65,3 +65,16 @@ fn what_was_parsed_before_the_error_stays() {
     assert_eq!(letters(&rig.send(0, &run)), "2DCZI");
     assert_eq!(rig.ran(), ["select 1"]);
 }
+
+/// The same where the next batch is sent before the error is known.
+#[test]
+fn a_batch_behind_a_skipped_close_waits_for_what_became_of_it() {
+    for skipped in [close(b'S', ""), query("select 9")] {
+        let mut rig = with_clients("default_pool_size = 1", 1);
+        assert_eq!(letters(&rig.send(0, &[parse("", "select 1"), sync()].concat())), "1ZI");
+        let failing = [describe(b'S', "none"), skipped, sync()].concat();
+        let next = [bind("", ""), execute("", 0), sync()].concat();
+        assert_eq!(letters(&rig.send(0, &[failing, next].concat())), "E(26000)ZI2DCZI");
+        rig.assert_at_rest();
+    }
+}
