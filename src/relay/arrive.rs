@@ -20,6 +20,9 @@ use crate::wire::build;
 use crate::wire::error::{PgError, SqlState};
 use crate::wire::pid::{ClientPid, SLOTS_MAX};
 
+/// Room for what PostgreSQL reports at the start of a session: about 400 bytes.
+const WELCOME_BYTES: usize = 1024;
+
 /// A place under a limit, given back on drop.
 #[derive(Debug)]
 pub struct Seat(Arc<AtomicU32>);
@@ -164,16 +167,14 @@ impl Relay {
         let group = &self.groups[client.group];
         self.pools[group.primary].counters.total_logins.add(1);
         let mut out = arriving.prefix;
-        let mut parameters = group.base.clone().unwrap_or_default();
-        if let Some(reported) = &*client.params.reported.borrow() {
-            for (name, value) in reported {
-                match parameters.iter_mut().find(|(known, _)| known == name) {
-                    Some(known) => known.1.clone_from(value),
-                    None => parameters.push((name.clone(), value.clone())),
-                }
-            }
-        }
-        for (name, value) in &parameters {
+        let params = Rc::clone(&client.params);
+        let reported = params.reported.borrow();
+        let own = reported.as_deref().unwrap_or_default();
+        let base = group.base.as_deref().unwrap_or_default();
+        // What the settings changed takes the place of what a server says at its start.
+        let kept = base.iter().filter(|(name, _)| own.iter().all(|(other, _)| other != name));
+        out.reserve(WELCOME_BYTES);
+        for (name, value) in kept.chain(own) {
             build::parameter_status(&mut out, name, value);
             if name == b"standard_conforming_strings" {
                 client.conforming = value == b"on";

@@ -20,6 +20,7 @@ use pgweir::config::Config;
 use pgweir::meter::Registry;
 use pgweir::net::mem::Mem;
 use pgweir::net::socket::Socket;
+use pgweir::pool::place::Place;
 use pgweir::relay::{Arrival, PoolId, READ_BYTES, Relay, Todo};
 use pgweir::server::open::{BackendKey, OpenError, Opened};
 use pgweir::wire::pid::ClientPid;
@@ -135,7 +136,7 @@ impl World {
         let configs = CONFIGS.get_or_init(|| [1, 2, 3].map(|prepared| [1, 2].map(|size| config(prepared, size))));
         let config = &configs[usize::from(input.max_prepared % 3)][usize::from(input.pool_size % 2)];
         let mut world = Self {
-            relay: Relay::new(0, Arc::clone(config), Arc::new(Registry::new())),
+            relay: Relay::new(Place::alone(), Arc::clone(config), Arc::new(Registry::new())),
             clients: [Party::new(0), Party::new(1)],
             servers: Vec::new(),
             opening: Vec::new(),
@@ -159,6 +160,7 @@ impl World {
                 minor: 0,
                 prefix: Vec::new(),
                 leftover: Vec::new(),
+                replication: None,
                 seats: Default::default(),
             });
         }
