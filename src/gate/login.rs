@@ -51,7 +51,7 @@ pub(super) async fn login(
         let message = format!("database \"{database}\" does not exist");
         let error = PgError::fatal(SqlState::INVALID_CATALOG_NAME, message)
             .detail("pgweir's configuration has no such database");
-        let hint = "A physical replication connection names its server by one of its databases (dbname=…).";
+        let hint = "For physical replication with several databases, add [databases.replication] with the server as its primary.";
         return Err(Refusal::Told(if asked.replication.is_some() { error.hint(hint) } else { error }));
     };
     let (of_database, of_user) = take_places(gate, &config, database_config, &asked.user)?;

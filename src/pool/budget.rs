@@ -121,7 +121,8 @@ impl Budget {
     }
 
     fn settle(&self, state: &State) {
-        self.pressed.store(state.members.iter().any(|member| state.starves(member)), Relaxed);
+        let pressed = state.above() > 0 || state.members.iter().any(|member| state.starves(member));
+        self.pressed.store(pressed, Relaxed);
         self.wanted.store(state.members.iter().any(|member| member.wants > 0), Relaxed);
     }
 }
@@ -209,7 +210,7 @@ impl Stake {
         }
     }
 
-    /// Somebody starves: ask [`Stake::must_give_up`] before a server is used again.
+    /// Somebody starves, or there are too many: ask [`Stake::must_give_up`] before a server is used again.
     pub fn is_pressed(&self) -> bool {
         self.budget.pressed.load(Relaxed)
     }
@@ -220,12 +221,12 @@ impl Stake {
     }
 
     /// Whether a server that just came back is to be closed, because another slice starves and this
-    /// one is above its part. After true the caller owes [`Stake::give`].
+    /// one is above its part, or because there are more than the limit. After true the caller owes [`Stake::give`].
     pub fn must_give_up(&self) -> bool {
         let mut state = self.budget.state();
         let starving = state.members.iter().filter(|other| other.id != self.id && state.starves(other)).count() as u32;
         let above = state.member(self.id).is_some_and(|me| me.open > state.part());
-        let give = above && state.free() + state.leaving < starving;
+        let give = (above && state.free() + state.leaving < starving) || state.leaving < state.above();
         state.leaving += u32::from(give);
         give
     }

@@ -105,6 +105,19 @@ fn a_stake_that_goes_gives_back_what_it_had() {
     assert!(b.stake.take(false, false));
 }
 
+#[test]
+fn a_limit_that_shrinks_is_reached_as_servers_come_back() {
+    let budgets = Budgets::default();
+    let mut players = [Player::new(&budgets, 8), Player::new(&budgets, 8)];
+    players.iter_mut().for_each(|player| player.clients = 20);
+    settle(&mut players);
+    assert_eq!((players[0].servers, players[1].servers), (4, 4));
+    players[0].stake.set_limit(3);
+    settle(&mut players);
+    let open = players[0].servers + players[1].servers;
+    assert!(open == 3 && players.iter().all(|player| player.servers > 0), "{open} open");
+}
+
 proptest! {
     #[test]
     fn never_beyond_the_limit_and_everybody_gets_something(

@@ -34,6 +34,14 @@ impl Place {
         slices(pool_size, self.workers)
     }
 
+    /// This worker's part of the `min` servers that a pool keeps warm.
+    #[must_use]
+    pub fn part_of(&self, min: u32, database: &str, user: &str, pool_size: u32) -> u32 {
+        let slices = u32::from(self.slices(pool_size));
+        let number = homes(database, user, pool_size, self.workers).position(|home| home == self.worker);
+        number.map_or(0, |number| min / slices + u32::from((number as u32) < min % slices))
+    }
+
     /// A slice of this pool lives here.
     #[must_use]
     pub fn is_home(&self, database: &str, user: &str, pool_size: u32) -> bool {

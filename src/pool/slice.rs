@@ -205,6 +205,11 @@ impl<C: PartialEq, S: PartialEq> Slice<C, S> {
         self.waiters.len()
     }
 
+    /// How many servers may still come: being opened, or not asked for yet.
+    pub fn room(&self) -> usize {
+        self.most().saturating_sub(self.open)
+    }
+
     /// How many servers there are, at rest or in use.
     pub fn open(&self) -> usize {
         self.open

@@ -120,6 +120,7 @@ impl Relay {
             pinned: Effects::NONE,
             floor: Floor::None,
             wrote: false,
+            opaque: false,
             changed: false,
             conforming: true,
             waited_us: 0,

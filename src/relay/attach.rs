@@ -91,7 +91,11 @@ impl Relay {
     pub(super) fn not_settled(&mut self, server: ServerId, error: &ServerError) {
         let Some(this) = self.servers.get_mut(server) else { return };
         // What a client left behind could not be cleared away.
-        let Some(id) = this.owner() else { return self.discard(server) };
+        let Some(id) = this.owner() else {
+            let pool = &self.pools[this.pool];
+            tracing::warn!(server = %pool.dial.endpoint, "a server could not be reset and is closed: {}", error.message);
+            return self.discard(server);
+        };
         let told = PgError::fatal(error.code, error.message.clone());
         match this.prior.take() {
             Some(prior) if !this.replies.busy() => this.params = prior,

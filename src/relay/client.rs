@@ -92,6 +92,9 @@ pub struct Client {
     pub(super) floor: Floor,
     /// Something that may have written was forwarded in this lease.
     pub(super) wrote: bool,
+    /// The lease ran what nobody can see into (DO, CALL, functions that are not known): it may have
+    /// left anything in the session.
+    pub(super) opaque: bool,
     /// The open transaction has settings of its own.
     pub(super) changed: bool,
     /// `standard_conforming_strings`: how literals are read.

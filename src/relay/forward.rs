@@ -266,6 +266,7 @@ impl Relay {
             }
             tag::FUNCTION_CALL => {
                 self.note_write(id);
+                self.take_effects(id, Effects::OPAQUE);
                 self.expect(id, server, Kind::Call, Origin::Client, NO_STATEMENT, 0);
                 self.batch_over(id, server);
                 self.pass(id, &message)
@@ -375,6 +376,7 @@ impl Relay {
         }
         // What follows a setting in its transaction is read under it; what set_config does is
         // visible in neither name nor value.
+        client.opaque |= effects.any(Effects::OPAQUE.union(Effects::UNKNOWN_FUNCTION));
         client.changed |= effects.any(Effects::SET_LOCAL.union(Effects::SET_CONFIG).union(Effects::OPAQUE));
     }
 

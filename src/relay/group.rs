@@ -361,10 +361,9 @@ impl Relay {
     /// How many servers this worker's slice of a pool may have, and whether they take turns.
     fn size_of(&self, database: &str, user: &str) -> (Size, bool) {
         let (pool, terms) = (&self.config.pool, self.config.terms(database, user));
-        let slices = self.place.slices(terms.pool_size) as usize;
         let size = Size {
             limit: terms.pool_size as usize,
-            min: (terms.min_pool_size as usize).div_ceil(slices),
+            min: self.place.part_of(terms.min_pool_size, database, user, terms.pool_size) as usize,
             reserve: terms.reserve_pool_size as usize,
             burst: pool.server_connect_burst as usize,
         };
@@ -375,7 +374,8 @@ impl Relay {
     fn stakes_of(&self, database: &str, user: &str, endpoint: &Endpoint) -> Vec<Stake> {
         let config = &self.config;
         let terms = config.terms(database, user);
-        let sliced = if self.place.slices(terms.pool_size) > 1 { terms.pool_size } else { 0 };
+        // Also a pool of one slice: before a reload it may have had more.
+        let sliced = if self.place.workers > 1 { terms.pool_size } else { 0 };
         let limits = [
             (Scope::Pool(database.into(), user.into(), endpoint.to_string()), sliced, terms.reserve_pool_size),
             (Scope::Database(database.into()), config.max_db_connections(database), 0),

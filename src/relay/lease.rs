@@ -129,7 +129,8 @@ impl Relay {
         loop {
             let slice = &mut self.pools[pool].slice;
             let most = self.config.pool.max_waiting_clients as usize;
-            if most > 0 && slice.waiting() >= most {
+            // Those for whom a server is, or can be, opened do not count.
+            if most > 0 && slice.idle().len() == 0 && slice.waiting() >= most.saturating_add(slice.room()) {
                 let message = format!("pgweir: {most} clients wait for a server connection already");
                 let error =
                     PgError::error(SqlState::TOO_MANY_CONNECTIONS, message).hint("The limit is max_waiting_clients.");

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use super::attach::NO_STATEMENT;
 use super::client::{Rest, State};
-use super::server::{UnnamedOn, Use};
+use super::server::{Left, UnnamedOn, Use};
 use super::{Client, ClientId, LOOK_BYTES, PoolId, Relay, ServerId, Todo};
 use crate::config::PoolMode;
 use crate::flow::expect::{Expect, Kind, Origin};
@@ -32,16 +32,25 @@ struct Parting {
     rest: Rest,
     /// Messages without their Sync were forwarded.
     mid_batch: bool,
-    /// Its session has, or may have, left something.
-    leaves_state: bool,
+    /// What its session has, or may have, left.
+    leaves: Left,
 }
 
 impl Parting {
     fn of(client: &Client, state: State, keeps: bool) -> Self {
-        let leaves_state = keeps || !client.pinned.is_empty();
-        Self { state, rest: client.rest, mid_batch: client.mid_batch, leaves_state }
+        let leaves = match client.opaque {
+            _ if keeps || !client.pinned.is_empty() => Left::Session,
+            true => Left::Traces,
+            false => Left::Nothing,
+        };
+        Self { state, rest: client.rest, mid_batch: client.mid_batch, leaves }
     }
 }
+
+/// What DISCARD ALL does (src/backend/commands/discard.c) but for plans and prepared statements, which
+/// are pgweir's own: those stay.
+const RESET_TRACES: &str = "CLOSE ALL; RESET SESSION AUTHORIZATION; RESET ALL; UNLISTEN *; \
+    SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES";
 
 /// How long a server may take to become clean after a client was lost, microseconds.
 const CLEANING_US: u64 = 10_000_000;
@@ -61,13 +70,20 @@ impl Relay {
             let on_primary = self.pool_of(server).is_some_and(|pool| pool.role == Role::Primary);
             self.raise_floor(id, on_primary);
         }
+        let mut traces = false;
         if let Some(client) = owner.and_then(|id| self.clients.get_mut(id)) {
             client.state = State::Idle;
+            traces = std::mem::take(&mut client.opaque);
             client.changed = false;
             client.active_us = self.now_us;
             if !client.inbox.is_empty() || self.draining {
                 client.wake();
             }
+        }
+        if traces && let Some(this) = self.servers.get_mut(server) {
+            this.left = this.left.max(Left::Traces);
+            this.use_ = Use::Cleaning { until_us: self.now_us + CLEANING_US };
+            return self.clean(server);
         }
         self.give_back(server);
     }
@@ -244,7 +260,7 @@ impl Relay {
             }
             return self.discard(server);
         }
-        this.dirty |= client.leaves_state;
+        this.left = this.left.max(client.leaves);
         let until_us = if cancel { self.now_us + CLEANING_US } else { u64::MAX };
         this.use_ = Use::Cleaning { until_us };
         if cancel {
@@ -271,15 +287,18 @@ impl Relay {
         };
         let sql = if this.replies.status() != b'I' {
             "ROLLBACK"
-        } else if std::mem::take(&mut this.dirty) {
-            let group = &self.groups[self.pools[this.pool].group];
-            this.params = Rc::clone(&group.no_params);
-            match group.terms.pool_mode {
-                PoolMode::Session => &self.config.pool.server_reset_query,
-                PoolMode::Transaction | PoolMode::Statement => "DISCARD ALL",
-            }
         } else {
-            ""
+            let group = &self.groups[self.pools[this.pool].group];
+            let left = std::mem::take(&mut this.left);
+            if left > Left::Nothing {
+                this.params = Rc::clone(&group.no_params);
+            }
+            match (left, group.terms.pool_mode) {
+                (Left::Nothing, _) => "",
+                (Left::Traces, PoolMode::Transaction | PoolMode::Statement) => RESET_TRACES,
+                (Left::Session, PoolMode::Transaction | PoolMode::Statement) => "DISCARD ALL",
+                (Left::Traces | Left::Session, PoolMode::Session) => &self.config.pool.server_reset_query,
+            }
         };
         if sql.is_empty() {
             return self.give_back(server);

@@ -25,6 +25,18 @@ pub enum UnnamedOn {
     Client(ClientId),
 }
 
+/// What must be reset before another client gets a server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Left {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// What code that nobody can see into may leave: settings, role, temporary tables, locks, cursors.
+    Traces,
+    /// Anything, by a session that had the server to itself.
+    Session,
+}
+
 /// What a server is used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Use {
@@ -94,8 +106,8 @@ pub struct Server {
     pub(super) cancels: u32,
     /// Close it instead of putting it back.
     pub(super) retire: bool,
-    /// A client has left something in the session that must be reset before another gets it.
-    pub(super) dirty: bool,
+    /// What a client has, or may have, left in the session.
+    pub(super) left: Left,
     /// What it works on has been cancelled for taking too long.
     pub(super) overdue: bool,
     /// Opened for one client, outside the pool's count (replication).
@@ -131,7 +143,7 @@ impl Server {
             done_us: 0,
             cancels: 0,
             retire: false,
-            dirty: false,
+            left: Left::Nothing,
             overdue: false,
             own: false,
         }

@@ -2,8 +2,9 @@
 //! It must never be enough that a leak is unlikely: one server connection, two clients in turn.
 
 use crate::common::client::{outcome, tags};
-use crate::common::{Client, crowd};
+use crate::common::{Client, Conf, crowd};
 use crate::conf;
+use integration::Cluster;
 use integration::wire::Script;
 
 /// What a client can see of session state on its server connection.
@@ -186,5 +187,31 @@ fn settings_meant_for_one_server_never_go_to_another() {
                 assert_eq!(rows, Ok(vec![vec![n.to_string(), megabytes.clone()]]));
             }
         });
+    }
+}
+
+/// What code that pgweir cannot see into leaves on a server is gone before the next client comes.
+#[test]
+fn what_hidden_code_leaves_reaches_nobody() {
+    let hidden = "perform set_config('app.tenant', 'victim', false); perform set_config('search_path', 'evil', false);
+                  perform pg_advisory_lock(4711); create temp table pg_class (x int);";
+    let function = "CREATE FUNCTION hidden() RETURNS int LANGUAGE plpgsql AS $$ BEGIN
+                    perform set_config('app.tenant', 'victim', false); perform pg_advisory_lock(4712); RETURN 1; END $$";
+    let own = Cluster::builder().sql(function).start().unwrap();
+    let pgweir = Conf::trust(&own).size(1).start();
+    let mut other = Client::connect(pgweir.port());
+    for opaque in [format!("DO $$ BEGIN {hidden} END $$"), "SELECT hidden()".into(), "CALL nowhere()".into()] {
+        let mut client = Client::connect(pgweir.port());
+        let _ = client.query(&opaque);
+        assert_eq!(other.value("SELECT current_setting('app.tenant', true)"), "", "{opaque}");
+        assert_eq!(other.value("SHOW search_path"), "\"$user\", public", "{opaque}");
+        assert_eq!(other.value("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"), "0", "{opaque}");
+        assert_eq!(other.value("SELECT count(*) > 100 FROM pg_class"), "t", "{opaque}");
+        // At the latest when it leaves in the middle of a transaction.
+        client.query("BEGIN").unwrap();
+        let _ = client.query(&opaque);
+        client.vanish();
+        assert_eq!(other.value("SELECT current_setting('app.tenant', true)"), "", "{opaque}");
+        assert_eq!(other.value("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"), "0", "{opaque}");
     }
 }

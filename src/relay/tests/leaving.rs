@@ -276,3 +276,28 @@ fn a_batch_that_never_ends_is_refused() {
     rig.finish_cancels();
     assert_eq!(letters(&rig.send(1, &query("select 99"))), "TDCZI");
 }
+
+/// What nobody can see into may have left anything: it is cleared before the server goes on, and prepared statements stay.
+#[test]
+fn traces_of_what_cannot_be_seen_are_cleared() {
+    for opaque in ["do $$x$$", "call f()", "select unheard_of(1)"] {
+        let mut rig = with_clients(ONE, 2);
+        rig.send(0, &[parse("a", "select 5"), sync()].concat());
+        rig.heard(0);
+        rig.send(0, &query(opaque));
+        let ran = rig.ran();
+        assert_eq!(ran[1..4], ["CLOSE ALL", "RESET SESSION AUTHORIZATION", "RESET ALL"]);
+        let used = [bind("", "a"), execute("", 0), sync()].concat();
+        rig.heard(0);
+        assert_eq!(letters(&rig.send(0, &used)), "2DCZI");
+        assert_eq!(rig.hosts[0].backend.statement_count(), 1, "prepared statements were lost");
+        assert_eq!(next_is_served(&mut rig, 1), 0);
+    }
+    // A client that leaves inside such a transaction leaves no more.
+    let mut rig = with_clients(ONE, 2);
+    rig.send(0, &query("begin"));
+    rig.send(0, &query("select unheard_of(1)"));
+    rig.leave(0);
+    assert!(rig.ran()[2..].contains(&"RESET ALL"), "{:?}", rig.ran());
+    assert_eq!(next_is_served(&mut rig, 1), 0);
+}

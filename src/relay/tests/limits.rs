@@ -73,6 +73,22 @@ fn more_than_may_wait_are_refused_at_once_and_live_on() {
 }
 
 #[test]
+fn who_waits_for_a_server_that_can_be_opened_is_not_too_many() {
+    let mut rig = with_clients("default_pool_size = 3\nmax_waiting_clients = 1", 5);
+    rig.hold_opens = true;
+    for client in 0..5 {
+        rig.tell(client, &query("begin"));
+    }
+    assert_eq!(letters(&rig.heard(4)), "E(53300)ZI", "one at work, two to come, one beyond");
+    for pool in std::mem::take(&mut rig.opens) {
+        rig.open(pool);
+    }
+    rig.run();
+    assert_eq!((1..3).map(|client| letters(&rig.heard(client))).collect::<Vec<_>>(), ["CZT", "CZT"]);
+    assert_eq!(rig.heard(3), b"");
+}
+
+#[test]
 fn the_reserve_is_used_by_who_waits_long_and_goes_afterwards() {
     let lines = "default_pool_size = 1\nreserve_pool_size = 1\nreserve_pool_timeout = \"1ms\"";
     let mut rig = with_clients(lines, 2);

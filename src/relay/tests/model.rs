@@ -225,6 +225,18 @@ impl Backend {
                 self.set(name, value);
                 Done::Tag("SET".into())
             }
+            "do" => Done::Tag("DO".into()),
+            "call" => Done::Tag("CALL".into()),
+            "CLOSE" if sql == "CLOSE ALL" => {
+                self.portals.clear();
+                Done::Tag("CLOSE CURSOR ALL".into())
+            }
+            "UNLISTEN" => Done::Tag("UNLISTEN".into()),
+            "DISCARD" if sql != "DISCARD ALL" => Done::Tag(sql.into()),
+            "RESET" if sql == "RESET ALL" => {
+                self.settings.clear();
+                Done::Tag("RESET".into())
+            }
             "RESET" => {
                 self.settings.remove(&sql[6..].replace('"', ""));
                 Done::Tag("RESET".into())
