@@ -111,6 +111,8 @@ impl Relay {
             inbox: leftover,
             rest: Rest::default(),
             mid_batch: false,
+            skipping: false,
+            late: false,
             group,
             params,
             prepared: None,
@@ -226,11 +228,12 @@ impl Relay {
             health.set_primary_reachable(false);
         }
         tracing::warn!(server = %this.dial.endpoint, user = %this.dial.user, "could not open a server connection: {error}");
+        let told = error.to_client(&this.dial);
+        this.failure = Some(told.message.clone().into());
         // One of several that fail says little while the others are still on their way.
         let nobody_knows_it = self.groups[this.group].base.is_none() && this.slice.opening() == 0;
         let is_replica = this.role == crate::meter::Role::Replica;
         if this.slice.open() == 0 && (error.is_permanent() || nobody_knows_it || is_replica) {
-            let told = error.to_client(&this.dial);
             self.turn_away(pool, is_replica, &told);
         }
     }

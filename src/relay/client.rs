@@ -74,6 +74,10 @@ pub struct Client {
     pub(super) rest: Rest,
     /// Messages were forwarded since the last Sync: the batch is open.
     pub(super) mid_batch: bool,
+    /// A batch failed here whose end was not known: what comes is read over up to its Sync.
+    pub(super) skipping: bool,
+    /// A request of its had waited too long; those that had come behind it by then have, too.
+    pub(super) late: bool,
     /// Its database and user.
     pub(super) group: GroupId,
     /// Settings it started with.

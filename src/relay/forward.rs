@@ -88,6 +88,10 @@ impl Relay {
                     client.rest.bytes -= n;
                     at += n;
                 }
+                State::Idle if client.skipping => match self.skip(id, rest) {
+                    Some(n) => at += n,
+                    None => return at,
+                },
                 State::Idle => match self.begin(id, rest) {
                     Some(n) => at += n,
                     None => return at,
@@ -137,7 +141,7 @@ impl Relay {
                 self.attach(id, server).then_some(0)
             }
             Lease::Waits => None,
-            Lease::Refused(error) => self.fail_batch(id, data, error),
+            Lease::Refused(error) => self.fail_batch(id, data, &error),
         }
     }
 

@@ -95,6 +95,8 @@ pub struct Pool {
     pub(super) stakes: Vec<Stake>,
     /// Numbers.
     pub(super) counters: Arc<PoolCounters>,
+    /// Why the last attempt to open a server failed, if it did.
+    pub(super) failure: Option<Box<str>>,
     /// Pause after this user was refused.
     pub(super) pause: Backoff,
     /// Pause after its host could not be reached, shared by all pools of the host.
@@ -129,7 +131,8 @@ impl Backoff {
 
 impl Pool {
     /// A server was opened: whatever was in the way is gone.
-    pub(super) fn works(&self) {
+    pub(super) fn works(&mut self) {
+        self.failure = None;
         self.pause.over();
         self.host.over();
     }
@@ -248,6 +251,7 @@ impl Relay {
             slice: Slice::new(size, rotate),
             stakes,
             counters: self.registry.add_pool(PoolCounters::new(target)),
+            failure: None,
             pause: Backoff::default(),
             host,
             health: if role == Role::Primary { self.registry.database(&entry.name) } else { None },

@@ -128,6 +128,10 @@ impl Relay {
     pub(super) fn lease(&mut self, id: ClientId, pool: PoolId) -> Lease {
         loop {
             let slice = &mut self.pools[pool].slice;
+            // One that came with a request which has waited too long will not wait anew.
+            if slice.idle().len() == 0 && self.clients.get(id).is_some_and(|client| client.late) {
+                return Lease::Refused(self.waited_too_long(pool));
+            }
             let most = self.config.pool.max_waiting_clients as usize;
             // Those for whom a server is, or can be, opened do not count.
             if most > 0 && slice.idle().len() == 0 && slice.waiting() >= most.saturating_add(slice.room()) {

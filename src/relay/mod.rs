@@ -36,6 +36,7 @@ pub mod sweep;
 pub mod task;
 #[cfg(test)]
 mod tests;
+mod unserved;
 mod watch;
 
 use std::collections::HashMap;

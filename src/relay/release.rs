@@ -9,12 +9,11 @@ use super::server::{Left, UnnamedOn, Use};
 use super::{Client, ClientId, LOOK_BYTES, PoolId, Relay, ServerId, Todo};
 use crate::config::PoolMode;
 use crate::flow::expect::{Expect, Kind, Origin};
-use crate::flow::requests::{Batch, End};
 use crate::meter::Role;
 use crate::pool::budget::Stake;
 use crate::pool::slice::Next;
 use crate::wire::build;
-use crate::wire::error::{PgError, SqlState};
+use crate::wire::error::PgError;
 
 /// How a client goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,6 +151,7 @@ impl Relay {
         let mut inbox = std::mem::take(&mut client.inbox);
         let used = self.pump(id, &inbox);
         let Some(client) = self.clients.get_mut(id) else { return };
+        client.late = false;
         // Its socket was not read any more, so nothing but this tells its task that there is room.
         if inbox.len() > LOOK_BYTES && used > 0 {
             client.wake();
@@ -338,51 +338,10 @@ impl Relay {
         }
     }
 
-    /// Cancels what a client is still waiting to have done: no server need know.
-    fn cancel_waiting(&mut self, id: ClientId) {
-        let message = "canceling statement due to user request";
-        self.give_up_waiting(id, PgError::error(SqlState::QUERY_CANCELED, message));
-    }
-
-    /// What a client waits to have done fails; the client lives on where that is possible.
-    pub(super) fn give_up_waiting(&mut self, id: ClientId, error: PgError) {
-        let Some(client) = self.clients.get_mut(id) else { return };
-        let State::Waiting { pool, .. } = client.state else { return };
-        if client.arriving.is_some() {
-            return self.fatal(id, &error.fatally());
-        }
-        client.state = State::Idle;
-        let mut inbox = std::mem::take(&mut client.inbox);
-        self.pools[pool].slice.leave(&id);
-        if let Some(used) = self.fail_batch(id, &inbox, error)
-            && let Some(client) = self.clients.get_mut(id)
-        {
-            inbox.drain(..used);
-            client.inbox = inbox;
-            client.wake();
-        }
-    }
-
     /// Whether a client in this slot was told this key.
     pub fn knows(&self, slot: u32, key: &[u8]) -> bool {
         let client = self.clients.id_at(slot).and_then(|id| self.clients.get(id));
         client.is_some_and(|client| client.key.matches(key))
-    }
-
-    /// Answers the batch at the front of an idle client's bytes with an error; how long it was. Where
-    /// its end is not known the session ends, and `None`.
-    pub(super) fn fail_batch(&mut self, id: ClientId, data: &[u8], error: PgError) -> Option<usize> {
-        let Ok(Batch::Whole { len, end: End::Query | End::Call | End::Sync }) = self.front(data) else {
-            self.fatal(id, &error.fatally());
-            return None;
-        };
-        let mut out = Vec::new();
-        error.encode(&mut out);
-        build::ready(&mut out, b'I');
-        let client = self.clients.get_mut(id)?;
-        client.state = State::Idle;
-        client.send(&out);
-        Some(len)
     }
 
     /// Lets a client's cancel request through. Returns whether a server will be bothered with it:

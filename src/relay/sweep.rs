@@ -53,13 +53,14 @@ impl Relay {
             if self.waits_for_us(id) < limit.as_micros() as u64 {
                 return;
             }
-            self.pools[pool].counters.total_query_wait_timeouts.add(1);
-            let message = format!("pgweir: no server connection became free within {} s", limit.as_secs_f32());
-            let hint =
-                "The limit is query_wait_timeout; more connections are allowed by default_pool_size or pool_size.";
-            let error = PgError::error(SqlState::TOO_MANY_CONNECTIONS, message).hint(hint);
+            let error = self.waited_too_long(pool);
             match self.config.pool.query_wait_timeout_action {
-                WaitAction::Error => self.give_up_waiting(id, error),
+                WaitAction::Error => {
+                    if let Some(client) = self.clients.get_mut(id) {
+                        client.late = true;
+                    }
+                    self.give_up_waiting(id, error);
+                }
                 WaitAction::Close => self.fatal(id, &error.fatally()),
             }
             // Both take it out of the queue; never loop on one that was not there to tell.

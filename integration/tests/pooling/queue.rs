@@ -86,16 +86,35 @@ fn who_waits_too_long_is_told() {
     holder.query("BEGIN").unwrap();
     let started = Instant::now();
     let mut late = Client::connect(pgweir.port());
-    late.send(&Script::new().query("SELECT 1").query("SELECT 2"));
-    let frames = late.ready(2);
-    assert_eq!(tags(&frames), "EZEZ", "{frames:?}");
+    let ten = (0..10).fold(Script::new(), |script, _| script.query("SELECT 1"));
+    late.send(&ten);
+    let frames = late.ready(10);
+    assert_eq!(tags(&frames), "EZ".repeat(10), "{frames:?}");
     assert!(said(&frames[0]).starts_with("53300 pgweir: "), "{}", said(&frames[0]));
     assert_eq!(frames[0].field(b'S').as_deref(), Some("ERROR"));
-    assert!(started.elapsed() >= Duration::from_millis(790), "each waits for itself");
-    assert_eq!(metric(&pgweir, "pgweir_pool_query_wait_timeouts_total", &[]), 2.0);
+    assert!(started.elapsed() >= Duration::from_millis(390), "told too early");
+    assert!(started.elapsed() < Duration::from_millis(3900), "each of those that came together waits anew");
+    assert_eq!(metric(&pgweir, "pgweir_pool_query_wait_timeouts_total", &[]), 10.0);
     // The holder's transaction is untouched, and who waited in vain is served now.
     holder.query("COMMIT").unwrap();
     assert_eq!(late.value("SELECT 3"), "3");
+}
+
+/// The error takes the place of the batch's answer as far as it has come; the rest is read over up to its Sync.
+#[test]
+fn who_waits_too_long_with_a_flush_lives_on() {
+    let pgweir = conf().size(1).pool("query_wait_timeout = \"300ms\"").start();
+    let mut holder = Client::connect(pgweir.port());
+    holder.query("BEGIN").unwrap();
+    let mut late = Client::connect(pgweir.port());
+    let batch = || Script::new().parse("", "SELECT 1").bind("", "", &[]).execute("", 0);
+    late.send(&batch().flush());
+    let error = late.read().unwrap();
+    assert!(said(&error).starts_with("53300 pgweir: "), "{}", said(&error));
+    late.send(&batch().flush().query("SELECT 2").sync());
+    assert_eq!(tags(&late.ready(1)), "Z");
+    holder.query("COMMIT").unwrap();
+    assert_eq!(tags(&late.run(&batch().sync())), "12DCZ");
 }
 
 #[test]

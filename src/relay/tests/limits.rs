@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use super::pooling::with_clients;
 use super::rig::{Rig, letters};
 use super::speech::*;
+use crate::base::clock::paused::Paused;
+use crate::server::open::OpenError;
 
 /// Sweeps until `done`; gives up after ten seconds.
 fn sweep_until(rig: &mut Rig, mut done: impl FnMut(&Rig) -> bool) {
@@ -31,6 +33,95 @@ fn query_wait_timeout() {
     assert_eq!(rig.ran(), ["begin", "commit"]);
     rig.assert_at_rest();
     assert_eq!(letters(&rig.send(1, &query("select 3"))), "TDCZI", "it does not live on");
+}
+
+/// PostgreSQL reads over what follows an error in the extended protocol up to the Sync.
+#[test]
+fn a_batch_that_has_not_ended_fails_up_to_its_sync() {
+    for cut in 1..60 {
+        let clock = Paused::new();
+        let mut rig = with_clients("default_pool_size = 1\nquery_wait_timeout = \"1s\"", 2);
+        rig.send(0, &query("begin"));
+        assert_eq!(letters(&rig.send(1, &[parse("", "select 1"), run(""), flush()].concat())), "");
+        clock.advance(Duration::from_secs(1));
+        rig.relay.sweep();
+        rig.run();
+        assert_eq!(letters(&rig.heard(1)), "E(53300)");
+        let rest = [run(""), query("select 2"), plain(b'd', b"row"), flush(), sync(), query("select 3")].concat();
+        rig.tell(1, &rest[..cut]);
+        rig.tell(1, &rest[cut..]);
+        assert_eq!(letters(&rig.heard(1)), "ZI");
+        rig.send(0, &query("commit"));
+        assert_eq!(letters(&rig.heard(1)), "TDCZI");
+        assert_eq!(rig.ran(), ["begin", "commit", "select 3"]);
+        rig.assert_at_rest();
+    }
+}
+
+#[test]
+fn a_client_may_say_goodbye_in_a_batch_that_failed() {
+    let mut rig = with_clients("default_pool_size = 1\nmax_waiting_clients = 1", 3);
+    rig.send(0, &query("begin"));
+    rig.send(1, &query("select 1"));
+    assert_eq!(letters(&rig.send(2, &[parse("", "select 2"), flush()].concat())), "E(53300)");
+    rig.tell(2, &terminate());
+    assert!(rig.is_gone(2));
+}
+
+/// Requests that came at once have waited equally long when the first of them has waited too long.
+#[test]
+fn what_came_with_a_request_that_waited_too_long_waits_no_longer() {
+    let clock = Paused::new();
+    let mut rig = with_clients("default_pool_size = 1\nquery_wait_timeout = \"1s\"", 2);
+    rig.send(0, &query("begin"));
+    rig.send(1, &[query("select 1"), parse("", "select 2"), run(""), sync(), query("select 3")].concat());
+    clock.advance(Duration::from_secs(1));
+    rig.relay.sweep();
+    rig.run();
+    assert_eq!(letters(&rig.heard(1)), "E(53300)ZIE(53300)ZIE(53300)ZI");
+    assert_eq!(rig.relay.pools[0].counters.total_query_wait_timeouts.get(), 3);
+    // What comes later waits for its own time.
+    rig.tell(1, &query("select 4"));
+    clock.advance(Duration::from_millis(900));
+    rig.relay.sweep();
+    rig.run();
+    assert_eq!(letters(&rig.heard(1)), "");
+    rig.send(0, &query("commit"));
+    assert_eq!(letters(&rig.heard(1)), "TDCZI");
+    assert_eq!(rig.ran(), ["begin", "commit", "select 4"]);
+    rig.assert_at_rest();
+}
+
+/// While a server is open it may serve who waits; who has waited in vain is told why there is no other.
+#[test]
+fn why_no_server_could_be_opened_is_told_to_who_waits() {
+    let clock = Paused::new();
+    let mut rig = with_clients("default_pool_size = 2\nquery_wait_timeout = \"1s\"", 2);
+    rig.send(0, &query("begin"));
+    rig.hold_opens = true;
+    let refuse = |rig: &mut Rig| {
+        let pool = rig.opens.pop().unwrap();
+        rig.relay.open_failed(pool, &OpenError::Login("the password is another now".into()));
+        rig.run();
+    };
+    rig.tell(1, &query("select 1"));
+    refuse(&mut rig);
+    assert_eq!(letters(&rig.heard(1)), "");
+    clock.advance(Duration::from_secs(1));
+    rig.relay.sweep();
+    rig.run();
+    let heard = rig.heard(1);
+    assert_eq!(letters(&heard), "E(53300)ZI");
+    assert!(String::from_utf8_lossy(&heard).contains("the password is another now"));
+    // Once none is left the next attempt that fails tells at once.
+    rig.tell(1, &query("select 2"));
+    rig.die(0);
+    assert_eq!(letters(&rig.heard(1)), "");
+    clock.advance(Duration::from_millis(500));
+    rig.relay.sweep();
+    rig.run();
+    refuse(&mut rig);
+    assert_eq!(letters(&rig.heard(1)), "E(08006)");
 }
 
 #[test]

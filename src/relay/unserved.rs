@@ -1,0 +1,120 @@
+//! Requests that fail because no server took them: the client is told, and lives on.
+//! Must never answer a batch twice, nor take what follows it for a part of it.
+
+use super::client::{Rest, State};
+use super::release::Farewell;
+use super::{ClientId, PoolId, Relay};
+use crate::wire::build;
+use crate::wire::error::{PgError, SqlState};
+use crate::wire::frame::{HEADER, Header};
+use crate::wire::tag::client as tag;
+
+impl Relay {
+    /// Cancels what a client is still waiting to have done: no server need know.
+    pub(super) fn cancel_waiting(&mut self, id: ClientId) {
+        let message = "canceling statement due to user request";
+        self.give_up_waiting(id, PgError::error(SqlState::QUERY_CANCELED, message));
+    }
+
+    /// What a client waits to have done fails; one that has not come in yet has nothing else to do.
+    pub(super) fn give_up_waiting(&mut self, id: ClientId, error: PgError) {
+        let Some(client) = self.clients.get_mut(id) else { return };
+        let State::Waiting { pool, .. } = client.state else { return };
+        if client.arriving.is_some() {
+            return self.fatal(id, &error.fatally());
+        }
+        client.state = State::Idle;
+        let inbox = std::mem::take(&mut client.inbox);
+        self.pools[pool].slice.leave(&id);
+        if self.fail_batch(id, &inbox, &error).is_some()
+            && let Some(client) = self.clients.get_mut(id)
+        {
+            client.inbox = inbox;
+            client.wake();
+        }
+    }
+
+    /// Counts a client of this pool that has waited for too long; what it is told.
+    pub(super) fn waited_too_long(&self, pool: PoolId) -> PgError {
+        let this = &self.pools[pool];
+        this.counters.total_query_wait_timeouts.add(1);
+        let limit = self.groups[this.group].terms.query_wait_timeout.unwrap_or_default();
+        let message = format!("pgweir: no server connection became free within {} s", limit.as_secs_f32());
+        let error = PgError::error(SqlState::TOO_MANY_CONNECTIONS, message)
+            .hint("The limit is query_wait_timeout; more connections are allowed by default_pool_size or pool_size.");
+        match &this.failure {
+            Some(failure) => error.detail(format!("The last attempt to open one failed: {failure}")),
+            None => error,
+        }
+    }
+
+    /// Answers the batch at the front of an idle client's bytes with an error. A Query or FunctionCall
+    /// is answered with that; of anything else PostgreSQL would read over what follows up to a Sync,
+    /// which may not be here yet. `None`: the session has ended.
+    pub(super) fn fail_batch(&mut self, id: ClientId, data: &[u8], error: &PgError) -> Option<usize> {
+        let Ok(Some(header)) = Header::peek(data, self.max_message()) else {
+            self.fatal(id, &error.clone().fatally());
+            return None;
+        };
+        let client = self.clients.get_mut(id)?;
+        client.state = State::Idle;
+        let mut out = Vec::new();
+        error.encode(&mut out);
+        if matches!(header.tag, tag::QUERY | tag::FUNCTION_CALL) {
+            client.rest = Rest { bytes: header.total, drop: true };
+            build::ready(&mut out, b'I');
+        } else {
+            client.skipping = true;
+        }
+        client.send(&out);
+        Some(0)
+    }
+
+    /// Reads over a message behind such an error (`ignore_till_sync` in src/backend/tcop/postgres.c);
+    /// how many bytes are done with, or `None` if nothing can be done with what is here.
+    pub(super) fn skip(&mut self, id: ClientId, data: &[u8]) -> Option<usize> {
+        let header = match Header::peek(data, self.max_message()) {
+            Ok(header) => header?,
+            Err(bad) => {
+                self.violation(id, &bad.to_string());
+                return None;
+            }
+        };
+        let client = self.clients.get_mut(id)?;
+        match header.tag {
+            tag::SYNC if header.total == HEADER => {
+                client.skipping = false;
+                let mut out = Vec::new();
+                build::ready(&mut out, b'I');
+                client.send(&out);
+                Some(HEADER)
+            }
+            tag::PARSE
+            | tag::BIND
+            | tag::DESCRIBE
+            | tag::EXECUTE
+            | tag::CLOSE
+            | tag::FLUSH
+            | tag::QUERY
+            | tag::FUNCTION_CALL
+            | tag::COPY_DATA
+            | tag::COPY_DONE
+            | tag::COPY_FAIL => {
+                client.rest = Rest { bytes: header.total, drop: true };
+                Some(0)
+            }
+            tag::TERMINATE => {
+                self.hang_up(id, Farewell::Terminated);
+                None
+            }
+            tag::SYNC => {
+                self.violation(id, "Sync with a body");
+                None
+            }
+            other => {
+                self.violation(id, &format!("invalid frontend message type {other}"));
+                None
+            }
+        }
+    }
+}
