@@ -61,6 +61,8 @@ pub struct Expect {
     pub cookie: u64,
     /// When the message was forwarded, microseconds of the worker's clock.
     pub sent_us: u64,
+    /// What the client calls the statement, hashed, for errors that name it; 0: nothing. Opaque here.
+    pub name: u32,
 }
 
 /// The replies owed by one server connection, oldest first.

@@ -173,6 +173,11 @@ impl Replies {
         self.ring.iter().filter(about).count()
     }
 
+    /// The replies owed, oldest first.
+    pub fn entries(&self) -> impl Iterator<Item = &Expect> {
+        self.ring.iter()
+    }
+
     /// How many replies are owed.
     pub fn owed(&self) -> usize {
         self.ring.len()

@@ -126,7 +126,7 @@ impl Relay {
             *statement = self.statements.renew(statement);
         }
         if let Some(names) = &mut client.prepared
-            && let Some((old, _)) = names.of_number(number)
+            && let Some(old) = names.of_number(number)
         {
             let new = self.statements.renew(old);
             names.replace(number, &new);

@@ -17,6 +17,8 @@ pub(super) const NO_STATEMENT: u32 = u32::MAX;
 pub(super) const UNNAMED: u32 = u32::MAX - 1;
 /// A statement under the client's own name is concerned.
 pub(super) const OWN: u32 = u32::MAX - 2;
+/// All named statements are concerned; the entry's name is how many the client had.
+pub(super) const ALL: u32 = u32::MAX - 3;
 
 impl Relay {
     /// Lends `server` to the client. False while the client's settings are being tried on the
@@ -55,6 +57,7 @@ impl Relay {
                 statement: NO_STATEMENT,
                 cookie: 0,
                 sent_us: now_us,
+                name: 0,
             });
         }
         if !proven {

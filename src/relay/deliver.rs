@@ -204,25 +204,8 @@ impl Relay {
         if let Some(id) = owner {
             self.count_own_names(id, outcome);
         }
-        if !outcome.deallocated_all {
-            return;
-        }
-        let Some(this) = self.servers.get_mut(server) else { return };
-        this.forget_prepared();
-        this.unnamed = super::server::UnnamedOn::Nobody;
-        if outcome.discarded_all
-            && let Some(group) = self.pools.get(this.pool).and_then(|pool| self.groups.get(pool.group))
-        {
-            this.params = std::rc::Rc::clone(&group.no_params);
-        }
-        // What was sent behind it may have left something again, which must not be let go of.
-        let alone = this.replies.owed() <= 1;
-        if let Some(client) = owner.and_then(|id| self.clients.get_mut(id)) {
-            client.prepared = None;
-            client.renames = Vec::new();
-            if outcome.discarded_all && alone {
-                client.pinned = Effects::NONE;
-            }
+        if outcome.deallocated_all {
+            self.names_cleared(server, owner, entry, outcome);
         }
     }
 

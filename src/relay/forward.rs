@@ -247,8 +247,11 @@ impl Relay {
             tag::DESCRIBE => self.forward_describe(id, server, &message, out),
             tag::CLOSE => self.forward_close(id, server, &message, out),
             tag::EXECUTE => {
-                let shape = self.clients.get(id).map_or(0, |client| client.bound);
-                self.expect(id, server, Kind::Execute, Origin::Client, NO_STATEMENT, shape);
+                let Some(client) = self.clients.get(id) else { return Taken::More };
+                if client.prepared.as_ref().is_some_and(|names| names.clearing.is_some()) {
+                    return self.forward_clearing(id, server, &message);
+                }
+                self.expect(id, server, Kind::Execute, Origin::Client, NO_STATEMENT, client.bound);
                 self.pass(id, &message)
             }
             tag::SYNC | tag::FLUSH if header.total != HEADER => bad("Sync or Flush with a body"),
@@ -341,7 +344,12 @@ impl Relay {
         statement: u32,
         shape: u64,
     ) {
-        let entry = Expect { kind, origin, owner: id.index(), statement, cookie: shape, sent_us: self.now_us };
+        let sent_us = self.now_us;
+        self.enter(id, server, Expect { kind, origin, owner: id.index(), statement, cookie: shape, sent_us, name: 0 });
+    }
+
+    /// Enters the reply owed for a message that is being forwarded.
+    pub(super) fn enter(&mut self, id: ClientId, server: ServerId, entry: Expect) {
         if let Some(this) = self.servers.get_mut(server) {
             if this.began_us == 0 {
                 this.began_us = self.now_us;

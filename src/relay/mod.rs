@@ -11,6 +11,7 @@
 mod again;
 mod arrive;
 mod attach;
+mod clearing;
 mod client;
 mod client_turn;
 mod deliver;
@@ -33,6 +34,7 @@ mod sqlnames;
 mod statements;
 mod stock;
 pub mod sweep;
+mod taken;
 pub mod task;
 #[cfg(test)]
 mod tests;

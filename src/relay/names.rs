@@ -4,6 +4,8 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
+use xxhash_rust::xxh3::xxh3_64;
+
 use super::statements::{Statement, Tally};
 
 /// What a name costs beside itself, bytes: its place in the map, and two allocations.
@@ -20,12 +22,19 @@ pub struct Names {
     pub own: u32,
     /// Nobody can tell how many those are.
     pub unsure: bool,
+    /// Portal that was last bound to what takes all names away.
+    pub clearing: Option<Box<[u8]>>,
+}
+
+/// What is noted of a name where it is too long itself; never 0.
+pub fn hashed(name: &[u8]) -> u32 {
+    xxh3_64(name) as u32 | 1
 }
 
 impl Names {
     /// None yet.
     pub fn new(tally: &Rc<Tally>) -> Self {
-        Self { by_name: HashMap::default(), bytes: 0, tally: Rc::clone(tally), own: 0, unsure: false }
+        Self { by_name: HashMap::default(), bytes: 0, tally: Rc::clone(tally), own: 0, unsure: false, clearing: None }
     }
 
     /// What `name` means.
@@ -67,11 +76,25 @@ impl Names {
         }
     }
 
-    /// The statement `number`, and its name if it has only one.
-    pub fn of_number(&self, number: u32) -> Option<(&Rc<Statement>, Option<&[u8]>)> {
-        let mut found = self.by_name.iter().filter(|(_, statement)| statement.id == number);
-        let (name, statement) = found.next()?;
-        Some((statement, found.next().is_none().then_some(name)))
+    /// The statement `number`.
+    pub fn of_number(&self, number: u32) -> Option<&Rc<Statement>> {
+        self.by_name.values().find(|statement| statement.id == number)
+    }
+
+    /// The name with this hash, of statement `number` if there are several.
+    pub fn with_hash(&self, hash: u32, number: u32) -> Option<&[u8]> {
+        let alike = || self.by_name.iter().filter(|(name, _)| hashed(name) == hash);
+        let mut among = alike().filter(|(_, statement)| statement.id == number);
+        let (name, _) = among.next().or_else(|| alike().next())?;
+        Some(name)
+    }
+
+    /// Takes all names away; each and what it meant.
+    pub fn take_all(&mut self) -> Vec<(Box<[u8]>, Rc<Statement>)> {
+        let all: Vec<_> = self.by_name.drain().collect();
+        self.tally.sub(all.iter().map(|(name, _)| name.len() + NAME_BYTES).sum());
+        self.bytes = 0;
+        all
     }
 
     /// How many names there are.
@@ -114,12 +137,17 @@ mod tests {
         names.set(b"a", Some(Rc::clone(&short)));
         names.set(b"bb", Some(Rc::clone(&short)));
         assert_eq!(names.bytes(), 2 * (8 + NAME_BYTES) + 3);
-        assert!(matches!(names.of_number(short.id), Some((_, None))));
+        assert_eq!(names.with_hash(hashed(b"bb"), short.id), Some(&b"bb"[..]));
+        assert_eq!(names.with_hash(hashed(b"a"), 99), Some(&b"a"[..]));
+        assert_eq!(names.with_hash(hashed(b"c"), short.id), None);
         assert_eq!(names.set(b"a", Some(Rc::clone(&long))).map(|s| s.id), Some(short.id));
-        assert!(matches!(names.of_number(short.id), Some((_, Some(b"bb")))));
+        assert!(names.of_number(short.id).is_some() && names.of_number(99).is_none());
         assert_eq!(names.bytes(), 1008 + 2 * NAME_BYTES + 3);
         assert!(names.set(b"c", None).is_none());
         names.set(b"a", None);
         assert_eq!((names.len(), names.bytes()), (1, 8 + NAME_BYTES + 2));
+        let tally = all.tally().bytes();
+        assert_eq!(names.take_all().len(), 1);
+        assert_eq!((names.len(), names.bytes(), tally - all.tally().bytes()), (0, 0, 2 + NAME_BYTES));
     }
 }

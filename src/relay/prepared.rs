@@ -16,7 +16,7 @@ use super::renames::Named;
 use super::retell::{not_ours, sql_of};
 use super::server::UnnamedOn;
 use super::shapes::Look;
-use super::sqlnames::NAMING;
+use super::sqlnames::{CLEARING, NAMING};
 use super::statements::{PREFIX, ServerName, Statement, Under};
 use super::{ClientId, LOOK_BYTES, Relay, ServerId};
 use crate::flow::expect::{Kind, Origin};
@@ -27,10 +27,10 @@ use crate::wire::frame::{HEADER, cstr};
 const NAME_BYTES: usize = 16 * 1024;
 
 /// A text that was looked for among those known.
-struct Found {
+pub(super) struct Found {
     known: Option<Rc<Statement>>,
-    under: Under,
-    look: Look,
+    pub under: Under,
+    pub look: Look,
     shareable: bool,
 }
 
@@ -91,15 +91,7 @@ impl Relay {
         }
         let taken = self.clients.get(id).and_then(|client| client.prepared.as_ref()?.get(name).cloned());
         if let Some(taken) = taken {
-            // The name is in use: PostgreSQL answers 42P05. It will if the same server-side name
-            // is prepared twice.
-            self.count_parse(server);
-            let taken = self.with_one_name(id, name, taken);
-            let number = self.ensure_prepared(id, server, &taken, message.at, out);
-            self.expect(id, server, Kind::Parse, Origin::Client, NO_STATEMENT, taken.look.shape);
-            // What the error says must not hang on what later batches make of the names.
-            self.changed_names(server);
-            return self.renamed(id, message, name, number, HEADER, out);
+            return self.parse_taken(id, server, message, name, whole.then_some((tail, found)), &taken, out);
         }
         if !whole || self.has_own_names(id) {
             let look = if whole { found.look } else { Look::long(Effects::SET_SESSION) };
@@ -164,21 +156,7 @@ impl Relay {
         self.pass(id, message)
     }
 
-    /// The statement of `name`, under a number that no other name of the client's has: an error
-    /// that names the one can then be told with the other.
-    fn with_one_name(&mut self, id: ClientId, name: &[u8], statement: Rc<Statement>) -> Rc<Statement> {
-        let names = self.clients.get_mut(id).and_then(|client| client.prepared.as_mut());
-        match names {
-            Some(names) if matches!(names.of_number(statement.id), Some((_, None))) => {
-                let alone = self.statements.copy_alone(&statement);
-                names.set(name, Some(Rc::clone(&alone)));
-                alone
-            }
-            _ => statement,
-        }
-    }
-
-    fn count_parse(&self, server: ServerId) {
+    pub(super) fn count_parse(&self, server: ServerId) {
         self.pool_of(server).inspect(|pool| pool.counters.total_client_parse_count.add(1));
     }
 
@@ -251,10 +229,19 @@ impl Relay {
                 0
             }
         };
+        let clears = match &named {
+            Named::Known(statement) => Some(&**statement),
+            Named::Unkept | Named::Unknown => None,
+        };
         if let Some(client) = self.clients.get_mut(id) {
             client.bound = shape;
+            if clears.is_some_and(|it| it.look.effects.any(CLEARING))
+                || client.prepared.as_ref().is_some_and(|names| names.clearing.is_some())
+            {
+                self.note_clearing(id, portal, clears);
+            }
         }
-        self.expect(id, server, Kind::Bind, Origin::Client, number, shape);
+        self.expect_called(id, server, Kind::Bind, (number, name), shape);
         let offset = HEADER + portal.len() + 1;
         match named {
             Named::Known(_) if !name.is_empty() => self.renamed(id, message, name, number, offset, out),
@@ -301,7 +288,7 @@ impl Relay {
             Named::Unknown if name.is_empty() => self.without_unnamed(id, server, message.at, out),
             Named::Unknown | Named::Unkept => {}
         }
-        self.expect(id, server, Kind::Describe, Origin::Client, number, shape);
+        self.expect_called(id, server, Kind::Describe, (number, name), shape);
         match named {
             Named::Known(_) if !name.is_empty() => self.renamed(id, message, name, number, HEADER + 1, out),
             Named::Known(_) | Named::Unkept => self.pass(id, message),
@@ -355,7 +342,7 @@ impl Relay {
     }
 
     /// Takes a message whose statement name, at `offset` in it, becomes that of statement `number`.
-    fn renamed(
+    pub(super) fn renamed(
         &mut self,
         id: ClientId,
         message: &Message<'_>,
@@ -415,9 +402,9 @@ fn head_missing(message: &Message<'_>) -> Taken {
 }
 
 /// A short message is not whole yet, or claims to be long.
-fn whole_missing(message: &Message<'_>) -> Taken {
+pub(super) fn whole_missing(message: &Message<'_>) -> Taken {
     if message.header.total > NAME_BYTES {
-        return bad("Describe or Close of more than 16 KiB");
+        return bad("Describe, Execute or Close of more than 16 KiB");
     }
     Taken::More
 }

@@ -320,6 +320,7 @@ impl Relay {
             statement: NO_STATEMENT,
             cookie: 0,
             sent_us: self.now_us,
+            name: 0,
         });
         if !this.send(bytes) {
             self.discard(server);

@@ -3,7 +3,7 @@
 
 use std::rc::Rc;
 
-use super::attach::{NO_STATEMENT, OWN, UNNAMED};
+use super::attach::{ALL, NO_STATEMENT, OWN, UNNAMED};
 use super::client::Unnamed;
 use super::names::Names;
 use super::server::UnnamedOn;
@@ -100,6 +100,12 @@ impl Relay {
                     unnamed += usize::from(origin == Origin::Client);
                     if !unnamed_again {
                         this.unnamed = UnnamedOn::Nobody;
+                    }
+                }
+                (_, _, ALL) => {
+                    renames += entry.name as usize;
+                    if let Some((prepared, outdated)) = this.before_clearing.pop() {
+                        (this.prepared, this.outdated) = (prepared, outdated);
                     }
                 }
                 (Kind::Parse, origin, OWN) => {

@@ -1,6 +1,7 @@
 //! Errors that name a statement as its client named it.
 //! Must never be on the way of anything but an error.
 
+use super::names::hashed;
 use super::statements::{PREFIX, number_of};
 use super::{ClientId, Relay};
 use crate::flow::expect::{Kind, Origin};
@@ -27,19 +28,22 @@ impl Relay {
         if !matches!(entry.kind, Kind::Parse | Kind::Bind | Kind::Describe) {
             return None;
         }
-        self.renamed_error(owner?, bytes.get(HEADER..)?)
+        self.renamed_error(owner?, entry.name, bytes.get(HEADER..)?)
     }
 
     /// The error with a body whose message names a statement of pgweir's own making.
-    fn renamed_error(&self, id: ClientId, body: &[u8]) -> Option<Vec<u8>> {
+    fn renamed_error(&self, id: ClientId, called: u32, body: &[u8]) -> Option<Vec<u8>> {
         let at = memchr::memmem::find(body, PREFIX)?;
         let rest = body.get(at..)?;
-        let names = self.clients.get(id)?.prepared.as_ref();
+        let client = self.clients.get(id)?;
+        let names = client.prepared.as_ref();
+        // A batch behind may have closed it already.
+        let gone = || client.renames.iter().map(|(name, _)| &**name).find(|name| hashed(name) == called);
         let (before, name, after) = match body.get(..at)?.split_last() {
             Some((&NOT_OURS, before)) => (before, &b""[..], rest),
             _ => {
                 let (number, after) = number_of(rest)?;
-                (body.get(..at)?, names?.of_number(number)?.1?, after)
+                (body.get(..at)?, names.and_then(|names| names.with_hash(called, number)).or_else(gone)?, after)
             }
         };
         // Only in the message itself, the field M.

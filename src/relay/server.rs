@@ -9,6 +9,7 @@ use super::client::Unnamed;
 use super::group::ParamSet;
 use super::{ClientId, PoolId};
 use crate::base::lru::Lru;
+use crate::flow::expect::{Kind, Origin};
 use crate::flow::replies::Replies;
 use crate::net::socket::{Conn, Socket};
 use crate::server::open::BackendKey;
@@ -77,6 +78,8 @@ pub struct Server {
     pub(super) prepared: Lru,
     /// Statements on it that must not be used any more, to be closed before the next is prepared.
     pub(super) outdated: Vec<u32>,
+    /// Both as they were before each Execute under way that takes all names away, oldest first.
+    pub(super) before_clearing: Vec<(Lru, Vec<u32>)>,
     /// The batch that may have to be run again.
     pub(super) again: Again,
     /// Ticks at each use of a statement.
@@ -129,6 +132,7 @@ impl Server {
             reported: Vec::new(),
             prepared: Lru::default(),
             outdated: Vec::new(),
+            before_clearing: Vec::new(),
             again: Again::default(),
             tick: 0,
             batch_tick: 0,
@@ -164,10 +168,17 @@ impl Server {
         }
     }
 
-    /// Nothing is prepared on it any more.
+    /// Nothing is prepared on it any more but what it is still to prepare.
     pub(super) fn forget_prepared(&mut self) {
+        let owed = self.replies.entries().filter(|entry| entry.kind == Kind::Parse && entry.origin != Origin::Faked);
+        let numbers: Vec<u32> = owed.map(|entry| entry.statement).collect();
+        let kept: Vec<(u32, usize)> =
+            numbers.into_iter().filter_map(|number| Some((number, self.prepared.remove(number)?))).collect();
         self.prepared.clear();
         self.outdated.clear();
+        for (number, bytes) in kept {
+            self.prepared.insert(number, bytes, self.tick);
+        }
     }
 
     /// It may serve another client: `reference/defects.md` entry 12, a to e.

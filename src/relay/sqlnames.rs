@@ -22,6 +22,9 @@ use crate::wire::build;
 /// Effects of SQL that names prepared statements.
 pub(super) const NAMING: Effects = Effects::PREPARE.union(Effects::EXECUTE).union(Effects::DEALLOCATE);
 
+/// Effects of SQL that may take all names away.
+pub(super) const CLEARING: Effects = Effects::DEALLOCATE.union(Effects::DISCARD_ALL);
+
 /// A name of the client's and what it means.
 type Named = (Box<[u8]>, Rc<Statement>);
 

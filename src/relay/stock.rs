@@ -50,12 +50,24 @@ impl Relay {
             Rc::clone(statement)
         };
         self.make_room(id, server, statement.tail.len(), at, out);
-        self.note_prepared(server, &statement);
+        self.prepare_first(id, server, &statement, at, out);
+        statement.id
+    }
+
+    /// Puts a Parse of the statement in front of `at`.
+    pub(super) fn prepare_first(
+        &mut self,
+        id: ClientId,
+        server: ServerId,
+        statement: &Statement,
+        at: usize,
+        out: &mut Outgoing<'_>,
+    ) {
+        self.note_prepared(server, statement);
         out.edit(at, 0);
         build::parse(&mut out.tx, ServerName::of(statement.id).bytes(), &statement.tail);
         self.expect(id, server, Kind::Parse, Origin::Injected, statement.id, statement.look.shape);
         self.changed_names(server);
-        statement.id
     }
 
     /// Puts a Parse of the client's unnamed statement in front of `at` if the server's is another.

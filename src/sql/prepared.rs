@@ -31,6 +31,17 @@ pub fn prepared_names(sql: &[u8], standard_conforming_strings: bool, mut each: i
     }
 }
 
+/// Whether `sql` is DEALLOCATE ALL.
+pub fn deallocates_all(sql: &[u8], standard_conforming_strings: bool) -> bool {
+    let mut tokens =
+        Lexer::new(sql, standard_conforming_strings).filter(|token| token.kind != Kind::Comment).peekable();
+    let is = |token: &Token, word: &[u8]| token.kind == Kind::Word && eq_word(token.bytes(sql), word);
+    tokens.next_if(|token| is(token, b"deallocate")).is_some() && {
+        tokens.next_if(|token| is(token, b"prepare"));
+        tokens.next().is_some_and(|token| is(&token, b"all"))
+    }
+}
+
 fn folded(sql: &[u8], token: Token) -> Option<Cow<'_, [u8]>> {
     let bytes = token.bytes(sql);
     match token.kind {
@@ -62,6 +73,20 @@ mod tests {
             all.push(name.map_or("?".to_owned(), |name| String::from_utf8_lossy(name).into_owned()));
         });
         all
+    }
+
+    #[test]
+    fn tells_all_from_a_name() {
+        for (sql, all) in [
+            ("DEALLOCATE ALL", true),
+            (" /* c */ deallocate prepare all;", true),
+            ("DEALLOCATE \"all\"", false),
+            ("DEALLOCATE s", false),
+            ("SELECT all", false),
+            ("", false),
+        ] {
+            assert_eq!(deallocates_all(sql.as_bytes(), true), all, "{sql}");
+        }
     }
 
     #[test]

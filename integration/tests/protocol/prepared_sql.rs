@@ -90,6 +90,53 @@ fn one_name_space_in_transactions_too() {
     assert_eq!(answers[6..8], ["EZ", "EZ"]);
 }
 
+/// What a batch prepares behind DEALLOCATE ALL is there afterwards, and what was before it is not.
+#[test]
+fn deallocate_all_by_the_extended_protocol() {
+    let all = || Script::new().parse("", "DEALLOCATE ALL").bind("", "", &[]).execute("", 0);
+    same(&[
+        parse("a", "SELECT 1"),
+        parse("b", "SELECT 2"),
+        all().parse("a", "SELECT 3").bind("", "a", &[]).execute("", 0).sync(),
+        execute("a"),
+        execute("b"),
+        all().parse("b", "SELECT 3").bind("", "b", &[]).execute("", 0).bind("", "a", &[]).sync(),
+        execute("b"),
+        Script::new().parse("", "SELECT 1/0").bind("", "", &[]).execute("", 0).parse("c", "SELECT 4").sync(),
+        execute("c"),
+        execute("b"),
+        Script::new().parse("z", "DEALLOCATE ALL").bind("p", "z", &[]).execute("p", 0).parse("b", "SELECT 5").sync(),
+        execute("b"),
+        execute("z"),
+    ]);
+}
+
+/// Errors say the name that was meant, also where two mean the same text; what is wrong with a text is said before
+/// that the transaction has failed, and that before that the name is taken.
+#[test]
+fn errors_come_in_postgresqls_order_and_words() {
+    let one = |name: &str| Script::new().bind("", name, &[Some("1")]).execute("", 0).sync();
+    same(&[
+        parse("a", "SELECT 1"),
+        parse("b", "SELECT 1"),
+        one("a"),
+        one("b"),
+        parse("a", "SELECT 2"),
+        parse("b", "SELEC"),
+        query("BEGIN"),
+        query("SELECT 1/0"),
+        parse("a", "SELEC"),
+        parse("a", "SELECT 2"),
+        parse("a", "ROLLBACK"),
+        parse("new", "SELEC"),
+        parse("new", "SELECT 2"),
+        execute("nosuch"),
+        execute("b"),
+        query("ROLLBACK"),
+        execute("b"),
+    ]);
+}
+
 /// A failed transaction refuses a text that the server has prepared already.
 #[test]
 fn a_failed_transaction_refuses_known_texts() {

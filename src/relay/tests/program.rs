@@ -81,19 +81,21 @@ fn by_name(dice: &mut Dice, in_transaction: bool) -> Vec<u8> {
     }
 }
 
-/// Messages of the extended protocol, with a Sync at the end or not. A second Parse of a name whose text is wrong as
-/// well hears of one or the other in a failed transaction, by what its server has: a known difference.
+/// Messages of the extended protocol, with a Sync at the end or not. In a failed transaction a Bind with too many
+/// parameters hears of that or of the failure, by what its server has: a known difference.
 fn batch(dice: &mut Dice, ends: bool, in_transaction: bool) -> Vec<u8> {
     let mut out = Vec::new();
     for _ in 0..1 + dice.roll(4) {
         let name = dice.pick(NAMES);
-        out.extend(match dice.roll(12) {
+        out.extend(match dice.roll(14) {
             0 | 1 => [parse("", dice.pick(SQL)), bind("", ""), describe(b'P', ""), execute("", 0)].concat(),
             2 | 3 => [parse(name, dice.pick(SQL)), describe(b'S', name)].concat(),
             4 | 5 => run(name),
             6 => [bind("p", name), execute("p", 2), execute("p", 0), close(b'P', "p")].concat(),
             7 => close(b'S', name),
-            8 if !in_transaction => parse(name, "nosuch"),
+            8 => parse(name, "nosuch"),
+            11 if !in_transaction => bind_one("", name),
+            12 => [parse("", "deallocate all"), run("")].concat(),
             9 => [close(b'S', name), parse(name, dice.pick(SQL)), run(name)].concat(),
             10 => [describe(b'S', name), describe(b'P', "none")].concat(),
             _ => [parse(name, dice.pick(SQL)), run(name)].concat(),

@@ -30,6 +30,17 @@ pub fn bind(portal: &str, name: &str) -> Vec<u8> {
     out
 }
 
+/// Bind with one parameter.
+pub fn bind_one(portal: &str, name: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    build::message(&mut out, tag::BIND, |out| {
+        build::cstr(out, portal.as_bytes());
+        build::cstr(out, name.as_bytes());
+        out.extend_from_slice(&[0, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
+    });
+    out
+}
+
 /// Describe of a statement (`S`) or portal (`P`).
 pub fn describe(what: u8, name: &str) -> Vec<u8> {
     named(tag::DESCRIBE, what, name)

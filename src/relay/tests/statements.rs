@@ -283,3 +283,70 @@ fn settings_of_a_transaction_keep_its_texts_apart() {
         rig.assert_at_rest();
     }
 }
+
+#[test]
+fn of_two_names_for_one_text_an_error_tells_the_one_meant() {
+    let mut rig = with_clients(ONE, 1);
+    rig.send(0, &[parse("a", "select 5"), parse("b", "select 5"), sync()].concat());
+    for name in ["a", "b", "a"] {
+        for sent in [bind_one("", name), parse(name, "select 6")] {
+            let heard = said(&rig.send(0, &[sent, sync()].concat()));
+            assert!(heard.contains(&format!("prepared statement \"{name}\" ")), "{heard:?}, not {name:?}");
+        }
+    }
+    // One that goes in the same pipeline.
+    let batches = [bind_one("", "b"), sync(), close(b'S', "b"), sync(), bind_one("", "a"), sync()].concat();
+    let heard = rig.send(0, &batches);
+    assert_eq!(letters(&heard), "E(08P01)ZI3ZIE(08P01)ZI");
+    assert!(said(&heard).contains("statement \"b\" requires") && said(&heard).contains("statement \"a\" requires"));
+    rig.assert_at_rest();
+}
+
+#[test]
+fn what_is_prepared_behind_deallocate_all_stays() {
+    let mut rig = with_clients(ONE, 2);
+    rig.tell(1, &[parse("other", "select 5"), sync()].concat());
+    rig.heard(1);
+    rig.send(0, &[parse("a", "select 5"), parse("b", "select 6"), sync()].concat());
+    let all = [parse("", "deallocate all"), run("")].concat();
+    let behind = [parse("a", "select 5"), run("a"), parse("c", "select 7"), run("c"), run("b")].concat();
+    assert_eq!(letters(&rig.send(0, &[&all[..], &behind, &sync()].concat())), "12C12DC12DCE(26000)ZI");
+    assert_eq!(letters(&rig.send(0, &[run("a"), run("c"), sync()].concat())), "2DC2DCZI");
+    // In the next batch of the same write.
+    let batches = [&all[..], &sync(), &parse("b", "select 6"), &run("b"), &sync(), &run("a"), &sync()].concat();
+    assert_eq!(letters(&rig.send(0, &batches)), "12CZI12DCZIE(26000)ZI");
+    // Through a portal with a name.
+    let named = [parse("z", "deallocate all"), bind("p", "z"), parse("y", "select 1"), execute("p", 0)].concat();
+    let behind = [parse("b", "select 8"), run("b"), sync()].concat();
+    assert_eq!(letters(&rig.send(0, &[named, behind].concat())), "121C12DCZI");
+    assert_eq!(letters(&rig.send(0, &[run("b"), sync(), run("y"), sync()].concat())), "2DCZIE(26000)ZI");
+    // Where it does not come to that nothing is taken away.
+    let failing = [&parse("", "select 1/0")[..], &run(""), &all, &parse("d", "select 9"), &sync()].concat();
+    assert_eq!(letters(&rig.send(0, &failing)), "12E(22012)ZI");
+    assert_eq!(letters(&rig.send(0, &[run("b"), sync(), run("d"), sync()].concat())), "2DCZIE(26000)ZI");
+    assert_eq!(letters(&rig.send(1, &[run("other"), sync()].concat())), "2DCZI");
+    rig.assert_at_rest();
+}
+
+/// PostgreSQL reads the text first, then whether it may run now, then whether the name is free.
+#[test]
+fn a_second_parse_of_a_name_in_a_failed_transaction_hears_of_its_text_first() {
+    for there in [true, false] {
+        let mut rig = with_clients("default_pool_size = 2", 2);
+        rig.send(0, &[parse("a", "select 5"), sync()].concat());
+        if !there {
+            // The other server lacks what the name means.
+            rig.send(1, &query("begin"));
+        }
+        rig.send(0, &[query("begin"), query("select 1/0")].concat());
+        for (text, code) in [("nosuch", "42601"), ("select 6", "25P02"), ("rollback", "42P05")] {
+            let heard = rig.send(0, &[parse("a", text), sync()].concat());
+            assert_eq!(letters(&heard), format!("E({code})ZE"), "{text} there {there}");
+            assert!(code != "42P05" || said(&heard).contains("statement \"a\" already"), "{}", said(&heard));
+        }
+        rig.send(0, &query("rollback"));
+        assert_eq!(letters(&rig.send(0, &[run("a"), sync()].concat())), "2DCZI");
+        rig.send(1, &query("rollback"));
+        rig.assert_at_rest();
+    }
+}

@@ -51,8 +51,15 @@ impl Backend {
 
     pub(super) fn bind(&mut self, body: &[u8]) {
         let (portal, rest) = cstr(body).unwrap();
-        let (name, _) = cstr(rest).unwrap();
+        let (name, rest) = cstr(rest).unwrap();
         let Some(sql) = self.statement(name) else { return self.no_statement(name) };
+        if rest[..4] != [0; 4] {
+            let which = match name {
+                b"" => "unnamed prepared statement".into(),
+                name => format!("prepared statement \"{}\"", text(name)),
+            };
+            return self.error_saying("08P01", &format!("bind supplies 1 parameters, but {which} requires 0"), true);
+        }
         if self.refuses(&sql) {
             return self.error("25P02", true);
         }
