@@ -105,6 +105,18 @@ impl<T> Slab<T> {
         })
     }
 
+    /// The key that the next value will have.
+    pub fn next(&self) -> Id<T> {
+        let index = self.free.last().copied().unwrap_or(self.slots.len() as u32);
+        let generation = self.slots.get(index as usize).map_or(0, |slot| slot.generation);
+        Id { index, generation, of: PhantomData }
+    }
+
+    /// All living values.
+    pub fn values(&self) -> impl Iterator<Item = &T> {
+        self.slots.iter().filter_map(|slot| slot.value.as_ref())
+    }
+
     /// Slots in use or free: the end of what [`Slab::id_at`] may find.
     pub fn slots(&self) -> u32 {
         self.slots.len() as u32
@@ -121,6 +133,36 @@ impl<T> Slab<T> {
     }
 }
 
+/// For values that live as long as anything that has their key; the key of another is a mistake as an index
+/// out of bounds is.
+impl<T> std::ops::Index<Id<T>> for Slab<T> {
+    type Output = T;
+
+    #[track_caller]
+    fn index(&self, id: Id<T>) -> &T {
+        let living = self.get(id).map_or(&[][..], std::slice::from_ref);
+        &living[0]
+    }
+}
+
+impl<T> std::ops::IndexMut<Id<T>> for Slab<T> {
+    #[track_caller]
+    fn index_mut(&mut self, id: Id<T>) -> &mut T {
+        let living = self.get_mut(id).map_or(&mut [][..], std::slice::from_mut);
+        &mut living[0]
+    }
+}
+
+/// Whatever lives in a slot.
+#[cfg(test)]
+impl<T> std::ops::Index<usize> for Slab<T> {
+    type Output = T;
+
+    fn index(&self, index: usize) -> &T {
+        self.slots[index].value.as_ref().unwrap_or_else(|| panic!("slot {index} is free"))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -130,8 +172,10 @@ mod tests {
         let mut slab = Slab::default();
         let a = slab.insert("a");
         assert_eq!(slab.remove(a), Some("a"));
+        let next = slab.next();
         let b = slab.insert("b");
-        assert_eq!(b.index(), a.index());
+        assert_eq!((b.index(), b), (a.index(), next));
+        assert_eq!((slab[b], slab.values().count()), ("b", 1));
         assert_eq!(slab.get(a), None);
         assert_eq!(slab.remove(a), None);
         assert_eq!(slab.get(b), Some(&"b"));

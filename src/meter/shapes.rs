@@ -213,6 +213,9 @@ impl ShapeTable {
 
     /// Adds a pool and returns the number to use for it in [`ShapeTable::slot`] of this table.
     pub fn add_pool(&mut self, label: PoolLabel) -> u32 {
+        if let Some(number) = self.others.iter().position(|other| *other.pool == label) {
+            return number as u32;
+        }
         let number = self.others.len() as u32;
         let other = ShapeStats::new(None, Arc::new(label), "".into(), 0);
         self.others.push(Arc::new(other));

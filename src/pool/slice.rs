@@ -241,6 +241,11 @@ impl<C: PartialEq, S: PartialEq> Slice<C, S> {
         (self.size, self.rotate) = (size, rotate);
     }
 
+    /// No server is kept warm any more.
+    pub fn keep_none(&mut self) {
+        self.size.min = 0;
+    }
+
     /// A resting server beyond the limit, taken out for good.
     pub fn excess(&mut self) -> Option<S> {
         if self.open > self.size.limit { self.pop_idle() } else { None }

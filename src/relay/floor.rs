@@ -147,7 +147,14 @@ impl Relay {
 
     /// The group is out of use: nobody needs to ask for it any more.
     pub fn is_retired(&self, group: GroupId) -> bool {
-        self.groups[group].retired
+        self.groups.get(group).is_none_or(|group| group.retired)
+    }
+
+    /// One of the tasks that ask for a group's positions has ended.
+    pub fn unwatch(&mut self, group: GroupId) {
+        if let Some(group) = self.groups.get_mut(group) {
+            group.asks = group.asks.saturating_sub(1);
+        }
     }
 }
 

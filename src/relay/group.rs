@@ -79,6 +79,8 @@ pub struct Group {
     pub(super) stats: u32,
     /// Taken out of the configuration or replaced: serves those who are here, nobody new.
     pub(super) retired: bool,
+    /// Tasks that are asking its servers for something and will come back to it.
+    pub(super) asks: usize,
 }
 
 /// The servers of one host for one group.
@@ -173,8 +175,8 @@ impl Relay {
         user: &str,
         secret: Option<ServerSecret>,
     ) -> Result<GroupId, PgError> {
-        let known = self.groups.iter().position(|g| !g.retired && g.database == database && g.user == user);
-        if let Some(group) = known {
+        let known = self.named.get(database).and_then(|users| users.get(user));
+        if let Some(&group) = known {
             self.refresh_secret(group, secret);
             return Ok(group);
         }
@@ -185,7 +187,7 @@ impl Relay {
         };
         let tls = tls_for(entry)?;
         let terms = config.terms(database, user);
-        let group = self.groups.len();
+        let group = self.groups.next();
         let primary = self.add_pool(&config, group, entry, user, &entry.primary, Role::Primary, tls.as_ref());
         // Only a transaction can be sent elsewhere than the one before.
         let routed = entry.routing == Routing::On && terms.pool_mode != PoolMode::Session;
@@ -199,7 +201,8 @@ impl Relay {
             self.todo.push(Todo::Watch(group));
         }
         let label = PoolLabel { database: database.into(), user: user.into() };
-        self.groups.push(Group {
+        let asks = if replicas.is_empty() { 0 } else { 1 + replicas.len() };
+        let group = self.groups.insert(Group {
             database: database.to_owned(),
             user: user.to_owned(),
             terms,
@@ -212,7 +215,9 @@ impl Relay {
             positions,
             stats: self.shapes.add_pool(label),
             retired: false,
+            asks,
         });
+        self.named.entry(database.into()).or_default().insert(user.into(), group);
         self.refresh_secret(group, secret);
         Ok(group)
     }
@@ -244,19 +249,19 @@ impl Relay {
         let (size, rotate) = self.size_of(&entry.name, user);
         let stakes = self.stakes_of(&entry.name, user, endpoint);
         let host = Rc::clone(self.hosts.entry(endpoint.clone()).or_default());
-        self.pools.push(Pool {
+        let counters = self.counters_of(target);
+        self.pools.insert(Pool {
             group,
             role,
             dial: Rc::new(dial),
             slice: Slice::new(size, rotate),
             stakes,
-            counters: self.registry.add_pool(PoolCounters::new(target)),
+            counters,
             failure: None,
             pause: Backoff::default(),
             host,
             health: if role == Role::Primary { self.registry.database(&entry.name) } else { None },
-        });
-        self.pools.len() - 1
+        })
     }
 
     /// Lets the newest login's secret open the servers of a group, unless its database has a role of its own.
@@ -290,7 +295,7 @@ impl Relay {
         let old = std::mem::replace(&mut self.config, config);
         let config = Arc::clone(&self.config);
         let mut read = HashMap::new();
-        for index in 0..self.groups.len() {
+        for index in self.groups.ids().collect::<Vec<_>>() {
             let group = &self.groups[index];
             if group.retired {
                 continue;
@@ -387,23 +392,6 @@ impl Relay {
         ];
         let limited = limits.into_iter().filter(|(_, limit, _)| *limit > 0);
         limited.map(|(scope, limit, more)| self.place.budgets.stake(scope, limit, more, &self.bell)).collect()
-    }
-
-    /// Nobody new comes in; clients move to the group's successor as they become idle.
-    fn retire(&mut self, group: GroupId) {
-        self.groups[group].retired = true;
-        for pool in self.pools_of(group) {
-            while let Some(server) = self.pools[pool].slice.pop_idle() {
-                self.drop_server(server);
-            }
-        }
-        for id in self.servers.ids().collect::<Vec<_>>() {
-            if let Some(server) = self.servers.get_mut(id)
-                && self.pools[server.pool].group == group
-            {
-                server.retire = true;
-            }
-        }
     }
 }
 

@@ -31,7 +31,8 @@ impl Relay {
     /// Something shared with others has changed: gives up what they need more, takes what is free.
     pub fn share(&mut self) {
         self.now_us = crate::base::clock::now_us();
-        for pool in 0..self.pools.len() {
+        for index in 0..self.pools.slots() {
+            let Some(pool) = self.pools.id_at(index) else { continue };
             self.spare(pool);
             self.grow(pool);
         }

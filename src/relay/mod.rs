@@ -27,6 +27,7 @@ mod refuse;
 mod release;
 mod renames;
 mod retell;
+mod retire;
 mod server;
 mod server_turn;
 mod shapes;
@@ -67,9 +68,9 @@ pub type ClientId = Id<Client>;
 /// Key of a server connection.
 pub type ServerId = Id<Server>;
 /// Number of a pool in its relay.
-pub type PoolId = usize;
+pub type PoolId = Id<Pool>;
 /// Number of a group in its relay.
-pub type GroupId = usize;
+pub type GroupId = Id<Group>;
 
 /// Bytes read at once. A worker has one such buffer; a connection owns none while idle.
 pub const READ_BYTES: usize = 64 * 1024;
@@ -91,7 +92,7 @@ pub enum Todo {
     /// Open a server connection for this pool.
     Open(PoolId),
     /// Open a server connection that only this client will have.
-    OpenOwn(ClientId, Rc<Dial>),
+    OpenOwn(ClientId, GroupId, Rc<Dial>),
     /// Ask this group's servers for their positions from now on.
     Watch(GroupId),
     /// Cancel what this server runs; tell the relay by [`Relay::cancelled`].
@@ -104,8 +105,12 @@ pub enum Todo {
 pub struct Relay {
     clients: Slab<Client>,
     servers: Slab<Server>,
-    pools: Vec<Pool>,
-    groups: Vec<Group>,
+    pools: Slab<Pool>,
+    groups: Slab<Group>,
+    /// Groups that take clients, by database and user.
+    named: HashMap<Box<str>, HashMap<Box<str>, GroupId>>,
+    /// Groups that nobody comes to any more, until all who are there have left.
+    retired: Vec<GroupId>,
     /// Pauses after failures, by host.
     hosts: HashMap<Endpoint, Rc<group::Backoff>>,
     /// Rung when a limit shared with others has something to take or to give.
@@ -137,8 +142,10 @@ impl Relay {
         Self {
             clients: Slab::default(),
             servers: Slab::default(),
-            pools: Vec::new(),
-            groups: Vec::new(),
+            pools: Slab::default(),
+            groups: Slab::default(),
+            named: HashMap::new(),
+            retired: Vec::new(),
             hosts: HashMap::new(),
             bell: Arc::default(),
             place,

@@ -26,11 +26,13 @@ impl Relay {
     /// Has a server opened for this client alone, if limits allow one more.
     pub(super) fn ask_own(&mut self, id: ClientId, dial: Rc<Dial>) {
         let Some(client) = self.clients.get_mut(id) else { return };
-        let pool = self.groups[client.group].primary;
+        let group = client.group;
+        let pool = self.groups[group].primary;
         client.state = State::Waiting { pool, since_us: self.now_us };
         // The connections of a pool are shared; these are not, and count only where all are counted.
         if super::grow::take(self.shared_stakes(pool), false, true) {
-            self.todo.push(Todo::OpenOwn(id, dial));
+            self.groups[group].asks += 1;
+            self.todo.push(Todo::OpenOwn(id, group, dial));
         } else {
             let message = "pgweir: no server connection is free for replication";
             let error = PgError::fatal(SqlState::TOO_MANY_CONNECTIONS, message);
@@ -42,7 +44,9 @@ impl Relay {
     pub fn opened_own(&mut self, id: ClientId, opened: Opened) -> Option<ServerId> {
         self.now_us = crate::base::clock::now_us();
         let client = self.clients.get_mut(id).filter(|client| matches!(client.state, State::Waiting { .. }))?;
-        let pool = self.groups[client.group].primary;
+        let group = &mut self.groups[client.group];
+        group.asks = group.asks.saturating_sub(1);
+        let pool = group.primary;
         self.pools[pool].counters.total_server_opens.add(1);
         let params = Rc::new(ParamSet::of_own(opened.parameters));
         client.params = Rc::clone(&params);
@@ -64,17 +68,13 @@ impl Relay {
     }
 
     /// Gives back what was taken for a server that was not opened.
-    pub fn own_given_up(&self, group: GroupId) {
+    pub fn own_given_up(&mut self, group: GroupId) {
+        self.groups[group].asks = self.groups[group].asks.saturating_sub(1);
         self.shared_stakes(self.groups[group].primary).for_each(Stake::give);
     }
 
     /// The limits of a pool under which connections outside it count too.
     fn shared_stakes(&self, pool: PoolId) -> impl Iterator<Item = &Stake> + Clone {
         self.pools[pool].stakes.iter().filter(|stake| stake.spans_pools())
-    }
-
-    /// Whose connections those of this client count under.
-    pub fn group_of(&self, id: ClientId) -> Option<GroupId> {
-        self.clients.get(id).map(|client| client.group)
     }
 }

@@ -164,7 +164,7 @@ impl Relay {
 
     /// Shows how many statements there are, and their bytes.
     pub(super) fn statement_gauges(&self) {
-        for pool in &self.pools {
+        for pool in self.pools.values() {
             let counters = &pool.counters;
             for gauge in [
                 &counters.server_statements,

@@ -20,7 +20,9 @@ impl Relay {
     /// Applies every limit whose time has come.
     pub fn sweep(&mut self) {
         self.now_us = clock::now_us();
-        for pool in 0..self.pools.len() {
+        self.free_retired();
+        for index in 0..self.pools.slots() {
+            let Some(pool) = self.pools.id_at(index) else { continue };
             self.sweep_waiters(pool);
             self.notify_waiters(pool);
             self.sweep_idle_servers(pool);
@@ -206,18 +208,22 @@ impl Relay {
     }
 
     fn gauges(&self) {
-        for pool in 0..self.pools.len() {
-            let waited_us = self.waited_us(pool);
-            let pool = &self.pools[pool];
+        for pool in self.pools.values() {
+            let counters = &pool.counters;
+            let servers = [&counters.servers_idle, &counters.servers_active, &counters.servers_connecting];
+            let clients = [&counters.clients_waiting, &counters.clients_active, &counters.clients_idle];
+            servers.into_iter().chain(clients).chain([&counters.maxwait_us]).for_each(|gauge| gauge.set(0));
+        }
+        // Added up, as a retired pool and its successor count in one place.
+        for id in self.pools.ids() {
+            let pool = &self.pools[id];
             let (open, idle) = (pool.slice.open(), pool.slice.idle().len());
             let counters = &pool.counters;
-            counters.servers_idle.set(idle as u64);
-            counters.servers_active.set((open - idle) as u64);
-            counters.servers_connecting.set(pool.slice.opening() as u64);
-            counters.clients_waiting.set(pool.slice.waiting() as u64);
-            counters.clients_active.set(0);
-            counters.clients_idle.set(0);
-            counters.maxwait_us.set(waited_us);
+            counters.servers_idle.add(idle as u64);
+            counters.servers_active.add((open - idle) as u64);
+            counters.servers_connecting.add(pool.slice.opening() as u64);
+            counters.clients_waiting.add(pool.slice.waiting() as u64);
+            counters.maxwait_us.set(counters.maxwait_us.get().max(self.waited_us(id)));
         }
         self.statement_gauges();
         for index in 0..self.clients.slots() {

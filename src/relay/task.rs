@@ -10,7 +10,7 @@ use std::task::Poll;
 use tokio::sync::oneshot;
 use tokio::task::spawn_local;
 
-use super::{Arrival, ClientId, PoolId, Relay, ServerId, Todo};
+use super::{Arrival, ClientId, GroupId, PoolId, Relay, ServerId, Todo};
 use crate::server::cancel;
 use crate::server::open::Dial;
 
@@ -59,8 +59,8 @@ pub fn run_todo(relay: &Shared, mut done: Option<oneshot::Sender<()>>) {
                 Todo::Open(pool) => {
                     spawn_local(open(Rc::clone(relay), pool));
                 }
-                Todo::OpenOwn(client, dial) => {
-                    spawn_local(open_own(Rc::clone(relay), client, dial));
+                Todo::OpenOwn(client, group, dial) => {
+                    spawn_local(open_own(Rc::clone(relay), client, group, dial));
                 }
                 Todo::Refuse(mut conn) => {
                     spawn_local(tokio::time::timeout(REFUSE, async move {
@@ -124,8 +124,7 @@ async fn open(relay: Shared, pool: PoolId) {
     run_todo(&relay, None);
 }
 
-async fn open_own(relay: Shared, id: ClientId, dial: Rc<Dial>) {
-    let Some(group) = relay.borrow().group_of(id) else { return };
+async fn open_own(relay: Shared, id: ClientId, group: GroupId, dial: Rc<Dial>) {
     let taken = match dial.open().await {
         Ok(opened) => guarded(&relay, |relay| relay.opened_own(id, opened)).flatten(),
         Err(error) => {
@@ -135,7 +134,7 @@ async fn open_own(relay: Shared, id: ClientId, dial: Rc<Dial>) {
     };
     match taken {
         Some(id) => drop(spawn_local(server(Rc::clone(&relay), id))),
-        None => relay.borrow().own_given_up(group),
+        None => relay.borrow_mut().own_given_up(group),
     }
     run_todo(&relay, None);
 }

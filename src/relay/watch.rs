@@ -53,6 +53,7 @@ async fn primary_task(relay: Shared, group: GroupId, pool: PoolId) {
             tokio::time::sleep(PRIMARY_PAUSE).await;
         }
     }
+    relay.borrow_mut().unwatch(group);
 }
 
 async fn replica_task(relay: Shared, group: GroupId, number: usize, pool: PoolId) {
@@ -67,6 +68,7 @@ async fn replica_task(relay: Shared, group: GroupId, number: usize, pool: PoolId
             tokio::time::sleep(IDLE_PAUSE).await;
         }
     }
+    relay.borrow_mut().unwatch(group);
 }
 
 /// Asks one replica again and again until it does not answer.

@@ -177,3 +177,34 @@ fn reloads_under_load_cost_nothing() {
     }
     load.join().unwrap();
 }
+
+/// Pools that a reload replaces are freed with their last transaction, and no series stays behind.
+#[test]
+fn reloads_that_replace_pools_leave_nothing() {
+    let conf = conf();
+    let pgweir = conf.clone().size(2).start();
+    let mut idle = Client::connect(pgweir.port());
+    let mut busy = Client::connect(pgweir.port());
+    let series = || {
+        let text = pgweir.metrics().unwrap();
+        text.lines().filter(|line| line.starts_with("pgweir_pool_") || line.starts_with("pgweir_quer")).count()
+    };
+    let mut rounds = Vec::new();
+    let mut queries = 0.0;
+    for round in 0..20 {
+        assert_eq!(idle.value("SELECT 1"), "1");
+        busy.query("BEGIN").unwrap();
+        let sslmode = ["disable", "prefer"][round % 2];
+        assert!(reload(&pgweir, &conf.clone().size(2).database(&format!("server_tls_sslmode = \"{sslmode}\"")).text()));
+        assert_eq!(idle.value("SELECT 1"), "1");
+        busy.query("COMMIT").unwrap();
+        assert_eq!(busy.value("SELECT 1"), "1");
+        let now = metric(&pgweir, "pgweir_pool_queries_total", &[]);
+        assert!(now >= queries + 5.0, "the sum went back from {queries} to {now}");
+        queries = now;
+        rounds.push(series());
+    }
+    assert!(rounds.iter().skip(2).all(|lines| *lines == rounds[2]), "{rounds:?}");
+    let held = || metric(&pgweir, "pgweir_pool_server_connections", &[]);
+    eventually("only the last pool's servers are left", || held() <= 2.0);
+}

@@ -11,6 +11,7 @@ mod pooling;
 mod prepared;
 mod program;
 mod replicas;
+mod retire;
 mod rig;
 mod settings;
 mod speech;

@@ -63,7 +63,7 @@ fn many_clients_that_wait_for_the_first_server_all_come_in() {
     let peers: Vec<usize> = (0..5000).map(|_| rig.arrive_only(&[])).collect();
     rig.run();
     assert_eq!(rig.opens.len(), 1);
-    rig.open(0);
+    rig.open(rig.opens[0]);
     rig.run();
     for &peer in &peers {
         assert_eq!(letters(&rig.heard(peer)), "SKZI");

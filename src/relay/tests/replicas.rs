@@ -3,6 +3,11 @@
 
 use super::rig::{Rig, letters};
 use super::speech::*;
+use crate::relay::GroupId;
+
+fn group(rig: &Rig) -> GroupId {
+    rig.relay.groups.ids().next().unwrap()
+}
 
 fn with_replica() -> Rig {
     let text = super::rig::config("default_pool_size = 2");
@@ -10,7 +15,8 @@ fn with_replica() -> Rig {
     let mut rig = Rig::of(&text);
     let peer = rig.arrive(&[]);
     rig.heard(peer);
-    rig.relay.positions(0).replay(0, Some(1));
+    let all = group(&rig);
+    rig.relay.positions(all).replay(0, Some(1));
     rig
 }
 
@@ -22,10 +28,11 @@ fn reads_go_to_the_replica_and_writes_do_not() {
     // What it wrote the replica may lack.
     assert_eq!(letters(&rig.send(0, &query("select 2"))), "TDCZI");
     let on_replica: Vec<_> =
-        rig.hosts.iter().filter(|host| host.pool == 1).flat_map(|host| &host.backend.ran).collect();
+        rig.hosts.iter().filter(|host| host.pool.index() == 1).flat_map(|host| &host.backend.ran).collect();
     assert_eq!(on_replica, ["select 1"]);
     // In one write, the batch behind a read that goes elsewhere.
-    rig.relay.positions(0).replay(0, Some(1));
+    let all = group(&rig);
+    rig.relay.positions(all).replay(0, Some(1));
     let batches = [query("select 3"), query("insert into t values (1)"), query("select 4")].concat();
     assert_eq!(letters(&rig.send(0, &batches)), "TDCZICZITDCZI");
     rig.assert_at_rest();

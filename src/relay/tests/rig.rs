@@ -71,6 +71,8 @@ pub struct Rig {
     pub hosts: Vec<Host>,
     /// Openings wait for [`Rig::open`] instead of succeeding at once.
     pub hold_opens: bool,
+    /// New servers do not answer by themselves.
+    pub hold_answers: bool,
     pub opens: Vec<PoolId>,
     pub cancels: Vec<ServerId>,
     pub cancels_gone: Vec<u32>,
@@ -98,6 +100,7 @@ impl Rig {
             peers: Vec::new(),
             hosts: Vec::new(),
             hold_opens: false,
+            hold_answers: false,
             opens: Vec::new(),
             cancels: Vec::new(),
             cancels_gone: Vec::new(),
@@ -210,7 +213,15 @@ impl Rig {
             },
         );
         let flag = Flag::raised();
-        self.hosts.push(Host { id, pool, mem, backend: Backend::default(), answering: true, flag, done: false });
+        self.hosts.push(Host {
+            id,
+            pool,
+            mem,
+            backend: Backend::default(),
+            answering: !self.hold_answers,
+            flag,
+            done: false,
+        });
     }
 
     /// Turns for everybody who was woken, until nobody is.
@@ -290,7 +301,7 @@ impl Rig {
 
     /// Every server rests, clean, and the books agree (invariant I1).
     pub fn assert_at_rest(&self) {
-        let mut open: BTreeMap<PoolId, usize> = BTreeMap::new();
+        let mut open: BTreeMap<u32, usize> = BTreeMap::new();
         for host in &self.hosts {
             let Some(server) = self.relay.servers.get(host.id) else { continue };
             assert_eq!(server.use_, Use::Idle, "a server is still in use");
@@ -301,10 +312,11 @@ impl Rig {
                 host.backend.statement_count(),
                 "books of statements differ"
             );
-            *open.entry(host.pool).or_default() += 1;
+            *open.entry(host.pool.index()).or_default() += 1;
         }
-        for (number, pool) in self.relay.pools.iter().enumerate() {
-            assert_eq!(pool.slice.open(), open.get(&number).copied().unwrap_or(0));
+        for id in self.relay.pools.ids() {
+            let pool = &self.relay.pools[id];
+            assert_eq!(pool.slice.open(), open.get(&id.index()).copied().unwrap_or(0));
             assert_eq!(pool.slice.idle().len(), pool.slice.open());
             assert_eq!((pool.slice.opening(), pool.slice.waiting()), (0, 0));
         }

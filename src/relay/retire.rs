@@ -1,0 +1,87 @@
+//! Groups that a new configuration has replaced or taken away: how they end, and what is left of them.
+//! Must never free a group that a client, a server or a task still means.
+
+use std::collections::HashSet;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::{GroupId, Relay};
+use crate::meter::{PoolCounters, PoolTarget};
+
+impl Relay {
+    /// Nobody new comes in; clients move to the group's successor as they become idle.
+    pub(super) fn retire(&mut self, group: GroupId) {
+        let this = &mut self.groups[group];
+        this.retired = true;
+        if let Some(users) = self.named.get_mut(this.database.as_str()) {
+            users.remove(this.user.as_str());
+            if users.is_empty() {
+                self.named.remove(this.database.as_str());
+            }
+        }
+        self.retired.push(group);
+        for pool in self.pools_of(group) {
+            self.pools[pool].slice.keep_none();
+        }
+        self.close_idle(group);
+        for id in self.servers.ids().collect::<Vec<_>>() {
+            if let Some(server) = self.servers.get_mut(id)
+                && self.pools[server.pool].group == group
+            {
+                server.retire = true;
+            }
+        }
+    }
+
+    fn close_idle(&mut self, group: GroupId) {
+        for pool in self.pools_of(group) {
+            while let Some(server) = self.pools[pool].slice.pop_idle() {
+                self.drop_server(server);
+            }
+        }
+    }
+
+    /// Frees the retired groups that nobody means any more. To be called before a turn has left
+    /// anything to do: a [`super::Todo`] may mean a pool whose last server is gone.
+    pub(super) fn free_retired(&mut self) {
+        if self.retired.is_empty() || !self.todo.is_empty() {
+            return;
+        }
+        // One that was still being opened may have come to rest since.
+        self.retired.clone().into_iter().for_each(|group| self.close_idle(group));
+        let of_clients = self.clients.values().map(|client| client.group.index());
+        let of_servers = self.servers.values().map(|server| self.pools[server.pool].group.index());
+        let meant: HashSet<u32> = of_clients.chain(of_servers).collect();
+        let opening =
+            |relay: &Self, group| relay.pools_of(group).iter().any(|&pool| relay.pools[pool].slice.opening() > 0);
+        let is_free =
+            |group: GroupId| !meant.contains(&group.index()) && self.groups[group].asks == 0 && !opening(self, group);
+        let (free, kept) = self.retired.iter().partition(|&&group| is_free(group));
+        self.retired = kept;
+        let free: Vec<GroupId> = free;
+        for group in free {
+            self.free(group);
+        }
+    }
+
+    fn free(&mut self, group: GroupId) {
+        for pool in self.pools_of(group) {
+            let Some(pool) = self.pools.remove(pool) else { continue };
+            if !self.pools.values().any(|other| Arc::ptr_eq(&other.counters, &pool.counters)) {
+                self.registry.remove_pool(&pool.counters);
+            }
+        }
+        self.groups.remove(group);
+        self.hosts.retain(|_, pause| Rc::strong_count(pause) > 1);
+    }
+
+    /// Where a new pool counts: where its predecessor does as long as that exists, so that no sum goes
+    /// back when it ends.
+    pub(super) fn counters_of(&self, target: PoolTarget) -> Arc<PoolCounters> {
+        let before = self.retired.iter().flat_map(|&group| self.pools_of(group)).map(|pool| &self.pools[pool].counters);
+        match before.into_iter().find(|counters| counters.target == target) {
+            Some(counters) => Arc::clone(counters),
+            None => self.registry.add_pool(PoolCounters::new(target)),
+        }
+    }
+}
