@@ -2,6 +2,7 @@
 //! Must never sleep for a fixed time, nor depend on another test.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
+mod actor;
 mod cost;
 mod leaving;
 mod limits;
@@ -14,6 +15,8 @@ mod replicas;
 mod retire;
 mod rig;
 mod settings;
+mod simulation;
 mod speech;
 mod statements;
+mod stops;
 mod unnamed;
