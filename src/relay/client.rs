@@ -58,6 +58,13 @@ pub struct Rest {
     pub drop: bool,
 }
 
+impl Rest {
+    /// A server has the beginning of the message and waits for the rest.
+    pub fn is_forwarded(self) -> bool {
+        self.bytes > 0 && !self.drop
+    }
+}
+
 /// One client connection.
 pub struct Client {
     /// Socket and backlog.
@@ -159,6 +166,11 @@ impl Client {
         if let Some(waker) = &self.waker {
             waker.wake_by_ref();
         }
+    }
+
+    /// Its server has the beginning of a message.
+    pub(super) fn is_mid_message(&self) -> bool {
+        self.rest.is_forwarded()
     }
 
     /// The server it holds.

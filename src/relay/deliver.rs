@@ -308,6 +308,10 @@ impl Relay {
     pub(super) fn lose(&mut self, server: ServerId, why: &str) {
         let Some(this) = self.servers.get(server) else { return };
         let (owner, silently) = (this.owner(), this.replies.must_end_silently());
+        let half = owner.and_then(|id| self.clients.get(id)).is_some_and(Client::is_mid_message);
+        if let Some(this) = self.servers.get_mut(server) {
+            this.cut_off |= half;
+        }
         self.discard(server);
         if let Some(id) = owner {
             let error = PgError::fatal(SqlState::CONNECTION_FAILURE, why.to_owned());

@@ -189,7 +189,7 @@ impl Relay {
         pool.stakes.iter().filter(|stake| !this.own || stake.spans_pools()).for_each(Stake::give);
         // Politely, so that the server does not log a lost connection; but never into the middle of
         // a message, which these bytes might complete.
-        if !this.replies.busy() && this.conn.backlog() == 0 {
+        if !this.replies.busy() && !this.cut_off && this.conn.backlog() == 0 {
             let mut bye = Vec::new();
             build::message(&mut bye, crate::wire::tag::client::TERMINATE, |_| {});
             let _ = this.conn.send(&bye);
@@ -250,7 +250,8 @@ impl Relay {
     fn abandon(&mut self, server: ServerId, client: &Parting, how: Farewell) {
         let Some(this) = self.servers.get_mut(server) else { return };
         // A message cut off in the middle, or data that never ends, cannot be made good.
-        let cut_off = client.rest.bytes > 0 && !client.rest.drop;
+        let cut_off = client.rest.is_forwarded();
+        this.cut_off = cut_off;
         let hopeless = cut_off || this.own || this.replies.is_copying() || this.prior.is_some();
         let cancel = this.replies.busy() && how == Farewell::Lost;
         if hopeless {

@@ -301,3 +301,16 @@ fn traces_of_what_cannot_be_seen_are_cleared() {
     assert!(rig.ran()[2..].contains(&"RESET ALL"), "{:?}", rig.ran());
     assert_eq!(next_is_served(&mut rig, 1), 0);
 }
+
+/// Behind an error nothing is owed for the messages that the server reads over, not even for half of one.
+#[test]
+fn half_a_message_is_not_made_whole_by_a_goodbye() {
+    let mut rig = with_clients(ONE, 2);
+    assert_eq!(letters(&rig.send(0, &[bind("", "nosuch"), flush()].concat())), "E(26000)");
+    rig.hosts[0].answering = false;
+    let half = &execute("", 0)[..5];
+    rig.tell(0, half);
+    rig.leave(0);
+    assert!(rig.is_closed(0));
+    assert_eq!(rig.hosts[0].mem.ends().output, half);
+}

@@ -170,6 +170,9 @@ impl World {
 
     /// What a server was asked is answered, now and then with something unasked between two messages.
     fn answer(&mut self, at: usize, unasked: bool) {
+        if self.lines[at].dead {
+            return;
+        }
         let host = &mut self.rig.hosts[at];
         let asked = std::mem::take(&mut host.mem.ends().output);
         let answer = host.backend.feed(&asked);
