@@ -25,12 +25,13 @@ const DATABASE: &str = "[databases.d]\nprimary = \"h\"\n";
 
 #[test]
 fn everything_arrives() {
+    let (cert, key) = super::warning_tests::identity();
     let dir = dir_with(&[
         ("hba", "hostssl all @names all cert map=m\nlocal all all peer\n"),
         ("names", "alice bob"),
         ("ident", "m Alice alice\n"),
         ("users", "\"alice\" \"secret\"\n\"bob\" \"\"\n\"carol\" \"other\"\n"),
-        ("pem", ""),
+        ("pem", &(cert + &key)),
     ]);
     let text = format!(
         "{DATABASE}[listen]\nauth_type = \"hba\"\nclient_tls_cert_file = \"pem\"\nclient_tls_key_file = \"pem\"\n\
