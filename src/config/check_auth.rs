@@ -9,7 +9,7 @@ use super::check::Check;
 use super::encryption::{ChannelBinding, SslMode, TlsMode, TlsNegotiation};
 use super::hba::{Hba, HbaMethod, Rule};
 use super::ident::Ident;
-use super::leaf::{FilePath, Word};
+use super::leaf::{FilePath, RawSecret, Word};
 use super::model::{AuthType, Database, Listen};
 use super::password::Password;
 use super::problem::Source;
@@ -17,6 +17,7 @@ use super::reader::{Field, Span};
 use super::schema::{RawAuth, RawDatabase, RawListen};
 use super::tokens::Flaw;
 use super::{hba_parse, userlist};
+use crate::base::secret::Secret;
 
 /// Longest file of rules, maps or users, in bytes.
 const FILE_MAX: u64 = 16 * 1024 * 1024;
@@ -104,7 +105,19 @@ impl Check<'_> {
         let query = user.map(|user| AuthQuery { sql, user, password, database, cache });
         let failed_logins_max = raw.failed_logins_max.set().map_or(default.failed_logins_max, |n| n.0);
         let failed_logins_ban = raw.failed_logins_ban.set().map_or(default.failed_logins_ban, |timeout| timeout.0);
-        (Auth { hba, ident, query, failed_logins_max, failed_logins_ban }, listed)
+        let mock_secret = self.mock_secret(raw.mock_secret);
+        (Auth { hba, ident, query, failed_logins_max, failed_logins_ban, mock_secret }, listed)
+    }
+
+    fn mock_secret(&mut self, raw: Field<RawSecret>) -> Option<Secret> {
+        let span = raw.span()?;
+        let secret = self.password(raw)?.secret().clone();
+        if secret.expose().len() < Auth::MOCK_SECRET_MIN {
+            let title = "`auth.mock_secret` is so short that it could be guessed";
+            let expected = format!("at least {} random characters", Auth::MOCK_SECRET_MIN);
+            self.reader.note(span, title, |problem| problem.expected(expected));
+        }
+        Some(secret)
     }
 
     /// Notes a database to look users up in that is none.

@@ -184,6 +184,9 @@ async fn exchange(
                     build::authentication(&mut prefix, body);
                 }
                 build::authentication(&mut prefix, &sasl::AUTHENTICATION_OK);
+                if record.looked_up.is_some() {
+                    gate.verifiers.borrow_mut().came_in(&secrets);
+                }
                 let stored = record.passwords.first().cloned();
                 return Ok(Proven { prefix, secret: ServerSecret { stored, client_key: done.identity.client_key } });
             }

@@ -11,6 +11,7 @@ mod homes;
 mod knock;
 mod login;
 mod lookup;
+mod mocking;
 mod peer;
 mod places;
 mod proxied;
@@ -132,6 +133,7 @@ impl Gate {
         cache.clear();
         for user in config.users.values() {
             let secrets: Vec<&str> = user.passwords().map(|password| password.secret().expose()).collect();
+        mocking::rekey(&mut cache, &config);
             cache.prepare(&user.name, &secrets);
         }
     }
