@@ -70,6 +70,7 @@ pub struct Gate {
     connections: Rates,
     sessions: Rates,
     wrong_keys: Rates,
+    instances: cancel::Instances,
     /// What cancel keys of this process say; a reload does not change it.
     instance: u8,
     registry: Arc<Registry>,
@@ -114,6 +115,7 @@ impl Gate {
             connections: Rates::default(),
             sessions: Rates::default(),
             wrong_keys: Rates::default(),
+            instances: cancel::Instances::default(),
             instance,
             registry,
         };
@@ -131,9 +133,9 @@ impl Gate {
         let config = self.config();
         let mut cache = self.verifiers.borrow_mut();
         cache.clear();
+        mocking::rekey(&mut cache, &config);
         for user in config.users.values() {
             let secrets: Vec<&str> = user.passwords().map(|password| password.secret().expose()).collect();
-        mocking::rekey(&mut cache, &config);
             cache.prepare(&user.name, &secrets);
         }
     }
