@@ -13,7 +13,7 @@ use super::caller::Caller;
 use super::peer::Peer;
 use super::{Gate, accept, cancel, login, proxied};
 use crate::net::socket::{Plain, Socket};
-use crate::net::tls::Listener;
+use crate::net::tls::{Listener, explained};
 use crate::relay::Seat;
 use crate::server::stream::Stream;
 use crate::wire::error::{PgError, SqlState};
@@ -199,7 +199,10 @@ async fn negotiate(
 /// Does the TLS handshake. Without a preceding SSLRequest (`direct`) the client must name the
 /// protocol by ALPN, as PostgreSQL 17 demands.
 async fn handshake(tls: &Listener, plain: Plain, direct: bool) -> Result<Socket, Refusal> {
-    let accepted = TlsAcceptor::from(Arc::clone(&tls.config)).accept(plain).await?;
+    let accepted = TlsAcceptor::from(Arc::clone(&tls.config))
+        .accept(plain)
+        .await
+        .map_err(|why| Refusal::Quiet(explained(&why)))?;
     if direct && accepted.get_ref().1.alpn_protocol() != Some(crate::net::tls::ALPN) {
         return Err(Refusal::Quiet("direct TLS without ALPN \"postgresql\"".into()));
     }
