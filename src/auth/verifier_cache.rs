@@ -80,10 +80,10 @@ impl VerifierCache {
         self.mocks.rekey(secret);
     }
 
-    /// Forgets all verifiers and keeps the secret; for a reload of the configuration.
-    pub fn clear(&mut self) {
-        self.verifiers.clear();
-        self.mocks = self.mocks.renewed();
+    /// An empty cache with the same secret; for a reload of the configuration.
+    #[must_use]
+    pub fn renewed(&self) -> Self {
+        Self { mocks: self.mocks.renewed(), verifiers: HashMap::new() }
     }
 
     /// Verifiers kept at the moment.
@@ -122,7 +122,7 @@ mod tests {
         );
         assert_ne!(mock.salt, cache.mock("abc").salt);
         assert_ne!(mock.salt, VerifierCache::new([8; 32]).mock("ab").salt);
-        cache.clear();
+        let mut cache = cache.renewed();
         assert!(cache.is_empty());
         assert_eq!(first, cache.derive("ab", "c"), "a reload does not change the salt");
     }
