@@ -257,7 +257,7 @@ impl Relay {
         if !old.retired {
             return true;
         }
-        if old.ended && self.config.databases.contains_key(&old.database) {
+        if old.ended {
             self.end_unknown(id);
             return false;
         }

@@ -324,7 +324,9 @@ impl Relay {
                 if taken && !own_role {
                     self.forget_secret(index);
                 }
-                self.groups[index].ended = gone;
+                // Whose database is gone too is told that, at its next request.
+                let ended = gone && config.databases.contains_key(database);
+                self.groups[index].ended = ended;
                 self.retire(index);
             }
         }

@@ -185,7 +185,7 @@ fn asking_leaves_nothing_behind_and_asks_nobody_else() {
 #[test]
 fn a_database_that_does_not_exist_takes_as_long() {
     let cluster = cluster();
-    let slow = "query = \"SELECT rolname, rolpassword FROM pg_authid, pg_sleep(1) WHERE rolname = $1\"";
+    let slow = "query = \"SELECT rolname, rolpassword FROM (SELECT $1::name AS name, pg_sleep(1) OFFSET 0) AS slow LEFT JOIN pg_authid ON rolname = slow.name\"";
     let pgweir = conf(&cluster, slow).start();
     for database in [DATABASE, "missing", "other"] {
         let began = Instant::now();
