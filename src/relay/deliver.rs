@@ -59,7 +59,7 @@ impl Relay {
                         // Names mean again what they meant to the message that failed.
                         self.undo_dropped(server, Some(entry));
                     }
-                    let aside = matches!(event, Event::Failed(None, _)) && !self.stays(server);
+                    let aside = matches!(event, Event::Failed(None, _)) && !self.hears_farewell(server);
                     if self.repeats(server, owner, &event, bytes, &mut outlook) {
                         // Nothing of the batch's answer has left, and nothing of it may.
                         edited.clear();
@@ -297,6 +297,13 @@ impl Relay {
                 let unfinished = client.mid_batch || client.rest.bytes > 0 || client.arriving.is_some();
                 unfinished || !client.pinned.is_empty() || self.keeps(client)
             })
+    }
+
+    /// An end that the server announces unasked is the affair of a client that is in a transaction there or keeps
+    /// the server, but not of one that has not been welcomed yet.
+    fn hears_farewell(&self, server: ServerId) -> bool {
+        let owner = self.servers.get(server).and_then(super::Server::owner).and_then(|id| self.clients.get(id));
+        owner.is_some_and(|client| client.arriving.is_none()) && self.stays(server)
     }
 
     /// The client keeps its server to its end whatever it does.

@@ -94,7 +94,13 @@ impl Actor {
         while let Ok(Some(header)) = Header::peek(&self.heard[at..], usize::MAX)
             && let Some(body) = self.heard.get(at + HEADER..at + header.total)
         {
-            assert!(!self.fatal, "client {} hears of {:?} behind its end", self.peer, header.tag as char);
+            assert!(
+                !self.fatal,
+                "client {} hears {:?} behind its end: {}",
+                self.peer,
+                letters(&self.heard),
+                self.story
+            );
             match header.tag {
                 server::DATA_ROW => self.row(&body[6..]),
                 server::ERROR => self.fatal = body.starts_with(b"SFATAL"),

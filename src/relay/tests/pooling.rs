@@ -247,3 +247,17 @@ fn nonsense_from_a_server_ends_both_connections() {
     assert!(rig.is_gone(0) && rig.is_closed(0));
     assert_eq!(letters(&rig.send(1, &query("select 1"))), "TDCZI");
 }
+
+#[test]
+fn a_server_that_announces_its_end_behind_a_clients_settings_does_not_keep_it_out() {
+    let mut rig = with_clients(ONE, 1);
+    rig.hosts[0].answering = false;
+    let peer = rig.arrive(&[("application_name", "x")]);
+    let asked = std::mem::take(&mut rig.hosts[0].mem.ends().output);
+    let mut answer = rig.hosts[0].backend.feed(&asked);
+    model::error(&mut answer, "FATAL", "57P01");
+    rig.say(0, &answer);
+    assert_eq!(letters(&rig.heard(peer)), "SSKZI");
+    assert!(rig.is_closed(0));
+    assert_eq!(letters(&rig.send(peer, &query("select 1"))), "TDCZI");
+}
