@@ -32,7 +32,7 @@ const FLOORS: &[&[&str]] = &[
 /// Uses of a neighbour on the same floor: who, what, why.
 const NEIGHBOURS: &[(&str, &[&str], &str)] = &[(
     "gate",
-    &["worker::Mailbox", "worker::Mail"],
+    &["worker::WeakMailbox", "worker::Mail", "worker::Hand"],
     "a gate hands its clients to a worker; neither can be below the other, and the mailbox belongs to who reads it",
 )];
 

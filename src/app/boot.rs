@@ -10,11 +10,11 @@ use tokio::sync::mpsc;
 
 use super::doors::{self, NotListening};
 use crate::config::Config;
-use crate::gate::{self, Gate, Order};
+use crate::gate::{self, Aside, Gate, Order};
 use crate::meter::Registry;
 use crate::pool::place::Place;
 use crate::wire::pid::WORKERS_MAX;
-use crate::worker::{self, Mailbox};
+use crate::worker::{self, Beside, Hand, Mailbox};
 
 /// Everything that runs.
 pub struct Running {
@@ -65,29 +65,34 @@ pub fn boot(config: Config) -> Result<Running, BootError> {
     let doors = doors::open(&config)?;
     let registry = Arc::new(Registry::new());
     registry.set_databases(config.databases.keys().map(|name| Arc::from(name.as_str())));
-    let mut workers = Vec::new();
-    let mut threads = Vec::new();
     let (count, budgets) = (worker_count(&config), Arc::default());
-    for worker in 0..count {
-        let place = Place { worker, workers: count, budgets: Arc::clone(&budgets) };
-        let (mailbox, thread) = worker::start(place, Arc::clone(&config), Arc::clone(&registry))?;
-        workers.push(mailbox);
-        threads.push(thread);
-    }
+    let (workers, mails): (Vec<Mailbox>, Vec<_>) = (0..count).map(|_| mpsc::unbounded_channel()).unzip();
     let mut secret = [0; 32];
     aws_lc_rs::rand::fill(&mut secret).map_err(|_| BootError::System("the system gave no random bytes".into()))?;
+    let aside = Aside::start(count.into())?;
     let (gate, orders) = mpsc::unbounded_channel();
-    let (gate_config, gate_workers, gate_registry) = (Arc::clone(&config), workers.clone(), Arc::clone(&registry));
-    let thread = std::thread::Builder::new().name("gate".into()).spawn(move || {
-        match Builder::new_current_thread().enable_all().build_local(Default::default()) {
-            Ok(runtime) => runtime.block_on(async move {
-                let gate = Gate::new(gate_config, tls, secret, gate_workers, gate_registry);
-                gate.run(doors.clients, orders).await;
-            }),
-            Err(error) => tracing::error!("the gate cannot start: {error}"),
-        }
-    })?;
-    threads.push(thread);
+    let weak = workers.iter().map(Mailbox::downgrade).collect();
+    let (of_gate, counts) = (Arc::clone(&config), Arc::clone(&registry));
+    let open = move |hand: Option<Hand>| {
+        Gate::new(of_gate, tls, secret, weak, hand, aside, counts).run(doors.clients, orders)
+    };
+    // A login on the thread where its client will live costs two switches of threads less. With several
+    // workers there is no such thread, and none of them is to have more work than the others.
+    let (mut beside, own): (Option<Beside>, _) =
+        if count == 1 { (Some(Box::new(|hand| Box::pin(open(Some(hand))))), None) } else { (None, Some(open)) };
+    let mut threads = Vec::new();
+    for (worker, mail) in (0..count).zip(mails) {
+        let place = Place { worker, workers: count, budgets: Arc::clone(&budgets) };
+        threads.push(worker::start(place, mail, Arc::clone(&config), Arc::clone(&registry), beside.take())?);
+    }
+    if let Some(open) = own {
+        threads.push(std::thread::Builder::new().name("gate".into()).spawn(move || {
+            match Builder::new_current_thread().enable_all().build_local(Default::default()) {
+                Ok(runtime) => runtime.block_on(open(None)),
+                Err(error) => tracing::error!("the gate cannot start: {error}"),
+            }
+        })?);
+    }
     registry.set_listening(true);
     Ok(Running { config, registry, workers, gate, stats: doors.stats, threads })
 }

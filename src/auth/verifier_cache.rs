@@ -65,9 +65,10 @@ impl VerifierCache {
         Verifier::mock(user, &self.secret)
     }
 
-    /// Forgets all verifiers and keeps the secret; for a reload of the configuration.
-    pub fn clear(&mut self) {
-        self.verifiers.clear();
+    /// An empty cache with the same secret; for a reload of the configuration.
+    #[must_use]
+    pub fn renewed(&self) -> Self {
+        Self { secret: self.secret.clone(), verifiers: HashMap::new() }
     }
 
     /// Verifiers kept at the moment.
@@ -106,7 +107,7 @@ mod tests {
         );
         assert_ne!(mock.salt, cache.mock("abc").salt);
         assert_ne!(mock.salt, VerifierCache::new([8; 32]).mock("ab").salt);
-        cache.clear();
+        let mut cache = cache.renewed();
         assert!(cache.is_empty());
         assert_eq!(first, cache.derive("ab", "c"), "a reload does not change the salt");
     }

@@ -10,7 +10,7 @@ use crate::relay::Seat;
 use crate::server::cancel::{self, NOBODY, PassedOn};
 use crate::server::stream::Stream;
 use crate::wire::pid::ClientPid;
-use crate::worker::Mail;
+use crate::worker::{Mail, WeakMailbox};
 
 /// Keys that fit nobody, per address. A key has 32 random bits in protocol 3.0 and the process ids
 /// can be guessed: at this rate, trying them all takes 13 years (`reference/defects.md` entry 21).
@@ -51,7 +51,8 @@ pub(super) async fn cancel(gate: &Gate, peer: &Peer, stream: &mut Stream, pid: u
 
 /// Whether the key was somebody's here. Returns when the server has done what it asks for.
 async fn find_here(gate: &Gate, whom: ClientPid, key: Vec<u8>) -> bool {
-    let Some(worker) = gate.workers.get(usize::from(whom.worker)) else { return false };
+    let worker = gate.workers.get(usize::from(whom.worker)).and_then(WeakMailbox::upgrade);
+    let Some(worker) = worker else { return false };
     let (done, wait) = oneshot::channel();
     // Told something: nobody's. Dropped: done.
     worker.send(Mail::Cancel { slot: whom.slot, key, done }).is_ok() && wait.await.is_err()

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout, timeout_at};
-use tokio_rustls::{TlsAcceptor, TlsStream};
 
 use super::caller::Caller;
 use super::peer::Peer;
@@ -123,7 +122,7 @@ async fn begin(
 /// else. Whatever the stream is by then is left in `place`.
 async fn negotiate(
     gate: &Gate,
-    mut plain: Plain,
+    plain: Plain,
     peer: &Peer,
     shown: &mut Option<Arc<Listener>>,
     place: &mut Option<Stream>,
@@ -134,14 +133,15 @@ async fn negotiate(
     let require = !is_unix && gate.config().listen.client_tls_sslmode.demands_tls();
     let (mut asked_tls, mut asked_gss) = (false, false);
     let mut encrypted = false;
-    let first = if is_unix { None } else { plain.first_byte().await? };
-    if first == Some(TLS_HANDSHAKE) {
-        let tls = tls.as_ref().ok_or_else(|| Refusal::Quiet("direct TLS, but TLS is not configured".into()))?;
-        *place = Some(Stream::new(handshake(tls, plain, true).await?));
+    let stream = place.insert(Stream::new(Socket::Plain(plain)));
+    // Where there is no TLS, whoever begins one has sent the length of no startup packet.
+    if let Some(tls) = &tls
+        && stream.next_tag().await? == TLS_HANDSHAKE
+        && let Some((Socket::Plain(plain), begun)) = place.take().map(Stream::into_parts)
+    {
+        *place = Some(Stream::new(gate.aside.handshake(Arc::clone(tls), plain, Some(begun)).await?));
         *shown = Some(Arc::clone(tls));
         encrypted = true;
-    } else {
-        *place = Some(Stream::new(Socket::Plain(plain)));
     }
     loop {
         let stream = place.as_mut().ok_or_else(|| Refusal::Quiet("lost".into()))?;
@@ -165,7 +165,7 @@ async fn negotiate(
                     return Err(Refusal::Quiet("TLS in TLS".into()));
                 };
                 debug_assert!(unread.is_empty());
-                *place = Some(Stream::new(handshake(tls, plain, false).await?));
+                *place = Some(Stream::new(gate.aside.handshake(Arc::clone(tls), plain, None).await?));
                 *shown = Some(Arc::clone(tls));
                 encrypted = true;
             }
@@ -194,14 +194,4 @@ async fn negotiate(
             }
         }
     }
-}
-
-/// Does the TLS handshake. Without a preceding SSLRequest (`direct`) the client must name the
-/// protocol by ALPN, as PostgreSQL 17 demands.
-async fn handshake(tls: &Listener, plain: Plain, direct: bool) -> Result<Socket, Refusal> {
-    let accepted = TlsAcceptor::from(Arc::clone(&tls.config)).accept(plain).await?;
-    if direct && accepted.get_ref().1.alpn_protocol() != Some(crate::net::tls::ALPN) {
-        return Err(Refusal::Quiet("direct TLS without ALPN \"postgresql\"".into()));
-    }
-    Ok(Socket::Tls(Box::new(TlsStream::Server(accepted))))
 }

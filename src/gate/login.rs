@@ -13,7 +13,7 @@ use crate::server::stream::Stream;
 use crate::wire::build;
 use crate::wire::error::{PgError, SqlState};
 use crate::wire::startup::{NEWEST_MINOR, Startup};
-use crate::worker::Mail;
+use crate::worker::{Mail, WeakMailbox};
 
 /// Authenticates, and hands the client to the worker where its pool lives.
 pub(super) async fn login(
@@ -57,8 +57,11 @@ pub(super) async fn login(
     let (of_database, of_user) = take_places(gate, &config, database_config, &asked.user)?;
     tracing::debug!(peer = %caller.peer, user = asked.user, database, "logged in");
     let Some((mut socket, leftover)) = place.take().map(Stream::into_parts) else { return Ok(()) };
-    socket.loosen()?;
     let (worker, at_home) = gate.homes.choose(&database, &asked.user, &config, gate.workers.len());
+    // It stays on the reactor of this thread if it stays on this thread.
+    if gate.hand.is_none() {
+        socket.loosen()?;
+    }
     let arrival = Arrival {
         socket,
         database,
@@ -71,7 +74,9 @@ pub(super) async fn login(
         replication: asked.replication,
         seats: vec![seat, at_home, of_database, of_user],
     };
-    if let Some(mailbox) = gate.workers.get(worker) {
+    if let Some(hand) = &gate.hand {
+        hand(arrival);
+    } else if let Some(mailbox) = gate.workers.get(worker).and_then(WeakMailbox::upgrade) {
         let _ = mailbox.send(Mail::Client(Box::new(arrival)));
     }
     Ok(())

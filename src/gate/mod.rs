@@ -1,7 +1,8 @@
-//! Floor 7: the thread that accepts, negotiates and authenticates, and hands clients to workers.
+//! Floor 7: accepts, negotiates and authenticates, and hands clients to workers.
 //! Must never see a query: whoever has logged in is a worker's affair.
 
 mod accept;
+mod aside;
 mod authenticate;
 mod bans;
 mod caller;
@@ -30,9 +31,10 @@ use crate::config::{Config, TlsMode};
 use crate::meter::Registry;
 use crate::net::listen::Listener;
 use crate::net::tls;
-use crate::worker::Mailbox;
+use crate::worker::{Hand, WeakMailbox};
 
 use accept::Door;
+pub use aside::Aside;
 use bans::Bans;
 use lookup::Lookup;
 use places::Places;
@@ -55,7 +57,11 @@ pub struct Gate {
     verifiers: RefCell<VerifierCache>,
     bans: RefCell<Bans>,
     lookup: RefCell<Rc<Lookup>>,
-    workers: Vec<Mailbox>,
+    /// Not kept alive by logins that are under way: a worker ends when it has no mailbox any more.
+    workers: Vec<WeakMailbox>,
+    /// To the one worker there is, when the gate runs on its thread.
+    hand: Option<Hand>,
+    aside: Aside,
     homes: homes::Homes,
     seats: Arc<AtomicU32>,
     /// Connections beyond `max_client_conn`, let in far enough to cancel or to be told.
@@ -88,12 +94,15 @@ pub fn client_tls(config: &Config) -> Result<Option<Arc<tls::Listener>>, tls::Tl
 }
 
 impl Gate {
-    /// A gate in front of `workers`; `secret` makes what unknown users are shown unguessable.
+    /// A gate in front of `workers`; with a `hand` on the thread of the only one, else on its own. `secret`
+    /// makes what unknown users are shown unguessable.
     pub fn new(
         config: Arc<Config>,
         tls: Option<Arc<tls::Listener>>,
         secret: Key,
-        workers: Vec<Mailbox>,
+        workers: Vec<WeakMailbox>,
+        hand: Option<Hand>,
+        aside: Aside,
         registry: Arc<Registry>,
     ) -> Rc<Self> {
         let instance = config.listen.instance_id;
@@ -104,6 +113,8 @@ impl Gate {
             bans: RefCell::default(),
             lookup: RefCell::new(Rc::new(Lookup::new())),
             workers,
+            hand,
+            aside,
             homes: homes::Homes::default(),
             seats: Arc::new(AtomicU32::new(0)),
             standing: Arc::new(AtomicU32::new(0)),
@@ -116,7 +127,6 @@ impl Gate {
             instance,
             registry,
         };
-        gate.derive_verifiers();
         Rc::new(gate)
     }
 
@@ -124,20 +134,31 @@ impl Gate {
         Arc::clone(&self.config.borrow())
     }
 
-    /// Computes what plaintext passwords are checked with now, so that a first login takes no
-    /// longer than that of an unknown user.
-    fn derive_verifiers(&self) {
-        let config = self.config();
-        let mut cache = self.verifiers.borrow_mut();
-        cache.clear();
-        for user in config.users.values() {
-            let secrets: Vec<&str> = user.passwords().map(|password| password.secret().expose()).collect();
-            cache.prepare(&user.name, &secrets);
+    /// From now on by `config`. Computes what plaintext passwords are checked with before, so that a first
+    /// login takes no longer than that of an unknown user.
+    async fn reconfigure(&self, config: Arc<Config>, tls: Option<Arc<tls::Listener>>) {
+        let mut cache = self.verifiers.borrow().renewed();
+        let users = Arc::clone(&config);
+        let derived = self.aside.compute(move || {
+            for user in users.users.values() {
+                let secrets: Vec<&str> = user.passwords().map(|password| password.secret().expose()).collect();
+                cache.prepare(&user.name, &secrets);
+            }
+            cache
+        });
+        match derived.await {
+            Ok(cache) => *self.verifiers.borrow_mut() = cache,
+            Err(error) => tracing::error!("passwords are prepared as clients come: {error}"),
         }
+        *self.config.borrow_mut() = config;
+        *self.tls.borrow_mut() = tls;
+        *self.lookup.borrow_mut() = Rc::new(Lookup::new());
     }
 
     /// Accepts on `listeners` until told to close.
     pub async fn run(self: Rc<Self>, listeners: Vec<Listener>, mut orders: mpsc::UnboundedReceiver<Order>) {
+        let (config, tls) = (self.config(), self.tls.borrow().clone());
+        self.reconfigure(config, tls).await;
         let mut accepting = Vec::new();
         for listener in listeners {
             match Door::new(listener, &self.config().listen.tcp) {
@@ -147,12 +168,7 @@ impl Gate {
         }
         while let Some(order) = orders.recv().await {
             match order {
-                Order::Reload(config, tls) => {
-                    *self.config.borrow_mut() = config;
-                    *self.tls.borrow_mut() = tls;
-                    *self.lookup.borrow_mut() = Rc::new(Lookup::new());
-                    self.derive_verifiers();
-                }
+                Order::Reload(config, tls) => self.reconfigure(config, tls).await,
                 Order::Ping(done) => drop(done),
                 Order::Close => accepting.drain(..).for_each(|task| task.abort()),
             }

@@ -82,25 +82,6 @@ impl Plain {
         let _ = self.try_write(bytes);
     }
 
-    /// Waits for the first byte without taking it; `None` at the end.
-    ///
-    /// # Errors
-    /// Whatever the system says.
-    pub async fn first_byte(&mut self) -> io::Result<Option<u8>> {
-        let mut one = [0u8; 1];
-        loop {
-            let peeked = match self {
-                Self::LooseTcp(stream) => stream.peek(&mut one),
-                Self::Tcp(stream) => stream.peek(&mut one).await,
-                _ => return Err(not_settled()),
-            };
-            match peeked {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.settle()?,
-                peeked => return Ok((peeked? > 0).then_some(one[0])),
-            }
-        }
-    }
-
     fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(stream) => stream.try_write(bytes),

@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::io;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -42,27 +43,43 @@ pub enum Mail {
 /// Where to send a worker its [`Mail`].
 pub type Mailbox = mpsc::UnboundedSender<Mail>;
 
-/// Starts a worker; it ends when all its mailboxes are dropped.
+/// A [`Mailbox`] that does not keep its worker running.
+pub type WeakMailbox = mpsc::WeakUnboundedSender<Mail>;
+
+/// Takes a client in on the thread of its worker.
+pub type Hand = Box<dyn Fn(Arrival)>;
+
+/// Makes what runs beside a worker on its thread, and ends with it.
+pub type Beside = Box<dyn FnOnce(Hand) -> Pin<Box<dyn Future<Output = ()>>> + Send>;
+
+/// Starts a worker that reads `mail`; it ends when all its mailboxes are dropped.
 ///
 /// # Errors
 /// The system gave no thread.
-pub fn start(place: Place, config: Arc<Config>, registry: Arc<Registry>) -> io::Result<(Mailbox, JoinHandle<()>)> {
+pub fn start(
+    place: Place,
+    mail: mpsc::UnboundedReceiver<Mail>,
+    config: Arc<Config>,
+    registry: Arc<Registry>,
+    beside: Option<Beside>,
+) -> io::Result<JoinHandle<()>> {
     let number = place.worker;
-    let (mailbox, mail) = mpsc::unbounded_channel();
-    let thread =
-        std::thread::Builder::new().name(format!("worker-{number}")).spawn(
-            move || match Builder::new_current_thread().enable_all().build_local(Default::default()) {
-                Ok(runtime) => runtime.block_on(work(Relay::new(place, config, registry), mail)),
-                Err(error) => tracing::error!("worker {number} cannot start: {error}"),
-            },
-        )?;
-    Ok((mailbox, thread))
+    std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+        match Builder::new_current_thread().enable_all().build_local(Default::default()) {
+            Ok(runtime) => runtime.block_on(work(Relay::new(place, config, registry), mail, beside)),
+            Err(error) => tracing::error!("worker {number} cannot start: {error}"),
+        }
+    })
 }
 
-async fn work(relay: Relay, mut mail: mpsc::UnboundedReceiver<Mail>) {
+async fn work(relay: Relay, mut mail: mpsc::UnboundedReceiver<Mail>, beside: Option<Beside>) {
     let bell = relay.bell();
     let relay = Rc::new(RefCell::new(relay));
     let _ = task::guarded(&relay, Relay::warm);
+    if let Some(beside) = beside {
+        let relay = Rc::clone(&relay);
+        tokio::task::spawn_local(beside(Box::new(move |arrival| task::arrive(&relay, arrival))));
+    }
     let mut tick = tokio::time::interval(sweep::PERIOD);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     // Held until the last client has left.
