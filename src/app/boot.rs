@@ -73,9 +73,8 @@ pub fn boot(config: Config) -> Result<Running, BootError> {
     let (gate, orders) = mpsc::unbounded_channel();
     let weak = workers.iter().map(Mailbox::downgrade).collect();
     let (of_gate, counts) = (Arc::clone(&config), Arc::clone(&registry));
-    let open = move |hand: Option<Hand>| {
-        Gate::new(of_gate, tls, secret, weak, hand, aside, counts).run(doors.clients, orders)
-    };
+    let open =
+        move |hand: Option<Hand>| Gate::new(of_gate, tls, secret, weak, hand, aside, counts).run(doors.clients, orders);
     // A login on the thread where its client will live costs two switches of threads less. With several
     // workers there is no such thread, and none of them is to have more work than the others.
     let (mut beside, own): (Option<Beside>, _) =

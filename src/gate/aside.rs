@@ -31,7 +31,12 @@ impl Aside {
     ///
     /// # Errors
     /// What went wrong with the handshake.
-    pub(super) async fn handshake(&self, tls: Arc<Listener>, mut plain: Plain, begun: Option<Vec<u8>>) -> io::Result<Socket> {
+    pub(super) async fn handshake(
+        &self,
+        tls: Arc<Listener>,
+        mut plain: Plain,
+        begun: Option<Vec<u8>>,
+    ) -> io::Result<Socket> {
         plain.loosen()?;
         self.run(async move {
             let is_direct = begun.is_some();
