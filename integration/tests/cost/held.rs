@@ -122,9 +122,11 @@ fn idle_clients_do_not_slow_those_that_work() {
 fn idle_clients_stay_small_while_others_work() {
     many_descriptors();
     let (held, working) = if long() { (7_000, 500) } else { (1_500, 40) };
-    let pgweir = conf().size(20).listen("max_client_conn = 16000").start();
+    let pgweir = conf().size(20).pool("min_pool_size = 20").listen("max_client_conn = 16000").start();
     let warm: Vec<TcpStream> = (0..held).map(|_| connect(&pgweir)).collect();
-    pgbench(&pgweir, working, 1);
+    // A server has buffers too.
+    eventually("all servers are there", || metric(&pgweir, "pgweir_pool_servers", &[("state", "idle")]) as usize == 20);
+    pgbench(&pgweir, working, 3);
     let before = private(&pgweir);
     let more: Vec<TcpStream> = (0..held).map(|_| connect(&pgweir)).collect();
     let fresh = private(&pgweir).saturating_sub(before) / held as u64;
