@@ -6,11 +6,12 @@
 //!
 //! # What happens to a query, from socket to socket
 //!
-//! 1. A **gate** thread ([`gate`]) accepts, negotiates TLS, authenticates ([`auth`]; by the rules and from the sources of
-//!    [`config::Auth`], if need be with a question to a server on a connection of its own), and sends the connection to a
+//! 1. A **gate** ([`gate`]) accepts, negotiates TLS, authenticates ([`auth`]; by the rules and from the sources of
+//!    [`config::Auth`], if need be with a question to a server on a connection of its own), and hands the connection to a
 //!    **worker** ([`worker`]): one of those on which the pool of that database and user has a slice, the one with the
-//!    fewest of its clients. That hand-over is the only time a connection changes threads: a transaction never leaves
-//!    its worker.
+//!    fewest of its clients. With one worker the gate runs on its thread and the hand-over is a call; with several it has
+//!    a thread of its own, and that is the only time a connection changes threads: a transaction never leaves its worker.
+//!    What takes a processor long (TLS handshakes, keys from passwords) is done aside, on threads that relay nothing.
 //! 2. On the worker everything is in one structure, the [`relay::Relay`]: clients and servers in slabs, pools, the
 //!    statistics. Each connection has a task that waits for its socket and then enters the relay for one **turn**.
 //!    A turn never waits; what must wait (opening a connection, cancelling) is left as a [`relay::Todo`].
@@ -114,8 +115,8 @@
 //!
 //! *Where the time goes.* With 40 clients a transaction costs four system calls and about 3 µs outside the kernel, here
 //! and in PgBouncer; the kernel's share is waking the other side. A shorter slice asked of the scheduler
-//! (`sched_setattr`) changed nothing. A login costs 18 system calls, of which the hand-over between two threads is the
-//! dearest part.
+//! (`sched_setattr`) changed nothing. A transaction on a connection of its own costs 13 system calls, PgBouncer's 27;
+//! while the gate had a thread of its own beside the only worker it was 1.27 times PgBouncer's CPU, now it is 0.96.
 //!
 //! # Deliberately absent
 //!

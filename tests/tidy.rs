@@ -464,7 +464,7 @@ fn knows_the_floors() {
 
 #[test]
 fn lets_a_gate_write_to_a_worker_only() {
-    assert_tidy("gate/a.rs", "use crate::worker::{Mail, Mailbox};\nfn f() { crate::worker::Mail::Client; }\n");
+    assert_tidy("gate/a.rs", "use crate::worker::{Mail, WeakMailbox};\nfn f() { crate::worker::Mail::Client; }\n");
     assert_broken("gate/a.rs", "use crate::worker::Mailman;\n", 1, "neighbour");
     assert_broken("gate/a.rs", "use crate::worker::*;\n", 1, "neighbour");
     assert_broken("worker/a.rs", "use crate::gate::Mail;\n", 1, "neighbour");

@@ -39,7 +39,7 @@ enum Command {
     },
     /// Read a configuration file and say everything that is wrong with it.
     ///
-    /// Exit status 0 if nothing is, 2 otherwise.
+    /// Exit status 0 if nothing is, 2 otherwise. Warnings, of what can work but was hardly meant, are no errors.
     Check {
         /// Configuration file.
         file: PathBuf,
@@ -51,6 +51,9 @@ pub fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Check { file } => match Config::load(&file) {
             Ok(config) => {
+                if !config.warnings.is_empty() {
+                    eprintln!("{}", config.warnings);
+                }
                 println!(
                     "{}: good ({} databases, {} users)",
                     file.display(),
@@ -86,6 +89,7 @@ fn run(config: Config, file: Option<&Path>) -> ExitCode {
         eprintln!("error: {error}");
         return ExitCode::from(BAD_CONFIGURATION);
     }
+    super::log::warnings(&config);
     match super::boot::boot(config).and_then(|running| super::run::run(running, file)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -120,6 +120,7 @@ fn reload(running: &mut Running, file: Option<&Path>) {
     });
     match ready {
         Ok((mut config, tls)) => {
+            super::log::warnings(&config);
             for what in needs_restart(&running.config, &config) {
                 tracing::warn!("{what} has changed; that takes effect at the next start");
             }

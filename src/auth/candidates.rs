@@ -28,9 +28,18 @@ enum Other {
 }
 
 impl Candidates {
-    /// Whether one of the secrets can be proved by SCRAM alone.
-    pub(super) fn has_verifier(account: &Account<'_>) -> bool {
-        account.secrets.iter().any(|stored| matches!(SecretKind::of(stored), SecretKind::Scram(_)))
+    /// Whether the method md5 is md5 for this account: not if one of the secrets can be proved by SCRAM alone. Who has
+    /// none that is of use is asked as others are.
+    pub(super) fn asked_by_md5(account: &Account<'_>, cache: &VerifierCache) -> bool {
+        let mut usable = false;
+        for stored in account.secrets {
+            match SecretKind::of(stored) {
+                SecretKind::Scram(_) => return false,
+                SecretKind::Plain | SecretKind::Md5 => usable = true,
+                SecretKind::Empty | SecretKind::Damaged => {}
+            }
+        }
+        usable || cache.asks_nobody_by_md5(account.user)
     }
 
     /// The first verifier on record gives salt and iteration count; plaintext passwords are derived with the same, so
@@ -70,7 +79,7 @@ impl Candidates {
     pub(super) fn exchange(self) -> (ServerExchange, Vec<bool>) {
         let on_record = self.verifiers.iter().map(|(_, on_record)| *on_record).collect();
         let mut verifiers = self.verifiers.into_iter().map(|(verifier, _)| verifier);
-        let first = verifiers.next().unwrap_or_else(|| Arc::new(Verifier::mock("", &[0; super::KEY_LEN])));
+        let first = verifiers.next().unwrap_or_else(|| Arc::new(super::Mocks::new([0; super::KEY_LEN]).verifier("")));
         let mut exchange = ServerExchange::new(first);
         verifiers.for_each(|verifier| exchange.add(verifier));
         if self.doomed || self.hopeless {

@@ -143,7 +143,7 @@ impl Login {
                 let candidates = Candidates::of(account, cache);
                 (State::Cleartext(candidates), Step::Send(sasl::CLEARTEXT_REQUEST.to_vec()))
             }
-            Method::Md5 if !Candidates::has_verifier(account) => start_md5(account)?,
+            Method::Md5 if Candidates::asked_by_md5(account, cache) => start_md5(account)?,
             Method::Md5 | Method::Scram => start_scram(Candidates::of(account, cache), binding),
         };
         Ok((Self { user: account.user.to_owned(), state }, step))

@@ -8,12 +8,14 @@ mod candidates;
 pub mod certificate;
 pub mod login;
 pub mod md5;
+mod mocks;
 pub mod sasl;
 pub mod scram;
 pub mod secret_kind;
 mod server_secret;
 mod verifier_cache;
 
+pub use mocks::Mocks;
 pub use server_secret::ServerSecret;
 pub use verifier_cache::VerifierCache;
 

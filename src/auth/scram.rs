@@ -22,7 +22,7 @@ pub use salted_cache::SaltedCache;
 pub use server::{ServerExchange, Success};
 pub use verifier::Verifier;
 
-pub(super) use verifier::{default_iterations, user_salt};
+pub(super) use verifier::default_iterations;
 
 /// Name of the mechanism in the SASL messages (RFC 7677).
 pub const MECHANISM: &str = "SCRAM-SHA-256";

@@ -47,7 +47,7 @@ mod tests {
         assert_eq!(SecretKind::of("md5 is old"), SecretKind::Plain);
         assert_eq!(SecretKind::of("SCRAM-SHA-256"), SecretKind::Plain);
         assert_eq!(SecretKind::of(&md5::hash("u", b"p")), SecretKind::Md5);
-        let verifier = Verifier::mock("u", &[7; 32]);
+        let verifier = crate::auth::Mocks::new([7; 32]).verifier("u");
         let text = verifier.format();
         assert_eq!(SecretKind::of(&text), SecretKind::Scram(verifier));
         for end in "SCRAM-SHA-256$".len()..text.len() {

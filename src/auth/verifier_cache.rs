@@ -6,18 +6,16 @@ use std::fmt;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use zeroize::Zeroizing;
-
 use super::scram::Verifier;
-use super::{Key, sha256};
-use crate::auth::scram::{default_iterations, user_salt};
+use super::{Key, Mocks, sha256};
+use crate::auth::scram::{SALT_LEN, default_iterations};
 
 /// Most verifiers kept. Only configured users get here, so a full cache means passwords of earlier configurations.
 const CAPACITY: usize = 16_384;
 
 /// Verifiers by user and password, and the secret that salts and mock verifiers are derived from.
 pub struct VerifierCache {
-    secret: Zeroizing<Key>,
+    mocks: Mocks,
     verifiers: HashMap<Key, Arc<Verifier>>,
 }
 
@@ -25,13 +23,13 @@ impl VerifierCache {
     /// An empty cache. `secret` is random, made once per process and shared by all gates: were it not, salts would
     /// differ between gates.
     pub fn new(secret: Key) -> Self {
-        Self { secret: Zeroizing::new(secret), verifiers: HashMap::new() }
+        Self { mocks: Mocks::new(secret), verifiers: HashMap::new() }
     }
 
     /// The verifier of a user's plaintext password; the first time it costs a PBKDF2 run of some 0.7 ms. Call it for
     /// all users when a configuration is loaded, so that a first login is not slower than one of an unknown user.
     pub fn derive(&mut self, user: &str, password: &str) -> Arc<Verifier> {
-        let salt = user_salt(user, &self.secret);
+        let salt = self.mocks.salt(user, SALT_LEN);
         self.derive_with(user, password, &salt, default_iterations())
     }
 
@@ -54,21 +52,38 @@ impl VerifierCache {
         verifier
     }
 
-    /// Derives whatever a login with these secrets will need.
+    /// Takes a user of the configuration into account: derives whatever a login with these secrets will need, and
+    /// lets unknown users resemble it.
     pub fn prepare(&mut self, user: &str, secrets: &[&str]) {
+        self.mocks.resemble(secrets);
         let account = super::login::Account { user, secrets, expired: false };
         drop(super::candidates::Candidates::of(&account, self));
     }
 
     /// The verifier for a user without usable password, for a doomed exchange.
     pub fn mock(&self, user: &str) -> Verifier {
-        Verifier::mock(user, &self.secret)
+        self.mocks.verifier(user)
+    }
+
+    /// Whether an unknown user is asked by md5 where that is the method.
+    pub(super) fn asks_nobody_by_md5(&self, user: &str) -> bool {
+        self.mocks.is_asked_by_md5(user)
+    }
+
+    /// Lets unknown users resemble one who was looked up and has proved itself by one of these secrets.
+    pub fn came_in(&mut self, secrets: &[&str]) {
+        self.mocks.came_in(secrets);
+    }
+
+    /// Another secret from now on; to be given before anything is derived.
+    pub fn rekey(&mut self, secret: Key) {
+        self.mocks.rekey(secret);
     }
 
     /// An empty cache with the same secret; for a reload of the configuration.
     #[must_use]
     pub fn renewed(&self) -> Self {
-        Self { secret: self.secret.clone(), verifiers: HashMap::new() }
+        Self { mocks: self.mocks.renewed(), verifiers: HashMap::new() }
     }
 
     /// Verifiers kept at the moment.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::hba::Hba;
 use super::ident::Ident;
 use super::password::Password;
+use crate::base::secret::Secret;
 
 /// `[auth]`: who may come in.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,6 +21,14 @@ pub struct Auth {
     pub failed_logins_max: u32,
     /// For how long. Default 60 s; never 0.
     pub failed_logins_ban: Duration,
+    /// What unknown users are shown is made of it; at least [`Auth::MOCK_SECRET_MIN`] bytes. Default: something that
+    /// outlives the process.
+    pub mock_secret: Option<Secret>,
+}
+
+impl Auth {
+    /// Who could guess it could tell unknown users from known ones.
+    pub const MOCK_SECRET_MIN: usize = 16;
 }
 
 /// How users are looked up on the servers.
@@ -56,6 +65,7 @@ impl Default for Auth {
             query: None,
             failed_logins_max: 0,
             failed_logins_ban: Duration::from_secs(60),
+            mock_secret: None,
         }
     }
 }

@@ -25,19 +25,20 @@ const DATABASE: &str = "[databases.d]\nprimary = \"h\"\n";
 
 #[test]
 fn everything_arrives() {
+    let (cert, key) = super::warning_tests::identity();
     let dir = dir_with(&[
         ("hba", "hostssl all @names all cert map=m\nlocal all all peer\n"),
         ("names", "alice bob"),
         ("ident", "m Alice alice\n"),
         ("users", "\"alice\" \"secret\"\n\"bob\" \"\"\n\"carol\" \"other\"\n"),
-        ("pem", ""),
+        ("pem", &(cert + &key)),
     ]);
     let text = format!(
         "{DATABASE}[listen]\nauth_type = \"hba\"\nclient_tls_cert_file = \"pem\"\nclient_tls_key_file = \"pem\"\n\
          client_tls_ca_file = \"pem\"\n\
          [auth]\nhba_file = \"hba\"\nident_file = \"ident\"\nusers_file = \"users\"\nquery_user = \"q\"\n\
          query_password = \"p\"\nquery_database = \"d\"\nquery_cache = \"5s\"\nfailed_logins_max = 3\n\
-         failed_logins_ban = \"1m\"\n\
+         failed_logins_ban = \"1m\"\nmock_secret = \"0123456789abcdef\"\n\
          [users.carol]\npassword = [\"new\", \"old\"]\nvalid_until = 1970-01-01T00:01:00Z\n[users.dave]\npool_size = 2\n"
     );
     let config = load(dir.path(), &text).unwrap();
@@ -46,6 +47,7 @@ fn everything_arrives() {
     let query = config.auth.query.as_ref().unwrap();
     assert_eq!((query.sql.as_str(), query.user.as_str()), (AuthQuery::SQL, "q"));
     assert_eq!((query.database.as_deref(), query.cache), (Some("d"), Duration::from_secs(5)));
+    assert_eq!(config.auth.mock_secret.as_ref().unwrap().expose(), "0123456789abcdef");
     assert_eq!((config.auth.failed_logins_max, config.auth.failed_logins_ban), (3, Duration::from_secs(60)));
     let secrets = |user: &str| -> Vec<&str> {
         config.users[user].passwords().map(|password| password.secret().expose()).collect()
@@ -107,6 +109,7 @@ fn contradictions_are_told() {
         (format!("[listen]\nauth_type = \"cert\"\n{user}"), "who may sign"),
         (format!("[listen]\nauth_type = \"cert\"\n{user}"), "there is no TLS"),
         (format!("[listen]\nclient_tls_sslmode = \"verify-full\"\n{user}"), "who may sign"),
+        (format!("[auth]\nmock_secret = \"hunter2hunter2h\"\n{user}"), "at least 16 random characters"),
         (two, "different salts"),
         ("[users.u]\npassword = []\n".to_owned(), "1 to 5 secrets"),
         ("[users.u]\npassword = [\"hunter2\", 5]\n".to_owned(), "wrong type"),

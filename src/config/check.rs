@@ -1,5 +1,5 @@
 //! From the raw to the validated configuration: defaults, secrets, files, contradictions.
-//! Must never report a mere suspicion: what is refused here can certainly not work.
+//! Must never refuse on a mere suspicion: what is refused here can certainly not work. `suspect` warns of the rest.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -10,6 +10,7 @@ use super::encryption::{ChannelBinding, SslMode, TlsMode, TlsNegotiation};
 use super::leaf::{FilePath, RawSecret, Timeout, Wait, Word};
 use super::model::{Config, Database, Listen, Log, Pool, Routing, Stats};
 use super::password::Password;
+use super::problem::Problems;
 use super::reader::{Field, Named, Reader, Span};
 use super::schema::{RawConfig, RawDatabase, RawListen, RawLog, RawPool, RawStats};
 use super::terms::Overrides;
@@ -51,6 +52,7 @@ impl Check<'_> {
     /// The validated configuration. `None` only after a problem has been noted; the caller
     /// must also drop the result when others were.
     pub(super) fn config(&mut self, raw: RawConfig) -> Option<Config> {
+        self.suspect(&raw);
         let (port, auth_is_bad) = match &raw.listen {
             Field::Set(listen, _) => (listen.port.span(), matches!(listen.auth_type, Field::Bad)),
             Field::Absent => (None, false),
@@ -85,6 +87,7 @@ impl Check<'_> {
             databases: databases?,
             users: users?,
             peers,
+            warnings: Problems::of_text(std::mem::take(&mut self.reader.warnings)),
         })
     }
 
@@ -102,6 +105,7 @@ impl Check<'_> {
             self.reader.note(span.clone(), title, |problem| problem.expected(expected));
         }
         self.client_certificates(&raw);
+        self.tls_files("client", cert, key, &raw.client_tls_ca_file);
         let tcp = tcp(&raw);
         let unix_socket = self.unix_socket(&raw);
         let by_certificate = if cert.is_absent() { TlsMode::Disable } else { TlsMode::Allow };
@@ -168,9 +172,8 @@ impl Check<'_> {
         }
         let (ca, cert, key) = (&raw.server_tls_ca_file, &raw.server_tls_cert_file, &raw.server_tls_key_file);
         self.pair("server_tls_cert_file", cert, "server_tls_key_file", key);
-        if let Some(ca) = ca.span() {
-            self.verifying(&raw.server_tls_sslmode, ca);
-        }
+        let used = ca.span().is_some_and(|span| self.verifying(&raw.server_tls_sslmode, span));
+        self.tls_files("server", cert, key, if used { ca } else { &Field::Absent });
         if let Field::Set(_, span) = &raw.password
             && raw.user.is_absent()
         {
@@ -213,17 +216,14 @@ impl Check<'_> {
 
     /// Notes a CA file that no connection would ever look at: whoever wrote it believes
     /// that servers are verified.
-    fn verifying(&mut self, mode: &Field<Word<SslMode>>, ca: Span) {
-        let mode = match mode {
-            Field::Bad => return,
-            Field::Absent => SslMode::Prefer,
-            Field::Set(word, _) => word.0,
-        };
+    fn verifying(&mut self, mode: &Field<Word<SslMode>>, ca: Span) -> bool {
+        let Some(mode) = mode.word(SslMode::Prefer) else { return false };
         if !mode.verifies() {
             let title = format!("`server_tls_ca_file` is never used when `server_tls_sslmode` is {:?}", mode.as_str());
             let expected = r#"server_tls_sslmode = "verify-full" or "verify-ca""#;
             self.reader.note(ca, title, |problem| problem.expected(expected));
         }
+        mode.verifies()
     }
 
     pub(super) fn server_password(&mut self, raw: Field<RawSecret>) -> Option<Password> {

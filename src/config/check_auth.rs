@@ -7,9 +7,9 @@ use std::path::Path;
 use super::auth::{Auth, AuthQuery};
 use super::check::Check;
 use super::encryption::{ChannelBinding, SslMode, TlsMode, TlsNegotiation};
-use super::hba::{Hba, Rule};
+use super::hba::{Hba, HbaMethod, Rule};
 use super::ident::Ident;
-use super::leaf::{FilePath, Word};
+use super::leaf::{FilePath, RawSecret, Word};
 use super::model::{AuthType, Database, Listen};
 use super::password::Password;
 use super::problem::Source;
@@ -17,6 +17,7 @@ use super::reader::{Field, Span};
 use super::schema::{RawAuth, RawDatabase, RawListen};
 use super::tokens::Flaw;
 use super::{hba_parse, userlist};
+use crate::base::secret::Secret;
 
 /// Longest file of rules, maps or users, in bytes.
 const FILE_MAX: u64 = 16 * 1024 * 1024;
@@ -49,6 +50,14 @@ impl Check<'_> {
 
     /// Notes certificates that are demanded of clients and could not be checked.
     pub(super) fn client_certificates(&mut self, raw: &RawListen) {
+        if let Some(span) = raw.client_tls_ca_file.span()
+            && raw.client_tls_cert_file.is_absent()
+            && raw.client_tls_key_file.is_absent()
+        {
+            let title = "`client_tls_ca_file` is never used: without a certificate of pgweir's own there is no TLS";
+            let expected = "`client_tls_cert_file` and `client_tls_key_file` next to it";
+            self.reader.note(span, title, |problem| problem.expected(expected));
+        }
         let by_mode = matches!(&raw.client_tls_sslmode, Field::Set(Word(mode), _) if mode.demands_certificate());
         let by_method = matches!(&raw.auth_type, Field::Set(Word(AuthType::Cert), _));
         let span = if by_mode { raw.client_tls_sslmode.span() } else { raw.auth_type.span() };
@@ -96,7 +105,19 @@ impl Check<'_> {
         let query = user.map(|user| AuthQuery { sql, user, password, database, cache });
         let failed_logins_max = raw.failed_logins_max.set().map_or(default.failed_logins_max, |n| n.0);
         let failed_logins_ban = raw.failed_logins_ban.set().map_or(default.failed_logins_ban, |timeout| timeout.0);
-        (Auth { hba, ident, query, failed_logins_max, failed_logins_ban }, listed)
+        let mock_secret = self.mock_secret(raw.mock_secret);
+        (Auth { hba, ident, query, failed_logins_max, failed_logins_ban, mock_secret }, listed)
+    }
+
+    fn mock_secret(&mut self, raw: Field<RawSecret>) -> Option<Secret> {
+        let span = raw.span()?;
+        let secret = self.password(raw)?.secret().clone();
+        if secret.expose().len() < Auth::MOCK_SECRET_MIN {
+            let title = "`auth.mock_secret` is so short that it could be guessed";
+            let expected = format!("at least {} random characters", Auth::MOCK_SECRET_MIN);
+            self.reader.note(span, title, |problem| problem.expected(expected));
+        }
+        Some(secret)
     }
 
     /// Notes a database to look users up in that is none.
@@ -176,7 +197,8 @@ impl Check<'_> {
                 Err(flaws) => {
                     for flaw in flaws {
                         let title = format!("`auth.hba`: {}", flaw.what);
-                        self.reader.note(span.clone(), title, |problem| problem.expected(flaw.expected));
+                        let word = self.reader.source.within(&span, &text, flaw.span);
+                        self.reader.note(word, title, |problem| problem.expected(flaw.expected));
                     }
                 }
             }
@@ -193,6 +215,16 @@ impl Check<'_> {
         if rule.wants_certificate() && listen.client_tls_sslmode == TlsMode::Disable {
             let title = format!("rule {} demands a client certificate, but there is no TLS", rule.line);
             self.reader.note(span.clone(), title, |problem| problem.expected("`client_tls_cert_file` in [listen]"));
+        }
+        if rule.method == HbaMethod::Password && rule.network.is_some() && listen.client_tls_sslmode == TlsMode::Disable
+        {
+            let title =
+                format!("rule {} lets nobody in: it takes passwords over TLS only, and there is no TLS", rule.line);
+            self.reader.warn(
+                span.clone(),
+                title,
+                "`client_tls_cert_file` in [listen], or \"scram-sha-256\" in the rule",
+            );
         }
         if let Some(map) = &rule.map
             && !ident.has(map)

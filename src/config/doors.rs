@@ -1,5 +1,5 @@
 //! The sockets of `[listen]`, the caps on clients and the instances of `[peers]`: their keys and values.
-//! Must never open a socket or look at a directory: a configuration may be checked elsewhere.
+//! Must never open a socket, nor refuse a directory that is not there yet: a configuration may be checked elsewhere.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

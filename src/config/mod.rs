@@ -30,7 +30,9 @@ mod password;
 mod problem;
 mod reader;
 mod schema;
+mod suspect;
 mod terms;
+mod tls_files;
 mod tokens;
 mod units;
 mod url;
@@ -45,6 +47,8 @@ mod hba_tests;
 mod problem_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod warning_tests;
 
 use std::path::Path;
 

@@ -14,6 +14,7 @@ use super::encryption::{ChannelBinding, SslMode, TlsMode, TlsNegotiation};
 use super::endpoint::Endpoint;
 use super::network::Network;
 use super::password::Password;
+use super::problem::Problems;
 use super::terms::Overrides;
 use super::words::words;
 
@@ -41,6 +42,8 @@ pub struct Config {
     pub users: BTreeMap<String, User>,
     /// `[peers.N]`: other instances to which cancel requests are passed on, by their `instance_id`.
     pub peers: BTreeMap<u8, Endpoint>,
+    /// What can work and was hardly meant; to be shown to the operator.
+    pub warnings: Problems,
 }
 
 impl Config {

@@ -7,8 +7,8 @@ use std::ops::Range;
 use super::mask;
 
 /// Everything wrong with one configuration, in the order of the file. Never empty when
-/// returned as an error.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// returned as an error; as warnings often.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Problems(Vec<Problem>);
 
 impl Problems {
@@ -58,6 +58,8 @@ impl std::error::Error for Problems {}
 /// One thing wrong. `Display` writes it as rustc would, ending in a newline.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
+    /// It can work all the same.
+    mild: bool,
     title: String,
     file: String,
     place: Option<Place>,
@@ -78,7 +80,21 @@ struct Place {
 impl Problem {
     /// A problem of a whole file, not of a place in it.
     pub(super) fn of_file(file: &str, title: String) -> Self {
-        Self { title, file: file.to_owned(), place: None, notes: Vec::new() }
+        Self { mild: false, title, file: file.to_owned(), place: None, notes: Vec::new() }
+    }
+
+    /// Makes it a warning: what it is about can work, and was hardly meant.
+    pub(super) fn mild(mut self) -> Self {
+        self.mild = true;
+        self
+    }
+
+    /// What, where and what instead, in one line for a log.
+    #[must_use]
+    pub fn in_one_line(&self) -> String {
+        let place = self.place.as_ref().map(|place| format!(":{}:{}", place.line, place.column)).unwrap_or_default();
+        let notes: String = self.notes.iter().map(|note| format!("; {note}")).collect();
+        format!("{}{place}: {}{notes}", self.file, self.title)
     }
 
     /// Adds what would have been right.
@@ -101,7 +117,7 @@ impl Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "error: {}", self.title)?;
+        writeln!(f, "{}: {}", if self.mild { "warning" } else { "error" }, self.title)?;
         let width = match &self.place {
             None => {
                 writeln!(f, " --> {}", self.file)?;
@@ -145,7 +161,7 @@ impl Source {
     /// A problem with the bytes `span`.
     pub(super) fn problem(&self, span: Range<usize>, title: impl Into<String>) -> Problem {
         let place = Some(self.place(span));
-        Problem { title: title.into(), file: self.name.clone(), place, notes: Vec::new() }
+        Problem { mild: false, title: title.into(), file: self.name.clone(), place, notes: Vec::new() }
     }
 
     /// A problem with what the text as a whole says or lacks.
@@ -202,8 +218,37 @@ impl Source {
             carets.push('^');
         }
         carets.truncate(carets.trim_end().len());
-        (shown, carets)
+        window(&shown, &carets)
     }
+
+    /// The part `inner` of what the string at `span` says, if it stands there as it is, without escapes; else `span`.
+    pub(super) fn within(&self, span: &Range<usize>, said: &str, inner: Range<usize>) -> Range<usize> {
+        let written = self.text.get(span.clone()).unwrap_or_default();
+        let quotes = written.len().saturating_sub(said.len());
+        let inside = quotes / 2..written.len() - quotes / 2;
+        let plain = matches!(quotes, 2 | 6) && written.get(inside) == Some(said) && inner.end <= said.len();
+        let start = span.start + quotes / 2;
+        if plain { start + inner.start..start + inner.end } else { span.clone() }
+    }
+}
+
+/// Most characters of a line that are shown.
+const SHOWN_MAX: usize = 160;
+/// How many of them come before what is underlined.
+const SHOWN_BEFORE: usize = 60;
+
+/// What is underlined and its surroundings: a line may be a whole list of rules, of which one is meant.
+fn window(shown: &str, carets: &str) -> (String, String) {
+    let length = shown.chars().count();
+    if length <= SHOWN_MAX {
+        return (shown.to_owned(), carets.to_owned());
+    }
+    let first = carets.chars().take_while(|c| *c != '^').count();
+    let start = first.saturating_sub(SHOWN_BEFORE);
+    let cut = |text: &str| text.chars().skip(start).take(SHOWN_MAX).collect::<String>();
+    let (before, after) = (start > 0, start + SHOWN_MAX < length);
+    let shown = [if before { "…" } else { "" }, &cut(shown), if after { "…" } else { "" }].concat();
+    (shown, [if before { " " } else { "" }, cut(carets).trim_end()].concat())
 }
 
 /// The known word nearest to `word`, if any is near enough to have been meant: at most a
@@ -279,5 +324,16 @@ mod tests {
         assert_eq!(draw("abc\n", 4..4), owned(2, 1, "", "^"));
         assert_eq!(draw("[a\nb]", 0..5), owned(1, 1, "[a", "^^"));
         assert_eq!(draw("", 7..9), owned(1, 1, "", "^"));
+        let long = format!("{}b{}", "a".repeat(500), "c".repeat(500));
+        let (shown, carets) = (format!("…{}b{}…", "a".repeat(60), "c".repeat(99)), format!("{}^", " ".repeat(61)));
+        assert_eq!(draw(&long, 500..501), owned(1, 501, &shown, &carets));
+    }
+
+    #[test]
+    fn a_word_inside_a_string() {
+        let within = |text: &str, said: &str| Source::new("f", text).within(&(4..text.len()), said, 3..4);
+        assert_eq!(within("a = 'bc d'", "bc d"), 8..9);
+        assert_eq!(within("a = \"bc d\"", "bc d"), 8..9);
+        assert_eq!(within("a = \"b\\tc\"", "b\tc "), 4..10);
     }
 }

@@ -24,6 +24,8 @@ const LISTED_KEYS: usize = 10;
 pub(super) struct Reader {
     pub(super) source: Source,
     pub(super) problems: Vec<Problem>,
+    /// What can work and was hardly meant.
+    pub(super) warnings: Vec<Problem>,
     /// Every key of the schema with its path, to recognise one in the wrong section.
     schema: Vec<String>,
 }
@@ -83,6 +85,16 @@ impl<T: Copy> Field<super::leaf::Word<T>> {
     }
 }
 
+impl<const MIN: u32, const MAX: u32> Field<super::leaf::Number<MIN, MAX>> {
+    /// The number and its place, if it was there and readable.
+    pub(super) fn number(&self) -> Option<(u32, Span)> {
+        match self {
+            Self::Set(number, span) => Some((number.0, span.clone())),
+            Self::Absent | Self::Bad => None,
+        }
+    }
+}
+
 impl Field<super::leaf::Text> {
     /// A copy of the text, if it was there and readable.
     pub(super) fn text(&self) -> Option<String> {
@@ -97,12 +109,17 @@ impl Reader {
     pub(super) fn new<Root: Leaf>(source: Source) -> Self {
         let mut schema = Vec::new();
         Root::keys("", &mut schema);
-        Self { source, problems: Vec::new(), schema }
+        Self { source, problems: Vec::new(), warnings: Vec::new(), schema }
     }
 
     /// Notes a problem with the bytes `span`, to be completed by the caller.
     pub(super) fn note(&mut self, span: Span, title: impl Into<String>, complete: impl FnOnce(Problem) -> Problem) {
         self.problems.push(complete(self.source.problem(span, title)));
+    }
+
+    /// Warns of the bytes `span`; `expected` is what to do about it.
+    pub(super) fn warn(&mut self, span: Span, title: impl Into<String>, expected: &str) {
+        self.warnings.push(self.source.problem(span, title).expected(expected).mild());
     }
 
     /// Reads one key of a section.

@@ -76,6 +76,7 @@ section! {
         query_cache: Wait,
         failed_logins_max: Number<0, 1_000_000>,
         failed_logins_ban: Timeout,
+        mock_secret: RawSecret,
     }
 }
 

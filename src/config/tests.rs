@@ -277,7 +277,8 @@ fn every_name_arrives() {
 #[test]
 fn certificates_and_secret_files_start_at_the_configuration() {
     let dir = tempfile::tempdir().unwrap();
-    for (name, content) in [("c.pem", ""), ("k.pem", ""), ("two", "hunter2\n\n"), ("crlf", "hunter2\r\n")] {
+    let (cert, key) = super::warning_tests::identity();
+    for (name, content) in [("c.pem", &*cert), ("k.pem", &*key), ("two", "hunter2\n\n"), ("crlf", "hunter2\r\n")] {
         std::fs::write(dir.path().join(name), content).unwrap();
     }
     let text = "

@@ -54,6 +54,7 @@ fn unix_sockets_and_options() {
 #[test]
 fn tls_as_in_libpq() {
     let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), crate::config::warning_tests::identity().0).unwrap();
     let path = file.path().display().to_string();
     let mode = |query: &str| {
         let config = accepted(&format!("postgres://u@h/d?{}", query.replace("FILE", &path)), &[]);

@@ -9,7 +9,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio_rustls::{TlsAcceptor, TlsStream};
 
 use crate::net::socket::{Plain, Socket};
-use crate::net::tls::{ALPN, Listener};
+use crate::net::tls::{ALPN, Listener, explained};
 
 /// Threads beside the one of the gate, which may have queries to relay: a handshake costs 0.2 to 2 ms,
 /// a key from a password 0.7 ms and more.
@@ -42,7 +42,7 @@ impl Aside {
             let is_direct = begun.is_some();
             let acceptor = TlsAcceptor::from(Arc::clone(&tls.config));
             let accepting = acceptor.accept_with(plain, |session| feed(session, &begun.unwrap_or_default()));
-            let accepted = accepting.await?;
+            let accepted = accepting.await.map_err(|why| io::Error::new(why.kind(), explained(&why)))?;
             if is_direct && accepted.get_ref().1.alpn_protocol() != Some(ALPN) {
                 return Err(io::Error::other("direct TLS without ALPN \"postgresql\""));
             }

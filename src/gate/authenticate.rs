@@ -197,6 +197,9 @@ async fn exchange(
                     build::authentication(&mut prefix, body);
                 }
                 build::authentication(&mut prefix, &sasl::AUTHENTICATION_OK);
+                if record.looked_up.is_some() {
+                    gate.verifiers.borrow_mut().came_in(&secrets);
+                }
                 let stored = record.passwords.first().cloned();
                 return Ok(Proven { prefix, secret: ServerSecret { stored, client_key: done.identity.client_key } });
             }
@@ -218,13 +221,16 @@ async fn record(gate: &Gate, config: &Arc<Config>, wish: &Wish<'_>) -> Result<Re
     let Some(query) = config.auth.query.as_ref().filter(|_| record.passwords.is_empty()) else {
         return Ok(record);
     };
-    let Some((database, counts)) = lookup::place(config, query, wish.database) else { return Ok(record) };
     let lookup = gate.lookup.borrow().clone();
+    let Some(database) = lookup::place(config, query, wish.database) else {
+        lookup.pretend(query, wish.database, wish.user).await;
+        return Ok(record);
+    };
     let answer = lookup.ask(config, query, database, wish.user).await.map_err(|_| {
         let message = "pgweir: cannot look up users at the moment";
         Failure::Other(Refusal::Told(PgError::fatal(SqlState::CONNECTION_FAILURE, message).hint("Its log says why.")))
     })?;
-    let Some(secret) = answer.filter(|_| counts) else { return Ok(record) };
+    let Some(secret) = answer else { return Ok(record) };
     let looked_up = Some(database.name.clone());
     // A broken verifier is no password.
     let passwords = Password::classify(secret).into_iter().collect();

@@ -1,11 +1,16 @@
 //! Cancel requests: to the worker whose client is meant, or to the instance that has it.
 //! Must never pass a request on twice, nor let anybody try keys as fast as the network goes.
 
+use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
 use tokio::sync::oneshot;
 
 use super::Gate;
 use super::peer::Peer;
 use super::rate::{Rate, neighbourhood};
+use crate::config::{Config, Host};
 use crate::relay::Seat;
 use crate::server::cancel::{self, NOBODY, PassedOn};
 use crate::server::stream::Stream;
@@ -15,7 +20,8 @@ use crate::worker::{Mail, WeakMailbox};
 /// Keys that fit nobody, per address. A key has 32 random bits in protocol 3.0 and the process ids
 /// can be guessed: at this rate, trying them all takes 13 years (`reference/defects.md` entry 21).
 const WRONG: Rate = Rate { per_second: 10, burst: 50 };
-/// The same for an instance that passes on what its clients send: it bounds each of them itself.
+/// The same for an instance that passes on what its clients send: it bounds each of them itself. Only from where an
+/// instance is known to be: that a request was passed on anybody can say.
 const WRONG_OF_PEER: Rate = Rate { per_second: 100, burst: 500 };
 /// Requests under way to other instances; more are dropped. A peer that does not answer must not
 /// cost all descriptors.
@@ -27,9 +33,10 @@ pub(super) async fn cancel(gate: &Gate, peer: &Peer, stream: &mut Stream, pid: u
     let whom = ClientPid::decode(pid);
     // Only an instance among others is sent any, and answers as only they understand.
     let passed_on = whom.is_some_and(|whom| whom.passed_on) && !gate.config().peers.is_empty();
-    let rate = if passed_on { WRONG_OF_PEER } else { WRONG };
-    let bucket = peer.address().map(|address| (neighbourhood(address), passed_on));
-    if bucket.is_some_and(|bucket| !gate.wrong_keys.has(bucket, rate)) {
+    let of_peer = passed_on && gate.instances.have(&gate.config(), peer).await;
+    let rate = if of_peer { WRONG_OF_PEER } else { WRONG };
+    let bucket = (sender(peer), of_peer);
+    if !gate.wrong_keys.has(bucket, rate) {
         tracing::debug!(%peer, "cancel request dropped: too many wrong keys from there");
         return;
     }
@@ -40,12 +47,63 @@ pub(super) async fn cancel(gate: &Gate, peer: &Peer, stream: &mut Stream, pid: u
         Some(whom) => pass_on(gate, whom, &key).await,
     };
     if !found {
-        if let Some(bucket) = bucket {
-            gate.wrong_keys.take(bucket, rate);
-        }
+        gate.wrong_keys.take(bucket, rate);
         if passed_on {
             let _ = stream.send(&[NOBODY]).await;
         }
+    }
+}
+
+/// Who shares a budget: a neighbourhood in the network, or an account of this machine.
+fn sender(peer: &Peer) -> (bool, u64) {
+    match peer.address() {
+        Some(address) => (true, neighbourhood(address)),
+        None => (false, peer.uid().map_or(u64::MAX, u64::from)),
+    }
+}
+
+/// How long it is believed that the names of instances stand for the same addresses.
+const RESOLVED_FOR: Duration = Duration::from_secs(60);
+/// How long looking up a name may take.
+const RESOLVING: Duration = Duration::from_secs(2);
+
+/// Where the other instances are, as far as their names had to be looked up.
+#[derive(Default)]
+pub(super) struct Instances {
+    addresses: RefCell<Vec<IpAddr>>,
+    looked_up: Cell<Option<Instant>>,
+}
+
+impl Instances {
+    /// Whether an instance of `[peers]` is where this comes from. On the unix socket, that is our own account; from the
+    /// loopback interface, an instance that is on it, whichever of its addresses.
+    async fn have(&self, config: &Config, peer: &Peer) -> bool {
+        let Some(from) = peer.address() else {
+            return peer.uid() == Some(nix::unistd::Uid::effective().as_raw());
+        };
+        let is = |ip: IpAddr| ip.to_canonical() == from || (ip.is_loopback() && from.is_loopback());
+        let mut names = Vec::new();
+        for endpoint in config.peers.values() {
+            match &endpoint.host {
+                Host::Tcp(host) => match host.parse::<IpAddr>() {
+                    Ok(ip) if is(ip) => return true,
+                    Ok(_) => {}
+                    Err(_) => names.push((host.as_str(), endpoint.port)),
+                },
+                Host::Unix(_) => {}
+            }
+        }
+        if !names.is_empty() && self.looked_up.get().is_none_or(|when| when.elapsed() >= RESOLVED_FOR) {
+            self.looked_up.set(Some(Instant::now()));
+            let mut addresses = Vec::new();
+            for name in names {
+                if let Ok(Ok(found)) = tokio::time::timeout(RESOLVING, tokio::net::lookup_host(name)).await {
+                    addresses.extend(found.map(|address| address.ip()));
+                }
+            }
+            *self.addresses.borrow_mut() = addresses;
+        }
+        self.addresses.borrow().iter().any(|ip| is(*ip))
     }
 }
 

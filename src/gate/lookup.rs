@@ -1,10 +1,9 @@
 //! Users that are looked up on the servers: connections of the gate's own, and answers believed for a while.
 //! Must never use a connection of a client's pool, nor tell a client what a server said.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::rc::Rc;
-use std::sync::Arc;
+use std::rc::{Rc, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
@@ -29,7 +28,9 @@ const YOUNG: Duration = Duration::from_secs(1);
 /// By one configuration; a reload makes a new one.
 pub(super) struct Lookup {
     turns: Semaphore,
-    state: RefCell<State>,
+    state: Rc<RefCell<State>>,
+    /// How long the newest answer of a server took.
+    took: Cell<Duration>,
 }
 
 #[derive(Default)]
@@ -37,10 +38,43 @@ struct State {
     /// By database and user.
     answers: HashMap<(String, String), Answer>,
     /// Connections at rest, by database.
-    resting: HashMap<String, Vec<UserAsker>>,
+    resting: HashMap<String, Vec<Resting>>,
+    /// A task looks after them.
+    swept: bool,
     dials: HashMap<String, Rc<Dial>>,
     /// Databases whose server failed, and when.
     failed: HashMap<String, Instant>,
+}
+
+/// A connection at rest.
+struct Resting {
+    asker: UserAsker,
+    opened: Instant,
+    rested: Instant,
+}
+
+/// How old it may become, and how long it may rest: as connections of pools.
+#[derive(Clone, Copy)]
+struct Limits {
+    lifetime: Option<Duration>,
+    idle: Option<Duration>,
+}
+
+impl Limits {
+    fn of(config: &Config) -> Self {
+        Self { lifetime: config.pool.server_lifetime, idle: config.pool.server_idle_timeout }
+    }
+
+    fn allow(self, resting: &Resting) -> bool {
+        let within = |since: Instant, limit: Option<Duration>| limit.is_none_or(|limit| since.elapsed() < limit);
+        within(resting.opened, self.lifetime) && within(resting.rested, self.idle)
+    }
+
+    /// How often to look, so that none stays much longer.
+    fn period(self) -> Option<Duration> {
+        let shortest = self.lifetime.into_iter().chain(self.idle).min()?;
+        Some((shortest / 4).clamp(Duration::from_millis(100), Duration::from_secs(10)))
+    }
 }
 
 struct Answer {
@@ -54,7 +88,17 @@ pub(super) struct Unanswered;
 
 impl Lookup {
     pub fn new() -> Self {
-        Self { turns: Semaphore::new(CONNECTIONS), state: RefCell::default() }
+        Self { turns: Semaphore::new(CONNECTIONS), state: Rc::default(), took: Cell::default() }
+    }
+
+    /// For a user of a database that does not exist: takes as long as asking does, and asks nobody.
+    pub async fn pretend(&self, query: &AuthQuery, database: &str, user: &str) {
+        if self.remembered(query, database, user).is_some() {
+            return;
+        }
+        let Ok(_turn) = self.turns.acquire().await else { return };
+        tokio::time::sleep(self.took.get()).await;
+        self.remember(database, user, None);
     }
 
     /// The secret of a user on the servers of a database.
@@ -79,8 +123,10 @@ impl Lookup {
         if failed.is_some_and(|failed| failed >= began || failed.elapsed() < PAUSE) {
             return Err(Unanswered);
         }
+        let asked = Instant::now();
         match self.ask_server(config, query, database, user).await {
             Ok(secret) => {
+                self.took.set(asked.elapsed());
                 self.state.borrow_mut().failed.remove(&database.name);
                 self.remember(&database.name, user, secret.clone());
                 Ok(secret)
@@ -109,18 +155,20 @@ impl Lookup {
         database: &Database,
         user: &str,
     ) -> Result<Option<Secret>, OpenError> {
+        let limits = Limits::of(config);
         let rested = self.state.borrow_mut().resting.get_mut(&database.name).and_then(Vec::pop);
-        if let Some(mut asker) = rested
+        if let Some(Resting { mut asker, opened, .. }) = rested.filter(|resting| limits.allow(resting))
             && let Ok(secret) = asker.ask(&query.sql, user).await
         {
-            self.rest(&database.name, asker);
+            self.rest(&database.name, asker, opened, limits);
             return Ok(secret);
         }
         // It may have died at rest: a new one tells.
         let dial = self.dial(config, query, database)?;
+        let opened = Instant::now();
         let mut asker = UserAsker::connect(&dial).await?;
         let secret = asker.ask(&query.sql, user).await?;
-        self.rest(&database.name, asker);
+        self.rest(&database.name, asker, opened, limits);
         Ok(secret)
     }
 
@@ -137,8 +185,14 @@ impl Lookup {
         Ok(dial)
     }
 
-    fn rest(&self, database: &str, asker: UserAsker) {
-        self.state.borrow_mut().resting.entry(database.to_owned()).or_default().push(asker);
+    fn rest(&self, database: &str, asker: UserAsker, opened: Instant, limits: Limits) {
+        let mut state = self.state.borrow_mut();
+        let resting = Resting { asker, opened, rested: Instant::now() };
+        state.resting.entry(database.to_owned()).or_default().push(resting);
+        if let (Some(period), false) = (limits.period(), state.swept) {
+            state.swept = true;
+            tokio::task::spawn_local(sweep(Rc::downgrade(&self.state), limits, period));
+        }
     }
 
     fn remembered(&self, query: &AuthQuery, database: &str, user: &str) -> Option<Option<Secret>> {
@@ -157,12 +211,27 @@ impl Lookup {
     }
 }
 
-/// Database of the configuration on whose servers a user is looked up: as configured, else the one it asks for. One
-/// that does not exist must not be told from one that does: any other is asked then, to no avail.
-pub(super) fn place<'a>(config: &'a Arc<Config>, query: &AuthQuery, asked: &str) -> Option<(&'a Database, bool)> {
-    let name = query.database.as_deref().unwrap_or(asked);
-    match config.databases.get(name) {
-        Some(database) => Some((database, true)),
-        None => config.databases.values().next().map(|database| (database, false)),
+/// Closes connections that have rested too long or are too old, until none rests.
+async fn sweep(state: Weak<RefCell<State>>, limits: Limits, period: Duration) {
+    loop {
+        tokio::time::sleep(period).await;
+        let Some(state) = state.upgrade() else { return };
+        let mut state = state.borrow_mut();
+        state.resting.retain(|_, resting| {
+            resting.retain(|one| limits.allow(one));
+            !resting.is_empty()
+        });
+        if state.resting.is_empty() {
+            state.swept = false;
+            return;
+        }
     }
+}
+
+/// Database of the configuration on whose servers a user is looked up: as configured, else the one it asks for. For
+/// one that does not exist nobody is asked: servers of another would be opened for it. What it costs is feigned
+/// ([`Lookup::pretend`]), so that a wrong name takes about as long as a right one; only where the servers themselves
+/// cannot be asked does a client hear so for the right name alone.
+pub(super) fn place<'a>(config: &'a Config, query: &AuthQuery, asked: &str) -> Option<&'a Database> {
+    config.databases.get(query.database.as_deref().unwrap_or(asked))
 }

@@ -12,6 +12,7 @@ mod homes;
 mod knock;
 mod login;
 mod lookup;
+mod mocking;
 mod peer;
 mod places;
 mod proxied;
@@ -75,6 +76,7 @@ pub struct Gate {
     connections: Rates,
     sessions: Rates,
     wrong_keys: Rates,
+    instances: cancel::Instances,
     /// What cancel keys of this process say; a reload does not change it.
     instance: u8,
     registry: Arc<Registry>,
@@ -124,6 +126,7 @@ impl Gate {
             connections: Rates::default(),
             sessions: Rates::default(),
             wrong_keys: Rates::default(),
+            instances: cancel::Instances::default(),
             instance,
             registry,
         };
@@ -140,6 +143,7 @@ impl Gate {
         let mut cache = self.verifiers.borrow().renewed();
         let users = Arc::clone(&config);
         let derived = self.aside.compute(move || {
+            mocking::rekey(&mut cache, &users);
             for user in users.users.values() {
                 let secrets: Vec<&str> = user.passwords().map(|password| password.secret().expose()).collect();
                 cache.prepare(&user.name, &secrets);

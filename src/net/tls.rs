@@ -66,7 +66,7 @@ pub enum TlsError {
         /// The key file as configured.
         key: PathBuf,
         /// What rustls says.
-        reason: Error,
+        reason: String,
     },
     /// [`VerifyMode::Ca`] without a CA file: any certificate of any public CA would pass (libpq refuses it too).
     #[error("verify-ca needs a CA file: without one, any certificate of a public CA would be accepted")]
@@ -213,12 +213,25 @@ fn pem_reason(error: &pem::Error, item: &str) -> String {
     }
 }
 
+/// What a TLS error says, and what to do where it does not say so: certificates of X.509 version 1, which
+/// `openssl x509 -req` makes unless told otherwise, are not understood by rustls.
+pub fn explained(error: &impl fmt::Display) -> String {
+    let said = error.to_string();
+    match said.contains("UnsupportedCertVersion") {
+        true => format!(
+            "{said} (the certificate is of X.509 version 1, and must be of version 3: \
+             `openssl x509 -req` makes such with `-extfile`)"
+        ),
+        false => said,
+    }
+}
+
 fn file_error(what: &'static str, path: &Path, reason: String) -> TlsError {
     TlsError::File { what, path: path.to_owned(), reason }
 }
 
 fn pair_error(cert: &Path, key: &Path, reason: Error) -> TlsError {
-    TlsError::Pair { cert: cert.to_owned(), key: key.to_owned(), reason }
+    TlsError::Pair { cert: cert.to_owned(), key: key.to_owned(), reason: explained(&reason) }
 }
 
 /// Checks servers' certificates as far as the mode demands, and handshake signatures always.

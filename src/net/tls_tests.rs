@@ -269,3 +269,18 @@ fn errors_name_the_file_and_the_reason() {
     let pair = client_config(VerifyMode::Full, Some(&ca_file), Some((&cert, &other_key)));
     said(pair.unwrap_err(), &["other.example", "KeyMismatch"]);
 }
+
+/// What rustls says of a certificate without extensions is explained.
+#[test]
+fn x509_version_1_is_explained() {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let cert = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
+    let mut der = cert.der().to_vec();
+    let version = der.windows(5).position(|bytes| bytes == [0xa0, 3, 2, 1, 2]).unwrap();
+    der[version + 4] = 0;
+    let der = CertificateDer::from(der);
+    let error = ParsedCertificate::try_from(&der).map(|_| ()).unwrap_err();
+    let said = explained(&error);
+    assert!(said.contains("X.509 version 1") && said.contains("version 3"), "{said}");
+    assert_eq!(explained(&"anything else"), "anything else");
+}

@@ -261,6 +261,10 @@ impl Relay {
         if !old.retired {
             return true;
         }
+        if old.ended {
+            self.end_unknown(id);
+            return false;
+        }
         let (database, user) = (old.database.clone(), old.user.clone());
         let secret = self.inherited_secret(client.group);
         let settings = client.params.settings.clone();

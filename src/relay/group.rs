@@ -79,6 +79,8 @@ pub struct Group {
     pub(super) stats: u32,
     /// Taken out of the configuration or replaced: serves those who are here, nobody new.
     pub(super) retired: bool,
+    /// Its user is known no more: its sessions end between transactions.
+    pub(super) ended: bool,
 }
 
 /// The servers of one host for one group.
@@ -209,6 +211,7 @@ impl Relay {
             positions,
             stats: self.shapes.add_pool(label),
             retired: false,
+            ended: false,
         });
         self.refresh_secret(group, secret);
         Ok(group)
@@ -299,20 +302,40 @@ impl Relay {
             };
             let same = |before: &Database, after: &Database| lean(before) == lean(after);
             let (database, user) = (&group.database, &group.user);
-            let unchanged = match (old.databases.get(database), config.databases.get(database)) {
-                (Some(before), Some(after)) => {
-                    same(before, after)
-                        && group.terms.pool_mode == config.terms(database, user).pool_mode
-                        && old.users.get(user).map(|u| &u.password) == config.users.get(user).map(|u| &u.password)
-                }
-                _ => false,
-            };
+            let (was, is) = (old.users.get(user), config.users.get(user));
+            // Also who was looked up, when nobody is looked up any more.
+            let gone = is.is_none() && (was.is_some() || config.auth.query.is_none());
+            let taken =
+                was.is_some_and(|user| user.password.is_some()) && is.is_none_or(|user| user.password.is_none());
+            let unchanged = !gone
+                && match (old.databases.get(database), config.databases.get(database)) {
+                    (Some(before), Some(after)) => {
+                        same(before, after)
+                            && group.terms.pool_mode == config.terms(database, user).pool_mode
+                            && was.map(|user| &user.password) == is.map(|user| &user.password)
+                    }
+                    _ => false,
+                };
             if unchanged {
                 self.renew_tls(index, &mut read);
                 self.resize(index);
             } else {
+                let own_role = old.databases.get(database).is_some_and(|entry| entry.user.is_some());
+                if taken && !own_role {
+                    self.forget_secret(index);
+                }
+                // Whose database is gone too is told that, at its next request.
+                let ended = gone && config.databases.contains_key(database);
+                self.groups[index].ended = ended;
                 self.retire(index);
             }
+        }
+    }
+
+    /// No server is opened any more with a secret that the configuration has taken away.
+    fn forget_secret(&self, group: GroupId) {
+        for pool in self.pools_of(group) {
+            *self.pools[pool].dial.secret.borrow_mut() = ServerSecret::default();
         }
     }
 

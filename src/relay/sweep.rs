@@ -164,6 +164,10 @@ impl Relay {
             match client.state {
                 State::Closing { until_us } if until_us <= self.now_us => self.hang_up(id, Farewell::Lost),
                 State::Idle | State::Attached(_) if self.draining && self.is_at_rest(client) => client.wake(),
+                State::Waiting { .. } if self.groups[client.group].ended => self.end_unknown(id),
+                State::Idle | State::Attached(_) if self.groups[client.group].ended && self.is_at_rest(client) => {
+                    self.end_unknown(id);
+                }
                 State::Idle | State::Attached(_)
                     if past(terms.client_idle_timeout, quiet_us) && self.is_at_rest(client) && !client.own =>
                 {
@@ -182,6 +186,14 @@ impl Relay {
                 _ => {}
             }
         }
+    }
+
+    /// Ends the session of a user that a reload has taken away. PostgreSQL lets the sessions of a role that was dropped
+    /// go on, but each of them is a process of its own: here they would be served by connections still to be opened.
+    pub(super) fn end_unknown(&mut self, id: ClientId) {
+        let message = "terminating connection due to administrator command";
+        let detail = "pgweir's configuration no longer has this user";
+        self.fatal(id, &PgError::fatal(SqlState::ADMIN_SHUTDOWN, message).detail(detail));
     }
 
     /// Between transactions, with nothing received that is still to be done.

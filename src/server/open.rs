@@ -278,7 +278,7 @@ impl Dial {
             .map_err(|_| OpenError::Tls(format!("`{host}` is no name a certificate could have")))?;
         let connected = TlsConnector::from(config).connect(name, plain).await;
         let stream: tokio_rustls::client::TlsStream<Plain> =
-            connected.map_err(|error| OpenError::Tls(format!("TLS handshake failed: {error}")))?;
+            connected.map_err(|error| OpenError::Tls(format!("TLS handshake failed: {}", tls::explained(&error))))?;
         if self.negotiation == TlsNegotiation::Direct
             && stream.get_ref().1.alpn_protocol() != Some(crate::net::tls::ALPN)
         {

@@ -5,7 +5,7 @@ use std::future::poll_fn;
 use std::io;
 
 use crate::net::socket::{Conn, Socket};
-use crate::wire::frame::{HEADER, Header};
+use crate::wire::frame::{BadLength, HEADER, Header};
 
 /// Longest message understood before a session is up. PostgreSQL's own are far shorter; an
 /// ErrorResponse or a long search_path may come near.
@@ -23,6 +23,13 @@ pub struct Message {
     pub tag: u8,
     /// What follows the length.
     pub body: Vec<u8>,
+}
+
+/// In words of its own: the limit is not max_packet_size.
+fn too_long(bad: BadLength) -> io::Error {
+    let what = format!("invalid message length {} for message type 0x{:02x}", bad.length, bad.tag);
+    let limit = format!("before a session is up at most {} are understood", bad.most);
+    io::Error::new(io::ErrorKind::InvalidData, format!("{what}; {limit}"))
 }
 
 impl Stream {
@@ -46,8 +53,7 @@ impl Stream {
     /// The connection is broken or ended, or the message's length is out of bounds.
     pub async fn next(&mut self) -> io::Result<Message> {
         loop {
-            let peeked = Header::peek(&self.buffer, MAX_MESSAGE);
-            match peeked.map_err(|bad| io::Error::new(io::ErrorKind::InvalidData, bad))? {
+            match Header::peek(&self.buffer, MAX_MESSAGE).map_err(too_long)? {
                 Some(header) if self.buffer.len() >= header.total => {
                     let rest = self.buffer.split_off(header.total);
                     let message = std::mem::replace(&mut self.buffer, rest);

@@ -174,6 +174,31 @@ fn requests_for_nobody_end() {
     });
 }
 
+/// That a request was passed on anybody can say: the budget for wrong keys is larger for those only who come from where
+/// an instance is.
+#[test]
+fn wrong_keys_count_for_who_sent_them() {
+    let wrong = cancel_request(&[&(1u32 << 31 | 1 << 25 | 7).to_be_bytes()[..], &[1, 2, 3, 4]].concat());
+    let answered = |peer: &str| {
+        let port = Port::reserve().unwrap();
+        let conf = instance(1, &port, &format!("[peers.7]\naddress = \"{peer}\"\n"));
+        let pgweir = Pgweir::start_on(&conf.text(), port.clone(), Port::reserve().unwrap()).unwrap();
+        let started = std::time::Instant::now();
+        let mut answered = 0;
+        for _ in 0..200 {
+            let mut carrier = Client::at(own_address(1, &port));
+            carrier.write(&wrong);
+            answered += u64::from(carrier.read_to_end() == b"N");
+        }
+        (answered, 50 + 10 * (started.elapsed().as_secs() + 1), pgweir.log().contains("too many wrong keys"))
+    };
+    for peer in ["127.0.0.9:1", "localhost:1"] {
+        assert_eq!(answered(peer).0, 200, "{peer}");
+    }
+    let (count, most, told) = answered("10.255.255.1:1");
+    assert!((50..=most).contains(&count) && told, "{count} were looked at, {most} may be");
+}
+
 /// Requests through another instance, one after the other, never hit the client that has the server next.
 #[test]
 fn a_request_passed_on_never_hits_the_next_client() {

@@ -101,6 +101,55 @@ fn users_and_databases_come_and_go() {
     assert!(error.starts_with("3D000"), "{error}");
 }
 
+/// The sessions of a user that is taken away end between transactions, and those of others go on.
+#[test]
+fn a_user_taken_away_ends_its_sessions() {
+    cluster().primary().query("CREATE ROLE leaving LOGIN").unwrap();
+    let conf = conf().size(1);
+    let with_user = conf.clone().user("leaving", "");
+    let pgweir = with_user.start();
+    let mut inside = login(&pgweir, "leaving", DATABASE).unwrap();
+    inside.query("BEGIN").unwrap();
+    let mut waiting = login(&pgweir, "leaving", DATABASE).unwrap();
+    waiting.send(&Script::new().query("SELECT 1"));
+    eventually("it waits", || metric(&pgweir, "pgweir_pool_clients", &[("state", "waiting")]) == 1.0);
+    let mut resting = login(&pgweir, "leaving", DATABASE).unwrap();
+    let mut other = Client::connect(pgweir.port());
+    assert!(reload(&pgweir, &conf.text()));
+    let ended = "57P01 terminating connection due to administrator command";
+    for client in [&mut resting, &mut waiting] {
+        let frames = client.frames_to_end();
+        assert_eq!(frames.iter().map(said).collect::<Vec<_>>(), [ended]);
+        assert_eq!(frames[0].field(b'S').as_deref(), Some("FATAL"));
+    }
+    assert_eq!(inside.value("SELECT 'still inside'"), "still inside");
+    inside.query("COMMIT").unwrap();
+    assert_eq!(inside.frames_to_end().iter().map(said).collect::<Vec<_>>(), [ended]);
+    assert_eq!(other.value("SELECT 1"), "1");
+    let left = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'leaving'";
+    eventually("nobody is left there", || cluster().primary().value_in("postgres", left).unwrap() == "0");
+    assert!(login(&pgweir, "leaving", DATABASE).is_err());
+}
+
+/// A password that the configuration has taken away opens no server any more, though its user is still there.
+#[test]
+fn a_password_taken_away_opens_nothing() {
+    let cluster = Cluster::builder().auth(integration::Hba::Scram).start().unwrap();
+    let conf = Conf::database_only(&cluster.config_lines()).listen("auth_type = \"trust\"");
+    let pgweir = conf.clone().user("app", &format!("password = \"{}\"", integration::PASSWORD)).start();
+    let mut client = Client::connect(pgweir.port());
+    assert_eq!(client.value("SELECT 1"), "1");
+    assert!(reload(&pgweir, &conf.user("app", "").text()));
+    let mut refused = String::new();
+    eventually("it has reached the worker", || {
+        let outcome = client.query("SELECT 1");
+        refused = outcome.clone().err().unwrap_or_default();
+        outcome.is_err()
+    });
+    assert!(refused.starts_with("08006") || refused.starts_with("28"), "{refused}");
+    assert_eq!(cluster.primary().counters(DATABASE).unwrap().backends, 0);
+}
+
 #[test]
 fn a_bad_configuration_changes_nothing() {
     let conf = conf().pool("query_wait_timeout = \"300ms\"");

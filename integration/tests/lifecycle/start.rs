@@ -63,6 +63,22 @@ fn check_tells_every_problem() {
     assert!(done.stdout.is_empty());
 }
 
+/// What can work and was hardly meant is told and refuses nothing, here and at the start.
+#[test]
+fn check_warns_and_praises() {
+    let suspicious = conf().user("late", "valid_until = 2020-01-01T00:00:00Z").pool("min_pool_size = 30");
+    let path = file(&suspicious.text().replace("{port}", "1").replace("{stats_port}", "2"));
+    let done = run(&["check", path.to_str().unwrap()]);
+    assert_eq!(done.status.code(), Some(0), "{}", text(&done.stderr));
+    let said = text(&done.stderr);
+    assert_eq!(said.matches("warning: ").count(), 2, "{said}");
+    assert!(said.contains("user `late` cannot log in") && said.contains("`default_pool_size` allows 20"), "{said}");
+    assert!(said.contains("valid_until = 2020-01-01T00:00:00Z") && said.contains('^'), "{said}");
+    assert!(text(&done.stdout).contains("good"));
+    let log = suspicious.start().log();
+    assert!(log.contains("WARN") && log.contains("user `late` cannot log in"), "{log}");
+}
+
 #[test]
 fn check_needs_a_file_that_is_there() {
     let done = run(&["check", "/nowhere/pgweir.toml"]);

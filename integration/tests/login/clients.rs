@@ -7,10 +7,19 @@ use integration::{DATABASE, Pgweir, USER};
 
 /// What psql says with this password: its output, or its complaint.
 pub fn psql(pgweir: &Pgweir, user: &str, password: Option<&str>) -> Result<String, String> {
+    ask(pgweir, DATABASE, user, password)
+}
+
+/// [`psql`] in another database.
+pub fn psql_in(pgweir: &Pgweir, database: &str, user: &str, password: &str) -> Result<String, String> {
+    ask(pgweir, database, user, Some(password))
+}
+
+fn ask(pgweir: &Pgweir, database: &str, user: &str, password: Option<&str>) -> Result<String, String> {
     let mut command = integration::command("timeout").unwrap();
     command.args(["30", "psql", "-XAtw", "-c", "SELECT 'in'"]);
     command.env("PGHOST", "127.0.0.1").env("PGPORT", pgweir.port().to_string());
-    command.env("PGUSER", user).env("PGDATABASE", DATABASE).env("PGSSLMODE", "disable");
+    command.env("PGUSER", user).env("PGDATABASE", database).env("PGSSLMODE", "disable");
     command.env_remove("PGPASSWORD").env("PGPASSFILE", "/dev/null");
     if let Some(password) = password {
         command.env("PGPASSWORD", password);

@@ -202,6 +202,59 @@ fn an_address_that_fails_too_often_is_refused_for_a_while() {
     eventually("the ban ends", || psql(&pgweir, "alice", &[RIGHT]).is_ok());
 }
 
+/// Over the unix socket the system says who somebody is; a map says who that may be. Rules for it are its own.
+#[test]
+fn the_system_names_its_user_over_a_unix_socket() {
+    let id = integration::command("id").unwrap().arg("-un").output().unwrap();
+    let me = String::from_utf8(id.stdout).unwrap().trim().to_owned();
+    let folder = integration::Run::current().unwrap().folder("peer").unwrap();
+    std::fs::write(folder.join("ident"), format!("staff \"{me}\" alice\nstaff nobody-else dave\n")).unwrap();
+    let rules = format!(
+        r#"[auth]
+ident_file = "{0}/ident"
+hba = [
+  "local all \"{me}\" peer",
+  "local all alice,dave peer map=staff",
+  "local all bob peer",
+  "local all carol scram-sha-256",
+  "local all erin password",
+  "hostssl all carol all trust",
+  "hostnossl all carol all reject",
+]"#,
+        folder.display()
+    );
+    let files = Certificates::new().unwrap();
+    let mut conf = conf().listen("auth_type = \"hba\"").tls("allow", &files).rest(&rules);
+    conf = conf.listen(&format!("unix_socket_dir = \"{}\"", folder.display()));
+    for user in [me.as_str(), "alice", "bob", "carol", "dave", "erin"] {
+        conf = conf.user(user, &format!("password = \"{SECRET}\""));
+    }
+    let pgweir = conf.start();
+    let here = folder.display().to_string();
+    let unix = ("PGHOST", here.as_str());
+    assert_in(&pgweir, &me, &[unix]);
+    assert_in(&pgweir, "alice", &[unix]);
+    for user in ["bob", "dave"] {
+        let said = format!("Peer authentication failed for user \"{user}\"");
+        assert_out(&pgweir, user, &[unix], &said);
+        assert_out(&pgweir, user, &[unix, RIGHT], &said);
+    }
+    for user in ["carol", "erin"] {
+        assert_in(&pgweir, user, &[unix, RIGHT]);
+        assert_out(&pgweir, user, &[unix, WRONG], "password authentication failed");
+    }
+    let no_entry = |user: &str, from: &str, how: &str| {
+        format!("no pg_hba.conf entry for host \"{from}\", user \"{user}\", database \"app\", {how}")
+    };
+    assert_out(&pgweir, "stranger", &[unix], &no_entry("stranger", "[local]", "no encryption"));
+    // What the unix socket lets in, TCP does not, and the other way round.
+    assert_out(&pgweir, "alice", &[RIGHT], &no_entry("alice", "127.0.0.1", "no encryption"));
+    assert_out(&pgweir, "alice", &[RIGHT, TLS], &no_entry("alice", "127.0.0.1", "SSL encryption"));
+    assert_in(&pgweir, "carol", &[TLS]);
+    assert_out(&pgweir, "carol", &[RIGHT], "pg_hba.conf rejects connection for host \"127.0.0.1\", user \"carol\"");
+    assert_discreet(&pgweir.log());
+}
+
 /// Certificates are read again on reload; who is connected stays connected.
 #[test]
 fn new_certificates_on_reload_disturb_nobody() {

@@ -1,9 +1,10 @@
 //! The login message by message: an unknown user is treated as one with a wrong password.
 //! It must never know a right proof: psql shows that right ones are accepted.
 
-use crate::common::Client;
 use crate::common::client::said;
+use crate::common::{Client, Conf, eventually};
 use crate::{KINDS, assert_discreet, methods};
+use integration::Pgweir;
 use integration::wire::{Frame, Script};
 
 pub fn begin(port: u16, user: &str) -> (Client, Frame) {
@@ -75,10 +76,21 @@ fn defect_08_an_unknown_users_scram_exchange_looks_like_any_other() {
         assert_ne!(said.salt, known.salt, "{user}");
     }
     assert_eq!(scram(port, "plain", PROOF).salt, known.salt);
-    // What stands for unknown users differs from one process to the next, so it cannot be looked up.
-    let other = methods("scram-sha-256").start();
-    assert_ne!(scram(other.port(), "stranger", PROOF).salt, scram(port, "stranger", PROOF).salt);
+    // What stands for unknown users is the same after a restart and in every sibling; to know it takes the secret.
+    let keyed = |secret: &str| methods("scram-sha-256").rest(&format!("[auth]\nmock_secret = \"{secret}\"")).start();
+    let (one, same, other) = (keyed("0123456789abcdef"), keyed("0123456789abcdef"), keyed("fedcba9876543210"));
+    for user in ["stranger", "plain", "another"] {
+        let salt = |pgweir: &Pgweir| scram(pgweir.port(), user, PROOF).salt;
+        assert_eq!(salt(&one), salt(&same), "{user}");
+        assert_ne!(salt(&one), salt(&other), "{user}");
+        assert_ne!(salt(&one), scram(port, user, PROOF).salt, "{user}");
+    }
     assert_discreet(&pgweir.log());
+}
+
+/// The password line of the user of a kind.
+fn line(kind: usize) -> String {
+    format!("password = \"{}\"", crate::secrets()[kind])
 }
 
 fn md5(port: u16, user: &str, answer: &[u8]) -> (u32, Vec<u8>) {
@@ -89,7 +101,9 @@ fn md5(port: u16, user: &str, answer: &[u8]) -> (u32, Vec<u8>) {
 
 #[test]
 fn defect_08_an_unknown_users_md5_exchange_looks_like_any_other() {
-    let pgweir = methods("md5").start();
+    let all = methods("md5");
+    let hashed = Conf::database_only("primary = \"127.0.0.1:1\"").listen("auth_type = \"md5\"");
+    let pgweir = hashed.user("plain", &line(0)).user("hashed", &line(1)).start();
     let wrong = b"md5d41d8cd98f00b204e9800998ecf8427e\0";
     let known = md5(pgweir.port(), "plain", wrong);
     assert_eq!(known.0, 5);
@@ -106,6 +120,21 @@ fn defect_08_an_unknown_users_md5_exchange_looks_like_any_other() {
             assert!(code == "28P01" || code == "08P01", "{user} {answer:?}: {}", said(&error));
         }
     }
+    // Whose users have verifiers asks unknown ones for SCRAM, as often as those told to iterate.
+    let verified = Conf::database_only("primary = \"127.0.0.1:1\"").listen("auth_type = \"md5\"");
+    let strange = line(2).replace("$4096:", "$12345:");
+    let verified = verified.user("verified", &strange).start();
+    let known = scram(verified.port(), "verified", PROOF);
+    assert_eq!(known.iterations, "i=12345");
+    for user in ["stranger", "another", "third"] {
+        let said = scram(verified.port(), user, PROOF);
+        assert_eq!((said.mechanisms, said.iterations), (known.mechanisms.clone(), known.iterations.clone()), "{user}");
+        assert_eq!((said.salt.len(), said.refusal), (known.salt.len(), known.refusal.clone()), "{user}");
+    }
+    // Where both kinds are, strangers are of both.
+    let pgweir_of_all = all.start();
+    let codes = (0..40).map(|n| code(&begin(pgweir_of_all.port(), &format!("stranger{n}")).1));
+    assert_eq!(codes.collect::<std::collections::BTreeSet<_>>(), [5, 10].into());
     // The salt is new every time.
     let salt = || begin(pgweir.port(), "plain").1.body;
     assert_ne!(salt(), salt());
@@ -161,6 +190,11 @@ fn broken_exchanges_end_the_connection() {
     let (mut client, _) = begin(pgweir.port(), "plain");
     client.write(&[b'p', 0x7f, 0xff, 0xff, 0xff]);
     assert!(client.frames_to_end().iter().all(|frame| frame.tag == b'E'));
+    // Its limit is not one that could be configured.
+    eventually("the log tells", || pgweir.log().contains("before a session is up at most"));
+    assert!(!pgweir.log().contains("max_packet_size"));
+    // rustls is heard when asked for only.
+    assert!(!pgweir.log().contains("rustls"));
 }
 
 /// Whatever comes behind the last message of the login is a query of the session, not lost.

@@ -1,9 +1,9 @@
 //! Users that are looked up on the server: `auth.query` with its own connections and pinned settings.
 //! It must never let in whom the server would not.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::clients::psql;
+use crate::clients::{psql, psql_in};
 use crate::common::{Conf, eventually, within};
 use crate::{SECRET, assert_discreet};
 use integration::{Cluster, DATABASE, Hba, PASSWORD};
@@ -154,4 +154,42 @@ fn a_server_that_cannot_be_asked() {
     let gone = "SELECT bool_and(pg_terminate_backend(pid, 10000)) FROM pg_stat_activity WHERE usename = 'asker'";
     assert_eq!(cluster.primary().value_in("postgres", gone).unwrap(), "t");
     assert_eq!(psql(&pgweir, "carol", Some(SECRET)).as_deref(), Ok("in"));
+}
+
+/// The asker's connections are closed as those of pools are, and no database is asked in the place of one that does not
+/// exist: both look the same to a client.
+#[test]
+fn asking_leaves_nothing_behind_and_asks_nobody_else() {
+    let cluster = cluster();
+    let askers = || {
+        let sql = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'asker'";
+        cluster.primary().value_in("postgres", sql).unwrap()
+    };
+    for limit in ["server_idle_timeout", "server_lifetime"] {
+        let pgweir = conf(&cluster, "query_cache = 0").pool(&format!("{limit} = \"2s\"")).start();
+        for database in ["missing", "aaa", "zzz"] {
+            for (user, password) in [("carol", SECRET), ("stranger", SECRET), ("carol", "wrong-password")] {
+                let error = psql_in(&pgweir, database, user, password).unwrap_err();
+                assert!(error.ends_with(&failed(user)), "{error}");
+            }
+        }
+        assert_eq!(askers(), "0", "somebody was asked");
+        assert_eq!(psql(&pgweir, "carol", Some(SECRET)).as_deref(), Ok("in"));
+        assert_eq!(askers(), "1", "{limit}");
+        eventually(limit, || askers() == "0");
+        assert_eq!(psql(&pgweir, "carol", Some(SECRET)).as_deref(), Ok("in"));
+    }
+}
+
+/// A name that is no database takes as long as one that is: here a second, at the least.
+#[test]
+fn a_database_that_does_not_exist_takes_as_long() {
+    let cluster = cluster();
+    let slow = "query = \"SELECT rolname, rolpassword FROM (SELECT $1::name AS name, pg_sleep(1) OFFSET 0) AS slow LEFT JOIN pg_authid ON rolname = slow.name\"";
+    let pgweir = conf(&cluster, slow).start();
+    for database in [DATABASE, "missing", "other"] {
+        let began = Instant::now();
+        assert!(psql_in(&pgweir, database, "stranger", SECRET).is_err());
+        assert!(began.elapsed() >= Duration::from_secs(1), "{database}: {:?}", began.elapsed());
+    }
 }

@@ -9,8 +9,11 @@ use crate::auth::scram::{ClientExchange, Credential, SaltedCache, Verifier};
 
 const PASSWORD: &str = "pencil";
 
+/// Of a gate whose one user has a password in plain text, so that strangers are asked as such.
 fn cache() -> VerifierCache {
-    VerifierCache::new([5; 32])
+    let mut cache = VerifierCache::new([5; 32]);
+    cache.prepare("alice", &["x"]);
+    cache
 }
 
 fn stored_verifier(password: &str) -> String {
@@ -189,6 +192,36 @@ fn hostile_messages_end_the_login_with_a_protocol_error() {
     }
     let (mut login, _) = begin(Method::Trust, "bob", None).unwrap();
     assert_eq!(login.on_message(b"x\0").unwrap_err().sqlstate(), "08P01");
+}
+
+/// By what it is asked for an unknown user cannot be told from a known one, whatever those have to log in with.
+#[test]
+fn unknown_users_are_asked_as_known_ones() {
+    let verifier = stored_verifier(PASSWORD);
+    let hash = md5::hash("bob", PASSWORD.as_bytes());
+    for secret in [PASSWORD, &verifier, &hash] {
+        let mut cache = VerifierCache::new([5; 32]);
+        cache.prepare("bob", &[secret]);
+        let mut asked = |user, secrets: &[&str]| {
+            let account = Account { user, secrets, expired: false };
+            let (mut login, step) = Login::start(Method::Md5, &account, None, &mut cache).unwrap();
+            match step {
+                Step::Send(body) if body == sasl::sasl_request(false) => {
+                    let first = sent(login.on_message(&sasl::initial_response(MECHANISM, b"n,,n=,r=abc")));
+                    let text = String::from_utf8(first[4..].to_vec()).unwrap();
+                    let salt = text.split(',').nth(1).unwrap().len();
+                    (false, salt, text.rsplit(',').next().unwrap().to_owned())
+                }
+                Step::Send(body) => (true, body.len(), String::new()),
+                Step::Done(_) => panic!("not asked"),
+            }
+        };
+        let known = asked("bob", &[secret]);
+        for stranger in ["alice", "carol", "dave", "erin"] {
+            assert_eq!(asked(stranger, &[]), known, "{stranger} against {secret}");
+            assert_eq!(asked(stranger, &[""]), known, "without a password");
+        }
+    }
 }
 
 #[test]

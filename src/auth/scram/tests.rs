@@ -140,7 +140,7 @@ fn wrong_password_doomed_exchange_and_mock_end_alike() {
     assert_eq!(wrong.unwrap_err(), ScramError::Refused);
     let doomed = talk(client("secret"), ServerExchange::doomed(verifier("secret")));
     assert_eq!(doomed.unwrap_err(), ScramError::Refused, "even with the right password");
-    let mock = Verifier::mock("nobody", &[1; 32]);
+    let mock = crate::auth::Mocks::new([1; 32]).verifier("nobody");
     assert_eq!(mock.iterations.get(), ITERATIONS);
     assert_eq!(mock.salt.len(), SALT_LEN);
     assert_eq!(talk(client("secret"), ServerExchange::doomed(mock)).unwrap_err(), ScramError::Refused);

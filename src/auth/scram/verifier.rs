@@ -8,8 +8,8 @@ use subtle::ConstantTimeEq as _;
 use zeroize::{Zeroize as _, Zeroizing};
 
 use super::text::{decode, decode_iterations, decode_key, encode};
-use super::{ClientKey, ITERATIONS, ITERATIONS_MAX, MECHANISM, SALT_LEN, SALT_MAX, keys};
-use crate::auth::{KEY_LEN, Key};
+use super::{ClientKey, ITERATIONS, ITERATIONS_MAX, MECHANISM, SALT_MAX, keys};
+use crate::auth::Key;
 
 /// Iterations as PostgreSQL stores them: a positive C `int` (`scram_iterations`).
 const STORED_ITERATIONS_MAX: u32 = i32::MAX as u32;
@@ -94,27 +94,6 @@ impl Verifier {
             iterations: self.iterations,
         }
     }
-
-    /// A verifier for a user without usable password. Its keys are never consulted, for the exchange is
-    /// [doomed](super::ServerExchange::doomed); its salt is the one that a plaintext password of this user would get,
-    /// so that nobody can tell by the salt whether a user exists.
-    pub fn mock(user: &str, secret: &Key) -> Self {
-        Self {
-            iterations: default_iterations(),
-            salt: user_salt(user, secret).to_vec(),
-            stored_key: [0; KEY_LEN],
-            server_key: [0; KEY_LEN],
-        }
-    }
-}
-
-/// The salt of a user: fixed as long as `secret` is, so that repeated attempts see the same one. PostgreSQL
-/// (`scram_mock_salt`) takes SHA-256 of name and secret; HMAC does the same without a concatenation.
-pub(in crate::auth) fn user_salt(user: &str, secret: &Key) -> [u8; SALT_LEN] {
-    let digest = keys::hmac(secret, user.as_bytes());
-    let mut salt = [0; SALT_LEN];
-    salt.iter_mut().zip(digest).for_each(|(to, from)| *to = from);
-    salt
 }
 
 /// [`ITERATIONS`] as PBKDF2 wants it.
