@@ -130,6 +130,7 @@ install_drivers() {
     cp "$lists/package.json" "$drivers/node/"
     step "a Python environment with psycopg and asyncpg" bash -c \
         'python3 -m venv "$1/venv" && "$1/venv/bin/pip" install -q --disable-pip-version-check -r "$2/requirements.txt"' _ "$drivers" "$lists"
-    step "node-postgres" npm install --prefix "$drivers/node" --no-fund --no-audit --loglevel=error
+    # Also a second PostgreSQL, of a version that the distribution may not have (integration/src/postgres.rs, newer_bin).
+    step "node-postgres and a newer PostgreSQL" npm install --prefix "$drivers/node" --no-fund --no-audit --loglevel=error
     echo "$wanted" >"$stamp"
 }

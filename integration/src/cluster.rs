@@ -3,11 +3,11 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Mutex, PoisonError};
 
 use crate::certs::Certificates;
 use crate::error::{During, Error, Result};
-use crate::postgres::{Postgres, Stop, bin};
+use crate::postgres::{Postgres, Stop, bin, newer_bin};
 use crate::process::{output, tied};
 use crate::run::Run;
 
@@ -65,6 +65,7 @@ impl Hba {
 /// What a cluster shall be; see [`Cluster::builder`].
 #[derive(Debug, Clone)]
 pub struct Builder {
+    newer: bool,
     replicas: usize,
     hba: Hba,
     hba_lines: String,
@@ -74,6 +75,13 @@ pub struct Builder {
 }
 
 impl Builder {
+    /// Servers of version 18 or newer; see [`newer_bin`].
+    #[must_use]
+    pub fn newer(mut self) -> Self {
+        self.newer = true;
+        self
+    }
+
     /// How many streaming replicas; none unless said.
     #[must_use]
     pub fn replicas(mut self, count: usize) -> Self {
@@ -122,13 +130,14 @@ impl Builder {
     /// # Errors
     /// With the log of the server that failed.
     pub fn start(self) -> Result<Cluster> {
-        let template = template()?;
+        let bin = if self.newer { newer_bin()? } else { bin()? };
+        let template = template(&bin)?;
         let certificates = self.tls.then(Certificates::new).transpose()?;
-        let primary = Postgres::copy_of(template, "primary")?;
+        let primary = Postgres::copy_of(&template, &bin, "primary")?;
         self.configure(&primary, certificates.as_ref())?;
         let mut replicas = Vec::new();
         for number in 1..=self.replicas {
-            let replica = Postgres::copy_of(template, &format!("replica{number}"))?;
+            let replica = Postgres::copy_of(&template, &bin, &format!("replica{number}"))?;
             self.configure(&replica, certificates.as_ref())?;
             follow(&replica, &primary)?;
             replicas.push(replica);
@@ -183,7 +192,7 @@ impl Cluster {
     /// One primary without replicas, trusting everybody, without TLS, until told otherwise.
     pub fn builder() -> Builder {
         let (hba_lines, settings) = (String::new(), String::new());
-        Builder { replicas: 0, hba: Hba::Trust, hba_lines, tls: false, settings, sql: Vec::new() }
+        Builder { newer: false, replicas: 0, hba: Hba::Trust, hba_lines, tls: false, settings, sql: Vec::new() }
     }
 
     /// The server started as primary.
@@ -253,23 +262,27 @@ fn follow(replica: &Postgres, primary: &Postgres) -> Result<()> {
     replica.write("standby.signal", "")
 }
 
-/// A data directory to copy: one `initdb` per process. A copy of a cleanly stopped primary is all a replica needs to begin.
-fn template() -> Result<&'static Path> {
-    static TEMPLATE: OnceLock<Result<PathBuf>> = OnceLock::new();
-    let made = TEMPLATE.get_or_init(|| {
-        let run = Run::current()?;
-        let data = run.folder("template")?;
-        let mut initdb = tied(bin()?.join("initdb"), run.account(), "KILL");
-        initdb.args(["--no-sync", "--no-instructions", "--username=postgres", "--auth=trust"]);
-        initdb.args(["--encoding=UTF8", "--locale=C", "-D"]).arg(&data).current_dir(run.root());
-        output(&mut initdb, "make the template")?;
-        let version = fs::read_to_string(data.join("PG_VERSION")).during(|| "read PG_VERSION".into())?;
-        let known = version.trim().parse().is_ok_and(|number: u32| number >= 15);
-        if known {
-            Ok(data)
-        } else {
-            Err(Error::new(format!("PostgreSQL {} is too old, 15 is needed", version.trim())))
-        }
-    });
-    made.as_deref().map_err(Clone::clone)
+/// A data directory to copy, made by the programs in `bin`: one `initdb` per process and version. A copy of a cleanly stopped primary
+/// is all a replica needs to begin.
+fn template(bin: &Path) -> Result<PathBuf> {
+    static MADE: Mutex<Vec<(PathBuf, Result<PathBuf>)>> = Mutex::new(Vec::new());
+    let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, template)) = made.iter().find(|(of, _)| of == bin) {
+        return template.clone();
+    }
+    let template = initialize(bin);
+    made.push((bin.into(), template.clone()));
+    template
+}
+
+fn initialize(bin: &Path) -> Result<PathBuf> {
+    let run = Run::current()?;
+    let data = run.folder("template")?;
+    let mut initdb = tied(bin.join("initdb"), run.account(), "KILL");
+    initdb.args(["--no-sync", "--no-instructions", "--username=postgres", "--auth=trust"]);
+    initdb.args(["--encoding=UTF8", "--locale=C", "-D"]).arg(&data).current_dir(run.root());
+    output(&mut initdb, "make the template")?;
+    let version = fs::read_to_string(data.join("PG_VERSION")).during(|| "read PG_VERSION".into())?;
+    let known = version.trim().parse().is_ok_and(|number: u32| number >= 15);
+    if known { Ok(data) } else { Err(Error::new(format!("PostgreSQL {} is too old, 15 is needed", version.trim()))) }
 }

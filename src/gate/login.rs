@@ -72,7 +72,7 @@ pub(super) async fn login(
         prefix,
         leftover,
         replication: asked.replication,
-        seats: vec![seat, at_home, of_database, of_user],
+        seats: [seat, at_home, of_database, of_user].map(Some),
     };
     if let Some(hand) = &gate.hand {
         hand(arrival);

@@ -48,6 +48,10 @@ impl Drop for Seat {
     }
 }
 
+/// Those of one client: of the process, of a worker's slice, of its database, of its user. In place: an allocation of its
+/// own is 48 bytes of an idle client.
+pub type Seats = [Option<Seat>; 4];
+
 /// A client that has proved who it is.
 #[derive(Debug)]
 pub struct Arrival {
@@ -70,7 +74,7 @@ pub struct Arrival {
     /// Value of the startup parameter `replication`, if the connection is for that.
     pub replication: Option<Vec<u8>>,
     /// Its places under limits of clients.
-    pub seats: Vec<Seat>,
+    pub seats: Seats,
 }
 
 impl Relay {

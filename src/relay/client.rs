@@ -4,7 +4,7 @@
 use std::rc::Rc;
 use std::task::Waker;
 
-use super::arrive::Seat;
+use super::arrive::Seats;
 use super::floor::Floor;
 use super::group::ParamSet;
 use super::names::Names;
@@ -121,7 +121,7 @@ pub struct Client {
     /// It has been told that it waits.
     pub(super) notified: bool,
     /// Its places under limits of clients.
-    pub(super) _seats: Vec<Seat>,
+    pub(super) _seats: Seats,
 }
 
 /// What a client still has to be told before its first query.

@@ -54,7 +54,7 @@ use crate::meter::Registry;
 use crate::pool::place::Place;
 use crate::server::open::{BackendKey, Dial};
 
-pub use arrive::{Arrival, Seat};
+pub use arrive::{Arrival, Seat, Seats};
 pub use client::Client;
 pub use group::{Group, Pool};
 pub use server::Server;

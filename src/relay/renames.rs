@@ -133,8 +133,10 @@ impl Relay {
         let void = log.len().saturating_sub(owed + unnamed)..log.len().saturating_sub(owed);
         let before = log.drain(void).next();
         let at = log.len().saturating_sub(owed);
-        // A Parse that fails has taken the one before it away (exec_parse_message in postgres.c).
-        let parse = |entry: &Expect| entry.kind == Kind::Parse && entry.statement == UNNAMED;
+        // A Parse that fails has taken the one before it away (exec_parse_message in postgres.c). One that pgweir put in
+        // front has done so on the server, but the client never sent it.
+        let parse =
+            |entry: &Expect| entry.kind == Kind::Parse && entry.statement == UNNAMED && entry.origin == Origin::Client;
         let before = before.map(|before| if failed.is_some_and(parse) { Unnamed::Nothing } else { before });
         if let Some(before) = before {
             *log.get_mut(at).unwrap_or(&mut client.unnamed) = before;

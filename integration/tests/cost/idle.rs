@@ -16,9 +16,10 @@ const CLIENTS: usize = 2_000;
 /// Clients before them, who fill what was free.
 const WARM: usize = 2_000;
 /// Most private memory per idle plain client, in bytes.
-const BYTES: u64 = 2_300;
+pub const BYTES: u64 = 2_300;
 
-fn private(pgweir: &Pgweir) -> u64 {
+/// Private memory of the process, in bytes.
+pub fn private(pgweir: &Pgweir) -> u64 {
     memory(pgweir, "smaps_rollup", "Private_Dirty") + memory(pgweir, "smaps_rollup", "Private_Clean")
 }
 
@@ -32,17 +33,23 @@ fn ready(socket: &mut TcpStream) {
     }
 }
 
-fn connect(pgweir: &Pgweir) -> TcpStream {
+/// A client that has logged in and is never heard of again.
+pub fn connect(pgweir: &Pgweir) -> TcpStream {
     let mut socket = TcpStream::connect(("127.0.0.1", pgweir.port())).unwrap();
     socket.write_all(&startup(0, &[])).unwrap();
     ready(&mut socket);
     socket
 }
 
-#[test]
-fn an_idle_client_is_small() {
+/// Allows this process, and those it starts, as many descriptors as there may be.
+pub fn many_descriptors() {
     let limit = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }).unwrap();
+}
+
+#[test]
+fn an_idle_client_is_small() {
+    many_descriptors();
     let pgweir = conf().size(5).start();
     let ask = |socket: &mut TcpStream| {
         socket.write_all(Script::new().query("SELECT 1").bytes()).unwrap();

@@ -6,6 +6,7 @@
 mod common;
 
 mod calls;
+mod held;
 mod idle;
 mod large;
 

@@ -27,13 +27,6 @@ const TEXTS: &[(&str, usize)] = &[
 ];
 const VALUES: &[Option<&str>] = &[Some("11"), Some("0"), Some("text"), None, Some("")];
 
-/// Whether statements are named while a transaction may have failed. Off: most such programs wait for an answer that PostgreSQL
-/// never gives, and void programs prove nothing.
-const NAMING_IN_FAILED: bool = false;
-
-/// Whether the unnamed statement of an earlier batch is used. Off for the same reason; `relay::tests::unnamed` has these cases.
-const UNNAMED_ACROSS: bool = false;
-
 /// A batch, or several, with Sync at the end.
 pub fn unit(author: &mut Author) {
     match author.dice.roll(12) {
@@ -62,22 +55,17 @@ fn batch(author: &mut Author) -> Vec<Part> {
 fn messages(author: &mut Author) -> (Script, String) {
     let table = author.table;
     let open = author.open;
-    let unnamed = open && !NAMING_IN_FAILED;
     let dice = &mut *author.dice;
     let portal = dice.pick(PORTALS);
-    let mut name = dice.pick(NAMES);
+    let name = dice.pick(NAMES);
     let (text, count) = text(dice, open);
     let sql = fill(text, table);
     let limit = [0, 0, 0, 3][dice.roll(4)];
     let script = Script::new();
     let kind = dice.roll(12);
-    if !UNNAMED_ACROSS && name.is_empty() && matches!(kind, 2 | 7 | 8) {
-        name = "a";
-    }
     match kind {
         // PostgreSQL 15 itself may crash when a portal is executed in a transaction that has failed.
         3 | 6 if open => (script.close(b'P', portal), format!("[C P {portal:?}] ")),
-        0 | 1 | 11 if unnamed => (script.parse("", &sql), format!("[P {sql}] ")),
         // Names are closed first half of the time: a second Parse of a name is an error.
         0 => (script.parse(name, &sql), format!("[P {name:?} {sql}] ")),
         1 => (script.close(b'S', name).parse(name, &sql), format!("[C P {name:?} {sql}] ")),
@@ -161,17 +149,14 @@ fn portals(author: &mut Author) {
 /// Parts that are answered before the Sync.
 fn flushed(author: &mut Author) {
     let (name, count) = (author.dice.pick(NAMES), author.dice.roll(4));
-    let name = if author.open && !NAMING_IN_FAILED { "" } else { name };
     let (text, parameters) = text(author.dice, author.open);
     let sql = fill(text, author.table);
     // Replies: CloseComplete, ParseComplete, and RowDescription or NoData.
     let open = Script::new().close(b'S', name).parse(name, &sql).describe(b'S', name).flush();
     author.add(Step::flush(format!("[C P D {name:?} {sql}] H"), open, 3));
     for _ in 0..count {
-        let again = name.is_empty() && !UNNAMED_ACROSS;
-        let script = if again { Script::new().parse("", &sql) } else { Script::new() };
-        let script = bind(author.dice, script, "", name, parameters).execute("", 0).flush();
-        author.add(Step::flush(format!("[B E {name:?}] H"), script, 2 + usize::from(again)));
+        let script = bind(author.dice, Script::new(), "", name, parameters).execute("", 0).flush();
+        author.add(Step::flush(format!("[B E {name:?}] H"), script, 2));
     }
     author.add(Step::new("S", Script::new().sync(), 1));
 }
@@ -199,5 +184,6 @@ fn copy(author: &mut Author) {
             ("copy in by Execute, executed again", script, 1)
         }
     };
-    author.add(Step::new(about, script, ready));
+    // Else a later batch that executes the unnamed statement would wait for a COPY that nobody feeds.
+    author.add(Step::new(about, script.close(b'S', "").sync(), ready + 1));
 }

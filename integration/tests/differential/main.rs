@@ -76,7 +76,10 @@ impl Trial<'_> {
     /// What differs, if anything does.
     fn difference(&self, steps: &[Step]) -> Option<String> {
         let direct = play(&self.door(self.cluster.primary().port()), steps);
-        let pooled = play(&self.door(self.pgweir.port()), steps);
+        // `DIRECT=1` tells what PostgreSQL itself says differently from time to time.
+        let alone = std::env::var_os("DIRECT").is_some();
+        let port = if alone { self.cluster.primary().port() } else { self.pgweir.port() };
+        let pooled = play(&self.door(port), steps);
         normal::difference(&direct, &pooled)
     }
 
@@ -179,7 +182,10 @@ impl Trial<'_> {
 }
 
 fn both_say_the_same(mode: Mode, lines: &str, ways: &[(bool, u32)]) {
-    let cluster = Cluster::builder().tls(true).sql(&tables()).start().unwrap();
+    // A statement that clients share may have been executed so often that its plan no longer depends on its parameters, and then fails
+    // in Execute instead of Bind.
+    let builder = Cluster::builder().tls(true).setting("plan_cache_mode", "force_custom_plan");
+    let cluster = builder.sql(&tables()).start().unwrap();
     let pgweir = conf(&cluster).pool(lines).start();
     for &(tls, minor) in ways {
         let steps = Trial { cluster: &cluster, pgweir: &pgweir, mode, tls, minor }.run(duration());

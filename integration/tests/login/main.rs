@@ -11,6 +11,7 @@ mod doors;
 mod exchange;
 mod limits;
 mod lookup;
+mod newer;
 mod passthrough;
 mod regressions;
 mod servers;

@@ -129,7 +129,7 @@ impl Rig {
             prefix: Vec::new(),
             leftover: Vec::new(),
             replication: None,
-            seats: Vec::new(),
+            seats: Default::default(),
         });
         self.peers.push(Peer { id, mem, flag: Flag::raised(), done: id.is_none() });
         self.peers.len() - 1

@@ -78,3 +78,17 @@ fn a_batch_behind_a_skipped_close_waits_for_what_became_of_it() {
         rig.assert_at_rest();
     }
 }
+
+/// A Parse that pgweir puts in front fails, in a failed transaction, where the server alone would have known the statement.
+#[test]
+fn a_failed_parse_in_front_takes_nothing_away() {
+    let mut rig = with_clients("default_pool_size = 1", 1);
+    assert_eq!(letters(&rig.send(0, &query("begin"))), "CZT");
+    assert_eq!(letters(&rig.send(0, &[parse("", "select 1"), sync()].concat())), "1ZT");
+    let skipped = [close(b'S', ""), parse("", "select 2")].concat();
+    let failing = [describe(b'S', "none"), skipped.clone(), sync()].concat();
+    assert_eq!(letters(&rig.send(0, &failing)), "E(26000)ZE");
+    let again = [bind("", ""), skipped, sync()].concat();
+    assert_eq!(letters(&rig.send(0, &again)), "E(25P02)ZE");
+    assert_eq!(letters(&rig.send(0, &[bind("", ""), sync()].concat())), "E(25P02)ZE");
+}
