@@ -1,4 +1,4 @@
-# What integration/demo, integration/test and .ci/run share: saying what happens, running steps that can be interrupted, and
+# What integration/demo, integration/test, integration/regress and .ci/run share: saying what happens, running steps that can be interrupted, and
 # installing what is missing. It must never install what is there, nor touch anything but packages and target/.
 # shellcheck shell=bash
 
@@ -49,14 +49,17 @@ as_root() {
     if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
 }
 
-# has_postgres: a server of version 15 or newer, where integration/src/postgres.rs looks for it.
-has_postgres() {
+# Where the server's programs are, found as integration/src/postgres.rs does.
+postgres_bin() {
     local bin
     bin=${PG_BIN:-$(find /usr/lib/postgresql/*/bin -name initdb 2>/dev/null | sort -V | tail -n 1 | xargs -r dirname)}
     bin=${bin:-$(pg_config --bindir 2>/dev/null)}
-    [ -n "$bin" ] && [ -x "$bin/initdb" ] || return 1
-    [ "$("$bin/postgres" --version | sed 's/[^0-9]*\([0-9]*\).*/\1/')" -ge 15 ]
+    [ -n "$bin" ] && [ -x "$bin/initdb" ] && echo "$bin"
 }
+postgres_major() { "$(postgres_bin)/postgres" --version | sed 's/[^0-9]*\([0-9]*\).*/\1/'; }
+
+# has_postgres: a server of version 15 or newer.
+has_postgres() { postgres_bin >/dev/null && [ "$(postgres_major)" -ge 15 ]; }
 
 has() { command -v "$1" >/dev/null 2>&1; }
 
@@ -71,7 +74,8 @@ need() {
     "$@" >/dev/null 2>&1 || missing+=("$package")
 }
 
-# Installs what building and running need; with "drivers" also what the tests need beyond that.
+# Installs what building and running need; with "drivers" also what the tests need beyond that, with "suites" what
+# integration/regress needs.
 install_missing() {
     missing=()
     has cargo || die "no Rust toolchain: cargo is not in PATH"
@@ -91,6 +95,13 @@ install_missing() {
         need nodejs has node
         # nodesource's nodejs has npm inside and refuses Debian's.
         has npm || missing+=(npm)
+    fi
+    if [ "${1:-}" = suites ]; then
+        need python3 has python3
+        need dpkg-dev has dpkg-source
+        need perl has perl
+        # From 17 on the source has no generated parsers; a server not installed yet may be as new.
+        has_postgres && [ "$(postgres_major)" -lt 17 ] || { need bison has bison; need flex has flex; }
     fi
     if [ ${#missing[@]} = 0 ]; then
         say "every package needed is installed"

@@ -19,6 +19,7 @@ pub mod floor;
 mod forward;
 mod group;
 mod grow;
+mod inventory;
 mod lease;
 mod names;
 mod own;
