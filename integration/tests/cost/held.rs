@@ -83,7 +83,7 @@ fn median(runs: &[Figures], of: impl Fn(&Figures) -> f64) -> f64 {
 
 #[test]
 fn idle_clients_do_not_slow_those_that_work() {
-    many_descriptors();
+    let _turn = many_descriptors();
     let (held, working, seconds, rounds) = if long() { (15_000, 500, 6, ROUNDS) } else { (2_000, 40, 1, 1) };
     let pgweir = conf().size(20).listen("max_client_conn = 16000").start();
     let present = |count: usize| {
@@ -120,7 +120,7 @@ fn idle_clients_do_not_slow_those_that_work() {
 /// As [`crate::idle`], while others work.
 #[test]
 fn idle_clients_stay_small_while_others_work() {
-    many_descriptors();
+    let _turn = many_descriptors();
     let (held, working) = if long() { (7_000, 500) } else { (1_500, 40) };
     let pgweir = conf().size(20).pool("min_pool_size = 20").listen("max_client_conn = 16000").start();
     let warm: Vec<TcpStream> = (0..held).map(|_| connect(&pgweir)).collect();

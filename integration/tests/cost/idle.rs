@@ -3,6 +3,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use integration::Pgweir;
 use integration::wire::Script;
@@ -41,15 +42,19 @@ pub fn connect(pgweir: &Pgweir) -> TcpStream {
     socket
 }
 
-/// Allows this process, and those it starts, as many descriptors as there may be.
-pub fn many_descriptors() {
+/// Allows this process, and those it starts, as many descriptors as there may be. Tests that need thousands of them
+/// take turns: the limit is one for all.
+pub fn many_descriptors() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let limit = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }).unwrap();
+    turn
 }
 
 #[test]
 fn an_idle_client_is_small() {
-    many_descriptors();
+    let _turn = many_descriptors();
     let pgweir = conf().size(5).start();
     let ask = |socket: &mut TcpStream| {
         socket.write_all(Script::new().query("SELECT 1").bytes()).unwrap();

@@ -87,7 +87,10 @@ pub fn statement(dice: &mut Dice, session: &mut Session, may_hold: bool) -> Stri
             session.holds = true;
             held(dice).into()
         }
-        20 if may_hold || session.block => {
+        // What sets a start value again behind a RESET counts as the transaction's first query: its isolation
+        // level cannot be changed behind that any more.
+        20 if session.block => dice.pick(&["BEGIN", "START TRANSACTION"]).into(),
+        20 if may_hold => {
             session.block = true;
             dice.pick(&["BEGIN", "BEGIN ISOLATION LEVEL REPEATABLE READ", "START TRANSACTION"]).into()
         }
