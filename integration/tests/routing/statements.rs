@@ -163,8 +163,10 @@ fn tables_made_by_a_select_are_made_on_the_primary() {
 fn a_session_reads_under_its_settings_on_replicas_too() {
     let (_pgweir, mut client) = start();
     client.query("SET search_path = nowhere, public").unwrap();
+    let mut attempt = 0;
     eventually("reads go to replicas", || {
-        let read = mark("read with settings");
+        attempt += 1;
+        let read = mark(&format!("read with settings {attempt}."));
         assert_eq!(client.value(&format!("{read} SELECT current_setting('search_path')")), "nowhere, public");
         went(cluster(), &read) == Went::Replicas
     });
