@@ -72,13 +72,15 @@ pub struct Slice<C, S> {
     rotate: bool,
     /// The oldest waiter has waited so long that the reserve is used.
     pressed: bool,
+    /// A server came to rest since [`Slice::take_lull`].
+    lull: bool,
 }
 
 impl<C: PartialEq, S: PartialEq> Slice<C, S> {
     /// An empty slice. With `rotate` the server that has rested longest is handed out first, else
     /// the one that was put back last.
     pub fn new(size: Size, rotate: bool) -> Self {
-        Self { idle: VecDeque::new(), waiters: VecDeque::new(), open: 0, opening: 0, size, rotate, pressed: false }
+        Self { idle: VecDeque::new(), waiters: VecDeque::new(), open: 0, opening: 0, size, rotate, pressed: false, lull: true }
     }
 
     /// A server for `client`, or a place at the end of the queue.
@@ -132,10 +134,16 @@ impl<C: PartialEq, S: PartialEq> Slice<C, S> {
                 Next::Close(server)
             }
             None => {
+                self.lull = true;
                 self.idle.push_back(server);
                 Next::Rests
             }
         }
+    }
+
+    /// Whether the queue was empty at some time since this was asked before.
+    pub fn take_lull(&mut self) -> bool {
+        std::mem::take(&mut self.lull) || self.waiters.is_empty()
     }
 
     /// A server asked for is there; follow with [`Slice::put`].

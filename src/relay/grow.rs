@@ -7,7 +7,8 @@ use crate::pool::budget::Stake;
 use crate::pool::slice::Want;
 
 /// A slice that has servers says that it wants more once its oldest waiter has waited this long,
-/// microseconds: connections are not moved about for a moment's imbalance.
+/// microseconds, or somebody has waited all the time since the last sweep: connections are not moved about
+/// for a moment's imbalance.
 const PATIENCE_US: u64 = 50_000;
 
 impl Relay {
@@ -54,9 +55,10 @@ impl Relay {
     /// Says how many clients of a pool wait in vain, to those who share its limits.
     pub(super) fn tell_wants(&mut self, pool: PoolId) {
         let waited_us = self.waited_us(pool);
-        let this = &self.pools[pool];
+        let this = &mut self.pools[pool];
         let none = this.slice.open() + this.slice.opening() == 0;
-        let patient = !none && waited_us < PATIENCE_US;
+        let lull = this.slice.take_lull();
+        let patient = !none && waited_us < PATIENCE_US && lull;
         let wants = if patient { 0 } else { this.slice.waiting().saturating_sub(this.slice.opening()) };
         this.stakes.iter().for_each(|stake| stake.want(wants as u32));
     }
