@@ -68,12 +68,11 @@
 //! - **I4** Every batch taken ends in its ReadyForQuery, or the connection ends with an error that has a SQLSTATE.
 //! - **I5** The queue of a slice is first come, first served; a server never rests while a client of the slice waits,
 //!   and not for long while one of another slice does.
-//! - **I6** No statement runs under settings that are not its client's. They go ahead of the first request of a lease in
-//!   the same write, once a server has accepted that very set; until then they are tried alone. Texts only say *when*
-//!   settings may have changed; *what* they are then the server is asked at the end of the lease (`relay::inventory`),
-//!   and so are temporary tables, held cursors, session locks and channels: as long as there are any the server stays with
-//!   its client, and is reset by DISCARD ALL before another gets it. What code that cannot be seen into may have left
-//!   besides is cleared in front of another client's first statement.
+//! - **I6** No statement runs under settings that are not its client's. Settings of the start go ahead of the first
+//!   request in the same write, once a server has accepted that very set; until then they are tried alone. Whatever
+//!   else a session leaves on its server (SET, LISTEN, temporary tables, advisory locks, PREPARE, WITH HOLD …) makes the
+//!   server stay with the client to its end, and be reset by DISCARD ALL before another gets it. What cannot be seen
+//!   into (DO, CALL, functions not known) may have left anything: its traces are cleared at the end of its transaction.
 //! - A client never reads from a replica that may lack what it wrote. A prepared statement is shared only between
 //!   clients whose settings give its text the same meaning.
 //! - **I7** A turn does no blocking call, takes no lock, and in steady state allocates nothing. Memory per connection

@@ -38,11 +38,6 @@ pub enum Origin {
     Client,
     /// pgweir put the message in: the reply must never leave.
     Injected,
-    /// pgweir put a question in: the reply must never leave, its rows are the answer.
-    Asked,
-    /// pgweir goes on where the client's statement before ended: what it reports is for the client, and so is
-    /// its ReadyForQuery instead of that statement's; the rest must never leave, nor the error if it fails.
-    GoesOn,
     /// The message was not sent because its effect was there already: the reply is made up.
     Faked,
     /// The message was refused here, and one that must fail was sent at its place: its error is

@@ -6,12 +6,6 @@ use std::fmt::Write;
 /// Name and value of settings, sorted by name, names in lower case.
 pub use crate::wire::startup::Settings;
 
-type Setting = (Vec<u8>, Vec<u8>);
-
-/// Settings that decide who a session acts as. Under them others may be refused, so that they are given
-/// up first and taken on last; and the role hangs on the user.
-pub const IDENTITY: [&[u8]; 2] = [b"session_authorization", b"role"];
-
 /// SQL that turns a server with the settings `from` into one with `to`, over the same base;
 /// empty when nothing differs. All of it is one implicit transaction: if any value is refused,
 /// nothing has changed.
@@ -21,44 +15,21 @@ pub const IDENTITY: [&[u8]; 2] = [b"session_authorization", b"role"];
 /// (CVE-2006-2313 was that kind), and `E''` keeps it independent of standard_conforming_strings.
 pub fn transition(from: &Settings, to: &Settings) -> String {
     let mut sql = String::new();
-    if from == to {
-        return sql;
-    }
-    if from.iter().any(acts) {
-        // With it goes the role.
-        sql.push_str("RESET ROLE;RESET SESSION AUTHORIZATION;");
-    }
-    for (name, _) in from.iter().filter(|setting| !acts(setting)) {
+    for (name, _) in from {
         if to.iter().all(|(other, _)| other != name) {
             let _ = write!(sql, "RESET {};", identifier(name));
         }
     }
-    assign(&mut sql, to, |setting| !from.contains(setting));
-    sql
-}
-
-/// SQL that clears whatever settings and sequence values a server may have, and sets these.
-pub fn anew(to: &Settings) -> String {
-    let mut sql = String::from("RESET SESSION AUTHORIZATION;RESET ALL;DISCARD SEQUENCES;");
-    assign(&mut sql, to, |_| true);
-    sql
-}
-
-fn acts(setting: &Setting) -> bool {
-    IDENTITY.contains(&&setting.0[..])
-}
-
-fn assign(sql: &mut String, to: &Settings, differs: impl Fn(&Setting) -> bool) {
-    let others = to.iter().filter(|setting| !acts(setting) && differs(setting));
-    let last = IDENTITY.iter().filter_map(|name| to.iter().find(|setting| setting.0 == *name));
-    for (n, (name, value)) in others.chain(last).enumerate() {
-        sql.push_str(if n == 0 { "SELECT " } else { "," });
+    let mut first = true;
+    for (name, value) in to.iter().filter(|setting| !from.contains(setting)) {
+        sql.push_str(if std::mem::take(&mut first) { "SELECT " } else { "," });
         let _ = write!(sql, "pg_catalog.set_config({},{},false)", literal(name), literal(value));
     }
+    sql
 }
 
-/// `E'…'` in ASCII: a string constant that means the same under every setting.
-pub fn literal(bytes: &[u8]) -> String {
+/// `E'…'` in ASCII.
+fn literal(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len() + 3);
     text.push_str("E'");
     for &byte in bytes {
@@ -103,25 +74,6 @@ mod tests {
         assert_eq!(transition(&a, &a), "");
         assert_eq!(transition(&a, &b), "RESET \"geqo\";SELECT pg_catalog.set_config(E'app.tenant',E'7',false)");
         assert_eq!(transition(&b, &settings(&[])), "RESET \"app\".\"tenant\";RESET \"timezone\";");
-        let clear = "RESET SESSION AUTHORIZATION;RESET ALL;DISCARD SEQUENCES;";
-        assert_eq!(
-            anew(&a),
-            format!(
-                "{clear}SELECT pg_catalog.set_config(E'geqo',E'off',false),pg_catalog.set_config(E'timezone',E'UTC',false)"
-            )
-        );
-    }
-
-    #[test]
-    fn an_identity_is_given_up_first_and_taken_on_last() {
-        let a = settings(&[("role", "r"), ("timezone", "UTC")]);
-        let b = settings(&[("role", "q"), ("session_authorization", "s"), ("timezone", "UTC"), ("x.y", "1")]);
-        let set = |name: &str, value: &str| format!("pg_catalog.set_config(E'{name}',E'{value}',false)");
-        let reset = "RESET ROLE;RESET SESSION AUTHORIZATION;";
-        let (auth, role) = (set("session_authorization", "s"), set("role", "q"));
-        assert_eq!(transition(&a, &b), format!("{reset}SELECT {},{auth},{role}", set("x.y", "1")));
-        assert_eq!(transition(&b, &settings(&[])), format!("{reset}RESET \"timezone\";RESET \"x\".\"y\";"));
-        assert_eq!(transition(&settings(&[("timezone", "UTC")]), &a), format!("SELECT {}", set("role", "r")));
     }
 
     #[test]

@@ -173,16 +173,6 @@ impl Replies {
         self.ring.iter().filter(about).count()
     }
 
-    /// Nothing of the client's is owed behind the oldest reply.
-    pub fn is_last(&self) -> bool {
-        self.ring.iter().skip(1).all(|entry| entry.origin == Origin::GoesOn)
-    }
-
-    /// The oldest reply owed goes on where the one before it ended.
-    pub fn goes_on(&self) -> bool {
-        self.ring.head().is_some_and(|head| head.origin == Origin::GoesOn)
-    }
-
     /// The replies owed, oldest first.
     pub fn entries(&self) -> impl Iterator<Item = &Expect> {
         self.ring.iter()
@@ -230,12 +220,8 @@ impl Replies {
                 return Step::More;
             }
         }
-        let origin = self.ring.head().map(|head| head.origin);
-        let asked = origin == Some(Origin::Asked);
-        let goes_on = origin == Some(Origin::GoesOn);
-        let hidden = asked || goes_on || origin == Some(Origin::Injected);
+        let hidden = self.ring.head().is_some_and(|head| head.origin == Origin::Injected);
         match header.tag {
-            tag::DATA_ROW if asked => self.answer(header, bytes),
             tag::DATA_ROW | tag::COPY_DATA if !hidden => self.rows(bytes),
             tag::PARAMETER_DESCRIPTION if self.ring.head().is_some_and(|head| head.origin == Origin::Refused) => {
                 Step::Fault("an answer to what must fail")
@@ -261,27 +247,14 @@ impl Replies {
             tag::CLOSE_COMPLETE => self.bodiless(header, Kind::Close, hidden),
             tag::COMMAND_COMPLETE | tag::EMPTY_QUERY | tag::PORTAL_SUSPENDED => self.completed(header, bytes, hidden),
             tag::ERROR => self.error(header, bytes, hidden),
-            tag::READY => self.ready(header, bytes, hidden && !goes_on),
-            tag::PARAMETER_STATUS => {
-                Step::Event { n: header.total, swallow: hidden && !goes_on, event: Event::Parameter }
-            }
+            tag::READY => self.ready(header, bytes, hidden),
+            tag::PARAMETER_STATUS => Step::Event { n: header.total, swallow: hidden, event: Event::Parameter },
             tag::COPY_IN => {
                 self.copy.begins(&mut self.ring);
                 Step::Event { n: header.total, swallow: hidden, event: Event::CopyIn }
             }
             _ => Step::Fault("message type that a server does not send here"),
         }
-    }
-
-    /// A row of an answer to pgweir: it is needed whole, unless it is too long to be of use.
-    fn answer(&mut self, header: Header, bytes: &[u8]) -> Step {
-        let n = header.total.min(bytes.len());
-        if n < header.total && header.total <= MAX_CONTROL {
-            return Step::More;
-        }
-        self.rest = header.total - n;
-        self.rest_swallow = true;
-        Step::Event { n, swallow: true, event: Event::Row }
     }
 
     /// As many whole rows as are here, in one step.
@@ -386,7 +359,6 @@ impl Replies {
             Some(entry) if entry.kind.ends_in_ready() => {
                 self.status = status;
                 self.copy.over();
-                let swallow = swallow || self.goes_on();
                 Step::Event { n: header.total, swallow, event: Event::Ready(entry, status) }
             }
             _ => Step::Fault("ReadyForQuery that nobody asked for"),

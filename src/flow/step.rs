@@ -37,8 +37,6 @@ pub enum Event {
     Failed(Option<Expect>, ServerError),
     /// ReadyForQuery with its status; the entry it answered.
     Ready(Expect, u8),
-    /// A row of what pgweir itself asked; the bytes hold it, or the beginning of one of more than 32 KiB.
-    Row,
     /// ParameterStatus; the bytes hold name and value.
     Parameter,
     /// The server waits for COPY data.

@@ -80,7 +80,16 @@ impl<C: PartialEq, S: PartialEq> Slice<C, S> {
     /// An empty slice. With `rotate` the server that has rested longest is handed out first, else
     /// the one that was put back last.
     pub fn new(size: Size, rotate: bool) -> Self {
-        Self { idle: VecDeque::new(), waiters: VecDeque::new(), open: 0, opening: 0, size, rotate, pressed: false, lull: true }
+        Self {
+            idle: VecDeque::new(),
+            waiters: VecDeque::new(),
+            open: 0,
+            opening: 0,
+            size,
+            rotate,
+            pressed: false,
+            lull: true,
+        }
     }
 
     /// A server for `client`, or a place at the end of the queue.

@@ -118,9 +118,7 @@ impl Relay {
             skipping: false,
             late: false,
             group,
-            start: Rc::clone(&params),
             params,
-            touched: None,
             prepared: None,
             renames: Vec::new(),
             unnamed: Unnamed::Nothing,
@@ -128,6 +126,7 @@ impl Relay {
             pinned: Effects::NONE,
             floor: Floor::None,
             wrote: false,
+            opaque: false,
             changed: false,
             conforming: true,
             waited_us: 0,
@@ -271,15 +270,13 @@ impl Relay {
         }
         let (database, user) = (old.database.clone(), old.user.clone());
         let secret = self.inherited_secret(client.group);
-        let (settings, start) = (client.params.settings.clone(), client.start.settings.clone());
+        let settings = client.params.settings.clone();
         match self.group_for(&database, &user, secret) {
             Ok(group) => {
                 let params = self.groups[group].intern(settings);
-                let start = self.groups[group].intern(start);
                 if let Some(client) = self.clients.get_mut(id) {
                     client.group = group;
                     client.params = params;
-                    client.start = start;
                 }
                 true
             }

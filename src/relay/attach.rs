@@ -7,7 +7,7 @@ use super::client::State;
 use super::server::Use;
 use super::{ClientId, Relay, ServerId};
 use crate::flow::expect::{Expect, Kind, Origin};
-use crate::flow::params::{anew, transition};
+use crate::flow::params::transition;
 use crate::wire::build;
 use crate::wire::error::{PgError, ServerError};
 
@@ -40,16 +40,10 @@ impl Relay {
         client.active_us = now_us;
         this.use_ = Use::Lent(id);
         this.again.lent();
-        let smudged = this.smudged.is_some_and(|by| by != id);
-        if !smudged && Rc::ptr_eq(&client.params, &this.params) {
+        if Rc::ptr_eq(&client.params, &this.params) {
             return client.params.reported.borrow().is_some();
         }
-        let sql = if smudged {
-            this.smudged = None;
-            anew(&client.params.settings)
-        } else {
-            transition(&this.params.settings, &client.params.settings)
-        };
+        let sql = transition(&this.params.settings, &client.params.settings);
         let before = std::mem::replace(&mut this.params, Rc::clone(&client.params));
         let proven = client.params.reported.borrow().is_some();
         if !sql.is_empty() {

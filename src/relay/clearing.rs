@@ -96,17 +96,13 @@ impl Relay {
             this.params = std::rc::Rc::clone(&group.no_params);
         }
         // What was sent behind it may have left something again, which must not be let go of.
-        let alone = this.replies.is_last();
+        let alone = this.replies.owed() <= 1;
         let own =
             this.replies.entries().filter(|entry| entry.kind == Kind::Parse && entry.statement == super::attach::OWN);
         let own = own.count() as u32;
         let Some(client) = owner.and_then(|id| self.clients.get_mut(id)) else { return };
-        if outcome.discarded_all {
-            client.params = std::rc::Rc::clone(&client.start);
-        }
         if outcome.discarded_all && alone {
             client.pinned = Effects::NONE;
-            client.touched = None;
         }
         let Some(names) = &mut client.prepared else { return };
         names.own = own;

@@ -7,7 +7,6 @@ use std::task::Waker;
 use super::arrive::Seats;
 use super::floor::Floor;
 use super::group::ParamSet;
-use super::inventory::Touched;
 use super::names::Names;
 use super::statements::Statement;
 use super::{GroupId, PoolId, ServerId};
@@ -88,12 +87,8 @@ pub struct Client {
     pub(super) late: bool,
     /// Its database and user.
     pub(super) group: GroupId,
-    /// Its settings, as far as they are known: whatever changes them in a lease is learned at its end.
+    /// Settings it started with.
     pub(super) params: Rc<ParamSet>,
-    /// Settings it started with: what RESET and DISCARD ALL go back to.
-    pub(super) start: Rc<ParamSet>,
-    /// What its lease may have left on the server, which is yet to be asked.
-    pub(super) touched: Option<Box<Touched>>,
     /// Named prepared statements, allocated at the first.
     pub(super) prepared: Option<Box<Names>>,
     /// What the names changed by the messages under way meant before, oldest first.
@@ -102,13 +97,16 @@ pub struct Client {
     pub(super) unnamed: Unnamed,
     /// Shape that the last Bind bound: what Execute runs.
     pub(super) bound: u64,
-    /// What the session has left on its server, apart from settings; not empty means the server stays with it.
+    /// What the session has left on its server; not empty means the server stays with it.
     pub(super) pinned: Effects,
     /// How far a replica must have come to serve it.
     pub(super) floor: Floor,
     /// Something that may have written was forwarded in this lease.
     pub(super) wrote: bool,
-    /// The lease has, or may have, settings of its own.
+    /// The lease ran what nobody can see into (DO, CALL, functions that are not known): it may have
+    /// left anything in the session.
+    pub(super) opaque: bool,
+    /// The open transaction has settings of its own.
     pub(super) changed: bool,
     /// `standard_conforming_strings`: how literals are read.
     pub(super) conforming: bool,

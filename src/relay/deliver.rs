@@ -24,8 +24,6 @@ struct Outlook {
     fault: Option<&'static str>,
     /// The server announced its end.
     farewell: bool,
-    /// The server has said what its client left.
-    answered: bool,
     /// The batch failed for what was outdated on the server, and is to be run again.
     again: bool,
     /// A transaction is open where none may be.
@@ -115,7 +113,7 @@ impl Relay {
         {
             this.retire = true;
         }
-        if all_taken && outlook.fault.is_none() && outlook.refused.is_none() && !outlook.again && !outlook.answered {
+        if all_taken && outlook.fault.is_none() && outlook.refused.is_none() && !outlook.again {
             self.finish(server);
         }
         if let Some(this) = self.servers.get_mut(server)
@@ -141,8 +139,6 @@ impl Relay {
             self.not_settled(server, &error);
         } else if outlook.settled {
             self.settled(server);
-        } else if outlook.answered {
-            self.answered(server);
         } else if outlook.again {
             self.run_again(server);
         } else if outlook.in_block
@@ -187,20 +183,12 @@ impl Relay {
             Event::Completed(entry, outcome) => self.completed(server, owner, &entry, outcome),
             Event::Failed(entry, error) => {
                 outlook.farewell |= error.fatal;
-                if entry.is_some_and(|entry| entry.origin == Origin::Asked) {
-                    self.unanswered(server);
-                } else if entry.is_some_and(|entry| entry.origin == Origin::GoesOn) {
-                    // In a failed transaction the statement before has failed too.
-                    if let Some(this) = self.servers.get_mut(server) {
-                        this.retire |= this.replies.status() != b'E';
-                    }
-                } else if swallow {
+                if swallow {
                     outlook.refused = Some(error);
                 } else if let Some(entry) = entry {
                     self.count(server, owner, &entry, 0, true);
                 }
             }
-            Event::Row => self.noted(server, bytes),
             Event::Parameter => self.parameter(server, owner, swallow, bytes),
             Event::CopyIn => {}
             Event::Ready(entry, status) => self.ready(server, owner, &entry, status, outlook),
@@ -267,25 +255,6 @@ impl Relay {
             }
             return;
         }
-        if entry.origin == Origin::Asked
-            && let Some(client) = owner.and_then(|id| self.clients.get(id))
-        {
-            outlook.answered = this.asking.is_some();
-            if !client.inbox.is_empty() {
-                client.wake();
-            }
-            return;
-        }
-        if this.replies.goes_on() {
-            return;
-        }
-        if entry.origin == Origin::GoesOn
-            && let Some(client) = owner.and_then(|id| self.clients.get(id))
-            && std::rc::Rc::ptr_eq(&client.params, &client.start)
-        {
-            // Behind DISCARD ALL.
-            this.params = std::rc::Rc::clone(&client.start);
-        }
         this.overdue = false;
         if status == b'I' {
             let began_us = std::mem::take(&mut this.began_us);
@@ -315,26 +284,19 @@ impl Relay {
     pub(super) fn finish(&mut self, server: ServerId) {
         let Some(this) = self.servers.get(server) else { return };
         let lent = matches!(this.use_, Use::Lent(_));
-        if !lent || this.replies.busy() || self.is_unfinished(server) || self.ask(server) {
-            return;
-        }
-        if !self.stays(server) {
+        if lent && !this.replies.busy() && !self.stays(server) {
             self.release(server);
         }
     }
 
-    /// A transaction or an unfinished request holds the server.
-    fn is_unfinished(&self, server: ServerId) -> bool {
-        let Some(this) = self.servers.get(server) else { return false };
-        let client = this.owner().and_then(|id| self.clients.get(id));
-        this.replies.status() != b'I'
-            || client.is_some_and(|client| client.mid_batch || client.rest.bytes > 0 || client.arriving.is_some())
-    }
-
     /// A transaction, the session's state or an unfinished request holds the server.
     fn stays(&self, server: ServerId) -> bool {
-        let client = self.servers.get(server).and_then(|this| this.owner()).and_then(|id| self.clients.get(id));
-        self.is_unfinished(server) || client.is_some_and(|client| !client.pinned.is_empty() || self.keeps(client))
+        let Some(this) = self.servers.get(server) else { return false };
+        this.replies.status() != b'I'
+            || this.owner().and_then(|id| self.clients.get(id)).is_some_and(|client| {
+                let unfinished = client.mid_batch || client.rest.bytes > 0 || client.arriving.is_some();
+                unfinished || !client.pinned.is_empty() || self.keeps(client)
+            })
     }
 
     /// An end that the server announces unasked is the affair of a client that is in a transaction there or keeps

@@ -3,7 +3,6 @@
 
 use super::attach::{NO_STATEMENT, UNNAMED};
 use super::client::{Rest, State, Unnamed};
-use super::inventory::{HIDDEN, SETTING};
 use super::lease::Lease;
 use super::release::Farewell;
 use super::server::UnnamedOn;
@@ -17,8 +16,11 @@ use crate::wire::error::{PgError, SqlState};
 use crate::wire::frame::{HEADER, Header, cstr};
 use crate::wire::tag::client as tag;
 
-/// Effects that bind a session to its server: what they leave lives there.
-pub(super) const PINNING: Effects = Effects::LISTEN
+/// Effects that bind a session to its server: what they leave there cannot be carried over yet.
+pub(super) const PINNING: Effects = Effects::SET_SESSION
+    .union(Effects::RESET)
+    .union(Effects::SET_CONFIG)
+    .union(Effects::LISTEN)
     .union(Effects::PREPARE)
     .union(Effects::TEMP)
     .union(Effects::HOLD_CURSOR)
@@ -145,9 +147,9 @@ impl Relay {
 
     /// Forwards messages to the server that the client holds.
     pub(super) fn forward(&mut self, id: ClientId, server: ServerId, data: &[u8]) -> usize {
-        // Its settings are still being tried, what it has left is being asked, or the batch before is
-        // about to be run again.
-        if self.servers.get(server).is_none_or(|s| s.prior.is_some() || s.asking.is_some() || s.again.has_failed()) {
+        // Its settings are still being tried.
+        // Or the batch before is about to be run again.
+        if self.servers.get(server).is_none_or(|s| s.prior.is_some() || s.again.has_failed()) {
             return 0;
         }
         let mut out = Outgoing::new(data, std::mem::take(&mut self.tx));
@@ -256,7 +258,6 @@ impl Relay {
             tag::SYNC => {
                 self.expect(id, server, Kind::Sync, Origin::Client, NO_STATEMENT, 0);
                 self.batch_over(id, server);
-                self.restore_start(id, server, at + HEADER, out);
                 if let Some(from) = out.kept_from.take()
                     && out.uses_named
                     && let (Some(this), Some(batch)) = (self.servers.get_mut(server), out.data.get(from..at + HEADER))
@@ -272,7 +273,7 @@ impl Relay {
             }
             tag::FUNCTION_CALL => {
                 self.note_write(id);
-                self.take_effects(id, Effects::OPAQUE, b"");
+                self.take_effects(id, Effects::OPAQUE);
                 self.expect(id, server, Kind::Call, Origin::Client, NO_STATEMENT, 0);
                 self.batch_over(id, server);
                 self.pass(id, &message)
@@ -311,8 +312,7 @@ impl Relay {
                 return Taken::More;
             }
         }
-        let sql = message.body().and_then(cstr).map_or(&[][..], |(sql, _)| sql);
-        self.take_look(id, &look, sql);
+        self.take_look(id, &look);
         // A simple query discards the unnamed statement (exec_simple_query).
         self.set_unnamed(id, server, Unnamed::Nothing, UnnamedOn::Nobody);
         self.expect(id, server, Kind::Query, Origin::Client, UNNAMED, look.shape);
@@ -323,10 +323,6 @@ impl Relay {
             this.replies.changes_names();
         }
         self.batch_over(id, server);
-        if message.body().is_some() {
-            self.note_reset(id, server, look.effects, sql);
-            self.restore_start(id, server, message.at + message.header.total, out);
-        }
         self.pass(id, message)
     }
 
@@ -378,27 +374,22 @@ impl Relay {
     }
 
     /// Notes what a statement about to run does to the session, and whether it may write.
-    pub(super) fn take_look(&mut self, id: ClientId, look: &Look, sql: &[u8]) {
+    pub(super) fn take_look(&mut self, id: ClientId, look: &Look) {
         if look.route == Route::Primary {
             self.note_write(id);
         }
-        self.take_effects(id, look.effects, sql);
+        self.take_effects(id, look.effects);
     }
 
-    /// Notes what a statement about to run, with this text if that is known, does to the session.
-    pub(super) fn take_effects(&mut self, id: ClientId, effects: Effects, sql: &[u8]) {
-        if effects.is_empty() {
-            return;
-        }
-        self.touch(id, effects, sql);
+    pub(super) fn take_effects(&mut self, id: ClientId, effects: Effects) {
         let Some(client) = self.clients.get_mut(id) else { return };
-        client.pinned |= effects.intersection(PINNING);
-        if effects.any(Effects::PREPARE) {
-            // What EXECUTE may then do.
-            client.pinned |= effects.intersection(SETTING.union(HIDDEN));
+        if effects.any(PINNING) {
+            client.pinned |= effects;
         }
-        // What follows a setting in its transaction is read under it.
-        client.changed |= effects.any(SETTING.union(Effects::SET_LOCAL).union(Effects::OPAQUE));
+        // What follows a setting in its transaction is read under it; what set_config does is
+        // visible in neither name nor value.
+        client.opaque |= effects.any(Effects::OPAQUE.union(Effects::UNKNOWN_FUNCTION));
+        client.changed |= effects.any(Effects::SET_LOCAL.union(Effects::SET_CONFIG).union(Effects::OPAQUE));
     }
 
     /// A protocol violation: the client is told and the connection ends.

@@ -162,29 +162,8 @@ impl Group {
         if self.sets.len() >= MAX_SETS {
             self.sets.retain(|_, set| Rc::strong_count(set) > 1);
         }
-        let mut set = ParamSet::new(settings.clone(), None);
-        // One for all that mean the same, so that comparing is comparing pointers.
-        let others = self.sets.values().chain([&self.no_params]);
-        if let Some(same) = others.map(|other| &other.meaning).find(|meaning| **meaning == set.meaning) {
-            set.meaning = Rc::clone(same);
-        }
-        let set = Rc::new(set);
+        let set = Rc::new(ParamSet::new(settings.clone(), None));
         self.sets.insert(settings, Rc::clone(&set));
-        set
-    }
-
-    /// The shared form of settings that a server has in force.
-    pub(super) fn intern_known(&mut self, settings: Settings) -> Rc<ParamSet> {
-        let set = self.intern(settings);
-        let mut reported = set.reported.borrow_mut();
-        if reported.is_none() {
-            // What servers report at their start, they report when it is set, under the same name.
-            let base = self.base.as_deref().unwrap_or_default();
-            let value = |name: &[u8]| set.settings.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
-            let of_base = base.iter().filter_map(|(name, _)| Some((name.clone(), value(name)?.1.clone())));
-            *reported = Some(of_base.collect());
-        }
-        drop(reported);
         set
     }
 }

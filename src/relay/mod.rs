@@ -19,7 +19,6 @@ pub mod floor;
 mod forward;
 mod group;
 mod grow;
-mod inventory;
 mod lease;
 mod names;
 mod own;

@@ -12,7 +12,6 @@ use std::rc::Rc;
 use super::attach::{NO_STATEMENT, OWN, UNNAMED};
 use super::client::Unnamed;
 use super::forward::{Message, Outgoing, Taken, bad};
-use super::inventory::HIDDEN;
 use super::renames::Named;
 use super::retell::{not_ours, sql_of};
 use super::server::UnnamedOn;
@@ -148,7 +147,7 @@ impl Relay {
     fn parse_own(&mut self, id: ClientId, server: ServerId, message: &Message<'_>, look: &Look) -> Taken {
         self.count_parse(server);
         // Nobody sees what it is when it runs.
-        self.take_effects(id, look.effects.union(Effects::PREPARE), b"");
+        self.take_effects(id, look.effects.union(Effects::PREPARE));
         if let Some(names) = self.names_of(id) {
             names.own += 1;
         }
@@ -206,11 +205,7 @@ impl Relay {
         let mut number = NO_STATEMENT;
         let shape = match &named {
             Named::Known(statement) => {
-                self.take_look(id, &statement.look, statement.sql());
-                self.note_reset(id, server, statement.look.effects, statement.sql());
-                if statement.look.effects.any(Effects::SET_CONFIG.union(HIDDEN)) {
-                    self.touch_parameters(id, body);
-                }
+                self.take_look(id, &statement.look);
                 if name.is_empty() {
                     self.ensure_unnamed(id, server, statement, message.at, out);
                     number = statement.id;

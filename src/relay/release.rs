@@ -37,10 +37,10 @@ struct Parting {
 
 impl Parting {
     fn of(client: &Client, state: State, keeps: bool) -> Self {
-        let leaves = match client.touched {
+        let leaves = match client.opaque {
             _ if keeps || !client.pinned.is_empty() => Left::Session,
-            Some(_) => Left::Traces,
-            None => Left::Nothing,
+            true => Left::Traces,
+            false => Left::Nothing,
         };
         Self { state, rest: client.rest, mid_batch: client.mid_batch, leaves }
     }
@@ -69,13 +69,20 @@ impl Relay {
             let on_primary = self.pool_of(server).is_some_and(|pool| pool.role == Role::Primary);
             self.raise_floor(id, on_primary);
         }
+        let mut traces = false;
         if let Some(client) = owner.and_then(|id| self.clients.get_mut(id)) {
             client.state = State::Idle;
+            traces = std::mem::take(&mut client.opaque);
             client.changed = false;
             client.active_us = self.now_us;
             if !client.inbox.is_empty() || self.draining {
                 client.wake();
             }
+        }
+        if traces && let Some(this) = self.servers.get_mut(server) {
+            this.left = this.left.max(Left::Traces);
+            this.use_ = Use::Cleaning { until_us: self.now_us + CLEANING_US };
+            return self.clean(server);
         }
         self.give_back(server);
     }
@@ -245,7 +252,6 @@ impl Relay {
         // A message cut off in the middle, or data that never ends, cannot be made good.
         let cut_off = client.rest.is_forwarded();
         this.cut_off = cut_off;
-        this.asking = None;
         let hopeless = cut_off || this.own || this.replies.is_copying() || this.prior.is_some();
         let cancel = this.replies.busy() && how == Farewell::Lost;
         if hopeless {
@@ -353,8 +359,8 @@ impl Relay {
             return false;
         };
         let Some(this) = self.servers.get_mut(server) else { return false };
-        // One under way is enough; and what tries settings, or asks for them, is not the client's query.
-        if !this.replies.busy() || this.cancels > 0 || this.prior.is_some() || this.asking.is_some() {
+        // One under way is enough; and what only tries settings is not the client's query.
+        if !this.replies.busy() || this.cancels > 0 || this.prior.is_some() {
             return false;
         }
         this.cancels += 1;

@@ -7,7 +7,6 @@ use std::task::Waker;
 use super::again::Again;
 use super::client::Unnamed;
 use super::group::ParamSet;
-use super::inventory::Asking;
 use super::{ClientId, PoolId};
 use crate::base::lru::Lru;
 use crate::flow::expect::{Kind, Origin};
@@ -73,13 +72,6 @@ pub struct Server {
     pub(super) params: Rc<ParamSet>,
     /// Settings in force before those that are being tried; present exactly while they are.
     pub(super) prior: Option<Rc<ParamSet>>,
-    /// What its client has left in it is being asked.
-    pub(super) asking: Option<Box<Asking>>,
-    /// This client's code, into which nobody can see, has run on it: settings may be left that the server
-    /// does not list. They are cleared before anybody else's first statement.
-    pub(super) smudged: Option<ClientId>,
-    /// SQL that gives its client settings of its start again, to be put behind the batch under way.
-    pub(super) restoring: String,
     /// Values reported while settings are tried.
     pub(super) reported: Vec<(Vec<u8>, Vec<u8>)>,
     /// Statements prepared on it, by the tick of their last use, weighed in bytes of text.
@@ -139,9 +131,6 @@ impl Server {
             inbox: Vec::new(),
             params,
             prior: None,
-            asking: None,
-            smudged: None,
-            restoring: String::new(),
             reported: Vec::new(),
             prepared: Lru::default(),
             outdated: Vec::new(),

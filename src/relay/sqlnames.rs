@@ -44,7 +44,7 @@ impl Relay {
         }
         let (named, unsure) = self.named_in(id, sql);
         if unsure {
-            self.take_effects(id, Effects::PREPARE, b"");
+            self.take_effects(id, Effects::PREPARE);
             self.names_of(id).inspect_mut(|names| names.unsure = true);
         }
         let Some(this) = self.servers.get(server) else { return true };
@@ -66,7 +66,7 @@ impl Relay {
             self.changed_names(server);
             self.names_of(id).inspect_mut(|names| names.own += 1);
             // Once the server alone knows what the name means nobody sees it run.
-            self.take_effects(id, statement.look.effects.union(Effects::PREPARE), statement.sql());
+            self.take_effects(id, statement.look.effects.union(Effects::PREPARE));
         }
         true
     }

@@ -71,11 +71,6 @@ impl Drop for Statement {
 }
 
 impl Statement {
-    /// Whether it was read under these settings.
-    pub fn is_under(&self, settings: &Rc<Settings>) -> bool {
-        self.under.settings == *settings
-    }
-
     /// The text alone.
     pub fn sql(&self) -> &[u8] {
         cstr(&self.tail).map_or(&self.tail, |(sql, _)| sql)

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use super::attach::{NO_STATEMENT, UNNAMED};
 use super::forward::Outgoing;
 use super::server::UnnamedOn;
-use super::statements::{ServerName, Statement, Under};
+use super::statements::{ServerName, Statement};
 use super::{ClientId, Relay, ServerId};
 use crate::flow::expect::{Kind, Origin};
 use crate::wire::build;
@@ -33,8 +33,6 @@ impl Relay {
         at: usize,
         out: &mut Outgoing<'_>,
     ) -> u32 {
-        let renewed = self.under_own_settings(id, statement);
-        let statement = renewed.as_ref().unwrap_or(statement);
         let Some(this) = self.servers.get_mut(server) else { return statement.id };
         this.tick += 1;
         if this.prepared.touch(statement.id, this.tick) {
@@ -72,25 +70,6 @@ impl Relay {
         self.changed_names(server);
     }
 
-    /// The statement as it is read under the client's settings, if those are others now than when it was
-    /// prepared. PostgreSQL looks names up again too when the search_path has changed
-    /// (`RevalidateCachedQuery` in src/backend/utils/cache/plancache.c).
-    fn under_own_settings(&mut self, id: ClientId, statement: &Rc<Statement>) -> Option<Rc<Statement>> {
-        let client = self.clients.get_mut(id)?;
-        if client.changed || !statement.shared || statement.is_under(&client.params.meaning) {
-            return None;
-        }
-        let under = Under { conforming: client.conforming, settings: Rc::clone(&client.params.meaning) };
-        let own = match self.statements.find(&statement.tail, &under) {
-            Some(known) => known,
-            None => self.statements.add(&statement.tail, under, statement.look),
-        };
-        if let Some(names) = &mut client.prepared {
-            names.replace(statement.id, &own);
-        }
-        Some(own)
-    }
-
     /// Puts a Parse of the client's unnamed statement in front of `at` if the server's is another.
     pub(super) fn ensure_unnamed(
         &mut self,
@@ -100,15 +79,13 @@ impl Relay {
         at: usize,
         out: &mut Outgoing<'_>,
     ) {
-        let client = self.clients.get(id);
-        let changed = client.is_some_and(|client| client.changed);
+        let changed = self.clients.get(id).is_some_and(|client| client.changed);
         let Some(this) = self.servers.get_mut(server) else { return };
         if this.unnamed == UnnamedOn::Statement(statement.id) {
             return;
         }
         // Read under settings of this transaction it is nobody else's, nor this client's later.
-        let is_own = client.is_some_and(|client| statement.is_under(&client.params.meaning));
-        let shareable = !statement.shared || (!changed && is_own);
+        let shareable = !(changed && statement.shared);
         this.unnamed = if shareable { UnnamedOn::Statement(statement.id) } else { UnnamedOn::Nobody };
         out.edit(at, 0);
         build::parse(&mut out.tx, b"", &statement.tail);

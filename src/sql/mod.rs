@@ -11,7 +11,6 @@ mod functions;
 pub mod lex;
 mod normal;
 pub mod prepared;
-pub mod settings;
 pub mod shape;
 mod statement;
 pub mod verdict;

@@ -24,8 +24,6 @@ impl Words<'_> {
             First::Select | First::Values | First::Table => self.select(),
             First::With => self.with(),
             First::Insert => write(S::Insert),
-            // A rule of that view turns it into set_config.
-            First::Update if self.has("pg_settings") => primary(S::Update, Reason::Write, Effects::OPAQUE),
             First::Update => write(S::Update),
             First::Delete => write(S::Delete),
             First::Merge => write(S::Merge),

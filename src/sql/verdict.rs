@@ -185,12 +185,6 @@ impl Effects {
         Self(self.0 & !other.0)
     }
 
-    /// What is in both.
-    #[must_use]
-    pub const fn intersection(self, other: Self) -> Self {
-        Self(self.0 & other.0)
-    }
-
     /// Both sets.
     #[must_use]
     pub const fn union(self, other: Self) -> Self {

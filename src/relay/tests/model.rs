@@ -41,9 +41,6 @@ pub struct Backend {
     pub ran: Vec<String>,
     /// Statements answered: completed, suspended or failed.
     pub answers: u64,
-    /// The statement under way is a question of pgweir's.
-    telling: bool,
-    listening: bool,
     /// Most named statements there were at once.
     pub most_statements: usize,
     /// How often a named statement was closed.
@@ -75,8 +72,6 @@ impl Default for Backend {
             ended: false,
             ran: Vec::new(),
             answers: 0,
-            telling: false,
-            listening: false,
             most_statements: 0,
             closes: 0,
         }
@@ -204,9 +199,6 @@ impl Backend {
 
     /// Runs one statement. `limit` rows from `row` on; 0: all of them.
     fn run(&mut self, sql: &str, row: usize, limit: usize) -> Done {
-        if sql.starts_with("SELECT 's',") || sql.starts_with("(SELECT '") {
-            return self.tell(sql);
-        }
         self.ran.push(sql.to_owned());
         let end = matches!(sql, "commit" | "rollback" | "ROLLBACK");
         if self.status == b'E' && !end {
@@ -239,14 +231,7 @@ impl Backend {
                 self.portals.clear();
                 Done::Tag("CLOSE CURSOR ALL".into())
             }
-            "listen" => {
-                self.listening = true;
-                Done::Tag("LISTEN".into())
-            }
-            "unlisten" | "UNLISTEN" => {
-                self.listening = false;
-                Done::Tag("UNLISTEN".into())
-            }
+            "UNLISTEN" => Done::Tag("UNLISTEN".into()),
             "DISCARD" if sql != "DISCARD ALL" => Done::Tag(sql.into()),
             "RESET" if sql == "RESET ALL" => {
                 self.settings.clear();
@@ -259,7 +244,6 @@ impl Backend {
             "discard" | "DISCARD" => {
                 self.settings.clear();
                 self.statements.clear();
-                self.listening = false;
                 Done::Tag("DISCARD ALL".into())
             }
             "deallocate" if sql.ends_with(" all") => {
@@ -304,34 +288,6 @@ impl Backend {
                 Done::Tag("DEALLOCATE".into())
             }
         }
-    }
-
-    /// Answers what pgweir asks about the session.
-    fn tell(&mut self, question: &str) -> Done {
-        let mut told: Vec<(String, Option<String>)> = Vec::new();
-        if question.contains("pg_settings") {
-            told.extend(self.settings.iter().map(|(name, value)| (name.clone(), Some(value.clone()))));
-        }
-        for part in question.split("SELECT 's',E'").skip(1) {
-            let name = part.split('\'').next().unwrap();
-            let value = self.settings.get(name).cloned();
-            told.push((name.to_owned(), if name == "role" { Some("none".into()) } else { value }));
-        }
-        if self.listening && question.contains("pg_listening_channels") {
-            told.push((String::new(), None));
-        }
-        for (name, value) in &told {
-            let kind = if name.is_empty() { "l" } else { "s" };
-            build::message(&mut self.out, server::DATA_ROW, |out| {
-                out.extend_from_slice(&3u16.to_be_bytes());
-                for column in [Some(kind), Some(name.as_str()), value.as_deref()] {
-                    out.extend_from_slice(&column.map_or(-1, |text| text.len() as i32).to_be_bytes());
-                    out.extend_from_slice(column.unwrap_or_default().as_bytes());
-                }
-            });
-        }
-        self.telling = true;
-        Done::Tag(format!("SELECT {}", told.len()))
     }
 
     fn select(&mut self, sql: &str, row: usize, limit: usize) -> Done {
@@ -406,7 +362,7 @@ impl Backend {
     }
 
     fn complete(&mut self, tag: &str) {
-        self.answers += u64::from(!std::mem::take(&mut self.telling));
+        self.answers += 1;
         build::message(&mut self.out, server::COMMAND_COMPLETE, |out| build::cstr(out, tag.as_bytes()));
     }
 
