@@ -116,7 +116,7 @@
 //! *Where the time goes.* With 40 clients a transaction costs four system calls and about 3 µs outside the kernel, here
 //! and in PgBouncer; the kernel's share is waking the other side. A shorter slice asked of the scheduler
 //! (`sched_setattr`) changed nothing. A transaction on a connection of its own costs 13 system calls, PgBouncer's 27;
-//! while the gate had a thread of its own beside the only worker it was 1.27 times PgBouncer's CPU, now it is 0.96.
+//! while the gate had a thread of its own beside the only worker it was 1.27 times PgBouncer's CPU, now it is 0.96 to 1.05.
 //!
 //! # Deliberately absent
 //!

@@ -1,4 +1,5 @@
-//! What takes a processor long, done on threads of its own: TLS handshakes, and keys from passwords.
+//! What takes long without waiting for a socket, done on threads of its own: TLS handshakes, keys from passwords,
+//! names of system users.
 //! Must never be waited for by anything but the login that needs it.
 
 use std::io;

@@ -138,7 +138,7 @@ async fn prove(
             return Err(Refusal::Told(error).into());
         }
         HbaMethod::Trust | HbaMethod::Cert | HbaMethod::Peer | HbaMethod::Reject => {
-            vouched(stream, config, caller, &entry, wish, &record)?;
+            vouched(gate, stream, config, caller, &entry, wish, &record).await?;
             Method::Trust
         }
     };
@@ -259,7 +259,8 @@ fn demand_certificate(stream: &Stream, config: &Config, entry: &Entry<'_>, wish:
 }
 
 /// Whether somebody who is asked for no password is who it says it is, and a user at all.
-fn vouched(
+async fn vouched(
+    gate: &Gate,
     stream: &Stream,
     config: &Config,
     caller: &Caller,
@@ -272,7 +273,7 @@ fn vouched(
         // Its name was compared before.
         HbaMethod::Cert => (stream.socket().peer_certificate().is_some(), "certificate"),
         HbaMethod::Peer => {
-            let name = caller.system_user();
+            let name = caller.system_user(&gate.aside).await;
             (name.is_some_and(|name| ident.allows(entry.map, &name, wish.user)), "Peer")
         }
         HbaMethod::Trust => (true, ""),

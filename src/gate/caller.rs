@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::aside::Aside;
 use super::peer::Peer;
 use crate::net::tls::Listener;
 
@@ -27,9 +28,10 @@ impl Caller {
         self.tls.is_some() || self.address().is_none()
     }
 
-    /// Its name in the operating system.
-    pub fn system_user(&self) -> Option<String> {
+    /// Its name in the operating system, which may ask the network for it: never on the gate's own thread.
+    pub async fn system_user(&self, aside: &Aside) -> Option<String> {
         let uid = nix::unistd::Uid::from_raw(self.peer.uid()?);
-        nix::unistd::User::from_uid(uid).ok().flatten().map(|user| user.name)
+        let found = aside.compute(move || nix::unistd::User::from_uid(uid)).await;
+        found.ok()?.ok().flatten().map(|user| user.name)
     }
 }

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::pooling::with_clients;
-use super::rig::{Rig, letters};
+use super::rig::{Rig, config, letters};
 use super::speech::*;
 use crate::base::clock::paused::Paused;
 use crate::server::open::OpenError;
@@ -273,4 +273,50 @@ fn shutdown_lets_transactions_finish() {
     assert_eq!(letters(&rig.heard(0)), "CZIE(57P01)");
     assert_eq!(letters(&rig.heard(1)), "TDCZIE(57P01)");
     assert_eq!(rig.relay.client_count(), 0);
+}
+
+/// Every server answers once, a millisecond passes, and who has an answer asks again.
+fn all_ask_again(rig: &mut Rig, clock: &Paused) {
+    for host in 0..rig.hosts.len() {
+        if !rig.is_closed(host) {
+            rig.answer_now(host);
+        }
+        for client in 0..rig.peers.len() {
+            if letters(&rig.heard(client)).ends_with("ZI") {
+                rig.tell(client, &query("select 1"));
+            }
+        }
+    }
+    clock.advance(Duration::from_millis(1));
+}
+
+/// However short each waits: a queue that is never empty is a want.
+#[test]
+fn who_always_has_waiters_gets_its_part_of_a_cap() {
+    let clock = Paused::new();
+    let text =
+        config("default_pool_size = 10").replace("[users.app]", "max_db_connections = 4\n[users.app]\n[users.other]");
+    let mut rig = Rig::of(&text);
+    rig.hold_answers = true;
+    let come = |rig: &mut Rig, user: &str, count: usize| {
+        for _ in 0..count {
+            let client = rig.arrive_as(user, &[]);
+            rig.tell(client, &query("select 1"));
+        }
+    };
+    let open = |rig: &Rig| rig.relay.pools.ids().map(|pool| rig.relay.pools[pool].slice.open()).collect::<Vec<_>>();
+    come(&mut rig, "app", 8);
+    come(&mut rig, "other", 1);
+    assert_eq!(open(&rig), [4, 0], "who came first has everything");
+    all_ask_again(&mut rig, &clock);
+    rig.relay.share();
+    rig.run();
+    assert_eq!(open(&rig), [3, 1], "the first of the others is served");
+    come(&mut rig, "other", 7);
+    for _ in 0..5 {
+        (0..100).for_each(|_| all_ask_again(&mut rig, &clock));
+        rig.relay.sweep();
+        rig.run();
+    }
+    assert_eq!(open(&rig), [2, 2]);
 }

@@ -117,12 +117,17 @@ impl Rig {
 
     /// A client logs in; nothing runs yet.
     pub fn arrive_only(&mut self, settings: &[(&str, &str)]) -> usize {
+        self.arrive_as("app", settings)
+    }
+
+    /// The same for another user.
+    pub fn arrive_as(&mut self, user: &str, settings: &[(&str, &str)]) -> usize {
         let mem = Mem::default();
         mem.ends().read_max = self.read_max;
         let id = self.relay.arrive(Arrival {
             socket: Socket::Mem(mem.clone()),
             database: "db".into(),
-            user: "app".into(),
+            user: user.into(),
             secret: Default::default(),
             settings: settings.iter().map(|(name, value)| (name.as_bytes().into(), value.as_bytes().into())).collect(),
             minor: 0,
@@ -263,6 +268,14 @@ impl Rig {
         let waker = Waker::from(Arc::clone(&host.flag));
         host.done = self.relay.server_turn(host.id, &mut Context::from_waker(&waker)) == Poll::Ready(());
         true
+    }
+
+    /// One that does not answer by itself answers what it has been asked so far.
+    pub fn answer_now(&mut self, at: usize) {
+        self.hosts[at].answering = true;
+        self.answer(at);
+        self.hosts[at].answering = false;
+        self.run();
     }
 
     fn answer(&mut self, at: usize) -> bool {
