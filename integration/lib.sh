@@ -95,6 +95,9 @@ install_missing() {
         need nodejs has node
         # nodesource's nodejs has npm inside and refuses Debian's.
         has npm || missing+=(npm)
+        need ruby has ruby
+        need ruby-pg ruby -e 'require "pg"'
+        need ruby-sequel ruby -e 'require "sequel"'
     fi
     if [ "${1:-}" = suites ]; then
         need python3 has python3
@@ -140,7 +143,7 @@ install_drivers() {
     mkdir -p "$drivers/node"
     cp "$lists/package.json" "$drivers/node/"
     step "a Python environment with psycopg and asyncpg" bash -c \
-        'python3 -m venv "$1/venv" && "$1/venv/bin/pip" install -q --disable-pip-version-check -r "$2/requirements.txt"' _ "$drivers" "$lists"
+        'python3 -m venv "$1/venv" && "$1/venv/bin/python" -m pip install -q --disable-pip-version-check -r "$2/requirements.txt"' _ "$drivers" "$lists"
     # Also a second PostgreSQL, of a version that the distribution may not have (integration/src/postgres.rs, newer_bin).
     step "node-postgres and a newer PostgreSQL" npm install --prefix "$drivers/node" --no-fund --no-audit --loglevel=error
     echo "$wanted" >"$stamp"

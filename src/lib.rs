@@ -21,7 +21,7 @@
 //! 4. Each statement's text is passed once over by the lexer, which yields its **shape** ([`sql::shape`]); the verdict
 //!    of PostgreSQL's own grammar is looked up by shape and computed only for a shape never seen
 //!    ([`sql::classify`]). The verdict says where the batch may run and whether it leaves anything in the session.
-//! 5. The slice of the pool ([`pool::slice`]) has a server at rest, or the client joins the end of the queue, its bytes
+//! 5. The slice of the pool ([`pool::slice`]) has a server at rest, best the one that the client had last, or the client joins the end of the queue, its bytes
 //!    kept. A slice opens servers for those who wait as far as its budgets allow ([`pool::budget`]).
 //! 6. The batch goes to the server in **one write**: as it came, or copied once with statement names replaced, a Parse
 //!    put in front of a Bind whose statement this server lacks, and the client's settings in front of that. Every
@@ -68,11 +68,22 @@
 //! - **I4** Every batch taken ends in its ReadyForQuery, or the connection ends with an error that has a SQLSTATE.
 //! - **I5** The queue of a slice is first come, first served; a server never rests while a client of the slice waits,
 //!   and not for long while one of another slice does.
-//! - **I6** No statement runs under settings that are not its client's. Settings of the start go ahead of the first
-//!   request in the same write, once a server has accepted that very set; until then they are tried alone. Whatever
-//!   else a session leaves on its server (SET, LISTEN, temporary tables, advisory locks, PREPARE, WITH HOLD …) makes the
-//!   server stay with the client to its end, and be reset by DISCARD ALL before another gets it. What cannot be seen
-//!   into (DO, CALL, functions not known) may have left anything: its traces are cleared at the end of its transaction.
+//! - **I6** No statement runs under settings that are not its client's. They go ahead of the first request of a lease in
+//!   the same write, once a server has accepted that very set; until then they are tried alone. Texts only say *when*
+//!   settings may have changed; *what* they are then the server is asked at the end of the lease (`relay::inventory`),
+//!   and so are temporary tables, held cursors, session locks and channels: as long as there are any the server stays with
+//!   its client, and is reset by DISCARD ALL before another gets it. What code that cannot be seen into may have left
+//!   besides is cleared in front of another client's first statement. Whether a function, trigger, view or default can be
+//!   seen into is read from the catalog by the way (`relay::catalog`, [`sql::code`]): a statement's effects are those of
+//!   its text and of all code it may run, by name, the worst of each. That knowledge may be old by `catalog_refresh`
+//!   where code was changed past pgweir, never where it was changed through pgweir.
+//! - A client never reads a value that another drew from a sequence: whose values a server has is noted, and they are
+//!   discarded before anybody else reads there (`relay::sequences`). Who keeps a server, since when and why is counted,
+//!   listed at `/pins` and limited (`relay::pins`).
+//! - Who listens (LISTEN) has no server for it: a group has one [`relay`] listener per worker, a connection of its own to
+//!   the primary. A client's channels go over to it at the end of the lease, and come back onto a server in front of a
+//!   statement about channels, each time at a mark in PostgreSQL's queue of notifications, which both connections read
+//!   in the same order (`relay::listen`). It is the one connection whose task is no turn: `relay::listen_task`.
 //! - A client never reads from a replica that may lack what it wrote. A prepared statement is shared only between
 //!   clients whose settings give its text the same meaning.
 //! - **I7** A turn does no blocking call, takes no lock, and in steady state allocates nothing. Memory per connection
@@ -85,6 +96,8 @@
 //! - A cancel request is acted on by the instance and worker that its key names, and passed on to another instance once
 //!   at most, however wrong `[peers]` may be ([`wire::pid`]). The client's address is what the system says, or a PROXY
 //!   header from a listed network, never what the client says (`gate::proxied`).
+//! - What workers tell each other without being asked is in [`pool::vacate`]: a database that somebody needs to have for
+//!   himself, and that a schema has changed, after which a text that is prepared anew shares nothing that is prepared.
 //! - A panic in a turn ends the connections it was about and nothing else (`relay::task`).
 //!
 //! # What was measured before deciding

@@ -43,6 +43,10 @@ const LOCKS: &[(&str, &str)] = &[
         "pool/budget.rs",
         "limits that workers share; taken when connections are opened and closed, never per transaction",
     ),
+    (
+        "pool/vacate.rs",
+        "wishes that workers tell each other; looked at once per sweep, and locked only where there is one",
+    ),
 ];
 
 /// Folders whose code sets no timer: limits of the data path are swept, see `relay/sweep.rs`.
@@ -51,6 +55,7 @@ const NO_TIMERS: &[&str] = &["relay", "flow", "pool"];
 /// Files in those folders that may set timers.
 const TIMERS: &[(&str, &str)] = &[
     ("relay/watch.rs", "its tasks ask servers for their positions, beside the data path"),
+    ("relay/listen_task.rs", "it holds the connection that listens for clients, beside the data path"),
     ("relay/task.rs", "a client that was refused has some seconds to read why; it is in no relay"),
 ];
 

@@ -2,6 +2,7 @@
 //! A driver that is not installed must never pass: `integration/test` installs all of them.
 //!
 //! `DIRECT=1` runs them against PostgreSQL alone, to tell a defect of a program from one of pgweir.
+//! `PGWEIR_SESSION_STATE=pgbouncer` takes away what gives each client a session of its own: the applications fail then.
 #![allow(clippy::unwrap_used)]
 
 use std::path::{Path, PathBuf};
@@ -36,6 +37,18 @@ impl Target {
 
     /// Runs a program with the connection in libpq's environment variables; it has to report every step.
     fn run(&self, interpreter: impl AsRef<Path>, file: &str, steps: &[&str]) {
+        self.run_at(self.port, interpreter, file, steps);
+    }
+
+    /// Runs a program on direct connections, then through pgweir in transaction mode with fewer servers than it has
+    /// connections, and compares all that it said.
+    fn run_twice(&self, interpreter: impl AsRef<Path>, file: &str, steps: &[&str]) {
+        let direct = self.run_at(self.cluster.primary().port(), interpreter.as_ref(), file, steps);
+        let pooled = self.run_at(self.port, interpreter.as_ref(), file, steps);
+        assert_eq!(pooled, direct, "{file}: pooled, direct");
+    }
+
+    fn run_at(&self, port: u16, interpreter: impl AsRef<Path>, file: &str, steps: &[&str]) -> String {
         let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("drivers").join(file);
         let mut command = integration::command("timeout").unwrap();
         let limit = if std::env::var_os("PGWEIR_LONG").is_some() { "1800" } else { "240" };
@@ -43,7 +56,7 @@ impl Target {
         let modules = environment().join("node/node_modules");
         let settings = [
             ("PGHOST", "127.0.0.1"),
-            ("PGPORT", &self.port.to_string()),
+            ("PGPORT", &port.to_string()),
             ("PGUSER", USER),
             ("PGPASSWORD", PASSWORD),
             ("PGDATABASE", DATABASE),
@@ -58,6 +71,7 @@ impl Target {
         assert!(done.status.success(), "{file}: {}\n{said}\n{complained}", done.status);
         let reported: Vec<&str> = said.lines().filter_map(|line| line.strip_prefix("ok ")?.split(' ').next()).collect();
         assert_eq!(reported, steps, "{file}\n{complained}");
+        said.into_owned()
     }
 }
 
@@ -75,10 +89,12 @@ fn installed(path: &str) -> PathBuf {
 
 fn config(cluster: &Cluster, files: &Certificates, pool_size: u32) -> String {
     let (certificate, key, ca) = (files.certificate.display(), files.key.display(), files.ca.display());
+    let state = std::env::var("PGWEIR_SESSION_STATE").unwrap_or_else(|_| "transparent".into());
     format!(
         "[listen]\nport = {{port}}\nauth_type = \"scram-sha-256\"\nclient_tls_sslmode = \"require\"\n\
          client_tls_cert_file = \"{certificate}\"\nclient_tls_key_file = \"{key}\"\n\
          [stats]\naddress = \"127.0.0.1:{{stats_port}}\"\n[pool]\ndefault_pool_size = {pool_size}\n\
+         server_order = \"rotate\"\nsession_state = \"{state}\"\n\
          [databases.{DATABASE}]\n{}server_tls_sslmode = \"verify-full\"\nserver_tls_ca_file = \"{ca}\"\n\
          [users.{USER}]\npassword = \"{PASSWORD}\"\n",
         cluster.config_lines()
@@ -127,6 +143,74 @@ fn asyncpg() {
 fn node_postgres() {
     installed("node/node_modules/pg");
     Target::start(5).run("node", "with_node.js", &STEPS);
+}
+
+#[test]
+fn sqlalchemy() {
+    let steps = [
+        "create",
+        "core",
+        "settings",
+        "isolation",
+        "orm",
+        "savepoints",
+        "streams",
+        "locks",
+        "temporary",
+        "reflection",
+        "drop",
+    ];
+    Target::start(4).run_twice(installed("venv/bin/python"), "with_sqlalchemy.py", &steps);
+}
+
+#[test]
+fn django() {
+    let steps = ["migrate", "orm", "transactions", "cursors", "locks", "zones", "drop"];
+    Target::start(4).run_twice(installed("venv/bin/python"), "with_django.py", &steps);
+}
+
+#[test]
+fn sequel() {
+    let steps = [
+        "create",
+        "insert",
+        "settings",
+        "prepared",
+        "transactions",
+        "cursor",
+        "copy",
+        "locks",
+        "listen",
+        "reflection",
+        "drop",
+    ];
+    Target::start(3).run_twice("ruby", "with_sequel.rb", &steps);
+}
+
+#[test]
+fn tenants() {
+    installed("node/node_modules/pg");
+    let steps = ["create", "clients", "search_path", "row", "transactions", "totals", "drop"];
+    Target::start(3).run_twice("node", "with_tenants.js", &steps);
+}
+
+#[test]
+fn queue() {
+    let steps = ["create", "crash", "transactional", "listen", "told", "done", "drop"];
+    Target::start(5).run_twice(installed("venv/bin/python"), "with_queue.py", &steps);
+}
+
+#[test]
+fn alembic() {
+    let steps = ["upgrade", "once", "unlocked", "drop"];
+    Target::start(3).run_twice(installed("venv/bin/python"), "with_alembic.py", &steps);
+}
+
+#[test]
+fn node_pg_migrate() {
+    installed("node/node_modules/node-pg-migrate");
+    let steps = ["at", "again", "down", "left", "drop"];
+    Target::start(3).run_twice("node", "with_migrations.js", &steps);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

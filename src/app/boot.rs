@@ -65,7 +65,7 @@ pub fn boot(config: Config) -> Result<Running, BootError> {
     let doors = doors::open(&config)?;
     let registry = Arc::new(Registry::new());
     registry.set_databases(config.databases.keys().map(|name| Arc::from(name.as_str())));
-    let (count, budgets) = (worker_count(&config), Arc::default());
+    let (count, budgets, wishes) = (worker_count(&config), Arc::default(), Arc::default());
     let (workers, mails): (Vec<Mailbox>, Vec<_>) = (0..count).map(|_| mpsc::unbounded_channel()).unzip();
     let mut secret = [0; 32];
     aws_lc_rs::rand::fill(&mut secret).map_err(|_| BootError::System("the system gave no random bytes".into()))?;
@@ -81,7 +81,8 @@ pub fn boot(config: Config) -> Result<Running, BootError> {
         if count == 1 { (Some(Box::new(|hand| Box::pin(open(Some(hand))))), None) } else { (None, Some(open)) };
     let mut threads = Vec::new();
     for (worker, mail) in (0..count).zip(mails) {
-        let place = Place { worker, workers: count, budgets: Arc::clone(&budgets) };
+        let (budgets, wishes) = (Arc::clone(&budgets), Arc::clone(&wishes));
+        let place = Place { worker, workers: count, budgets, wishes };
         threads.push(worker::start(place, mail, Arc::clone(&config), Arc::clone(&registry), beside.take())?);
     }
     if let Some(open) = own {

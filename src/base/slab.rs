@@ -18,6 +18,13 @@ impl<T> Id<T> {
     }
 }
 
+impl<T> Default for Id<T> {
+    /// A key that never finds anything, where an `Option` would cost its bytes.
+    fn default() -> Self {
+        Self { index: u32::MAX, generation: u32::MAX, of: PhantomData }
+    }
+}
+
 impl<T> Clone for Id<T> {
     fn clone(&self) -> Self {
         *self

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::doors::tcp;
 use super::encryption::{ChannelBinding, SslMode, TlsMode, TlsNegotiation};
-use super::leaf::{FilePath, RawSecret, Timeout, Wait, Word};
+use super::leaf::{FilePath, RawSecret, Refresh, Timeout, Wait, Word};
 use super::model::{Config, Database, Listen, Log, Pool, Routing, Stats};
 use super::password::Password;
 use super::problem::Problems;
@@ -20,6 +20,9 @@ macro_rules! overrides {
     ($raw:ident) => {
         Overrides {
             pool_mode: $raw.pool_mode.set().map(|word| word.0),
+            session_state: $raw.session_state.set().map(|word| word.0),
+            max_pinned_servers: $raw.max_pinned_servers.set().map(|n| n.0),
+            pin_idle_timeout: $raw.pin_idle_timeout.set().map(|wait| wait.0),
             pool_size: $raw.pool_size.set().map(|n| n.0),
             min_pool_size: $raw.min_pool_size.set().map(|n| n.0),
             reserve_pool_size: $raw.reserve_pool_size.set().map(|n| n.0),
@@ -271,6 +274,9 @@ fn pool(raw: RawPool) -> Pool {
     let timeout = |field: Field<Timeout>, default| field.set().map_or(default, |timeout| timeout.0);
     Pool {
         pool_mode: raw.pool_mode.set().map_or(default.pool_mode, |word| word.0),
+        session_state: raw.session_state.set().map_or(default.session_state, |word| word.0),
+        max_pinned_servers: raw.max_pinned_servers.set().map_or(default.max_pinned_servers, |n| n.0),
+        pin_idle_timeout: wait(raw.pin_idle_timeout, default.pin_idle_timeout),
         default_pool_size: raw.default_pool_size.set().map_or(default.default_pool_size, |n| n.0),
         min_pool_size: raw.min_pool_size.set().map_or(default.min_pool_size, |n| n.0),
         reserve_pool_size: raw.reserve_pool_size.set().map_or(default.reserve_pool_size, |n| n.0),
@@ -294,6 +300,7 @@ fn pool(raw: RawPool) -> Pool {
         idle_transaction_timeout: wait(raw.idle_transaction_timeout, default.idle_transaction_timeout),
         transaction_timeout: wait(raw.transaction_timeout, default.transaction_timeout),
         query_timeout: wait(raw.query_timeout, default.query_timeout),
+        catalog_refresh: raw.catalog_refresh.set().map_or(default.catalog_refresh, Refresh::period),
         server_reset_query: raw.server_reset_query.set().map_or(default.server_reset_query, |sql| sql.0),
         max_prepared_statements: raw.max_prepared_statements.set().map_or(default.max_prepared_statements, |n| n.0),
         max_server_prepared_bytes: raw

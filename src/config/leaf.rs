@@ -133,6 +133,29 @@ impl Leaf for Timeout {
     }
 }
 
+/// How often something is looked at; 0 turns it off.
+#[derive(Debug)]
+pub(super) struct Refresh(Duration);
+
+impl Refresh {
+    /// Between two looks, if there are any.
+    pub(super) fn period(self) -> Option<Duration> {
+        (!self.0.is_zero()).then_some(self.0)
+    }
+}
+
+impl Leaf for Refresh {
+    fn read(reader: &mut Reader, path: &str, value: &Value<'_>) -> Option<Self> {
+        let expected = "\"1s\" to \"1d\", or 0";
+        let period = duration(reader, path, value, expected)?;
+        let fits = period.is_zero() || (period.as_secs() >= 1 && period.as_secs() <= 86_400);
+        if !fits {
+            reader.wrong_value(path, value.span(), expected, None);
+        }
+        fits.then_some(Self(period))
+    }
+}
+
 impl Leaf for bool {
     fn read(reader: &mut Reader, path: &str, value: &Value<'_>) -> Option<Self> {
         let found = value.get_ref().as_bool();

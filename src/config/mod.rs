@@ -24,6 +24,7 @@ mod leaf;
 mod leaf_auth;
 mod mask;
 mod model;
+mod modes;
 mod moment;
 mod network;
 mod password;
@@ -62,9 +63,8 @@ pub use self::encryption::{ChannelBinding, SslMode, TlsMode, TlsNegotiation};
 pub use self::endpoint::{DEFAULT_PORT, Endpoint, EndpointError, Host};
 pub use self::hba::{ClientCert, Hba, HbaMethod, Rule, Visitor};
 pub use self::ident::Ident;
-pub use self::model::{
-    AuthType, Config, Database, Listen, Log, LogFormat, Pool, PoolMode, Routing, ServerOrder, Stats, User, WaitAction,
-};
+pub use self::model::{AuthType, Config, Database, Listen, Log, LogFormat, Pool, Routing, Stats, User};
+pub use self::modes::{PoolMode, ServerOrder, SessionState, WaitAction};
 pub use self::network::{BadNetwork, Network};
 pub use self::password::{BrokenVerifier, Password};
 pub use self::problem::{Problem, Problems};

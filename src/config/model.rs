@@ -12,6 +12,7 @@ use super::auth::AuthQuery;
 use super::doors::{Tcp, UnixSocket};
 use super::encryption::{ChannelBinding, SslMode, TlsMode, TlsNegotiation};
 use super::endpoint::Endpoint;
+use super::modes::{PoolMode, ServerOrder, SessionState, WaitAction};
 use super::network::Network;
 use super::password::Password;
 use super::problem::Problems;
@@ -175,6 +176,12 @@ impl Default for Stats {
 pub struct Pool {
     /// When a client gives its server back. Default [`PoolMode::Transaction`].
     pub pool_mode: PoolMode,
+    /// What becomes of what a session leaves in its server. Default [`SessionState::Transparent`].
+    pub session_state: SessionState,
+    /// Clients of a pool that may each keep a server to themselves; 0 (default): no limit.
+    pub max_pinned_servers: u32,
+    /// A client that keeps a server and is idle this long outside a transaction is disconnected. Default: no limit.
+    pub pin_idle_timeout: Option<Duration>,
     /// Connections to one server per database and user. Default 20.
     pub default_pool_size: u32,
     /// Connections kept open to each server of a pool. Default 0.
@@ -216,6 +223,8 @@ pub struct Pool {
     pub transaction_timeout: Option<Duration>,
     /// A request that takes longer on the server is cancelled. Default: no limit.
     pub query_timeout: Option<Duration>,
+    /// How often it is looked whether the code of a database has changed; `None`: it is not read.
+    pub catalog_refresh: Option<Duration>,
     /// Run on a server that a client of session mode has left. Default `DISCARD ALL`; may be empty.
     pub server_reset_query: String,
     /// Prepared statements kept on one server connection, least recently used ones closed
@@ -238,6 +247,9 @@ impl Default for Pool {
     fn default() -> Self {
         Self {
             pool_mode: PoolMode::Transaction,
+            session_state: SessionState::Transparent,
+            max_pinned_servers: 0,
+            pin_idle_timeout: None,
             default_pool_size: 20,
             min_pool_size: 0,
             reserve_pool_size: 0,
@@ -258,6 +270,7 @@ impl Default for Pool {
             idle_transaction_timeout: None,
             transaction_timeout: None,
             query_timeout: None,
+            catalog_refresh: Some(Duration::from_secs(60)),
             server_reset_query: "DISCARD ALL".to_owned(),
             max_prepared_statements: 200,
             max_server_prepared_bytes: 16 << 20,
@@ -267,41 +280,6 @@ impl Default for Pool {
             max_user_client_connections: 0,
         }
     }
-}
-
-words! {
-    /// When a client gives its server back.
-    pub enum PoolMode {
-        /// When it leaves.
-        Session = "session",
-        /// At the end of each transaction.
-        Transaction = "transaction",
-        /// After each statement; transactions of several are refused.
-        Statement = "statement",
-    }
-    refused {}
-}
-
-words! {
-    /// Which server at rest is handed out first.
-    pub enum ServerOrder {
-        /// The one that was used last: few servers stay warm, the others can be closed.
-        Lifo = "lifo",
-        /// The one that has rested longest: all are used alike.
-        Rotate = "rotate",
-    }
-    refused {}
-}
-
-words! {
-    /// What becomes of a client that waited for a server longer than `query_wait_timeout`.
-    pub enum WaitAction {
-        /// Its request fails and it lives on.
-        Error = "error",
-        /// It is disconnected, as by PgBouncer.
-        Close = "close",
-    }
-    refused {}
 }
 
 /// `[databases.NAME]`: one database as clients see it, and the servers that hold it.

@@ -7,9 +7,12 @@ use toml::de::DeValue;
 use super::doors::{Mode, Networks, PeerAddress};
 use super::encryption::{ChannelBinding, SslMode, TlsMode, TlsNegotiation};
 use super::endpoint::Endpoint;
-use super::leaf::{Addresses, FilePath, Filter, HttpAddress, Number, RawSecret, Size, Sql, Text, Timeout, Wait, Word};
+use super::leaf::{
+    Addresses, FilePath, Filter, HttpAddress, Number, RawSecret, Refresh, Size, Sql, Text, Timeout, Wait, Word,
+};
 use super::leaf_auth::{Moment, RawSecrets, Texts};
-use super::model::{AuthType, LogFormat, PoolMode, Routing, ServerOrder, WaitAction};
+use super::model::{AuthType, LogFormat, Routing};
+use super::modes::{PoolMode, ServerOrder, SessionState, WaitAction};
 use super::reader::{Field, Leaf, Named, Reader, join, section};
 
 section! {
@@ -92,6 +95,9 @@ section! {
     /// `[pool]`
     RawPool {
         pool_mode: Word<PoolMode>,
+        session_state: Word<SessionState>,
+        max_pinned_servers: Number<0, 100_000>,
+        pin_idle_timeout: Wait,
         default_pool_size: Number<1, 100_000>,
         min_pool_size: Number<0, 100_000>,
         reserve_pool_size: Number<0, 100_000>,
@@ -112,6 +118,7 @@ section! {
         idle_transaction_timeout: Wait,
         transaction_timeout: Wait,
         query_timeout: Wait,
+        catalog_refresh: Refresh,
         server_reset_query: Sql,
         max_prepared_statements: Number<1, 1_000_000>,
         max_server_prepared_bytes: Size<4096, 0xffff_ffff>,
@@ -139,6 +146,9 @@ section! {
         user: Text,
         password: RawSecret,
         pool_mode: Word<PoolMode>,
+        session_state: Word<SessionState>,
+        max_pinned_servers: Number<0, 100_000>,
+        pin_idle_timeout: Wait,
         pool_size: Number<1, 100_000>,
         min_pool_size: Number<0, 100_000>,
         reserve_pool_size: Number<0, 100_000>,
@@ -166,6 +176,9 @@ section! {
         password: RawSecrets,
         valid_until: Moment,
         pool_mode: Word<PoolMode>,
+        session_state: Word<SessionState>,
+        max_pinned_servers: Number<0, 100_000>,
+        pin_idle_timeout: Wait,
         pool_size: Number<1, 100_000>,
         min_pool_size: Number<0, 100_000>,
         reserve_pool_size: Number<0, 100_000>,

@@ -3,13 +3,20 @@
 
 use std::time::Duration;
 
-use super::model::{Config, Pool, PoolMode};
+use super::model::{Config, Pool};
+use super::modes::{PoolMode, SessionState};
 
 /// What a database or a user sets for itself; `None`: what the wider level says.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Overrides {
     /// When a client gives its server back.
     pub pool_mode: Option<PoolMode>,
+    /// What becomes of what a session leaves in its server.
+    pub session_state: Option<SessionState>,
+    /// Clients of a pool that may each keep a server; zero is no limit.
+    pub max_pinned_servers: Option<u32>,
+    /// Idle outside a transaction while keeping a server; zero is no limit.
+    pub pin_idle_timeout: Option<Duration>,
     /// Connections to one server.
     pub pool_size: Option<u32>,
     /// Connections kept open.
@@ -35,6 +42,12 @@ pub struct Overrides {
 pub struct Terms {
     /// When a client gives its server back.
     pub pool_mode: PoolMode,
+    /// What becomes of what a session leaves in its server.
+    pub session_state: SessionState,
+    /// Clients of the pool that may each keep a server; 0: no limit.
+    pub max_pinned_servers: u32,
+    /// Idle outside a transaction while keeping a server.
+    pub pin_idle_timeout: Option<Duration>,
     /// Connections to one server.
     pub pool_size: u32,
     /// Connections kept open, at most `pool_size`.
@@ -56,6 +69,12 @@ pub struct Terms {
 }
 
 impl Terms {
+    /// Whether what differs can be changed under the clients that are there.
+    #[must_use]
+    pub fn is_like(&self, other: &Self) -> bool {
+        (self.pool_mode, self.session_state) == (other.pool_mode, other.session_state)
+    }
+
     /// Of `pool`, overridden by the database's, overridden by the user's: PgBouncer's precedence
     /// (`pool_pool_mode`, `pool_pool_size` in its src/server.c), here for every term.
     #[must_use]
@@ -76,6 +95,9 @@ impl Terms {
         let pool_size = number!(pool_size, pool.default_pool_size);
         Self {
             pool_mode: number!(pool_mode, pool.pool_mode),
+            session_state: number!(session_state, pool.session_state),
+            max_pinned_servers: number!(max_pinned_servers, pool.max_pinned_servers),
+            pin_idle_timeout: limit!(pin_idle_timeout),
             pool_size,
             min_pool_size: number!(min_pool_size, pool.min_pool_size).min(pool_size),
             reserve_pool_size: number!(reserve_pool_size, pool.reserve_pool_size),

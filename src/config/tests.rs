@@ -118,6 +118,9 @@ address = "off"
 max_shapes = 5
 [pool]
 pool_mode = "statement"
+session_state = "strict"
+max_pinned_servers = 3
+pin_idle_timeout = "9s"
 default_pool_size = 4
 min_pool_size = 1
 reserve_pool_size = 3
@@ -132,6 +135,7 @@ query_wait_timeout_action = "close"
 query_wait_notify = 0
 transaction_timeout = "1m"
 query_timeout = "30s"
+catalog_refresh = "5s"
 server_reset_query = ""
 server_idle_timeout = 0
 server_lifetime = "2m"
@@ -154,6 +158,7 @@ password = "secret"
 pool_size = 2
 max_client_connections = 0
 pool_mode = "session"
+session_state = "pgbouncer"
 max_db_connections = 6
 routing = "off"
 server_tls_sslmode = "verify-full"
@@ -164,6 +169,8 @@ password = "p"
 pool_size = 1
 max_client_connections = 6
 query_timeout = 0
+max_pinned_servers = 0
+pin_idle_timeout = 0
 max_user_connections = 5
 [peers.5]
 address = "this:1"
@@ -212,6 +219,9 @@ fn every_setting_arrives() {
         config.pool,
         Pool {
             pool_mode: PoolMode::Statement,
+            session_state: SessionState::Strict,
+            max_pinned_servers: 3,
+            pin_idle_timeout: Some(Duration::from_secs(9)),
             default_pool_size: 4,
             min_pool_size: 1,
             reserve_pool_size: 3,
@@ -226,6 +236,7 @@ fn every_setting_arrives() {
             query_wait_notify: None,
             transaction_timeout: Some(Duration::from_secs(60)),
             query_timeout: Some(Duration::from_secs(30)),
+            catalog_refresh: Some(Duration::from_secs(5)),
             server_reset_query: String::new(),
             server_idle_timeout: None,
             server_lifetime: Some(Duration::from_secs(120)),
@@ -254,6 +265,12 @@ fn every_name_arrives() {
     assert_eq!((of_a.pool_size, of_b.pool_size), (2, 1));
     assert_eq!((of_a.query_timeout, of_b.query_timeout), (Some(Duration::from_secs(30)), None));
     assert_eq!((of_a.pool_mode, config.terms("other", "b").pool_mode), (PoolMode::Session, PoolMode::Statement));
+    assert_eq!(
+        (of_a.session_state, config.terms("other", "b").session_state),
+        (SessionState::PgBouncer, SessionState::Strict)
+    );
+    assert_eq!((of_a.max_pinned_servers, of_b.max_pinned_servers), (3, 0));
+    assert_eq!((of_a.pin_idle_timeout, of_b.pin_idle_timeout), (Some(Duration::from_secs(9)), None));
     assert_eq!((config.max_db_connections("odd name"), config.max_db_connections("other")), (6, 30));
     assert_eq!((config.max_user_connections("a"), config.max_user_connections("b")), (20, 5));
     assert_eq!(config.database_client_limit(database), None);

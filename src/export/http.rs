@@ -1,4 +1,4 @@
-//! The stats port: `/metrics`, `/healthz`, `/readyz` over HTTP/1.1.
+//! The stats port: `/metrics`, `/pins`, `/healthz`, `/readyz` over HTTP/1.1.
 //! Never changes anything: every endpoint only reads.
 
 use std::io;
@@ -12,10 +12,12 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 
 use super::prometheus::{CONTENT_TYPE, Exporter};
+use crate::base::clock;
 use crate::meter::NotReady;
 
 const INDEX: &str = "pgweir\n\n\
     /metrics  everything measured, for Prometheus\n\
+    /pins     clients that keep a server connection to themselves, since when and why (JSON)\n\
     /healthz  200 while the process lives\n\
     /readyz   200 when clients can be served, else 503 and why\n";
 
@@ -38,6 +40,7 @@ pub fn router(exporter: Arc<Exporter>) -> Router {
     Router::new()
         .route("/", get(|| async { INDEX }))
         .route("/metrics", get(metrics))
+        .route("/pins", get(pins))
         .route("/healthz", get(|| async { json(StatusCode::OK, r#"{"status":"ok"}"#.to_owned()) }))
         .route("/readyz", get(readyz))
         .fallback(not_found)
@@ -50,6 +53,10 @@ async fn metrics(State(exporter): State<Arc<Exporter>>) -> Response {
         Ok(text) => ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response(),
         Err(error) => failure(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
     }
+}
+
+async fn pins(State(exporter): State<Arc<Exporter>>) -> Response {
+    json(StatusCode::OK, super::pins::list(exporter.registry(), clock::now_us()))
 }
 
 async fn readyz(State(exporter): State<Arc<Exporter>>) -> Response {
@@ -91,7 +98,7 @@ fn json(status: StatusCode, mut body: String) -> Response {
 }
 
 /// A JSON string (RFC 8259, section 7).
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     let mut quoted = String::with_capacity(text.len() + 2);
     quoted.push('"');
     for c in text.chars() {

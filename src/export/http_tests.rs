@@ -51,6 +51,9 @@ async fn every_endpoint_answers_as_documented_and_shutdown_ends_it() {
     let (head, body) = request(port, "GET", "/readyz").await;
     assert!(head.starts_with("http/1.1 503") && body.contains("draining"));
     assert!(request(port, "GET", "/healthz").await.0.starts_with("http/1.1 200"));
+    let (head, body) = request(port, "GET", "/pins").await;
+    assert!(head.starts_with("http/1.1 200") && head.contains("application/json"), "{head}");
+    assert_eq!(body, "{\"pins\":[]}\n");
     assert!(request(port, "GET", "/").await.1.contains("/metrics"));
 
     let (head, body) = request(port, "GET", "/nothing?x=1").await;

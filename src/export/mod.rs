@@ -1,10 +1,11 @@
-//! Floor 7: the stats port: `/metrics` for Prometheus, `/healthz`, `/readyz`.
+//! Floor 7: the stats port: `/metrics` for Prometheus, `/pins`, `/healthz`, `/readyz`.
 //! Never takes a lock that a query can wait for, and runs on the control thread only.
 
 pub mod http;
 pub mod prometheus;
 
 mod family;
+mod pins;
 mod pools;
 mod process;
 mod queries;

@@ -43,7 +43,7 @@ const fn servers(state: &'static str, get: fn(&PoolCounters) -> u64) -> Field {
 
 /// Every number of a pool.
 #[rustfmt::skip]
-static FIELDS: [Field; 34] = [
+static FIELDS: [Field; 41] = [
     clients("active", |p| p.clients_active.get()),
     clients("waiting", |p| p.clients_waiting.get()),
     clients("idle", |p| p.clients_idle.get()),
@@ -55,6 +55,11 @@ static FIELDS: [Field; 34] = [
     Field { kind: MetricType::GAUGE, ..count("pgweir_pool_server_statement_bytes", "Bytes of text of the statements prepared on server connections.", |p| p.server_statement_bytes.get()) },
     Field { kind: MetricType::GAUGE, ..count("pgweir_pool_client_statements", "Named statements that clients have prepared.", |p| p.client_statements.get()) },
     Field { kind: MetricType::GAUGE, ..count("pgweir_pool_client_statement_bytes", "Bytes of names and texts of the statements that clients have prepared.", |p| p.client_statement_bytes.get()) },
+    Field { kind: MetricType::GAUGE, ..count("pgweir_pool_listening_clients", "Clients that share the connection that listens.", |p| p.clients_listening.get()) },
+    Field { kind: MetricType::GAUGE, ..count("pgweir_pool_listened_channels", "Channels that the shared connection listens to.", |p| p.channels_listened.get()) },
+    count("pgweir_pool_notifications_total", "Notifications given to clients by the shared connection.", |p| p.total_notifications.get()),
+    count("pgweir_pool_notifications_queued_total", "Notifications that waited for a transaction's end or a slow client.", |p| p.total_notifications_queued.get()),
+    count("pgweir_pool_notifications_dropped_total", "Notifications dropped because too many waited for a client.", |p| p.total_notifications_dropped.get()),
     count("pgweir_pool_transactions_total", "Transactions finished.", |p| p.total_xact_count.get()),
     count("pgweir_pool_queries_total", "Statements finished.", |p| p.total_query_count.get()),
     count("pgweir_pool_received_bytes_total", "Message bytes received from clients.", |p| p.total_received.get()),
@@ -68,6 +73,8 @@ static FIELDS: [Field; 34] = [
     count("pgweir_pool_server_parses_total", "Named statements prepared on servers.", |p| p.total_server_parse_count.get()),
     count("pgweir_pool_prepare_refusals_total", "Prepared statements refused for a limit in bytes.", |p| p.total_prepare_refusals.get()),
     count("pgweir_pool_batch_repeats_total", "Batches run again because what a server had prepared was outdated.", |p| p.total_batch_repeats.get()),
+    count("pgweir_pool_session_questions_total", "Questions asked of servers about what a transaction has left in their session.", |p| p.total_session_questions.get()),
+    count("pgweir_pool_catalog_reads_total", "Questions asked of servers about the code of their database.", |p| p.total_catalog_reads.get()),
     count("pgweir_pool_binds_total", "Binds of named statements.", |p| p.total_bind_count.get()),
     count("pgweir_pool_logins_total", "Clients that logged in.", |p| p.total_logins.get()),
     count("pgweir_pool_login_failures_total", "Clients of a known database and user that failed to log in.", |p| p.total_login_failures.get()),

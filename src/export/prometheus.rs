@@ -10,7 +10,7 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::{MetricFamily, MetricType};
 
 use super::family::{family, keep, label, number};
-use super::{pools, process, queries};
+use super::{pins, pools, process, queries};
 use crate::meter::{Registry, SharedCounter};
 
 /// Value of the `Content-Type` header of what [`Exporter::encode`] returns.
@@ -127,6 +127,7 @@ impl Collector for Exporter {
         let mut families = self.own();
         families.extend(process::collect());
         families.extend(pools::collect(&self.registry));
+        families.extend(pins::collect(&self.registry));
         keep(families)
     }
 }
@@ -136,6 +137,7 @@ fn descs() -> Vec<Desc> {
     let mut names: Vec<(&str, &str)> = FAMILIES.to_vec();
     names.extend(process::FAMILIES);
     names.extend(pools::families());
+    names.extend(pins::FAMILIES);
     names.dedup_by_key(|(name, _)| *name);
     let desc =
         |(name, help): (&str, &str)| Desc::new(name.to_owned(), help.to_owned(), Vec::new(), Default::default()).ok();

@@ -38,6 +38,8 @@ pub enum Origin {
     Client,
     /// pgweir put the message in: the reply must never leave.
     Injected,
+    /// pgweir put a question in: the reply must never leave, its rows are the answer.
+    Asked,
     /// The message was not sent because its effect was there already: the reply is made up.
     Faked,
     /// The message was refused here, and one that must fail was sent at its place: its error is

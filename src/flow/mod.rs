@@ -8,3 +8,4 @@ pub mod params;
 pub mod replies;
 pub mod requests;
 pub mod step;
+mod veils;

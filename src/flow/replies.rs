@@ -14,6 +14,8 @@ use super::copy::CopyIn;
 use super::expect::{Expect, Kind, Origin, Ring};
 use super::names::Names;
 pub use super::step::{Event, Outcome, Step};
+pub use super::veils::Hidden;
+use super::veils::Veils;
 use crate::wire::error::ServerError;
 use crate::wire::frame::{HEADER, Header, cstr, rows_of_tag};
 use crate::wire::tag::server as tag;
@@ -41,6 +43,7 @@ pub struct Replies {
     farewell: bool,
     dropped: Vec<Expect>,
     names: Names,
+    veils: Veils,
 }
 
 impl Default for Replies {
@@ -56,6 +59,7 @@ impl Default for Replies {
             farewell: false,
             dropped: Vec::new(),
             names: Names::default(),
+            veils: Veils::default(),
         }
     }
 }
@@ -75,6 +79,19 @@ impl Replies {
         self.ring.push(entry);
         if entry.kind.ends_in_ready() {
             self.names.batch_ends(&self.ring);
+        }
+    }
+
+    /// Where in the client's text the position is that an error of the oldest entry names, if elsewhere.
+    pub fn position(&self, position: u32) -> Option<u32> {
+        self.veils.position(position, &self.ring)
+    }
+
+    /// Of the Query just entered these statements, counted from 0 in order, are pgweir's own: of their answers
+    /// only errors and reported parameters are the client's.
+    pub fn veil(&mut self, statements: Vec<Hidden>) {
+        if !self.skipping {
+            self.veils.put(statements, &self.ring);
         }
     }
 
@@ -173,6 +190,11 @@ impl Replies {
         self.ring.iter().filter(about).count()
     }
 
+    /// Nothing of the client's is owed behind the oldest reply.
+    pub fn is_last(&self) -> bool {
+        self.ring.len() <= 1
+    }
+
     /// The replies owed, oldest first.
     pub fn entries(&self) -> impl Iterator<Item = &Expect> {
         self.ring.iter()
@@ -220,8 +242,12 @@ impl Replies {
                 return Step::More;
             }
         }
-        let hidden = self.ring.head().is_some_and(|head| head.origin == Origin::Injected);
+        let origin = self.ring.head().map(|head| head.origin);
+        let asked = origin == Some(Origin::Asked);
+        let put_in = asked || origin == Some(Origin::Injected);
+        let hidden = put_in || self.veils.hide(&self.ring);
         match header.tag {
+            tag::DATA_ROW if asked => self.answer(header, bytes),
             tag::DATA_ROW | tag::COPY_DATA if !hidden => self.rows(bytes),
             tag::PARAMETER_DESCRIPTION if self.ring.head().is_some_and(|head| head.origin == Origin::Refused) => {
                 Step::Fault("an answer to what must fail")
@@ -234,8 +260,7 @@ impl Replies {
             | tag::PARAMETER_DESCRIPTION
             | tag::FUNCTION_RESULT
             | tag::NOTICE => self.pass(header, bytes, hidden),
-            // A notification is for whoever listens, never a part of a reply.
-            tag::NOTIFICATION => self.pass(header, bytes, false),
+            tag::NOTIFICATION => Step::Event { n: header.total, swallow: false, event: Event::Notification },
             tag::ROW_DESCRIPTION | tag::NO_DATA => {
                 if self.head_is(Kind::Describe) {
                     self.ring.pop();
@@ -246,15 +271,26 @@ impl Replies {
             tag::BIND_COMPLETE => self.bodiless(header, Kind::Bind, hidden),
             tag::CLOSE_COMPLETE => self.bodiless(header, Kind::Close, hidden),
             tag::COMMAND_COMPLETE | tag::EMPTY_QUERY | tag::PORTAL_SUSPENDED => self.completed(header, bytes, hidden),
-            tag::ERROR => self.error(header, bytes, hidden),
-            tag::READY => self.ready(header, bytes, hidden),
-            tag::PARAMETER_STATUS => Step::Event { n: header.total, swallow: hidden, event: Event::Parameter },
+            tag::ERROR => self.error(header, bytes, put_in),
+            tag::READY => self.ready(header, bytes, put_in),
+            tag::PARAMETER_STATUS => Step::Event { n: header.total, swallow: put_in, event: Event::Parameter },
             tag::COPY_IN => {
                 self.copy.begins(&mut self.ring);
                 Step::Event { n: header.total, swallow: hidden, event: Event::CopyIn }
             }
             _ => Step::Fault("message type that a server does not send here"),
         }
+    }
+
+    /// A row of an answer to pgweir: it is needed whole, unless it is too long to be of use.
+    fn answer(&mut self, header: Header, bytes: &[u8]) -> Step {
+        let n = header.total.min(bytes.len());
+        if n < header.total && header.total <= MAX_CONTROL {
+            return Step::More;
+        }
+        self.rest = header.total - n;
+        self.rest_swallow = true;
+        Step::Event { n, swallow: true, event: Event::Row }
     }
 
     /// As many whole rows as are here, in one step.
@@ -302,7 +338,7 @@ impl Replies {
             Kind::Execute => {
                 self.ring.pop();
             }
-            Kind::Query => {}
+            Kind::Query => self.veils.completed(&self.ring),
             _ => return Step::Fault("CommandComplete out of turn"),
         }
         self.copy.over();
@@ -359,6 +395,7 @@ impl Replies {
             Some(entry) if entry.kind.ends_in_ready() => {
                 self.status = status;
                 self.copy.over();
+                self.veils.end(&self.ring);
                 Step::Event { n: header.total, swallow, event: Event::Ready(entry, status) }
             }
             _ => Step::Fault("ReadyForQuery that nobody asked for"),
@@ -374,6 +411,7 @@ fn must_be_whole(tag: u8) -> bool {
             | tag::EMPTY_QUERY
             | tag::PORTAL_SUSPENDED
             | tag::PARAMETER_STATUS
+            | tag::NOTIFICATION
             | tag::COPY_IN
             | tag::READY
     )

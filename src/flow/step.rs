@@ -37,8 +37,12 @@ pub enum Event {
     Failed(Option<Expect>, ServerError),
     /// ReadyForQuery with its status; the entry it answered.
     Ready(Expect, u8),
+    /// A row of what pgweir itself asked; the bytes hold it, or the beginning of one of more than 32 KiB.
+    Row,
     /// ParameterStatus; the bytes hold name and value.
     Parameter,
+    /// NotificationResponse, whole: for whoever listens, never a part of a reply.
+    Notification,
     /// The server waits for COPY data.
     CopyIn,
 }

@@ -35,6 +35,11 @@ impl Counter {
 pub struct Gauge(AtomicU64);
 
 impl Gauge {
+    /// Zero.
+    pub const fn new() -> Self {
+        Self(AtomicU64::new(0))
+    }
+
     /// Replaces the value.
     pub fn set(&self, value: u64) {
         self.0.store(value, Relaxed);
@@ -133,6 +138,10 @@ pub struct PoolCounters {
     pub clients_idle: Gauge,
     /// Age of the oldest waiter in µs, 0 without one; set by the worker's sweep (PgBouncer: `maxwait`, `maxwait_us`).
     pub maxwait_us: Gauge,
+    /// Clients whose notifications come over the connection that listens for all of them.
+    pub clients_listening: Gauge,
+    /// Channels that this connection listens to.
+    pub channels_listened: Gauge,
     /// Servers held by a client.
     pub servers_active: Gauge,
     /// Servers ready to be taken.
@@ -173,8 +182,18 @@ pub struct PoolCounters {
     pub total_prepare_refusals: Counter,
     /// Batches run again because what a server had prepared was outdated.
     pub total_batch_repeats: Counter,
+    /// Questions asked of servers about what a transaction has left in their session.
+    pub total_session_questions: Counter,
+    /// Questions asked of servers about the code of their database.
+    pub total_catalog_reads: Counter,
     /// Binds of a named statement.
     pub total_bind_count: Counter,
+    /// Notifications given to clients, each client counted, by the connection that listens for all of them.
+    pub total_notifications: Counter,
+    /// Those of them that had to wait for the end of their client's transaction, or for a slow client.
+    pub total_notifications_queued: Counter,
+    /// Notifications that a client did not get because too many waited for it.
+    pub total_notifications_dropped: Counter,
     /// Clients that logged in.
     pub total_logins: Counter,
     /// Clients of a known database and user that failed to log in.
@@ -202,6 +221,8 @@ impl PoolCounters {
             clients_waiting: Gauge::default(),
             clients_idle: Gauge::default(),
             maxwait_us: Gauge::default(),
+            clients_listening: Gauge::default(),
+            channels_listened: Gauge::default(),
             servers_active: Gauge::default(),
             servers_idle: Gauge::default(),
             servers_connecting: Gauge::default(),
@@ -222,7 +243,12 @@ impl PoolCounters {
             total_server_parse_count: Counter::new(),
             total_prepare_refusals: Counter::new(),
             total_batch_repeats: Counter::new(),
+            total_session_questions: Counter::new(),
+            total_catalog_reads: Counter::new(),
             total_bind_count: Counter::new(),
+            total_notifications: Counter::new(),
+            total_notifications_queued: Counter::new(),
+            total_notifications_dropped: Counter::new(),
             total_logins: Counter::new(),
             total_login_failures: Counter::new(),
             total_query_wait_timeouts: Counter::new(),

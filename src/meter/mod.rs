@@ -7,10 +7,12 @@
 
 pub mod counters;
 pub mod histogram;
+pub mod pins;
 pub mod registry;
 pub mod shapes;
 
 pub use counters::{Counter, Gauge, PoolCounters, PoolTarget, Role, SharedCounter, WorkerGauge};
 pub use histogram::{Histogram, HistogramSnapshot};
+pub use pins::{Construct, PinBoard, PinCounters, PinLog, Pinned};
 pub use registry::{DatabaseHealth, NotReady, Registry};
 pub use shapes::{PoolLabel, Sample, ShapeStats, ShapeTable, ShapeView, SlotId};

@@ -8,7 +8,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use arc_swap::ArcSwap;
 
 use super::counters::{PoolCounters, SharedCounter, WorkerGauge};
-use super::shapes::ShapeView;
+use super::pins::{PinBoard, PinCounters, PinLog};
+use super::shapes::{PoolLabel, ShapeView};
 
 /// Whether the primary of a database could be reached when last tried.
 #[derive(Debug)]
@@ -16,9 +17,31 @@ pub struct DatabaseHealth {
     /// Name of the database as clients give it.
     pub database: Arc<str>,
     reachable: AtomicBool,
+    reads_sequences: AtomicBool,
+    code_changes: AtomicU64,
 }
 
 impl DatabaseHealth {
+    /// Notes that a transaction has, or may have, changed functions, triggers and the like; any thread may call this.
+    pub fn change_code(&self) {
+        self.code_changes.fetch_add(1, Relaxed);
+    }
+
+    /// How many have.
+    pub fn code_changes(&self) -> u64 {
+        self.code_changes.load(Relaxed)
+    }
+
+    /// Notes that a client has read what it drew from a sequence, by currval or lastval; any thread may call this.
+    pub fn set_reads_sequences(&self) {
+        self.reads_sequences.store(true, Relaxed);
+    }
+
+    /// Whether any client ever has.
+    pub fn reads_sequences(&self) -> bool {
+        self.reads_sequences.load(Relaxed)
+    }
+
     /// Notes the outcome of an attempt; any thread may call this.
     pub fn set_primary_reachable(&self, reachable: bool) {
         self.reachable.store(reachable, Relaxed);
@@ -48,6 +71,8 @@ pub struct Registry {
     pools: ArcSwap<Vec<Arc<PoolCounters>>>,
     databases: ArcSwap<Vec<Arc<DatabaseHealth>>>,
     prepared: ArcSwap<Vec<Arc<WorkerGauge>>>,
+    pins: ArcSwap<Vec<Arc<PinCounters>>>,
+    pinned: ArcSwap<Vec<Arc<PinBoard>>>,
     listening: AtomicBool,
     draining: AtomicBool,
     started: SystemTime,
@@ -64,6 +89,8 @@ pub struct Registry {
     pub login_failures: SharedCounter,
     /// Panics caught, each of which ended one connection.
     pub panics: SharedCounter,
+    /// Which pins were written to the log.
+    pub pin_log: PinLog,
 }
 
 impl Default for Registry {
@@ -80,6 +107,8 @@ impl Registry {
             pools: ArcSwap::default(),
             databases: ArcSwap::default(),
             prepared: ArcSwap::default(),
+            pins: ArcSwap::default(),
+            pinned: ArcSwap::default(),
             listening: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             started: SystemTime::now(),
@@ -90,6 +119,7 @@ impl Registry {
             refused: SharedCounter::default(),
             login_failures: SharedCounter::default(),
             panics: SharedCounter::default(),
+            pin_log: PinLog::default(),
         }
     }
 
@@ -117,6 +147,40 @@ impl Registry {
         self.prepared.load().iter().map(|worker| worker.0.get()).sum()
     }
 
+    /// Adds a worker's numbers of the pinned clients of a database and user, to be written by that worker only.
+    pub fn add_pins(&self, label: PoolLabel) -> Arc<PinCounters> {
+        let counters = Arc::new(PinCounters::new(label));
+        push(&self.pins, Arc::clone(&counters));
+        counters
+    }
+
+    /// Forgets numbers that [`Registry::add_pins`] gave out.
+    pub fn remove_pins(&self, counters: &Arc<PinCounters>) {
+        self.pins.rcu(|all| all.iter().filter(|one| !Arc::ptr_eq(one, counters)).cloned().collect::<Vec<_>>());
+    }
+
+    /// All workers' numbers of pinned clients; the same label occurs once per worker that has it.
+    pub fn pins(&self) -> Arc<Vec<Arc<PinCounters>>> {
+        self.pins.load_full()
+    }
+
+    /// Clients of a database and user that keep a server, or may come to, on all workers.
+    pub fn held_by(&self, label: &PoolLabel) -> u64 {
+        self.pins.load().iter().filter(|one| one.label == *label).map(|one| one.held.get()).sum()
+    }
+
+    /// Adds a worker's list of pinned clients, to be written by that worker only.
+    pub fn add_pin_board(&self) -> Arc<PinBoard> {
+        let board = Arc::new(PinBoard::default());
+        push(&self.pinned, Arc::clone(&board));
+        board
+    }
+
+    /// All workers' lists of pinned clients.
+    pub fn pin_boards(&self) -> Arc<Vec<Arc<PinBoard>>> {
+        self.pinned.load_full()
+    }
+
     /// Forgets the counters of a pool that was closed.
     pub fn remove_pool(&self, counters: &Arc<PoolCounters>) {
         self.pools.rcu(|pools| {
@@ -132,7 +196,10 @@ impl Registry {
         let find = |name: &Arc<str>| known.iter().find(|health| health.database == *name);
         let list = names.into_iter().map(|database| match find(&database) {
             Some(health) => Arc::clone(health),
-            None => Arc::new(DatabaseHealth { database, reachable: AtomicBool::new(false) }),
+            None => {
+                let (reachable, reads_sequences, code_changes) = Default::default();
+                Arc::new(DatabaseHealth { database, reachable, reads_sequences, code_changes })
+            }
         });
         self.databases.store(Arc::new(list.collect()));
     }

@@ -4,3 +4,4 @@
 pub mod budget;
 pub mod place;
 pub mod slice;
+pub mod vacate;

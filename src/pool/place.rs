@@ -5,6 +5,7 @@ use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::sync::Arc;
 
 use super::budget::Budgets;
+use super::vacate::Wishes;
 
 /// Servers that a slice should have: fewer are better shared by all clients of the pool, as one
 /// worker keeps that many busy by itself.
@@ -19,13 +20,15 @@ pub struct Place {
     pub workers: u8,
     /// The limits that they share.
     pub budgets: Arc<Budgets>,
+    /// Databases that are to be left.
+    pub wishes: Arc<Wishes>,
 }
 
 impl Place {
     /// The only worker of a process.
     #[must_use]
     pub fn alone() -> Self {
-        Self { worker: 0, workers: 1, budgets: Arc::default() }
+        Self { worker: 0, workers: 1, budgets: Arc::default(), wishes: Arc::default() }
     }
 
     /// Over how many workers a pool of `pool_size` servers is cut: one per four servers.

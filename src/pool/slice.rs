@@ -7,6 +7,10 @@
 
 use std::collections::VecDeque;
 
+/// So many servers at rest are looked through for the one that a client had last: what has rested longer has its caches
+/// cold anyway, and a large pool must not cost more than a small one.
+const NEAR: usize = 32;
+
 /// What [`Slice::take`] found.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Taken<S> {
@@ -92,16 +96,31 @@ impl<C: PartialEq, S: PartialEq> Slice<C, S> {
         }
     }
 
-    /// A server for `client`, or a place at the end of the queue.
-    pub fn take(&mut self, client: C) -> Taken<S> {
+    /// A server for `client`, or a place at the end of the queue. The one it had `last` is the first choice if it
+    /// rests and is among the 32 servers that came to rest last; servers that are to take turns do so.
+    pub fn take(&mut self, client: C, last: Option<S>) -> Taken<S> {
         // A resting server and a waiter never exist at the same time, so this passes nobody by.
-        match if self.rotate { self.idle.pop_front() } else { self.idle.pop_back() } {
+        let server = match (self.idle.back(), last) {
+            (None, _) => None,
+            _ if self.rotate => self.idle.pop_front(),
+            (Some(newest), Some(last)) if *newest != last => {
+                let at = self.place_of(&last).unwrap_or(self.idle.len() - 1);
+                self.idle.remove(at)
+            }
+            _ => self.idle.pop_back(),
+        };
+        match server {
             Some(server) => Taken::Server(server),
             None => {
                 self.waiters.push_back(client);
                 Taken::Waits
             }
         }
+    }
+
+    fn place_of(&self, server: &S) -> Option<usize> {
+        let from_back = self.idle.iter().rev().take(NEAR).position(|idle| idle == server)?;
+        Some(self.idle.len() - 1 - from_back)
     }
 
     /// Whether a server should be opened now: for waiters never more than wait, never more than

@@ -9,7 +9,8 @@ use super::*;
 
 #[derive(Clone, Debug)]
 enum Op {
-    Take,
+    /// By a client that had one of the servers there have been so far last, or none.
+    Take(u32),
     Put(usize),
     Lose(usize),
     OpenOk,
@@ -32,7 +33,7 @@ fn size() -> impl Strategy<Value = Size> {
 
 fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
-        5 => Just(Op::Take),
+        5 => any::<u32>().prop_map(Op::Take),
         5 => any::<usize>().prop_map(Op::Put),
         1 => any::<usize>().prop_map(Op::Lose),
         3 => Just(Op::OpenOk),
@@ -62,11 +63,14 @@ struct Model {
 impl Model {
     fn apply(&mut self, slice: &mut Slice<u32, u32>, op: &Op) {
         match *op {
-            Op::Take => {
+            Op::Take(last) => {
                 self.clients += 1;
-                match slice.take(self.clients) {
+                let last = Some(last % (self.servers + 1)).filter(|last| *last > 0);
+                match slice.take(self.clients, last) {
                     Taken::Server(server) => {
-                        let at = if self.rotate { 0 } else { self.idle.len() - 1 };
+                        let newest = self.idle.len() - 1;
+                        let own = self.idle.iter().position(|idle| Some(*idle) == last);
+                        let at = if self.rotate { 0 } else { own.unwrap_or(newest) };
                         assert_eq!(self.idle.remove(at), server, "not the next in order");
                         self.used.push(server);
                     }
@@ -210,4 +214,41 @@ proptest! {
         }
         prop_assert!(model.waiting.is_empty(), "a lost wake-up: {} wait", model.waiting.len());
     }
+}
+
+/// A slice with servers 1 to `count` at rest, the first one longest.
+fn rested(count: u32, rotate: bool) -> Slice<u32, u32> {
+    let mut slice = Slice::new(Size::of(count as usize), rotate);
+    for server in 1..=count {
+        slice.opened();
+        assert_eq!(slice.put(server), Next::Rests);
+    }
+    slice
+}
+
+#[test]
+fn a_client_gets_the_server_it_had_last() {
+    let mut slice = rested(5, false);
+    assert_eq!(slice.take(0, Some(2)), Taken::Server(2));
+    assert_eq!(slice.take(0, Some(2)), Taken::Server(5), "not the last used although its own is in use");
+    assert_eq!(slice.take(0, None), Taken::Server(4));
+    assert_eq!(slice.idle().copied().collect::<Vec<_>>(), [1, 3]);
+    let mut slice = rested(3, true);
+    assert_eq!(slice.take(0, Some(3)), Taken::Server(1), "servers that take turns do not");
+}
+
+#[test]
+fn what_has_rested_long_is_not_looked_for() {
+    let count = NEAR as u32 + 1;
+    assert_eq!(rested(count, false).take(0, Some(2)), Taken::Server(2));
+    assert_eq!(rested(count, false).take(0, Some(1)), Taken::Server(count));
+}
+
+#[test]
+fn nobody_passes_a_waiter_for_the_sake_of_a_server_it_had() {
+    let mut slice = rested(1, false);
+    assert_eq!(slice.take(1, None), Taken::Server(1));
+    assert_eq!((slice.take(2, None), slice.take(3, Some(1))), (Taken::Waits, Taken::Waits));
+    assert_eq!(slice.put(1), Next::Attach(2, 1));
+    assert_eq!(slice.put(1), Next::Attach(3, 1));
 }

@@ -89,9 +89,9 @@ impl Relay {
         this.again.forget();
         // At the start of a lease nothing is owed to the client, at most to settings in front.
         let first = lent || !this.replies.busy();
-        let fit = first && this.replies.status() == b'I' && client.pinned.is_empty() && client.arriving.is_none();
+        let fit = first && this.replies.status() == b'I' && !client.is_bound() && client.arriving.is_none();
         if fit {
-            client.renames.clear();
+            client.forget_renames();
         }
         fit
     }
@@ -139,7 +139,7 @@ impl Relay {
         this.again.failed = false;
         let Some(id) = this.owner() else { return this.again.forget() };
         let Some(client) = self.clients.get_mut(id) else { return };
-        client.take_back_renames(client.renames.len());
+        client.take_back_renames(usize::MAX);
         if let Some(first) = this.unnamed_before.drain(..).next() {
             client.unnamed = first;
         }

@@ -118,15 +118,21 @@ impl Relay {
             skipping: false,
             late: false,
             group,
+            start: Rc::clone(&params),
             params,
+            touched: None,
+            listens: None,
             prepared: None,
-            renames: Vec::new(),
             unnamed: Unnamed::Nothing,
             bound: 0,
             pinned: Effects::NONE,
+            pin: None,
+            culprit: 0,
+            draws: Default::default(),
+            last: Default::default(),
             floor: Floor::None,
             wrote: false,
-            opaque: false,
+            defines: false,
             changed: false,
             conforming: true,
             waited_us: 0,
@@ -205,10 +211,10 @@ impl Relay {
         }
         let group = &mut self.groups[this.group];
         if group.base.is_none() || this.role == crate::meter::Role::Primary {
-            group.base = Some(opened.parameters);
+            group.base = Some(opened.parameters.clone());
         }
         this.slice.opened();
-        let mut server = Server::new(pool, opened.socket, opened.key, Rc::clone(&group.no_params), self.now_us);
+        let mut server = Server::new(pool, opened, Rc::clone(&group.no_params), self.now_us);
         server.retire = group.retired;
         let server = self.servers.insert(server);
         self.put(pool, server);
@@ -270,13 +276,16 @@ impl Relay {
         }
         let (database, user) = (old.database.clone(), old.user.clone());
         let secret = self.inherited_secret(client.group);
-        let settings = client.params.settings.clone();
+        let (settings, start) = (client.params.settings.clone(), client.start.settings.clone());
         match self.group_for(&database, &user, secret) {
             Ok(group) => {
                 let params = self.groups[group].intern(settings);
+                let start = self.groups[group].intern(start);
+                self.move_listening(id, self.clients.get(id).map_or(group, |client| client.group), group);
                 if let Some(client) = self.clients.get_mut(id) {
                     client.group = group;
                     client.params = params;
+                    client.start = start;
                 }
                 true
             }

@@ -4,10 +4,13 @@
 use std::rc::Rc;
 
 use super::client::State;
+use super::forward::Outgoing;
+use super::reported::apart;
 use super::server::Use;
 use super::{ClientId, Relay, ServerId};
+use crate::config::SessionState;
 use crate::flow::expect::{Expect, Kind, Origin};
-use crate::flow::params::transition;
+use crate::flow::params::{guarded, transition};
 use crate::wire::build;
 use crate::wire::error::{PgError, ServerError};
 
@@ -28,6 +31,7 @@ impl Relay {
         let (Some(client), Some(this)) = (self.clients.get_mut(id), self.servers.get_mut(server)) else {
             return false;
         };
+        client.last.note(self.pools[this.pool].role, server);
         let counters = &self.pools[this.pool].counters;
         if let State::Waiting { since_us, .. } = client.state {
             client.waited_us = now_us.saturating_sub(since_us);
@@ -40,28 +44,14 @@ impl Relay {
         client.active_us = now_us;
         this.use_ = Use::Lent(id);
         this.again.lent();
-        if Rc::ptr_eq(&client.params, &this.params) {
-            return client.params.reported.borrow().is_some();
+        if Rc::ptr_eq(&client.params, &this.params) && this.smudged.is_none_or(|by| by == id) {
+            self.groups[client.group].accepted(&client.params, &this.status);
+            return true;
         }
-        let sql = transition(&this.params.settings, &client.params.settings);
-        let before = std::mem::replace(&mut this.params, Rc::clone(&client.params));
-        let proven = client.params.reported.borrow().is_some();
-        if !sql.is_empty() {
-            build::query(&mut self.tx, sql.as_bytes());
-            this.unnamed = super::server::UnnamedOn::Nobody;
-            this.reported.clear();
-            this.replies.expect(Expect {
-                kind: Kind::Query,
-                origin: Origin::Injected,
-                owner: id.index(),
-                statement: NO_STATEMENT,
-                cookie: 0,
-                sent_us: now_us,
-                name: 0,
-            });
-        }
-        if !proven {
-            this.prior = Some(before);
+        let mut ahead = std::mem::take(&mut self.tx);
+        let proven = self.change_settings(id, server, &mut ahead);
+        self.tx = ahead;
+        if !proven && let Some(this) = self.servers.get_mut(server) {
             let sent = this.send(&self.tx);
             self.tx.clear();
             if !sent {
@@ -71,14 +61,75 @@ impl Relay {
         proven
     }
 
+    /// Puts into `out` what gives the server its client's settings. True if a request may follow at once: a server
+    /// has accepted these settings before, and should this one refuse them it refuses what follows as well. False:
+    /// they must be tried first.
+    pub(super) fn change_settings(&mut self, id: ClientId, server: ServerId, out: &mut Vec<u8>) -> bool {
+        let (Some(client), Some(this)) = (self.clients.get(id), self.servers.get_mut(server)) else { return true };
+        let smudged = this.smudged.is_some_and(|by| by != id);
+        let (from, to) = (&this.params.settings, &client.params.settings);
+        let sql = match self.groups[client.group].terms.session_state {
+            SessionState::PgBouncer => apart(from, to),
+            SessionState::Transparent | SessionState::Strict => transition(from, to, smudged),
+        };
+        let before = std::mem::replace(&mut this.params, Rc::clone(&client.params));
+        if sql.is_empty() {
+            self.groups[client.group].accepted(&client.params, &this.status);
+            return true;
+        }
+        let proven = client.params.reported.borrow().is_some();
+        if proven {
+            build::query(out, guarded(&sql).as_bytes());
+            this.settling = true;
+        } else {
+            build::query(out, sql.as_bytes());
+            this.prior = Some(before);
+        }
+        this.unnamed = super::server::UnnamedOn::Nobody;
+        this.replies.expect(Expect {
+            kind: Kind::Query,
+            origin: Origin::Injected,
+            owner: id.index(),
+            statement: NO_STATEMENT,
+            cookie: 0,
+            sent_us: self.now_us,
+            name: 0,
+        });
+        proven
+    }
+
+    /// The client has other settings than its server: they are put in front of the message at `at`, which begins
+    /// a transaction. True if that may follow at once.
+    pub(super) fn settings_first(&mut self, id: ClientId, server: ServerId, at: usize, out: &mut Outgoing<'_>) -> bool {
+        let (Some(client), Some(this)) = (self.clients.get(id), self.servers.get(server)) else { return true };
+        if this.discarding && this.replies.busy() && !client.start.settings.is_empty() {
+            return false;
+        }
+        if Rc::ptr_eq(&client.params, &this.params) || client.own {
+            return true;
+        }
+        if this.replies.busy() || this.replies.status() != b'I' {
+            return true;
+        }
+        out.edit(at, 0);
+        self.change_settings(id, server, &mut out.tx)
+    }
+
+    /// The server has changed its settings.
+    pub(super) fn settings_changed(&mut self, server: ServerId) {
+        let Some(this) = self.servers.get_mut(server) else { return };
+        if this.settling || this.prior.is_some() {
+            this.smudged = this.smudged.filter(|by| this.use_ == Use::Lent(*by));
+        }
+        this.settling = false;
+    }
+
     /// The settings of a lease came through: the client's own bytes may follow.
     pub(super) fn settled(&mut self, server: ServerId) {
         let Some(this) = self.servers.get_mut(server) else { return };
         let Some(id) = this.owner() else { return };
         this.prior = None;
-        if this.params.reported.borrow().is_none() {
-            *this.params.reported.borrow_mut() = Some(std::mem::take(&mut this.reported));
-        }
+        self.groups[self.pools[this.pool].group].accepted(&this.params, &this.status);
         let Some(client) = self.clients.get(id) else { return };
         if client.arriving.is_some() {
             self.welcome(id);

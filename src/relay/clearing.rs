@@ -6,10 +6,11 @@
 //! Execute is forwarded, the client's and the server's, and come back if it turns out not to have run.
 
 use super::attach::ALL;
-use super::forward::{Message, Taken};
+use super::forward::{Message, Outgoing, Taken};
 use super::prepared::whole_missing;
 use super::statements::Statement;
 use super::{ClientId, Relay, ServerId};
+use crate::config::SessionState;
 use crate::flow::expect::{Expect, Kind, Origin};
 use crate::flow::replies::Outcome;
 use crate::sql::prepared::deallocates_all;
@@ -37,9 +38,17 @@ impl Relay {
     }
 
     /// An Execute while there is a portal that takes all names away.
-    pub(super) fn forward_clearing(&mut self, id: ClientId, server: ServerId, message: &Message<'_>) -> Taken {
+    pub(super) fn forward_clearing(
+        &mut self,
+        id: ClientId,
+        server: ServerId,
+        message: &Message<'_>,
+        out: &mut Outgoing<'_>,
+    ) -> Taken {
         let Some(body) = message.body() else { return whole_missing(message) };
-        if self.must_wait(server, b"any") {
+        let Some(client) = self.clients.get_mut(id) else { return Taken::More };
+        let clears = client.prepared.as_ref().is_some_and(|names| names.clearing.is_some());
+        if clears && self.must_wait(server, b"any") {
             return Taken::More;
         }
         let Some(client) = self.clients.get_mut(id) else { return Taken::More };
@@ -58,10 +67,10 @@ impl Relay {
         {
             let all = names.take_all();
             if self.servers.get(server).is_none_or(|s| !s.replies.names_owed() && !s.replies.has_dropped()) {
-                client.renames.clear();
+                names.renames.clear();
             }
             (entry.statement, entry.name) = (ALL, all.len() as u32);
-            client.renames.extend(all.into_iter().map(|(name, statement)| (name, Some(statement))));
+            names.renames.extend(all.into_iter().map(|(name, statement)| (name, Some(statement))));
         }
         self.enter(id, server, entry);
         if entry.statement == ALL {
@@ -71,7 +80,11 @@ impl Relay {
                 this.before_clearing.push(before);
             }
         }
-        self.pass(id, message)
+        let taken = self.pass(id, message);
+        if let Some((portal, _)) = cstr(body) {
+            self.follow_execute(id, server, portal, message, out);
+        }
+        taken
     }
 
     /// The names are gone on the server, all but those that it is still to make.
@@ -90,26 +103,47 @@ impl Relay {
             this.forget_prepared();
         }
         this.unnamed = super::server::UnnamedOn::Nobody;
+        let group = self.pools.get(this.pool).and_then(|pool| self.groups.get(pool.group));
+        let looks_away = group.filter(|group| group.terms.session_state == SessionState::PgBouncer);
+        if outcome.discarded_all {
+            this.onto = None;
+        }
         if outcome.discarded_all
-            && let Some(group) = self.pools.get(this.pool).and_then(|pool| self.groups.get(pool.group))
+            && let Some(group) = group
         {
+            this.smudged = None;
+            this.discarded = true;
             this.params = std::rc::Rc::clone(&group.no_params);
+            if entry.kind == Kind::Execute && looks_away.is_none() {
+                // Start values follow at once, those that whoever acts now may set.
+                this.smudged = owner;
+            }
         }
         // What was sent behind it may have left something again, which must not be let go of.
-        let alone = this.replies.owed() <= 1;
+        let alone = this.replies.is_last();
         let own =
             this.replies.entries().filter(|entry| entry.kind == Kind::Parse && entry.statement == super::attach::OWN);
         let own = own.count() as u32;
         let Some(client) = owner.and_then(|id| self.clients.get_mut(id)) else { return };
+        if outcome.discarded_all {
+            client.params = std::rc::Rc::clone(looks_away.map_or(&client.start, |group| &group.no_params));
+        }
         if outcome.discarded_all && alone {
             client.pinned = Effects::NONE;
+            client.touched = None;
         }
+        if outcome.discarded_all
+            && let Some(id) = owner
+        {
+            self.stop_listening_at_all(id);
+        }
+        let Some(client) = owner.and_then(|id| self.clients.get_mut(id)) else { return };
         let Some(names) = &mut client.prepared else { return };
         names.own = own;
         names.unsure &= !alone;
         if !early {
             names.take_all();
-            client.renames = Vec::new();
+            names.renames = Vec::new();
         }
         if alone && names.len() == 0 {
             client.prepared = None;

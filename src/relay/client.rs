@@ -7,9 +7,14 @@ use std::task::Waker;
 use super::arrive::Seats;
 use super::floor::Floor;
 use super::group::ParamSet;
+use super::inventory::Touched;
+use super::listen::Listens;
 use super::names::Names;
+use super::pins::Pin;
+use super::sequences::Draws;
 use super::statements::Statement;
 use super::{GroupId, PoolId, ServerId};
+use crate::meter::Role;
 use crate::net::socket::Conn;
 use crate::sql::verdict::Effects;
 
@@ -46,8 +51,30 @@ pub enum Unnamed {
     There,
 }
 
-/// A name, and what it meant before it was changed.
-pub type Rename = (Box<[u8]>, Option<Rc<Statement>>);
+/// The servers that a client had last, where its plans and caches may still be: one of each role.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Last {
+    primary: ServerId,
+    replica: ServerId,
+}
+
+impl Last {
+    /// The one of this role; a key that finds nothing if there was none.
+    pub fn of(self, role: Role) -> ServerId {
+        match role {
+            Role::Primary => self.primary,
+            Role::Replica => self.replica,
+        }
+    }
+
+    /// The client gets this one.
+    pub fn note(&mut self, role: Role, server: ServerId) {
+        match role {
+            Role::Primary => self.primary = server,
+            Role::Replica => self.replica = server,
+        }
+    }
+}
 
 /// Bytes of a message whose beginning was handled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -87,26 +114,37 @@ pub struct Client {
     pub(super) late: bool,
     /// Its database and user.
     pub(super) group: GroupId,
-    /// Settings it started with.
+    /// Its settings, as far as they are known: whatever changes them in a lease is learned at its end.
     pub(super) params: Rc<ParamSet>,
+    /// Settings it started with: what RESET and DISCARD ALL go back to.
+    pub(super) start: Rc<ParamSet>,
+    /// What its lease may have left on the server, which is yet to be asked.
+    pub(super) touched: Option<Box<Touched>>,
+    /// The channels that its group's listener tells it of.
+    pub(super) listens: Option<Box<Listens>>,
     /// Named prepared statements, allocated at the first.
     pub(super) prepared: Option<Box<Names>>,
-    /// What the names changed by the messages under way meant before, oldest first.
-    pub(super) renames: Vec<Rename>,
     /// Unnamed prepared statement.
     pub(super) unnamed: Unnamed,
     /// Shape that the last Bind bound: what Execute runs.
     pub(super) bound: u64,
-    /// What the session has left on its server; not empty means the server stays with it.
+    /// What the session has left on its server, apart from settings; not empty means the server stays with it.
     pub(super) pinned: Effects,
+    /// Why, and since when; already while a statement runs that may come to that.
+    pub(super) pin: Option<Box<Pin>>,
+    /// Shape of the last statement that may have set something, or that nobody could see into.
+    pub(super) culprit: u64,
+    /// What it drew from sequences.
+    pub(super) draws: Draws,
+    /// The servers it had last.
+    pub(super) last: Last,
+    /// What it runs may have changed the code of its database.
+    pub(super) defines: bool,
     /// How far a replica must have come to serve it.
     pub(super) floor: Floor,
     /// Something that may have written was forwarded in this lease.
     pub(super) wrote: bool,
-    /// The lease ran what nobody can see into (DO, CALL, functions that are not known): it may have
-    /// left anything in the session.
-    pub(super) opaque: bool,
-    /// The open transaction has settings of its own.
+    /// The lease has, or may have, settings of its own.
     pub(super) changed: bool,
     /// `standard_conforming_strings`: how literals are read.
     pub(super) conforming: bool,
@@ -166,6 +204,11 @@ impl Client {
         if let Some(waker) = &self.waker {
             waker.wake_by_ref();
         }
+    }
+
+    /// It has left something on its server that goes nowhere else; what it drew from sequences does not count.
+    pub(super) fn is_bound(&self) -> bool {
+        !self.pinned.without(Effects::SEQUENCE_STATE).is_empty()
     }
 
     /// Its server has the beginning of a message.

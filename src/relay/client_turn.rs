@@ -136,6 +136,7 @@ impl Relay {
         {
             server.wake();
         }
+        self.hear(id);
         true
     }
 

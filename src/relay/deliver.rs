@@ -24,6 +24,10 @@ struct Outlook {
     fault: Option<&'static str>,
     /// The server announced its end.
     farewell: bool,
+    /// The server has said what its client left.
+    answered: bool,
+    /// The channels of its client have been given up.
+    handed: bool,
     /// The batch failed for what was outdated on the server, and is to be run again.
     again: bool,
     /// A transaction is open where none may be.
@@ -65,7 +69,12 @@ impl Relay {
                         edited.clear();
                         from = at + n;
                         (false, n)
-                    } else if let Some(told) = self.retold(owner, &event, bytes) {
+                    } else if event == Event::Notification {
+                        edited.extend_from_slice(data.get(from..at).unwrap_or_default());
+                        from = at + n;
+                        edited.extend_from_slice(&self.heard_on_lease(server, owner, bytes));
+                        (true, n)
+                    } else if let Some(told) = self.retold(server, owner, &event, bytes) {
                         edited.extend_from_slice(data.get(from..at).unwrap_or_default());
                         from = at + n;
                         edited.extend_from_slice(&told);
@@ -73,8 +82,16 @@ impl Relay {
                         at += n;
                         continue;
                     } else {
+                        let ready = !swallow && matches!(event, Event::Ready(..));
                         self.event(server, owner, event, swallow, bytes, &mut outlook);
-                        (!swallow && !aside && owner.is_some(), n)
+                        let mut keep = !swallow && !aside && owner.is_some();
+                        if ready && let Some((first, waits)) = self.before_ready(server, owner) {
+                            edited.extend_from_slice(data.get(from..at).unwrap_or_default());
+                            from = at;
+                            edited.extend_from_slice(&first);
+                            keep = !waits;
+                        }
+                        (keep, n)
                     }
                 }
                 Step::Fault(what) => {
@@ -82,6 +99,12 @@ impl Relay {
                     break;
                 }
             };
+            if outlook.refused.is_some() && self.servers.get(server).is_some_and(|this| this.settling) {
+                // Whatever was sent behind these settings was refused with them.
+                edited.extend_from_slice(data.get(from..at).unwrap_or_default());
+                (from, at) = (data.len(), data.len());
+                break;
+            }
             if !keep {
                 edited.extend_from_slice(data.get(from..at).unwrap_or_default());
                 from = at + n;
@@ -113,7 +136,7 @@ impl Relay {
         {
             this.retire = true;
         }
-        if all_taken && outlook.fault.is_none() && outlook.refused.is_none() && !outlook.again {
+        if all_taken && outlook.fault.is_none() && outlook.refused.is_none() && !outlook.again && !outlook.answered {
             self.finish(server);
         }
         if let Some(this) = self.servers.get_mut(server)
@@ -139,6 +162,11 @@ impl Relay {
             self.not_settled(server, &error);
         } else if outlook.settled {
             self.settled(server);
+        } else if outlook.answered {
+            self.answered(server);
+            owner.into_iter().for_each(|id| self.hear(id));
+        } else if outlook.handed {
+            self.hand_on(server);
         } else if outlook.again {
             self.run_again(server);
         } else if outlook.in_block
@@ -180,17 +208,24 @@ impl Relay {
         outlook: &mut Outlook,
     ) {
         match event {
-            Event::Completed(entry, outcome) => self.completed(server, owner, &entry, outcome),
             Event::Failed(entry, error) => {
                 outlook.farewell |= error.fatal;
-                if swallow {
+                if entry.is_some_and(|entry| entry.origin == Origin::Asked) {
+                    self.unanswered(server);
+                    self.hand_failed(server);
+                } else if swallow {
                     outlook.refused = Some(error);
                 } else if let Some(entry) = entry {
-                    self.count(server, owner, &entry, 0, true);
+                    self.failed(server, owner, &entry);
                 }
             }
+            // Of a statement of pgweir's own in a client's text.
+            Event::Completed(entry, _) if swallow && entry.origin == Origin::Client => {}
+            Event::Completed(entry, outcome) => self.completed(server, owner, &entry, outcome),
+            Event::Row if self.code_row(server, bytes) => {}
+            Event::Row => self.noted(server, bytes),
             Event::Parameter => self.parameter(server, owner, swallow, bytes),
-            Event::CopyIn => {}
+            Event::CopyIn | Event::Notification => {}
             Event::Ready(entry, status) => self.ready(server, owner, &entry, status, outlook),
         }
     }
@@ -198,14 +233,33 @@ impl Relay {
     fn completed(&mut self, server: ServerId, owner: Option<ClientId>, entry: &Expect, outcome: Outcome) {
         if entry.origin == Origin::Client {
             self.count(server, owner, entry, outcome.rows, false);
+            // What pgweir has put in front does not count: nothing of the client's has run.
+            self.servers.get_mut(server).into_iter().for_each(|this| this.again.forget());
         }
-        let Some(this) = self.servers.get_mut(server) else { return };
-        this.again.forget();
         if let Some(id) = owner {
             self.count_own_names(id, outcome);
         }
         if outcome.deallocated_all {
             self.names_cleared(server, owner, entry, outcome);
+        }
+    }
+
+    /// A message of the client's, or one that follows a statement of its, has failed.
+    fn failed(&mut self, server: ServerId, owner: Option<ClientId>, entry: &Expect) {
+        if let Some(this) = self.servers.get_mut(server).filter(|this| this.discarded) {
+            // What had followed DISCARD ALL is undone.
+            this.params = std::rc::Rc::clone(&self.groups[self.pools[this.pool].group].no_params);
+        }
+        if entry.origin == Origin::Injected
+            && entry.kind == Kind::Execute
+            && let Some(this) = self.servers.get_mut(server)
+        {
+            // What was to be closed behind it is not.
+            this.retire = true;
+        }
+        self.count(server, owner, entry, 0, true);
+        if let Some(id) = owner {
+            self.doubt(id);
         }
     }
 
@@ -229,14 +283,17 @@ impl Relay {
     fn parameter(&mut self, server: ServerId, owner: Option<ClientId>, swallow: bool, bytes: &[u8]) {
         let Some((name, rest)) = bytes.get(HEADER..).and_then(cstr) else { return };
         let Some((value, _)) = cstr(rest) else { return };
-        if swallow {
-            if let Some(this) = self.servers.get_mut(server) {
-                this.reported.push((name.to_vec(), value.to_vec()));
+        if let Some(this) = self.servers.get_mut(server) {
+            this.status.retain(|(known, _)| known != name);
+            this.status.push((name.to_vec(), value.to_vec()));
+        }
+        if !swallow && let Some(id) = owner {
+            if name == b"standard_conforming_strings"
+                && let Some(client) = self.clients.get_mut(id)
+            {
+                client.conforming = value == b"on";
             }
-        } else if name == b"standard_conforming_strings"
-            && let Some(client) = owner.and_then(|id| self.clients.get_mut(id))
-        {
-            client.conforming = value == b"on";
+            self.follow_reported(id, server, name, value);
         }
     }
 
@@ -245,7 +302,12 @@ impl Relay {
         if outlook.refused.is_none() {
             self.undo_dropped(server, None);
         }
+        if entry.origin == Origin::Injected && outlook.refused.is_none() {
+            self.settings_changed(server);
+        }
         let Some(this) = self.servers.get_mut(server) else { return };
+        this.discarding &= this.replies.busy();
+        this.discarded = false;
         if entry.origin == Origin::Injected && outlook.refused.is_none() && owner.is_some() {
             outlook.settled = this.prior.is_some();
             if let Some(client) = owner.and_then(|id| self.clients.get(id))
@@ -255,8 +317,21 @@ impl Relay {
             }
             return;
         }
+        if entry.origin == Origin::Asked
+            && let Some(client) = owner.and_then(|id| self.clients.get(id))
+        {
+            outlook.answered = this.asking.is_some();
+            outlook.handed |= this.hand_answered();
+            if !client.inbox.is_empty() {
+                client.wake();
+            }
+            return;
+        }
         this.overdue = false;
         if status == b'I' {
+            if std::mem::take(&mut this.replaces) {
+                self.place.wishes.schema_changes();
+            }
             let began_us = std::mem::take(&mut this.began_us);
             if owner.is_some() {
                 let counters = &self.pools[this.pool].counters;
@@ -284,19 +359,37 @@ impl Relay {
     pub(super) fn finish(&mut self, server: ServerId) {
         let Some(this) = self.servers.get(server) else { return };
         let lent = matches!(this.use_, Use::Lent(_));
-        if lent && !this.replies.busy() && !self.stays(server) {
-            self.release(server);
+        let owner = this.owner();
+        if !lent || this.handing.is_some() || this.replies.busy() || self.is_unfinished(server) {
+            return;
         }
+        if let Some(id) = owner {
+            self.note_definitions(id);
+        }
+        if self.ask(server) {
+            return;
+        }
+        if !self.stays(server) {
+            self.release(server);
+        } else if let Some(id) = self.servers.get(server).and_then(super::Server::owner)
+            && !self.is_unfinished(server)
+        {
+            self.pin_stays(id);
+        }
+    }
+
+    /// A transaction or an unfinished request holds the server.
+    fn is_unfinished(&self, server: ServerId) -> bool {
+        let Some(this) = self.servers.get(server) else { return false };
+        let client = this.owner().and_then(|id| self.clients.get(id));
+        this.replies.status() != b'I'
+            || client.is_some_and(|client| client.mid_batch || client.rest.bytes > 0 || client.arriving.is_some())
     }
 
     /// A transaction, the session's state or an unfinished request holds the server.
     fn stays(&self, server: ServerId) -> bool {
-        let Some(this) = self.servers.get(server) else { return false };
-        this.replies.status() != b'I'
-            || this.owner().and_then(|id| self.clients.get(id)).is_some_and(|client| {
-                let unfinished = client.mid_batch || client.rest.bytes > 0 || client.arriving.is_some();
-                unfinished || !client.pinned.is_empty() || self.keeps(client)
-            })
+        let client = self.servers.get(server).and_then(|this| this.owner()).and_then(|id| self.clients.get(id));
+        self.is_unfinished(server) || client.is_some_and(|client| !client.pinned.is_empty() || self.keeps(client))
     }
 
     /// An end that the server announces unasked is the affair of a client that is in a transaction there or keeps

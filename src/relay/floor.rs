@@ -50,6 +50,8 @@ pub struct Positions {
     pub wanted: Rc<Notify>,
     /// A client was sent to the primary because the replicas are behind.
     pub behind: bool,
+    /// The connection that asks the primary is in somebody's way.
+    pub in_the_way: bool,
     /// Wakes the tasks that ask the replicas when that begins.
     pub stirred: Rc<Notify>,
 }
@@ -58,6 +60,12 @@ impl Positions {
     /// Of a group with `replicas` replicas.
     pub fn new(replicas: usize) -> Self {
         Self { replayed: vec![0; replicas], ..Self::default() }
+    }
+
+    /// The connection that asks the primary is to be opened anew.
+    pub fn step_aside(&mut self) {
+        self.in_the_way = true;
+        self.wanted.notify_one();
     }
 
     /// A question is about to be sent to the primary; its number.

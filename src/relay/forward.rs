@@ -3,30 +3,26 @@
 
 use super::attach::{NO_STATEMENT, UNNAMED};
 use super::client::{Rest, State, Unnamed};
+use super::inventory::{HIDDEN, SETTING};
 use super::lease::Lease;
+pub(super) use super::message::Message;
 use super::release::Farewell;
 use super::server::UnnamedOn;
 use super::shapes::Look;
 use super::sqlnames::NAMING;
-use super::{ClientId, LOOK_BYTES, OWED, READ_BYTES, Relay, ServerId};
+use super::{ClientId, LOOK_BYTES, OWED, READ_BYTES, Relay, Server, ServerId};
 use crate::flow::expect::{Expect, Kind, Origin};
 use crate::flow::requests::{Batch, End};
-use crate::sql::verdict::{Effects, Route};
+use crate::sql::verdict::Effects;
 use crate::wire::error::{PgError, SqlState};
 use crate::wire::frame::{HEADER, Header, cstr};
 use crate::wire::tag::client as tag;
 
-/// Effects that bind a session to its server: what they leave there cannot be carried over yet.
-pub(super) const PINNING: Effects = Effects::SET_SESSION
-    .union(Effects::RESET)
-    .union(Effects::SET_CONFIG)
-    .union(Effects::LISTEN)
-    .union(Effects::PREPARE)
-    .union(Effects::TEMP)
-    .union(Effects::HOLD_CURSOR)
-    .union(Effects::ADVISORY_LOCK)
-    .union(Effects::LOAD)
-    .union(Effects::SETSEED);
+/// Effects of statements that end a transaction, also a failed one.
+const ENDING: Effects = Effects::COMMIT.union(Effects::ROLLBACK).union(Effects::ROLLBACK_TO).union(Effects::TWO_PHASE);
+
+/// Effects of statements that no reset undoes: a server is closed behind them.
+pub(super) const LASTING: Effects = Effects::LOAD.union(Effects::SETSEED);
 
 /// Bytes going out: ranges of what came in, with pieces replaced.
 pub(super) struct Outgoing<'a> {
@@ -147,9 +143,7 @@ impl Relay {
 
     /// Forwards messages to the server that the client holds.
     pub(super) fn forward(&mut self, id: ClientId, server: ServerId, data: &[u8]) -> usize {
-        // Its settings are still being tried.
-        // Or the batch before is about to be run again.
-        if self.servers.get(server).is_none_or(|s| s.prior.is_some() || s.again.has_failed()) {
+        if self.servers.get(server).is_none_or(Server::is_reserved) {
             return 0;
         }
         let mut out = Outgoing::new(data, std::mem::take(&mut self.tx));
@@ -230,7 +224,8 @@ impl Relay {
             Ok(None) => return Taken::More,
             Err(bad) => return Taken::Bad(PgError::fatal(SqlState::PROTOCOL_VIOLATION, bad.to_string())),
         };
-        if !mid_batch && !self.may_follow(id, server, data) {
+        let begins = mid_batch || (self.may_follow(id, server, data) && self.settings_first(id, server, at, out));
+        if !begins {
             return Taken::More;
         }
         let message = Message { at, header, data };
@@ -248,8 +243,8 @@ impl Relay {
             tag::CLOSE => self.forward_close(id, server, &message, out),
             tag::EXECUTE => {
                 let Some(client) = self.clients.get(id) else { return Taken::More };
-                if client.prepared.as_ref().is_some_and(|names| names.clearing.is_some()) {
-                    return self.forward_clearing(id, server, &message);
+                if client.prepared.as_ref().is_some_and(|names| names.watches_portals()) {
+                    return self.forward_clearing(id, server, &message, out);
                 }
                 self.expect(id, server, Kind::Execute, Origin::Client, NO_STATEMENT, client.bound);
                 self.pass(id, &message)
@@ -273,7 +268,7 @@ impl Relay {
             }
             tag::FUNCTION_CALL => {
                 self.note_write(id);
-                self.take_effects(id, Effects::OPAQUE);
+                self.take_effects(id, Effects::OPAQUE, b"");
                 self.expect(id, server, Kind::Call, Origin::Client, NO_STATEMENT, 0);
                 self.batch_over(id, server);
                 self.pass(id, &message)
@@ -304,15 +299,25 @@ impl Relay {
             }
             None if message.header.total <= LOOK_BYTES => return Taken::More,
             // Whatever it is, it may leave something in the session.
-            None => Look::long(Effects::SET_SESSION),
+            None => Look::long(Effects::SET_SESSION.union(Effects::OPAQUE)),
         };
-        if look.effects.any(NAMING) {
-            let sql = message.body().and_then(cstr).map_or(&[][..], |(sql, _)| sql);
-            if !self.bring_for_query(id, server, sql, message.at, out) {
-                return Taken::More;
-            }
+        if self.must_settle(server, look.effects) {
+            return Taken::More;
         }
-        self.take_look(id, &look);
+        let sql = message.body().and_then(cstr).map_or(&[][..], |(sql, _)| sql);
+        if let Some(barred) = self.bar(id, server, &look, sql) {
+            return self.refuse_query(id, server, message, barred, out);
+        }
+        let (look, code) = self.look_into(id, look, sql);
+        if !self.before_statement(id, server, look.effects, Some(sql), message.at, out)
+            || !self.mind_sequences(id, server, &look, sql, message.at, out)
+        {
+            return Taken::More;
+        }
+        if look.effects.any(NAMING) && !self.bring_for_query(id, server, sql, message.at, out) {
+            return Taken::More;
+        }
+        self.take_look(id, &look, code.as_deref(), sql);
         // A simple query discards the unnamed statement (exec_simple_query).
         self.set_unnamed(id, server, Unnamed::Nothing, UnnamedOn::Nobody);
         self.expect(id, server, Kind::Query, Origin::Client, UNNAMED, look.shape);
@@ -321,9 +326,11 @@ impl Relay {
             && let Some(this) = self.servers.get_mut(server)
         {
             this.replies.changes_names();
+            this.discarding |= look.effects.any(Effects::DISCARD_ALL);
         }
         self.batch_over(id, server);
-        self.pass(id, message)
+        let followed = self.forward_followed(id, server, message, look.effects, sql, out);
+        followed.unwrap_or_else(|| self.pass(id, message))
     }
 
     /// Takes as much of the message as is here, unchanged; the rest follows as it comes.
@@ -362,7 +369,7 @@ impl Relay {
         }
     }
 
-    fn batch_over(&mut self, id: ClientId, server: ServerId) {
+    pub(super) fn batch_over(&mut self, id: ClientId, server: ServerId) {
         if let Some(client) = self.clients.get_mut(id) {
             client.mid_batch = false;
         }
@@ -373,23 +380,33 @@ impl Relay {
         self.undo_dropped(server, None);
     }
 
-    /// Notes what a statement about to run does to the session, and whether it may write.
-    pub(super) fn take_look(&mut self, id: ClientId, look: &Look) {
-        if look.route == Route::Primary {
-            self.note_write(id);
+    /// Notes what a statement about to run, with this text if that is known, does to the session.
+    pub(super) fn take_effects(&mut self, id: ClientId, effects: Effects, sql: &[u8]) {
+        if effects.is_empty() {
+            return;
         }
-        self.take_effects(id, look.effects);
+        self.touch(id, effects, sql);
+        if effects.any(Effects::PREPARE)
+            && let Some(names) = self.names_of(id)
+        {
+            names.executes |= effects.intersection(SETTING.union(HIDDEN));
+        }
+        let pins = self.pins(id, effects);
+        let Some(client) = self.clients.get_mut(id) else { return };
+        client.pinned |= pins;
+        if pins.any(LASTING)
+            && let Some(this) = client.server().and_then(|server| self.servers.get_mut(server))
+        {
+            this.retire = true;
+        }
+        // What follows a setting in its transaction is read under it.
+        client.changed |= effects.any(SETTING.union(Effects::SET_LOCAL).union(Effects::OPAQUE));
     }
 
-    pub(super) fn take_effects(&mut self, id: ClientId, effects: Effects) {
-        let Some(client) = self.clients.get_mut(id) else { return };
-        if effects.any(PINNING) {
-            client.pinned |= effects;
-        }
-        // What follows a setting in its transaction is read under it; what set_config does is
-        // visible in neither name nor value.
-        client.opaque |= effects.any(Effects::OPAQUE.union(Effects::UNKNOWN_FUNCTION));
-        client.changed |= effects.any(Effects::SET_LOCAL.union(Effects::SET_CONFIG).union(Effects::OPAQUE));
+    /// A statement with these effects may not be sent before the settings in front of it are answered: it would end
+    /// the transaction that fails if they are refused.
+    pub(super) fn must_settle(&self, server: ServerId, effects: Effects) -> bool {
+        effects.any(ENDING) && self.servers.get(server).is_some_and(|this| this.settling)
     }
 
     /// A protocol violation: the client is told and the connection ends.
@@ -406,28 +423,6 @@ impl Outgoing<'_> {
         } else {
             self.from = at;
         }
-    }
-}
-
-/// One message of a client's.
-pub(super) struct Message<'a> {
-    /// Where it starts in the bytes at hand.
-    pub at: usize,
-    /// Type and length.
-    pub header: Header,
-    /// It and what follows, as far as it is here.
-    pub data: &'a [u8],
-}
-
-impl<'a> Message<'a> {
-    /// The body, if all of it is here.
-    pub fn body(&self) -> Option<&'a [u8]> {
-        self.data.get(HEADER..self.header.total)
-    }
-
-    /// The part of the body that is here.
-    pub fn body_here(&self) -> &'a [u8] {
-        self.data.get(HEADER..self.header.total.min(self.data.len())).unwrap_or_default()
     }
 }
 

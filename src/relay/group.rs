@@ -1,17 +1,19 @@
 //! A database as one user sees it, and the pools of servers behind it.
 //! Must never be looked up on the data path: connections know their number.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::backoff::Backoff;
 use super::floor::Positions;
+use super::listen::Listener;
 use super::{ClientId, GroupId, PoolId, Relay, ServerId, Todo};
 use crate::auth::ServerSecret;
 use crate::config::{Config, Database, Endpoint, Overrides, Password, PoolMode, Routing, ServerOrder, Terms};
 use crate::flow::params::Settings;
-use crate::meter::{DatabaseHealth, PoolCounters, PoolLabel, PoolTarget, Role};
+use crate::meter::{DatabaseHealth, PinCounters, PoolCounters, PoolLabel, PoolTarget, Role};
 use crate::pool::budget::{Scope, Stake};
 use crate::pool::slice::{Size, Slice};
 use crate::server::open::{Dial, Parameters, tls_of};
@@ -30,8 +32,8 @@ pub struct ParamSet {
     pub reported: RefCell<Option<Parameters>>,
 }
 
-/// Settings of a session's start that no statement's meaning hangs on: they may differ between
-/// clients that share a prepared statement.
+/// Settings that no statement's meaning hangs on, beside those that applications and extensions make up: they may
+/// differ between clients that share a prepared statement.
 const MEANINGLESS: [&[u8]; 6] = [
     b"application_name",
     b"client_min_messages",
@@ -48,7 +50,8 @@ impl ParamSet {
     }
 
     fn new(settings: Settings, reported: Option<Parameters>) -> Self {
-        let meant = settings.iter().filter(|(name, _)| !MEANINGLESS.contains(&&name[..])).cloned().collect();
+        let means = |name: &[u8]| !name.contains(&b'.') && !MEANINGLESS.contains(&name);
+        let meant = settings.iter().filter(|(name, _)| means(name)).cloned().collect();
         Self { settings, meaning: Rc::new(meant), reported: RefCell::new(reported) }
     }
 }
@@ -75,8 +78,16 @@ pub struct Group {
     pub(super) sets: HashMap<Settings, Rc<ParamSet>>,
     /// How far the servers have come.
     pub(super) positions: Positions,
+    /// Number of the catalog of its database's code.
+    pub(super) catalog: usize,
+    /// What listens for its clients, once one does.
+    pub(super) listener: Option<Box<Listener>>,
     /// Number in the statistics.
     pub(super) stats: u32,
+    /// A client has read what it drew from a sequence.
+    pub(super) reads_sequences: bool,
+    /// Numbers of clients that keep a server.
+    pub(super) pins: Arc<PinCounters>,
     /// Taken out of the configuration or replaced: serves those who are here, nobody new.
     pub(super) retired: bool,
     /// Tasks that are asking its servers for something and will come back to it.
@@ -109,30 +120,6 @@ pub struct Pool {
     pub(super) health: Option<Arc<DatabaseHealth>>,
 }
 
-/// A growing pause after failures.
-#[derive(Debug, Default)]
-pub struct Backoff {
-    /// Nothing is tried before this, microseconds.
-    retry_us: Cell<u64>,
-    /// In a row.
-    failures: Cell<u32>,
-}
-
-impl Backoff {
-    /// One more failure: 50 ms, 100 ms, … up to `longest_us`.
-    pub(super) fn failed(&self, now_us: u64, longest_us: u64) {
-        let failures = self.failures.get().saturating_add(1);
-        self.failures.set(failures);
-        let pause_us = 50_000u64.saturating_mul(1 << (failures - 1).min(20)).min(longest_us);
-        self.retry_us.set(now_us.saturating_add(pause_us));
-    }
-
-    fn over(&self) {
-        self.retry_us.set(0);
-        self.failures.set(0);
-    }
-}
-
 impl Pool {
     /// A server was opened: whatever was in the way is gone.
     pub(super) fn works(&mut self) {
@@ -143,7 +130,7 @@ impl Pool {
 
     /// Nothing is to be tried yet.
     pub(super) fn pauses(&self, now_us: u64) -> bool {
-        self.pause.retry_us.get().max(self.host.retry_us.get()) > now_us
+        self.pause.until_us().max(self.host.until_us()) > now_us
     }
 }
 
@@ -162,9 +149,31 @@ impl Group {
         if self.sets.len() >= MAX_SETS {
             self.sets.retain(|_, set| Rc::strong_count(set) > 1);
         }
-        let set = Rc::new(ParamSet::new(settings.clone(), None));
+        let mut set = ParamSet::new(settings.clone(), None);
+        // One for all that mean the same, so that comparing is comparing pointers.
+        let others = self.sets.values().chain([&self.no_params]);
+        if let Some(same) = others.map(|other| &other.meaning).find(|meaning| **meaning == set.meaning) {
+            set.meaning = Rc::clone(same);
+        }
+        let set = Rc::new(set);
         self.sets.insert(settings, Rc::clone(&set));
         set
+    }
+
+    /// The shared form of settings that a server has in force.
+    pub(super) fn intern_known(&mut self, settings: Settings, status: &Parameters) -> Rc<ParamSet> {
+        let set = self.intern(settings);
+        self.accepted(&set, status);
+        set
+    }
+
+    /// A server has accepted these settings, and has reported all of `status` by now.
+    pub(super) fn accepted(&self, set: &ParamSet, status: &Parameters) {
+        let mut reported = set.reported.borrow_mut();
+        if reported.is_none() {
+            let base = self.base.as_deref().unwrap_or_default();
+            *reported = Some(status.iter().filter(|pair| !base.contains(pair)).cloned().collect());
+        }
     }
 }
 
@@ -204,6 +213,9 @@ impl Relay {
         }
         let label = PoolLabel { database: database.into(), user: user.into() };
         let asks = if replicas.is_empty() { 0 } else { 1 + replicas.len() };
+        let pins = self.pins_of(label.clone());
+        let pool = &self.pools[primary];
+        let catalog = self.catalogs.number(&pool.dial, pool.health.as_ref());
         let group = self.groups.insert(Group {
             database: database.to_owned(),
             user: user.to_owned(),
@@ -215,7 +227,11 @@ impl Relay {
             no_params: Rc::new(ParamSet::new(Settings::new(), Some(Parameters::new()))),
             sets: HashMap::new(),
             positions,
+            catalog,
+            listener: None,
             stats: self.shapes.add_pool(label),
+            reads_sequences: false,
+            pins,
             retired: false,
             asks,
             ended: false,
@@ -305,7 +321,11 @@ impl Relay {
             }
             // What can be changed in place is no difference.
             let lean = |database: &Database| Database {
-                terms: Overrides { pool_mode: database.terms.pool_mode, ..Overrides::default() },
+                terms: Overrides {
+                    pool_mode: database.terms.pool_mode,
+                    session_state: database.terms.session_state,
+                    ..Overrides::default()
+                },
                 max_db_connections: None,
                 ..database.clone()
             };
@@ -320,7 +340,7 @@ impl Relay {
                 && match (old.databases.get(database), config.databases.get(database)) {
                     (Some(before), Some(after)) => {
                         same(before, after)
-                            && group.terms.pool_mode == config.terms(database, user).pool_mode
+                            && group.terms.is_like(&config.terms(database, user))
                             && was.map(|user| &user.password) == is.map(|user| &user.password)
                     }
                     _ => false,
@@ -375,6 +395,10 @@ impl Relay {
             let exist = this.slice.open() + this.slice.opening();
             this.stakes.clear();
             stakes.iter().for_each(|stake| stake.force(exist as u32));
+            let listener = self.groups[group].listener.as_ref().filter(|_| pool == self.groups[group].primary);
+            if listener.is_some_and(|listener| listener.placed) {
+                stakes.iter().filter(|stake| stake.spans_pools()).for_each(|stake| stake.force(1));
+            }
             this.stakes = stakes;
             this.slice.resize(size, rotate);
             while let Some(server) = self.pools[pool].slice.excess() {

@@ -15,6 +15,9 @@ impl Relay {
     /// Opens servers for those who wait and those to be kept warm, as far as the pool may.
     pub(super) fn grow(&mut self, pool: PoolId) {
         let now_us = self.now_us;
+        if self.reads_for_a_moment(pool) {
+            return;
+        }
         let this = &mut self.pools[pool];
         while this.slice.wants() != Want::Nothing && !this.pauses(now_us) {
             let warm = this.slice.wants() == Want::Warm;

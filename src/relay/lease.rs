@@ -126,6 +126,7 @@ impl Relay {
 
     /// Gives the client a server of `pool` at once, or a place in the queue.
     pub(super) fn lease(&mut self, id: ClientId, pool: PoolId) -> Lease {
+        let last = self.clients.get(id).map(|client| client.last.of(self.pools[pool].role));
         loop {
             let slice = &mut self.pools[pool].slice;
             // One that came with a request which has waited too long will not wait anew.
@@ -140,7 +141,7 @@ impl Relay {
                     PgError::error(SqlState::TOO_MANY_CONNECTIONS, message).hint("The limit is max_waiting_clients.");
                 return Lease::Refused(error);
             }
-            match slice.take(id) {
+            match slice.take(id, last) {
                 Taken::Server(server) => {
                     // Whatever stirred on a server at rest is its end, or the start of it.
                     if self.servers.get_mut(server).is_some_and(|s| s.conn.is_quiet() && !s.retire) {

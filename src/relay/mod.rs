@@ -11,25 +11,41 @@
 mod again;
 mod arrive;
 mod attach;
+mod backoff;
+mod catalog;
+mod catalog_read;
 mod clearing;
 mod client;
 mod client_turn;
 mod deliver;
 pub mod floor;
+mod follow;
 mod forward;
 mod group;
 mod grow;
+mod inventory;
 mod lease;
+mod listen;
+mod listen_hear;
+mod listen_onto;
+mod listen_over;
+mod listen_speak;
+mod listen_task;
+mod message;
 mod names;
 mod own;
+mod pins;
 mod prepared;
 mod refuse;
 mod release;
 mod renames;
+mod reported;
 mod retell;
 mod retire;
+mod sequences;
 mod server;
 mod server_turn;
+mod settle;
 mod shapes;
 mod sqlnames;
 mod statements;
@@ -40,6 +56,7 @@ pub mod task;
 #[cfg(test)]
 mod tests;
 mod unserved;
+mod vacate;
 mod watch;
 
 use std::collections::HashMap;
@@ -95,10 +112,14 @@ pub enum Todo {
     OpenOwn(ClientId, GroupId, Rc<Dial>),
     /// Ask this group's servers for their positions from now on.
     Watch(GroupId),
+    /// Hold a connection that listens for the clients of this group.
+    Listen(GroupId),
     /// Cancel what this server runs; tell the relay by [`Relay::cancelled`].
     Cancel(ServerId),
     /// Cancel what a connection of this pool with this key runs, which is closed already.
     CancelGone(PoolId, BackendKey),
+    /// Understand the code of a database; tell the relay by [`Relay::understood`].
+    Understand(catalog_read::Source),
 }
 
 /// Everything one worker owns.
@@ -112,12 +133,16 @@ pub struct Relay {
     /// Groups that nobody comes to any more, until all who are there have left.
     retired: Vec<GroupId>,
     /// Pauses after failures, by host.
-    hosts: HashMap<Endpoint, Rc<group::Backoff>>,
+    hosts: HashMap<Endpoint, Rc<backoff::Backoff>>,
     /// Rung when a limit shared with others has something to take or to give.
     bell: Arc<Notify>,
     /// Where this worker stands among all.
     place: Place,
+    /// How many wishes for an empty database were heard.
+    wishes_heard: u64,
     statements: Statements,
+    /// Changes of schemas that `statements` takes account of.
+    changes_heard: u64,
     shapes: Shapes,
     /// Where reads land; taken out for the length of a turn.
     rx: Box<[u8]>,
@@ -129,8 +154,12 @@ pub struct Relay {
     todo: Vec<Todo>,
     /// Clock of this turn, microseconds.
     now_us: u64,
+    /// The code of databases.
+    catalogs: catalog::Catalogs,
     config: Arc<Config>,
     registry: Arc<Registry>,
+    /// Who keeps a server, for the stats port.
+    shown: pins::Shown,
     draining: bool,
 }
 
@@ -139,6 +168,7 @@ impl Relay {
     pub fn new(place: Place, config: Arc<Config>, registry: Arc<Registry>) -> Self {
         let shapes = Shapes::new(config.stats.max_shapes as usize);
         registry.add_shapes(shapes.view());
+        let shown = pins::Shown { board: registry.add_pin_board(), any: false };
         Self {
             clients: Slab::default(),
             servers: Slab::default(),
@@ -149,6 +179,8 @@ impl Relay {
             hosts: HashMap::new(),
             bell: Arc::default(),
             place,
+            wishes_heard: 0,
+            changes_heard: 0,
             statements: Statements::new(registry.add_prepared()),
             shapes,
             rx: vec![0; READ_BYTES].into_boxed_slice(),
@@ -156,8 +188,10 @@ impl Relay {
             tx: Vec::new(),
             todo: Vec::new(),
             now_us: crate::base::clock::now_us(),
+            catalogs: catalog::Catalogs::default(),
             config,
             registry,
+            shown,
             draining: false,
         }
     }

@@ -7,9 +7,13 @@ use std::rc::Rc;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::statements::{Statement, Tally};
+use crate::sql::verdict::Effects;
 
 /// What a name costs beside itself, bytes: its place in the map, and two allocations.
 const NAME_BYTES: usize = 64;
+
+/// A name, and what it meant before it was changed.
+pub type Rename = (Box<[u8]>, Option<Rc<Statement>>);
 
 /// Named statements of one client.
 #[derive(Debug)]
@@ -22,8 +26,14 @@ pub struct Names {
     pub own: u32,
     /// Nobody can tell how many those are.
     pub unsure: bool,
+    /// What those of them that SQL made may do to settings when they are executed.
+    pub executes: Effects,
+    /// What the names changed by the messages under way meant before, oldest first.
+    pub renames: Vec<Rename>,
     /// Portal that was last bound to what takes all names away.
     pub clearing: Option<Box<[u8]>>,
+    /// Portals bound to statements that one of pgweir's own must follow, and its text.
+    pub followed: Vec<(Box<[u8]>, String)>,
 }
 
 /// What is noted of a name where it is too long itself; never 0.
@@ -34,7 +44,17 @@ pub fn hashed(name: &[u8]) -> u32 {
 impl Names {
     /// None yet.
     pub fn new(tally: &Rc<Tally>) -> Self {
-        Self { by_name: HashMap::default(), bytes: 0, tally: Rc::clone(tally), own: 0, unsure: false, clearing: None }
+        Self {
+            by_name: HashMap::default(),
+            bytes: 0,
+            tally: Rc::clone(tally),
+            own: 0,
+            unsure: false,
+            executes: Effects::NONE,
+            renames: Vec::new(),
+            clearing: None,
+            followed: Vec::new(),
+        }
     }
 
     /// What `name` means.
@@ -95,6 +115,11 @@ impl Names {
         self.tally.sub(all.iter().map(|(name, _)| name.len() + NAME_BYTES).sum());
         self.bytes = 0;
         all
+    }
+
+    /// Whether the Execute of some portal is more than itself.
+    pub fn watches_portals(&self) -> bool {
+        self.clearing.is_some() || !self.followed.is_empty()
     }
 
     /// How many names there are.

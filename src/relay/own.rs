@@ -48,9 +48,9 @@ impl Relay {
         group.asks = group.asks.saturating_sub(1);
         let pool = group.primary;
         self.pools[pool].counters.total_server_opens.add(1);
-        let params = Rc::new(ParamSet::of_own(opened.parameters));
+        let params = Rc::new(ParamSet::of_own(opened.parameters.clone()));
         client.params = Rc::clone(&params);
-        let mut server = Server::new(pool, opened.socket, opened.key, params, self.now_us);
+        let mut server = Server::new(pool, opened, params, self.now_us);
         server.own = true;
         server.use_ = Use::Lent(id);
         let server = self.servers.insert(server);
@@ -74,7 +74,7 @@ impl Relay {
     }
 
     /// The limits of a pool under which connections outside it count too.
-    fn shared_stakes(&self, pool: PoolId) -> impl Iterator<Item = &Stake> + Clone {
+    pub(super) fn shared_stakes(&self, pool: PoolId) -> impl Iterator<Item = &Stake> + Clone {
         self.pools[pool].stakes.iter().filter(|stake| stake.spans_pools())
     }
 }

@@ -11,7 +11,9 @@ use std::rc::Rc;
 
 use super::attach::{NO_STATEMENT, OWN, UNNAMED};
 use super::client::Unnamed;
+use super::follow::FOLLOWED;
 use super::forward::{Message, Outgoing, Taken, bad};
+use super::inventory::HIDDEN;
 use super::renames::Named;
 use super::retell::{not_ours, sql_of};
 use super::server::UnnamedOn;
@@ -42,10 +44,11 @@ impl Relay {
     }
 
     fn find_text(&mut self, id: ClientId, tail: &[u8]) -> Found {
+        self.hear_of_changes();
         let (under, changed) = match self.clients.get(id) {
             Some(client) => {
                 let under = Under { conforming: client.conforming, settings: Rc::clone(&client.params.meaning) };
-                (under, client.changed || !client.pinned.is_empty())
+                (under, client.changed || client.is_bound())
             }
             None => (Under { conforming: true, settings: Rc::default() }, true),
         };
@@ -83,6 +86,9 @@ impl Relay {
         }
         let found = self.find_text(id, tail);
         if whole && found.look.effects.any(NAMING) && !self.bring_named(id, server, sql_of(tail), message.at, out) {
+            return Taken::More;
+        }
+        if whole && !self.before_statement(id, server, found.look.effects, None, message.at, out) {
             return Taken::More;
         }
         if name.is_empty() {
@@ -147,7 +153,7 @@ impl Relay {
     fn parse_own(&mut self, id: ClientId, server: ServerId, message: &Message<'_>, look: &Look) -> Taken {
         self.count_parse(server);
         // Nobody sees what it is when it runs.
-        self.take_effects(id, look.effects.union(Effects::PREPARE));
+        self.take_effects(id, look.effects.union(Effects::PREPARE), b"");
         if let Some(names) = self.names_of(id) {
             names.own += 1;
         }
@@ -202,10 +208,27 @@ impl Relay {
         {
             return Taken::More;
         }
+        if let Named::Known(statement) = &named
+            && let effects = self.look_into(id, statement.look, statement.sql()).0.effects
+            && (self.must_settle(server, statement.look.effects)
+                || !self.before_statement(id, server, effects, Some(statement.sql()), message.at, out))
+        {
+            return Taken::More;
+        }
         let mut number = NO_STATEMENT;
         let shape = match &named {
             Named::Known(statement) => {
-                self.take_look(id, &statement.look);
+                if let Some(barred) = self.bar(id, server, &statement.look, statement.sql()) {
+                    return self.refuse_bind(id, server, message, barred, out);
+                }
+                let (look, code) = self.look_into(id, statement.look, statement.sql());
+                if !self.mind_sequences(id, server, &look, statement.sql(), message.at, out) {
+                    return Taken::More;
+                }
+                self.take_look(id, &look, code.as_deref(), statement.sql());
+                if look.effects.any(Effects::SET_CONFIG.union(HIDDEN)) {
+                    self.touch_parameters(id, body);
+                }
                 if name.is_empty() {
                     self.ensure_unnamed(id, server, statement, message.at, out);
                     number = statement.id;
@@ -235,10 +258,11 @@ impl Relay {
         };
         if let Some(client) = self.clients.get_mut(id) {
             client.bound = shape;
-            if clears.is_some_and(|it| it.look.effects.any(CLEARING))
-                || client.prepared.as_ref().is_some_and(|names| names.clearing.is_some())
+            if clears.is_some_and(|it| it.look.effects.any(CLEARING.union(FOLLOWED)))
+                || client.prepared.as_ref().is_some_and(|names| names.watches_portals())
             {
                 self.note_clearing(id, portal, clears);
+                self.note_followed(id, portal, clears);
             }
         }
         self.expect_called(id, server, Kind::Bind, (number, name), shape);

@@ -61,10 +61,12 @@ impl Relay {
         Taken::Bytes(message.header.total)
     }
 
-    /// The error for a message that [`Relay::refuse`] refused.
-    pub(super) fn refusal(&self, entry: &Expect) -> Vec<u8> {
+    /// The error for a message that [`Relay::refuse`] or [`Relay::bar`] refused.
+    pub(super) fn refusal(&self, owner: Option<ClientId>, entry: &Expect) -> Vec<u8> {
         let pool = &self.config.pool;
-        let error = if entry.cookie == Limit::Client as u64 {
+        let error = if let Some(error) = self.bar_told(owner, entry) {
+            error
+        } else if entry.cookie == Limit::Client as u64 {
             let limit = pool.max_client_prepared_bytes;
             PgError::error(
                 SqlState::PROGRAM_LIMIT,

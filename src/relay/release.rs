@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use super::attach::NO_STATEMENT;
 use super::client::{Rest, State};
+use super::inventory::HIDDEN;
 use super::server::{Left, UnnamedOn, Use};
 use super::{Client, ClientId, LOOK_BYTES, PoolId, Relay, ServerId, Todo};
 use crate::config::PoolMode;
@@ -37,10 +38,12 @@ struct Parting {
 
 impl Parting {
     fn of(client: &Client, state: State, keeps: bool) -> Self {
-        let leaves = match client.opaque {
-            _ if keeps || !client.pinned.is_empty() => Left::Session,
-            true => Left::Traces,
-            false => Left::Nothing,
+        let leaves = match &client.touched {
+            _ if keeps || client.is_bound() => Left::Session,
+            // It may have prepared something, too.
+            Some(touched) if touched.effects.any(HIDDEN) => Left::Session,
+            Some(_) => Left::Traces,
+            None => Left::Nothing,
         };
         Self { state, rest: client.rest, mid_batch: client.mid_batch, leaves }
     }
@@ -69,22 +72,20 @@ impl Relay {
             let on_primary = self.pool_of(server).is_some_and(|pool| pool.role == Role::Primary);
             self.raise_floor(id, on_primary);
         }
-        let mut traces = false;
         if let Some(client) = owner.and_then(|id| self.clients.get_mut(id)) {
             client.state = State::Idle;
-            traces = std::mem::take(&mut client.opaque);
             client.changed = false;
+            client.pin = None;
+            client.draws.released();
             client.active_us = self.now_us;
             if !client.inbox.is_empty() || self.draining {
                 client.wake();
             }
         }
-        if traces && let Some(this) = self.servers.get_mut(server) {
-            this.left = this.left.max(Left::Traces);
-            this.use_ = Use::Cleaning { until_us: self.now_us + CLEANING_US };
-            return self.clean(server);
+        self.spoken(server);
+        if !self.read_code(server) {
+            self.give_back(server);
         }
-        self.give_back(server);
     }
 
     /// Puts a server nobody uses any more into its pool, or closes it.
@@ -184,6 +185,9 @@ impl Relay {
     /// Closes a server that was just taken out of its slice.
     pub(super) fn drop_server(&mut self, server: ServerId) {
         let Some(mut this) = self.servers.remove(server) else { return };
+        if let Some(reading) = this.reading.take() {
+            self.code_lost(&reading);
+        }
         let pool = &self.pools[this.pool];
         pool.counters.total_server_closes.add(1);
         pool.stakes.iter().filter(|stake| !this.own || stake.spans_pools()).for_each(Stake::give);
@@ -199,6 +203,8 @@ impl Relay {
 
     /// The client has gone: nothing of it stays.
     pub(super) fn hang_up(&mut self, id: ClientId, how: Farewell) {
+        self.note_definitions(id);
+        self.stop_listening_at_all(id);
         let Some(client) = self.clients.remove(id) else { return };
         client.wake();
         let parting = Parting::of(&client, client.state, self.keeps(&client));
@@ -214,13 +220,16 @@ impl Relay {
 
     /// The session ends, after this error if there is one.
     pub(super) fn end(&mut self, id: ClientId, error: Option<&PgError>) {
+        self.note_definitions(id);
         let Some(client) = self.clients.get(id) else { return };
         if matches!(client.state, State::Closing { .. }) {
             return;
         }
         let parting = Parting::of(client, client.state, self.keeps(client));
+        self.stop_listening_at_all(id);
         let Some(client) = self.clients.get_mut(id) else { return };
         client.state = State::Closing { until_us: self.now_us + CLOSING_US };
+        client.pin = None;
         let mut out = Vec::new();
         if let Some(arriving) = client.arriving.take() {
             out = arriving.prefix;
@@ -252,6 +261,13 @@ impl Relay {
         // A message cut off in the middle, or data that never ends, cannot be made good.
         let cut_off = client.rest.is_forwarded();
         this.cut_off = cut_off;
+        this.asking = None;
+        if this.handing.take().is_some()
+            && let Some(listener) = self.groups[self.pools[this.pool].group].listener.as_mut()
+        {
+            listener.forget(server);
+        }
+        this.onto = None;
         let hopeless = cut_off || this.own || this.replies.is_copying() || this.prior.is_some();
         let cancel = this.replies.busy() && how == Farewell::Lost;
         if hopeless {
@@ -282,6 +298,10 @@ impl Relay {
         if this.replies.busy() || this.cancels > 0 {
             return;
         }
+        if this.reading.is_some() && self.code_read(server) {
+            return;
+        }
+        let Some(this) = self.servers.get_mut(server) else { return };
         let until_us = match this.use_ {
             Use::Cleaning { until_us } => until_us.min(self.now_us + CLEANING_US),
             Use::Idle | Use::Lent(_) | Use::Cooling => return,
@@ -359,8 +379,13 @@ impl Relay {
             return false;
         };
         let Some(this) = self.servers.get_mut(server) else { return false };
-        // One under way is enough; and what only tries settings is not the client's query.
-        if !this.replies.busy() || this.cancels > 0 || this.prior.is_some() {
+        // One under way is enough; and what tries settings, or asks for them, is not the client's query.
+        if !this.replies.busy()
+            || this.cancels > 0
+            || this.prior.is_some()
+            || this.asking.is_some()
+            || this.handing.is_some()
+        {
             return false;
         }
         this.cancels += 1;

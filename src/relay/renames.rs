@@ -73,12 +73,13 @@ impl Relay {
     pub(super) fn rename(&mut self, id: ClientId, server: ServerId, name: &[u8], statement: Option<Rc<Statement>>) {
         let settled = self.servers.get(server).is_none_or(|s| !s.replies.names_owed() && !s.replies.has_dropped());
         let Some(client) = self.clients.get_mut(id) else { return };
-        if settled {
-            client.renames.clear();
-        }
         let tally = self.statements.tally();
-        let before = client.prepared.get_or_insert_with(|| Box::new(Names::new(tally))).set(name, statement);
-        client.renames.push((name.into(), before));
+        let names = client.prepared.get_or_insert_with(|| Box::new(Names::new(tally)));
+        if settled {
+            names.renames.clear();
+        }
+        let before = names.set(name, statement);
+        names.renames.push((name.into(), before));
     }
 
     /// Takes back what was assumed of messages that the server, after an error, never looked at.
@@ -153,8 +154,16 @@ impl Client {
     /// Takes back the newest `count` changes of what a name means.
     pub(super) fn take_back_renames(&mut self, count: usize) {
         let Some(prepared) = &mut self.prepared else { return };
-        for (name, before) in self.renames.split_off(self.renames.len().saturating_sub(count)).into_iter().rev() {
+        let from = prepared.renames.len().saturating_sub(count);
+        for (name, before) in prepared.renames.split_off(from).into_iter().rev() {
             prepared.set(&name, before);
+        }
+    }
+
+    /// What names meant before does not matter any more.
+    pub(super) fn forget_renames(&mut self) {
+        if let Some(prepared) = &mut self.prepared {
+            prepared.renames.clear();
         }
     }
 }

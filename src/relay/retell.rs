@@ -1,9 +1,10 @@
 //! Errors that name a statement as its client named it.
 //! Must never be on the way of anything but an error.
 
+use super::inventory::HIDDEN;
 use super::names::hashed;
 use super::statements::{PREFIX, number_of};
-use super::{ClientId, Relay};
+use super::{ClientId, Relay, ServerId};
 use crate::flow::expect::{Kind, Origin};
 use crate::flow::replies::Event;
 use crate::wire::error::SqlState;
@@ -14,8 +15,19 @@ use crate::wire::{build, tag};
 pub(super) const NOT_OURS: u8 = b'?';
 
 impl Relay {
-    /// The error to send at the place of this one, if it must be another.
-    pub(super) fn retold(&self, owner: Option<ClientId>, event: &Event, bytes: &[u8]) -> Option<Vec<u8>> {
+    /// What to send at the place of this message, if it must be another.
+    pub(super) fn retold(
+        &self,
+        server: ServerId,
+        owner: Option<ClientId>,
+        event: &Event,
+        bytes: &[u8],
+    ) -> Option<Vec<u8>> {
+        match event {
+            Event::Ready(..) => return self.start_values(server, owner?, bytes),
+            Event::Parameter => return self.start_value(server, owner?, bytes),
+            _ => {}
+        }
         let Event::Failed(Some(entry), error) = event else { return None };
         let header = Header::peek(bytes, usize::MAX).ok()??;
         // One that is longer than what is looked at does not talk of names.
@@ -23,12 +35,67 @@ impl Relay {
             return None;
         }
         if entry.origin == Origin::Refused {
-            return (error.code == SqlState::UNDEFINED_STATEMENT).then(|| self.refusal(entry));
+            return (error.code == SqlState::UNDEFINED_STATEMENT).then(|| self.refusal(owner, entry));
+        }
+        if error.code == SqlState::NOT_IN_PREREQUISITE_STATE {
+            return self.hinted(owner, bytes.get(HEADER..)?);
+        }
+        if entry.kind == Kind::Query {
+            return self.repositioned(server, bytes.get(HEADER..)?);
         }
         if !matches!(entry.kind, Kind::Parse | Kind::Bind | Kind::Describe) {
             return None;
         }
         self.renamed_error(owner?, entry.name, bytes.get(HEADER..)?)
+    }
+
+    /// The error with a position in the text as the client sent it, if something had been put in before.
+    fn repositioned(&self, server: ServerId, body: &[u8]) -> Option<Vec<u8>> {
+        let at = body.split(|byte| *byte == 0).find_map(|field| field.strip_prefix(b"P"))?;
+        let position = self.servers.get(server)?.replies.position(std::str::from_utf8(at).ok()?.parse().ok()?)?;
+        let mut out = Vec::with_capacity(HEADER + body.len());
+        build::message(&mut out, tag::server::ERROR, |out| {
+            for field in body.split_inclusive(|byte| *byte == 0) {
+                match field.first() {
+                    Some(b'P') => out.extend_from_slice(format!("P{position}\0").as_bytes()),
+                    _ => out.extend_from_slice(field),
+                }
+            }
+        });
+        Some(out)
+    }
+
+    /// DISCARD ALL has taken settings back to the server's start: the client hears of its own.
+    fn start_values(&self, server: ServerId, id: ClientId, bytes: &[u8]) -> Option<Vec<u8>> {
+        let client = self.clients.get(id).filter(|_| self.servers.get(server).is_some_and(|this| this.discarded))?;
+        let reported = client.start.reported.borrow();
+        let reported = reported.as_ref().filter(|reported| !reported.is_empty())?;
+        let mut out = Vec::new();
+        for (name, value) in reported {
+            build::parameter_status(&mut out, name, value);
+        }
+        out.extend_from_slice(bytes);
+        Some(out)
+    }
+
+    /// Code that nobody can see into has perhaps reset a value of the client's start: the client hears of its own.
+    fn start_value(&self, server: ServerId, id: ClientId, bytes: &[u8]) -> Option<Vec<u8>> {
+        let (this, client) = (self.servers.get(server)?, self.clients.get(id)?);
+        if client.start.settings.is_empty() || client.touched.as_ref().is_none_or(|it| !it.effects.any(HIDDEN)) {
+            return None;
+        }
+        let (name, rest) = cstr(bytes.get(HEADER..)?)?;
+        let (value, _) = cstr(rest)?;
+        let base = self.groups.get(client.group)?.base.as_ref()?;
+        let is_base = base.iter().any(|(known, of_base)| known == name && of_base == value);
+        if !is_base || this.replies.head().is_none_or(|head| head.origin != Origin::Client) {
+            return None;
+        }
+        let reported = client.start.reported.borrow();
+        let (name, value) = reported.as_ref()?.iter().find(|(known, _)| known == name)?;
+        let mut out = Vec::new();
+        build::parameter_status(&mut out, name, value);
+        Some(out)
     }
 
     /// The error with a body whose message names a statement of pgweir's own making.
@@ -38,7 +105,10 @@ impl Relay {
         let client = self.clients.get(id)?;
         let names = client.prepared.as_ref();
         // A batch behind may have closed it already.
-        let gone = || client.renames.iter().map(|(name, _)| &**name).find(|name| hashed(name) == called);
+        let gone = || {
+            let renames = names.iter().flat_map(|names| &names.renames);
+            renames.map(|(name, _)| &**name).find(|name| hashed(name) == called)
+        };
         let (before, name, after) = match body.get(..at)?.split_last() {
             Some((&NOT_OURS, before)) => (before, &b""[..], rest),
             _ => {

@@ -71,7 +71,8 @@ impl Relay {
                 self.registry.remove_pool(&pool.counters);
             }
         }
-        self.groups.remove(group);
+        let gone = self.groups.remove(group);
+        gone.inspect(|gone| self.forget_pins(&gone.pins));
         self.hosts.retain(|_, pause| Rc::strong_count(pause) > 1);
     }
 

@@ -5,14 +5,20 @@ use std::rc::Rc;
 use std::task::Waker;
 
 use super::again::Again;
+use super::catalog_read::Reading;
 use super::client::Unnamed;
 use super::group::ParamSet;
+use super::inventory::Asking;
+use super::listen_onto::Onto;
+use super::listen_over::Stage;
+use super::listen_speak::Speaker;
+use super::sequences::Drawn;
 use super::{ClientId, PoolId};
 use crate::base::lru::Lru;
 use crate::flow::expect::{Kind, Origin};
 use crate::flow::replies::Replies;
-use crate::net::socket::{Conn, Socket};
-use crate::server::open::BackendKey;
+use crate::net::socket::Conn;
+use crate::server::open::{BackendKey, Opened, Parameters};
 
 /// Whose statement is the unnamed one on a server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -72,8 +78,31 @@ pub struct Server {
     pub(super) params: Rc<ParamSet>,
     /// Settings in force before those that are being tried; present exactly while they are.
     pub(super) prior: Option<Rc<ParamSet>>,
-    /// Values reported while settings are tried.
-    pub(super) reported: Vec<(Vec<u8>, Vec<u8>)>,
+    /// What its client has left in it is being asked.
+    pub(super) asking: Option<Box<Asking>>,
+    /// The code of its database is being asked.
+    pub(super) reading: Option<Box<Reading>>,
+    /// What it is kept for beside its client's requests.
+    pub(super) handing: Option<Box<Stage>>,
+    /// It listens to what its client's group's listener listened to for this client.
+    pub(super) onto: Option<Box<Onto>>,
+    /// Whose its notifications are.
+    pub(super) speaker: Option<Speaker>,
+    /// This client's code, into which nobody can see, has run on it: settings may be left that the server
+    /// does not list. They are cleared before anybody else's first statement.
+    pub(super) smudged: Option<ClientId>,
+    /// The transaction under way changes what names stand for.
+    pub(super) replaces: bool,
+    /// Settings were sent ahead of a request: nothing that ends a transaction may follow before they are answered.
+    pub(super) settling: bool,
+    /// A Query takes all settings away: nothing may follow before it is answered.
+    pub(super) discarding: bool,
+    /// It has, and its ReadyForQuery is still to come.
+    pub(super) discarded: bool,
+    /// Values it has reported.
+    pub(super) status: Parameters,
+    /// Whose values of sequences it has.
+    pub(super) drawn: Drawn,
     /// Statements prepared on it, by the tick of their last use, weighed in bytes of text.
     pub(super) prepared: Lru,
     /// Statements on it that must not be used any more, to be closed before the next is prepared.
@@ -121,7 +150,8 @@ pub struct Server {
 
 impl Server {
     /// A connection just opened.
-    pub(super) fn new(pool: PoolId, socket: Socket, key: BackendKey, params: Rc<ParamSet>, now_us: u64) -> Self {
+    pub(super) fn new(pool: PoolId, opened: Opened, params: Rc<ParamSet>, now_us: u64) -> Self {
+        let Opened { socket, key, parameters: status, .. } = opened;
         Self {
             conn: Conn::new(socket),
             waker: None,
@@ -131,7 +161,18 @@ impl Server {
             inbox: Vec::new(),
             params,
             prior: None,
-            reported: Vec::new(),
+            asking: None,
+            reading: None,
+            handing: None,
+            onto: None,
+            speaker: None,
+            smudged: None,
+            replaces: false,
+            settling: false,
+            discarding: false,
+            discarded: false,
+            status,
+            drawn: Drawn::Nothing,
             prepared: Lru::default(),
             outdated: Vec::new(),
             before_clearing: Vec::new(),
@@ -161,6 +202,12 @@ impl Server {
         if let Some(waker) = &self.waker {
             waker.wake_by_ref();
         }
+    }
+
+    /// Its settings are still being tried, what its client has left is being asked or handed over, or the batch before
+    /// is about to be run again: nothing else may be sent to it.
+    pub(super) fn is_reserved(&self) -> bool {
+        self.prior.is_some() || self.asking.is_some() || self.handing.is_some() || self.again.has_failed()
     }
 
     /// Who holds it.

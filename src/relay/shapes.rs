@@ -7,7 +7,8 @@ use std::sync::Arc;
 use crate::meter::{PoolLabel, Sample, ShapeTable, ShapeView};
 use crate::sql::classify::classify;
 use crate::sql::shape::{normalized, scan};
-use crate::sql::verdict::{Effects, Route, Verdict};
+use crate::sql::vacates::vacated;
+use crate::sql::verdict::{Effects, Route, StatementKind, Verdict};
 
 /// Most shapes whose verdict is remembered; beyond that all are forgotten and learned anew.
 const MAX_SHAPES: usize = 20_000;
@@ -26,24 +27,40 @@ pub struct Look {
     pub route: Route,
     /// What it leaves behind.
     pub effects: Effects,
+    /// It may draw from a sequence.
+    pub draws: bool,
 }
 
 impl Look {
     /// A statement too long to be looked at: to the primary. What it does to the session is
     /// unknown, so `effects` says what to assume.
     pub fn long(effects: Effects) -> Self {
-        Self { shape: LONG, route: Route::Primary, effects }
+        Self { shape: LONG, route: Route::Primary, effects, draws: true }
     }
 }
 
 struct Shape {
     verdict: Verdict,
-    text: Box<str>,
+    text: Arc<str>,
+    /// Clients read what it draws in another transaction.
+    read_behind: bool,
+}
+
+type Known = HashMap<u64, Shape, foldhash::fast::RandomState>;
+
+fn text_of(known: &Known, shape: u64) -> Arc<str> {
+    match (shape, known.get(&shape)) {
+        (_, Some(shape)) => Arc::clone(&shape.text),
+        (LONG, None) => "(statement of more than 256 KiB)".into(),
+        (_, None) => "(forgotten)".into(),
+    }
 }
 
 /// Verdicts and statistics.
 pub struct Shapes {
-    known: HashMap<u64, Shape, foldhash::fast::RandomState>,
+    known: Known,
+    /// There is a shape that is read behind.
+    any_read_behind: bool,
     table: ShapeTable,
     /// The text looked at last, by address and length: routing and forwarding look at the same
     /// bytes one after the other.
@@ -53,7 +70,7 @@ pub struct Shapes {
 impl Shapes {
     /// Statistics for `capacity` shapes.
     pub fn new(capacity: usize) -> Self {
-        Self { known: HashMap::default(), table: ShapeTable::new(capacity), last: None }
+        Self { known: HashMap::default(), any_read_behind: false, table: ShapeTable::new(capacity), last: None }
     }
 
     /// The readers' side of the statistics.
@@ -96,23 +113,43 @@ impl Shapes {
                     if self.known.len() >= MAX_SHAPES {
                         self.known.clear();
                     }
-                    let text = normalized(sql, conforming, TEXT_BYTES).into_boxed_str();
-                    self.known.insert(shape, Shape { verdict, text });
+                    let text = normalized(sql, conforming, TEXT_BYTES).into();
+                    self.known.insert(shape, Shape { verdict, text, read_behind: false });
                 }
                 verdict
             }
         };
-        Look { shape, route: verdict.route, effects: verdict.effects }
+        Look { shape, route: verdict.route, effects: verdict.effects, draws: verdict.may_draw() }
+    }
+
+    /// A client was seen to read what statements of this shape draw in another transaction.
+    pub fn is_read_behind(&mut self, shape: u64) {
+        if let Some(known) = self.known.get_mut(&shape) {
+            known.read_behind = true;
+            self.any_read_behind = true;
+        }
+    }
+
+    /// Whether what statements of this shape draw should stay with their client for a while.
+    pub fn keeps(&self, shape: u64) -> bool {
+        self.any_read_behind && self.known.get(&shape).is_some_and(|known| known.read_behind)
+    }
+
+    /// The statements of this shape, without values.
+    pub fn text(&self, shape: u64) -> Arc<str> {
+        text_of(&self.known, shape)
+    }
+
+    /// The database that a statement of this shape must have for itself.
+    pub fn vacates(&self, shape: u64) -> Option<String> {
+        let known = self.known.get(&shape).filter(|known| known.verdict.kind == StatementKind::Ddl)?;
+        vacated(known.text.as_bytes())
     }
 
     /// Counts a finished statement.
     pub fn record(&mut self, pool: u32, shape: u64, sample: &Sample) {
-        let known = &self.known;
-        let slot = self.table.slot(pool, shape, || match (shape, known.get(&shape)) {
-            (_, Some(shape)) => shape.text.to_string(),
-            (LONG, None) => "(statement of more than 256 KiB)".to_owned(),
-            (_, None) => "(forgotten)".to_owned(),
-        });
+        let text = || text_of(&self.known, shape).to_string();
+        let slot = self.table.slot(pool, shape, text);
         self.table.record(slot, sample);
     }
 }

@@ -9,7 +9,7 @@
 use std::rc::Rc;
 
 use super::attach::{NO_STATEMENT, OWN};
-use super::forward::{Outgoing, PINNING};
+use super::forward::Outgoing;
 use super::names::Names;
 use super::statements::{PREFIX, Statement};
 use super::{ClientId, Relay, ServerId};
@@ -39,12 +39,15 @@ impl Relay {
         at: usize,
         out: &mut Outgoing<'_>,
     ) -> bool {
+        if self.looks_away(id) {
+            return true;
+        }
         if self.must_wait(server, b"any") {
             return false;
         }
         let (named, unsure) = self.named_in(id, sql);
         if unsure {
-            self.take_effects(id, Effects::PREPARE);
+            self.take_effects(id, Effects::PREPARE, b"");
             self.names_of(id).inspect_mut(|names| names.unsure = true);
         }
         let Some(this) = self.servers.get(server) else { return true };
@@ -66,7 +69,7 @@ impl Relay {
             self.changed_names(server);
             self.names_of(id).inspect_mut(|names| names.own += 1);
             // Once the server alone knows what the name means nobody sees it run.
-            self.take_effects(id, statement.look.effects.union(Effects::PREPARE));
+            self.take_effects(id, statement.look.effects.union(Effects::PREPARE), statement.sql());
         }
         true
     }
@@ -113,6 +116,12 @@ impl Relay {
         (named, unsure)
     }
 
+    /// Whether SQL that executes something would have the client's statements made its server's affair.
+    pub(super) fn brings(&self, id: ClientId, sql: &[u8]) -> bool {
+        let (named, unsure) = self.named_in(id, sql);
+        unsure || !named.is_empty()
+    }
+
     /// Whether new names of the client's are its server's affair, as SQL has made some there.
     pub(super) fn has_own_names(&self, id: ClientId) -> bool {
         self.clients.get(id).is_some_and(|client| client.pinned.any(Effects::PREPARE))
@@ -138,15 +147,14 @@ impl Relay {
     /// keep it any longer.
     pub(super) fn let_go_of_names(&mut self, id: ClientId) {
         let Some(client) = self.clients.get_mut(id) else { return };
-        let none = client.prepared.as_ref().is_none_or(|names| names.own == 0 && !names.unsure);
-        if none && !client.pinned.any(OTHERS) {
-            client.pinned = Effects::NONE;
+        match &mut client.prepared {
+            Some(names) if names.own > 0 || names.unsure => return,
+            Some(names) => names.executes = Effects::NONE,
+            None => {}
         }
+        client.pinned = client.pinned.without(Effects::PREPARE);
     }
 }
-
-/// What else keeps a client with its server.
-const OTHERS: Effects = PINNING.without(Effects::PREPARE);
 
 /// Looks through an option and changes what is in it.
 trait InspectMut<T> {

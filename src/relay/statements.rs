@@ -71,6 +71,11 @@ impl Drop for Statement {
 }
 
 impl Statement {
+    /// Whether it was read under these settings.
+    pub fn is_under(&self, settings: &Rc<Settings>) -> bool {
+        self.under.settings == *settings
+    }
+
     /// The text alone.
     pub fn sql(&self) -> &[u8] {
         cstr(&self.tail).map_or(&self.tail, |(sql, _)| sql)
@@ -134,6 +139,13 @@ impl Statements {
     pub fn drop_unused(&mut self) {
         self.by_hash.retain(|_, statement| Rc::strong_count(statement) > 1);
         self.bytes = self.by_hash.values().map(|statement| statement.tail.len()).sum();
+    }
+
+    /// What clients prepare from now on is prepared anew: a text's parameters may have other types than they had.
+    /// What they have prepared they keep.
+    pub fn part(&mut self) {
+        self.by_hash.clear();
+        (self.bytes, self.sweep_at) = (0, 0);
     }
 
     /// A statement that is shared with nobody.

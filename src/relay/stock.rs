@@ -6,9 +6,10 @@ use std::rc::Rc;
 use super::attach::{NO_STATEMENT, UNNAMED};
 use super::forward::Outgoing;
 use super::server::UnnamedOn;
-use super::statements::{ServerName, Statement};
+use super::statements::{ServerName, Statement, Under};
 use super::{ClientId, Relay, ServerId};
 use crate::flow::expect::{Kind, Origin};
+use crate::sql::replaces::replaces;
 use crate::wire::build;
 
 /// What the entry of a Close put in remembers: bytes of the text, and whether it must not be used
@@ -33,6 +34,8 @@ impl Relay {
         at: usize,
         out: &mut Outgoing<'_>,
     ) -> u32 {
+        let renewed = self.under_own_settings(id, statement);
+        let statement = renewed.as_ref().unwrap_or(statement);
         let Some(this) = self.servers.get_mut(server) else { return statement.id };
         this.tick += 1;
         if this.prepared.touch(statement.id, this.tick) {
@@ -70,6 +73,25 @@ impl Relay {
         self.changed_names(server);
     }
 
+    /// The statement as it is read under the client's settings, if those are others now than when it was
+    /// prepared. PostgreSQL looks names up again too when the search_path has changed
+    /// (`RevalidateCachedQuery` in src/backend/utils/cache/plancache.c).
+    fn under_own_settings(&mut self, id: ClientId, statement: &Rc<Statement>) -> Option<Rc<Statement>> {
+        let client = self.clients.get_mut(id)?;
+        if client.changed || !statement.shared || statement.is_under(&client.params.meaning) {
+            return None;
+        }
+        let under = Under { conforming: client.conforming, settings: Rc::clone(&client.params.meaning) };
+        let own = match self.statements.find(&statement.tail, &under) {
+            Some(known) => known,
+            None => self.statements.add(&statement.tail, under, statement.look),
+        };
+        if let Some(names) = &mut client.prepared {
+            names.replace(statement.id, &own);
+        }
+        Some(own)
+    }
+
     /// Puts a Parse of the client's unnamed statement in front of `at` if the server's is another.
     pub(super) fn ensure_unnamed(
         &mut self,
@@ -79,13 +101,15 @@ impl Relay {
         at: usize,
         out: &mut Outgoing<'_>,
     ) {
-        let changed = self.clients.get(id).is_some_and(|client| client.changed);
+        let client = self.clients.get(id);
+        let changed = client.is_some_and(|client| client.changed);
         let Some(this) = self.servers.get_mut(server) else { return };
         if this.unnamed == UnnamedOn::Statement(statement.id) {
             return;
         }
         // Read under settings of this transaction it is nobody else's, nor this client's later.
-        let shareable = !(changed && statement.shared);
+        let is_own = client.is_some_and(|client| statement.is_under(&client.params.meaning));
+        let shareable = !statement.shared || (!changed && is_own);
         this.unnamed = if shareable { UnnamedOn::Statement(statement.id) } else { UnnamedOn::Nobody };
         out.edit(at, 0);
         build::parse(&mut out.tx, b"", &statement.tail);
@@ -160,6 +184,28 @@ impl Relay {
         build::close_statement(&mut out.tx, ServerName::of(number).bytes());
         self.expect(id, server, Kind::Close, Origin::Injected, number, cookie);
         self.changed_names(server);
+    }
+
+    /// A statement is about to run that may change what the texts of others mean. PostgreSQL looks names up again for
+    /// what is prepared, but keeps the types of its parameters; who prepares the text only now must get new ones.
+    pub(super) fn note_replaced(&mut self, id: ClientId, sql: &[u8]) {
+        let Some(client) = self.clients.get(id) else { return };
+        if let Some(this) = client.server().and_then(|server| self.servers.get_mut(server))
+            && replaces(sql, client.conforming)
+        {
+            // Now for this transaction, at its end for all others.
+            this.replaces = true;
+            self.place.wishes.schema_changes();
+        }
+    }
+
+    /// No text that is prepared from now on shares what was prepared before the newest change of a schema.
+    pub(super) fn hear_of_changes(&mut self) {
+        let changes = self.place.wishes.changes();
+        if self.changes_heard != changes {
+            self.changes_heard = changes;
+            self.statements.part();
+        }
     }
 
     /// Shows how many statements there are, and their bytes.

@@ -21,6 +21,7 @@ impl Relay {
     pub fn sweep(&mut self) {
         self.now_us = clock::now_us();
         self.free_retired();
+        self.hear_code_changes();
         for index in 0..self.pools.slots() {
             let Some(pool) = self.pools.id_at(index) else { continue };
             self.sweep_waiters(pool);
@@ -32,8 +33,10 @@ impl Relay {
             self.grow(pool);
         }
         self.sweep_servers();
+        self.make_way();
         self.sweep_clients();
         self.gauges();
+        self.show_pins();
     }
 
     /// How long the oldest waiter of a pool has waited, microseconds; 0 without one.
@@ -123,7 +126,10 @@ impl Relay {
             let Some(server) = self.servers.get(id) else { continue };
             match server.use_ {
                 Use::Cleaning { until_us } if until_us <= self.now_us => self.discard(id),
-                Use::Lent(client) if !server.own => self.sweep_lent(id, client),
+                Use::Lent(client) if !server.own => {
+                    self.let_go_of_sequences(client, id);
+                    self.sweep_lent(id, client);
+                }
                 _ => {}
             }
         }
@@ -161,6 +167,8 @@ impl Relay {
     fn sweep_clients(&mut self) {
         for index in 0..self.clients.slots() {
             let Some(id) = self.clients.id_at(index) else { continue };
+            self.hear(id);
+            self.follow_listener(id);
             let Some(client) = self.clients.get(id) else { continue };
             let terms = &self.groups[client.group].terms;
             let quiet_us = self.now_us.saturating_sub(client.active_us);
@@ -176,6 +184,11 @@ impl Relay {
                 {
                     let message = "pgweir: idle for longer than client_idle_timeout";
                     self.fatal(id, &PgError::fatal(SqlState::ADMIN_SHUTDOWN, message));
+                }
+                State::Attached(_)
+                    if past(terms.pin_idle_timeout, quiet_us) && client.is_bound() && self.is_at_rest(client) =>
+                {
+                    self.end_idle_pin(id);
                 }
                 State::Attached(server)
                     if past(terms.idle_transaction_timeout, quiet_us) && self.waits_for_client(client, server) =>
@@ -206,8 +219,9 @@ impl Relay {
             State::Attached(server) => self.servers.get(server),
             State::Waiting { .. } | State::Closing { .. } => return false,
         };
-        let server_rests =
-            held.is_none_or(|server| !server.replies.busy() && server.replies.status() == b'I' && !client.mid_batch);
+        let server_rests = held.is_none_or(|server| {
+            !server.replies.busy() && server.replies.status() == b'I' && !client.mid_batch && server.handing.is_none()
+        });
         server_rests && client.inbox.is_empty() && client.rest.bytes == 0
     }
 
@@ -224,7 +238,13 @@ impl Relay {
             let counters = &pool.counters;
             let servers = [&counters.servers_idle, &counters.servers_active, &counters.servers_connecting];
             let clients = [&counters.clients_waiting, &counters.clients_active, &counters.clients_idle];
-            servers.into_iter().chain(clients).chain([&counters.maxwait_us]).for_each(|gauge| gauge.set(0));
+            let listening = [&counters.clients_listening, &counters.channels_listened];
+            servers
+                .into_iter()
+                .chain(clients)
+                .chain(listening)
+                .chain([&counters.maxwait_us])
+                .for_each(|gauge| gauge.set(0));
         }
         // Added up, as a retired pool and its successor count in one place.
         for id in self.pools.ids() {
@@ -238,9 +258,16 @@ impl Relay {
             counters.maxwait_us.set(counters.maxwait_us.get().max(self.waited_us(id)));
         }
         self.statement_gauges();
+        for group in self.groups.values() {
+            let channels = group.listener.as_ref().map_or(0, |listener| listener.channel_count());
+            self.pools[group.primary].counters.channels_listened.add(channels as u64);
+        }
         for index in 0..self.clients.slots() {
             let Some(client) = self.clients.id_at(index).and_then(|id| self.clients.get(id)) else { continue };
             let primary = self.groups[client.group].primary;
+            if client.listens.is_some() {
+                self.pools[primary].counters.clients_listening.inc();
+            }
             match client.state {
                 State::Idle => self.pools[primary].counters.clients_idle.inc(),
                 State::Attached(server) => {
@@ -270,7 +297,7 @@ impl Relay {
 
 impl Server {
     /// How long it has worked on what it works on, microseconds.
-    fn works_us(&self, now_us: u64) -> u64 {
+    pub(super) fn works_us(&self, now_us: u64) -> u64 {
         self.replies.head().map_or(0, |head| now_us.saturating_sub(head.sent_us.max(self.done_us)))
     }
 }

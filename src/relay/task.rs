@@ -10,6 +10,7 @@ use std::task::Poll;
 use tokio::sync::oneshot;
 use tokio::task::spawn_local;
 
+use super::catalog_read::Source;
 use super::{Arrival, ClientId, GroupId, PoolId, Relay, ServerId, Todo};
 use crate::server::cancel;
 use crate::server::open::Dial;
@@ -67,7 +68,13 @@ pub fn run_todo(relay: &Shared, mut done: Option<oneshot::Sender<()>>) {
                         let _ = poll_fn(|cx| conn.poll_drain(cx)).await;
                     }));
                 }
+                Todo::Understand(source) => {
+                    spawn_local(understand(Rc::clone(relay), source));
+                }
                 Todo::Watch(group) => super::watch::start(relay, group),
+                Todo::Listen(group) => {
+                    spawn_local(super::listen_task::run(Rc::clone(relay), group));
+                }
                 Todo::Cancel(server) => {
                     spawn_local(cancel_on(Rc::clone(relay), server, done.take()));
                 }
@@ -137,6 +144,16 @@ async fn open_own(relay: Shared, id: ClientId, group: GroupId, dial: Rc<Dial>) {
         None => relay.borrow_mut().own_given_up(group),
     }
     run_todo(&relay, None);
+}
+
+/// On a thread of its own: much code takes long to read.
+async fn understand(relay: Shared, source: Source) {
+    let place = source.place();
+    let read = tokio::task::spawn_blocking(move || source.read()).await;
+    guarded(&relay, |relay| match read {
+        Ok(code) => relay.understood(place, code),
+        Err(_) => relay.code_unknown(place.0),
+    });
 }
 
 async fn cancel_on(relay: Shared, server: ServerId, done: Option<oneshot::Sender<()>>) {

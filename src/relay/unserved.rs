@@ -44,7 +44,12 @@ impl Relay {
             .hint("The limit is query_wait_timeout; more connections are allowed by default_pool_size or pool_size.");
         match &this.failure {
             Some(failure) => error.detail(format!("The last attempt to open one failed: {failure}")),
-            None => error,
+            None => match self.pinned_in(this.group) {
+                0 => error,
+                n => error.detail(format!(
+                    "{n} clients keep a connection to themselves; /pins of the stats port tells which and why."
+                )),
+            },
         }
     }
 

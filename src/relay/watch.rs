@@ -39,6 +39,11 @@ async fn primary_task(relay: Shared, group: GroupId, pool: PoolId) {
             if timeout(IDLE_PAUSE, wanted.notified()).await.is_err() {
                 continue;
             }
+            if std::mem::take(&mut relay.borrow_mut().positions(group).in_the_way) {
+                // Who waits for an answer waits for the next.
+                wanted.notify_one();
+                break;
+            }
             let number = relay.borrow_mut().positions(group).ask();
             match asker.ask(WRITTEN).await {
                 Ok(Some(lsn)) => relay.borrow_mut().positions(group).answer(number, lsn),

@@ -200,6 +200,33 @@ fn calls_unknown(words: Words<'_>, summary: &pg_query::SummaryResult) -> bool {
         })
 }
 
+/// Names of the functions outside the built-in list that a text may call, folded as the server folds them, whatever
+/// their schema. `None` if nobody can tell.
+pub(crate) fn unknown_calls(sql: &[u8], standard_conforming_strings: bool) -> Option<Vec<Vec<u8>>> {
+    let tokens = tokens(sql, standard_conforming_strings);
+    let words = Words::new(sql, &tokens);
+    if sql.len() > PARSE_LIMIT_BYTES || words.names_are_unclear() {
+        return None;
+    }
+    let options = if standard_conforming_strings {
+        pg_query::ParserOptions::DEFAULT
+    } else {
+        pg_query::ParserOptions::DISABLE_STANDARD_CONFORMING_STRINGS
+    };
+    let summary = pg_query::summary(&text_of(sql), options, -1).ok()?;
+    let named = summary.functions.iter().filter(|f| function(f) == Some(Reason::FunctionUnknown));
+    let mut names: Vec<Vec<u8>> = named.map(|f| f.function_name.clone().into_bytes()).collect();
+    // The summary does not look into these.
+    for statement in words.statements() {
+        let part = match statement.read().kind {
+            StatementKind::Declare | StatementKind::Call => Some(statement),
+            _ => statement.returning(),
+        };
+        names.extend(part.into_iter().flat_map(Words::unknown_calls));
+    }
+    Some(names)
+}
+
 #[cfg(test)]
 #[path = "classify_tests.rs"]
 mod tests;

@@ -75,7 +75,7 @@ fn effects_and_kinds() {
         ("LOAD 'x'", S::Load, E::LOAD),
         ("SELECT setseed(0)", S::Select, E::SETSEED),
         ("INSERT INTO t VALUES (nextval('s'))", S::Insert, E::SEQUENCE_STATE),
-        ("SELECT lastval()", S::Select, E::SEQUENCE_STATE),
+        ("SELECT lastval()", S::Select, E::SEQUENCE_READ),
         ("DO 'begin end'", S::Do, E::OPAQUE),
         ("CALL p()", S::Call, E::OPAQUE | E::UNKNOWN_FUNCTION),
         ("COPY t FROM STDIN", S::Copy, E::COPY),

@@ -49,11 +49,19 @@ pub(crate) fn effects(name: &[u8]) -> Effects {
             Effects::ADVISORY_LOCK
         }
         b"pg_advisory_unlock" | b"pg_advisory_unlock_shared" | b"pg_advisory_unlock_all" => Effects::ADVISORY_UNLOCK,
+        b"pg_notify" => Effects::NOTIFY,
+        b"pg_listening_channels" => Effects::LISTENING,
         b"setseed" => Effects::SETSEED,
-        b"nextval" | b"currval" | b"lastval" | b"setval" => Effects::SEQUENCE_STATE,
-        b"query_to_xml" | b"query_to_xmlschema" | b"query_to_xml_and_xmlschema" | b"ts_stat" | b"ts_rewrite" => {
-            Effects::OPAQUE
-        }
+        b"nextval" | b"setval" => Effects::SEQUENCE_STATE,
+        b"currval" | b"lastval" => Effects::SEQUENCE_READ,
+        b"query_to_xml" | b"query_to_xmlschema" | b"query_to_xml_and_xmlschema" | b"ts_stat" | b"ts_rewrite"
+        // They read relations that only their arguments name.
+        | b"table_to_xml" | b"table_to_xml_and_xmlschema" | b"schema_to_xml" | b"schema_to_xml_and_xmlschema"
+        | b"database_to_xml" | b"database_to_xml_and_xmlschema" => Effects::OPAQUE,
+        // Like a library, nothing takes them away but the end of the server.
+        b"pg_replication_origin_session_setup" | b"pg_backup_start" | b"pg_start_backup"
+        | b"pg_create_physical_replication_slot" | b"pg_create_logical_replication_slot"
+        | b"pg_copy_physical_replication_slot" | b"pg_copy_logical_replication_slot" => Effects::LOAD,
         _ => Effects::NONE,
     }
 }

@@ -5,13 +5,21 @@
 //! the body of a DO block, the value and name given to `set_config`, the path of a COPY, the value of a SET. Whoever needs those reads the text; the
 //! effects [`verdict::Effects::OPAQUE`], `SET_CONFIG`, `SET_SESSION`, `EXECUTE` and `LOAD` say when. A word such as `true` is not a literal here.
 
+pub mod bodies;
 mod canon;
 pub mod classify;
+pub mod code;
+mod code_graph;
 mod functions;
+pub mod lasting;
 pub mod lex;
+pub mod nesting;
 mod normal;
 pub mod prepared;
+pub mod replaces;
+pub mod settings;
 pub mod shape;
 mod statement;
+pub mod vacates;
 pub mod verdict;
-mod words;
+pub(crate) mod words;

@@ -23,7 +23,7 @@ pub fn prepared_names(sql: &[u8], standard_conforming_strings: bool, mut each: i
             Some(next) if next.kind == Kind::UnicodeWord => each(None),
             Some(next) => {
                 if let Some(name) = folded(sql, *next) {
-                    each(Some(name.get(..NAME_BYTES).unwrap_or(&name)));
+                    each(Some(cut(&name)));
                 }
             }
             None => {}
@@ -42,7 +42,15 @@ pub fn deallocates_all(sql: &[u8], standard_conforming_strings: bool) -> bool {
     }
 }
 
-fn folded(sql: &[u8], token: Token) -> Option<Cow<'_, [u8]>> {
+/// A name as the server cuts it: no character in two (`pg_mbcliplen`; in UTF-8, which servers have but for few).
+pub(super) fn cut(name: &[u8]) -> &[u8] {
+    let is_start = |at: &usize| name.get(*at).is_none_or(|byte| byte & 0xc0 != 0x80);
+    let end = if name.len() > NAME_BYTES { (0..=NAME_BYTES).rev().find(is_start).unwrap_or(0) } else { name.len() };
+    name.get(..end).unwrap_or(name)
+}
+
+/// A name as the server folds it; `None` for what is none.
+pub(super) fn folded(sql: &[u8], token: Token) -> Option<Cow<'_, [u8]>> {
     let bytes = token.bytes(sql);
     match token.kind {
         Kind::Word if bytes.iter().any(u8::is_ascii_uppercase) => Some(Cow::Owned(bytes.to_ascii_lowercase())),

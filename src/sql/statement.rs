@@ -16,9 +16,34 @@ pub(crate) struct Reading {
     pub read: bool,
 }
 
+/// What a session's temporary schema is called in a search_path.
+const PG_TEMP: &[u8] = b"pg_temp";
+
 impl Words<'_> {
     /// What the statement is and does, functions aside.
     pub(crate) fn read(self) -> Reading {
+        let mut reading = self.read_kind();
+        for at in 0..self.len() {
+            let bytes = self.bytes(at);
+            // A rule of that view turns UPDATE into set_config.
+            if self.name(at).is_some_and(|name| *name == *b"pg_settings") && self.has("update") {
+                reading.effects |= Effects::OPAQUE;
+                reading.read = false;
+                reading.route = Route::Primary;
+            }
+            // A search_path that makes temporary what does not say so.
+            if self.kind(at) != Some(Kind::Dot)
+                && bytes.len() >= PG_TEMP.len()
+                && bytes.windows(PG_TEMP.len()).any(|part| part.eq_ignore_ascii_case(PG_TEMP))
+                && (self.is(0, "set") || self.has("set_config"))
+            {
+                reading.effects |= Effects::TEMP;
+            }
+        }
+        reading
+    }
+
+    fn read_kind(self) -> Reading {
         let first = if self.kind(0) == Some(Kind::Open) { First::Select } else { First::of(self.bytes(0)) };
         match first {
             First::Select | First::Values | First::Table => self.select(),
@@ -90,7 +115,7 @@ impl Words<'_> {
             First::Declare => (S::Declare, Reason::SessionObject, self.hold()),
             First::Listen => (S::Listen, Reason::SessionObject, Effects::LISTEN),
             First::Unlisten => (S::Unlisten, Reason::SessionObject, Effects::UNLISTEN),
-            First::Notify => (S::Notify, Reason::SessionObject, Effects::NONE),
+            First::Notify => (S::Notify, Reason::SessionObject, Effects::NOTIFY),
             First::Load => (S::Load, Reason::Session, Effects::LOAD),
             _ => (S::Unknown, Reason::Unparsable, Effects::OPAQUE),
         };

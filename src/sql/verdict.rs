@@ -139,7 +139,7 @@ effects! {
     LOAD = 23,
     /// `setseed`.
     SETSEED = 24,
-    /// `nextval`, `setval`, `currval`, `lastval` by name; a serial column's default is not visible here.
+    /// `nextval`, `setval` by name; a serial column's default is not visible here, see [`Verdict::may_draw`].
     SEQUENCE_STATE = 25,
     /// DO, CALL, or a built-in that runs SQL given as text: anything may have happened.
     OPAQUE = 26,
@@ -155,6 +155,12 @@ effects! {
     CLOSE_CURSOR = 31,
     /// Drops something, possibly temporary.
     DROP = 32,
+    /// `currval`, `lastval` by name: reads what the session drew.
+    SEQUENCE_READ = 45,
+    /// NOTIFY, `pg_notify`; what triggers and functions send is not visible here.
+    NOTIFY = 40,
+    /// `pg_listening_channels`.
+    LISTENING = 41,
 }
 
 impl Effects {
@@ -183,6 +189,12 @@ impl Effects {
     #[must_use]
     pub const fn without(self, other: Self) -> Self {
         Self(self.0 & !other.0)
+    }
+
+    /// What is in both.
+    #[must_use]
+    pub const fn intersection(self, other: Self) -> Self {
+        Self(self.0 & other.0)
     }
 
     /// Both sets.
@@ -279,6 +291,23 @@ pub struct Verdict {
 }
 
 impl Verdict {
+    /// Whether running it may draw from a sequence: by name, by a column's default, or by a trigger.
+    #[must_use]
+    pub const fn may_draw(&self) -> bool {
+        const BY_NAME: Effects = Effects::SEQUENCE_STATE.union(Effects::OPAQUE).union(Effects::UNKNOWN_FUNCTION);
+        let hidden =
+            matches!(self.reason, Reason::DataModifyingCte | Reason::TooLong | Reason::TooDeep | Reason::Encoding);
+        hidden
+            || self.effects.any(BY_NAME.union(Effects::EXECUTE))
+            || match self.kind {
+                StatementKind::Insert | StatementKind::Update | StatementKind::Delete | StatementKind::Merge => true,
+                StatementKind::Copy | StatementKind::Many => true,
+                StatementKind::Explain => matches!(self.reason, Reason::ExplainOfWrite),
+                StatementKind::Unknown => matches!(self.route, Route::Primary),
+                _ => false,
+            }
+    }
+
     /// Whether the verdict holds for every text of the shape. Not so where it hangs on the text: a literal of the wrong kind makes one text unparsable
     /// and a long list too long, and remembering that for the shape would misjudge the others, effects included.
     #[must_use]

@@ -26,19 +26,25 @@ impl<'a> Words<'a> {
     /// The non-empty statements of a text: cut at `;` outside parentheses and outside a `BEGIN ATOMIC .. END` body.
     pub(crate) fn statements(self) -> impl Iterator<Item = Words<'a>> {
         let (mut depth, mut body) = (0i64, 0u32);
-        let mut before = false;
+        let (mut before, mut first, mut creates) = (false, true, false);
         let is_end = move |token: &Token| {
             let word = if token.kind == Kind::Word { token.bytes(self.sql) } else { b"" };
+            if std::mem::replace(&mut first, false) {
+                // No other statement has such a body; elsewhere these are names.
+                creates = eq_word(word, b"create");
+            }
             match token.kind {
                 Kind::Open => depth += 1,
                 Kind::Close => depth -= 1,
-                Kind::Word if before && eq_word(word, b"atomic") => body = 1,
+                Kind::Word if before && creates && eq_word(word, b"atomic") => body = 1,
                 Kind::Word if body > 0 && eq_word(word, b"case") => body += 1,
                 Kind::Word if body > 0 && eq_word(word, b"end") => body -= 1,
                 _ => {}
             }
             before = eq_word(word, b"begin");
-            token.kind == Kind::Semicolon && depth <= 0 && body == 0
+            let ends = token.kind == Kind::Semicolon && depth <= 0 && body == 0;
+            first |= ends;
+            ends
         };
         self.tokens.split(is_end).filter(|tokens| !tokens.is_empty()).map(move |tokens| Words { sql: self.sql, tokens })
     }
@@ -46,6 +52,15 @@ impl<'a> Words<'a> {
     /// Number of tokens.
     pub(crate) fn len(self) -> usize {
         self.tokens.len()
+    }
+
+    pub(crate) fn token(self, at: usize) -> Option<Token> {
+        self.tokens.get(at).copied()
+    }
+
+    /// Where the last token ends in the text.
+    pub(crate) fn end(self) -> usize {
+        self.tokens.last().map_or(0, |token| token.end)
     }
 
     pub(crate) fn kind(self, at: usize) -> Option<Kind> {
@@ -75,6 +90,11 @@ impl<'a> Words<'a> {
 
     pub(crate) fn from(self, at: usize) -> Self {
         Self { sql: self.sql, tokens: self.tokens.get(at..).unwrap_or_default() }
+    }
+
+    /// Its first tokens, at most so many.
+    pub(crate) fn upto(self, tokens: usize) -> Self {
+        Self { sql: self.sql, tokens: self.tokens.get(..tokens).unwrap_or(self.tokens) }
     }
 
     /// The name a token stands for, folded or unquoted. ASCII folding, as the server does for multi-byte encodings.
@@ -134,14 +154,20 @@ impl<'a> Words<'a> {
     /// Whether something that looks like a call names no built-in function. Only where the grammar's summary does not look; may say yes to a type,
     /// an alias or a keyword with parentheses.
     pub(crate) fn may_call_unknown(self) -> bool {
-        self.calls().any(|(at, name)| {
-            let schema = if at >= 2 && self.kind(at - 1) == Some(Kind::Dot) { self.name(at - 2) } else { None };
+        self.unknown_calls().next().is_some()
+    }
+
+    /// The names of such calls.
+    pub(crate) fn unknown_calls(self) -> impl Iterator<Item = Vec<u8>> {
+        let is_unknown = move |(at, name): &(usize, Cow<'a, [u8]>)| {
+            let schema = if *at >= 2 && self.kind(at - 1) == Some(Kind::Dot) { self.name(at - 2) } else { None };
             let foreign = schema.is_some_and(|s| s.as_ref() != b"pg_catalog");
-            let name = std::str::from_utf8(&name).unwrap_or_default();
+            let name = std::str::from_utf8(name).unwrap_or_default();
             foreign
                 || (functions::standing(name) == Standing::Unknown
                     && !BEFORE_PARENTHESIS.split_ascii_whitespace().any(|word| word == name))
-        })
+        };
+        self.calls().filter(is_unknown).map(|(_, name)| name.into_owned())
     }
 
     /// The part after RETURNING: the grammar's summary does not walk into it.

@@ -32,10 +32,13 @@ states! {
     INVALID_CATALOG_NAME = b"3D000", "invalid_catalog_name (no such database)";
     SYNTAX_ERROR = b"42601", "syntax_error";
     TOO_MANY_CONNECTIONS = b"53300", "too_many_connections";
+    CONFIGURATION_LIMIT = b"53400", "configuration_limit_exceeded";
     PROGRAM_LIMIT = b"54000", "program_limit_exceeded";
+    NOT_IN_PREREQUISITE_STATE = b"55000", "object_not_in_prerequisite_state";
     QUERY_CANCELED = b"57014", "query_canceled";
     ADMIN_SHUTDOWN = b"57P01", "admin_shutdown";
     CANNOT_CONNECT_NOW = b"57P03", "cannot_connect_now";
+    IDLE_SESSION_TIMEOUT = b"57P05", "idle_session_timeout";
     INTERNAL = b"XX000", "internal_error";
 }
 

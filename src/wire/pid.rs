@@ -2,9 +2,13 @@
 //! Must never be 0 nor negative: clients take that for "no process".
 //!
 //! ```text
-//!  bit 31      30 … 25    24 … 19   18 … 0
-//!  passed on   instance   worker    slot + 1
+//!  bit 31      30 … 25      24 … 19    18 … 0
+//!  passed on   worker + 1   instance   slot + 1
 //! ```
+//!
+//! It is never the id of a process of the server's: Linux counts those to 2²² at most (`PID_MAX_LIMIT` in
+//! include/linux/threads.h), so that a client which hands this number to `pg_cancel_backend` or `pg_terminate_backend`
+//! hits nobody else.
 //!
 //! A client is only ever told numbers without bit 31. An instance that passes a request on to a
 //! peer sets it, and whoever receives it so never passes it on again: however wrong `[peers]` may
@@ -25,7 +29,7 @@ pub const SLOTS_MAX: usize = (1 << SLOT_BITS) - 1;
 pub struct ClientPid {
     /// `instance_id` of the process, 0 to 63.
     pub instance: u8,
-    /// Number of the worker, 0 to 63.
+    /// Number of the worker, below [`WORKERS_MAX`].
     pub worker: u8,
     /// Slot of the client on it, below [`SLOTS_MAX`].
     pub slot: u32,
@@ -38,8 +42,8 @@ impl ClientPid {
     #[must_use]
     pub fn encode(self) -> u32 {
         let field = |value: u32, bits: u32| value & ((1 << bits) - 1);
-        let instance = field(self.instance.into(), INSTANCE_BITS) << (WORKER_BITS + SLOT_BITS);
-        let worker = field(self.worker.into(), WORKER_BITS) << SLOT_BITS;
+        let worker = field(u32::from(self.worker) + 1, WORKER_BITS) << (INSTANCE_BITS + SLOT_BITS);
+        let instance = field(self.instance.into(), INSTANCE_BITS) << SLOT_BITS;
         let passed_on = if self.passed_on { PASSED_ON } else { 0 };
         passed_on | instance | worker | field(self.slot.wrapping_add(1), SLOT_BITS)
     }
@@ -49,8 +53,8 @@ impl ClientPid {
     pub fn decode(pid: u32) -> Option<Self> {
         let field = |shift: u32, bits: u32| (pid >> shift) & ((1 << bits) - 1);
         Some(Self {
-            instance: field(WORKER_BITS + SLOT_BITS, INSTANCE_BITS) as u8,
-            worker: field(SLOT_BITS, WORKER_BITS) as u8,
+            instance: field(SLOT_BITS, INSTANCE_BITS) as u8,
+            worker: field(INSTANCE_BITS + SLOT_BITS, WORKER_BITS).checked_sub(1)? as u8,
             slot: field(0, SLOT_BITS).checked_sub(1)?,
             passed_on: pid & PASSED_ON != 0,
         })
@@ -64,12 +68,12 @@ mod tests {
     #[test]
     fn bounds_come_back() {
         for instance in [0, 1, 63] {
-            for worker in [0, 1, WORKERS_MAX] {
+            for worker in [0, 1, WORKERS_MAX - 1] {
                 for slot in [0, 1, SLOTS_MAX as u32 - 1] {
                     for passed_on in [false, true] {
                         let pid = ClientPid { instance, worker, slot, passed_on };
                         assert_eq!(ClientPid::decode(pid.encode()), Some(pid));
-                        assert_eq!(pid.encode() as i32 > 0, !passed_on, "{pid:?}");
+                        assert_eq!(pid.encode() as i32 > 1 << 22, !passed_on, "{pid:?}");
                     }
                 }
             }
@@ -77,8 +81,8 @@ mod tests {
     }
 
     #[test]
-    fn a_number_without_a_slot_is_nobody() {
-        for pid in [0, 1 << 31, 1 << 19, 63 << 25] {
+    fn a_number_without_a_slot_or_a_worker_is_nobody() {
+        for pid in [0, 1 << 31, 1 << 19, 63 << 25, 1 << 19 | 7] {
             assert_eq!(ClientPid::decode(pid), None);
         }
     }
@@ -86,6 +90,6 @@ mod tests {
     #[test]
     fn bits_are_where_the_picture_has_them() {
         let pid = ClientPid { instance: 0b10_0001, worker: 0b01_0010, slot: 6, passed_on: false };
-        assert_eq!(pid.encode(), 0b10_0001 << 25 | 0b01_0010 << 19 | 7);
+        assert_eq!(pid.encode(), 0b01_0011 << 25 | 0b10_0001 << 19 | 7);
     }
 }

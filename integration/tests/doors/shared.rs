@@ -133,13 +133,13 @@ fn no_request_goes_in_circles() {
     let all = [start(&one), start(&two)];
     let passed_on = || all.iter().map(|pgweir| pgweir.log().matches("cancel request passed on").count()).sum::<usize>();
     for instance in [9u32, 10] {
-        let key = [&(instance << 25 | 1).to_be_bytes()[..], &[1, 2, 3, 4]].concat();
+        let key = [&(1 << 25 | instance << 19 | 1).to_be_bytes()[..], &[1, 2, 3, 4]].concat();
         cancel(Client::at(own_address(1, &port)), &cancel_request(&key));
     }
     assert_eq!(passed_on(), 2, "each once");
     // One that claims to be passed on is answered by the letter that instances understand, and goes no further.
     let mut carrier = Client::at(own_address(1, &port));
-    carrier.write(&cancel_request(&[&(1u32 << 31 | 9 << 25 | 1).to_be_bytes()[..], &[1, 2, 3, 4]].concat()));
+    carrier.write(&cancel_request(&[&(1u32 << 31 | 1 << 25 | 9 << 19 | 1).to_be_bytes()[..], &[1, 2, 3, 4]].concat()));
     assert_eq!(carrier.read_to_end(), b"N");
     assert_eq!(passed_on(), 2);
 }
@@ -158,9 +158,9 @@ fn requests_for_nobody_end() {
     client.send(&Script::new().query("SELECT 'done' FROM pg_sleep(1) /* untouched */"));
     await_running("untouched");
     let pid = u32::from_be_bytes(client.key[..4].try_into().unwrap());
-    assert_eq!(pid >> 25, 1, "the instance is in the key");
+    assert_eq!(pid >> 19 & 63, 1, "the instance is in the key");
     for other in
-        [pid ^ (1 << 25), pid & !(63 << 25) | 7 << 25, pid & !(63 << 25) | 8 << 25, pid | 63 << 19, 0, u32::MAX]
+        [pid ^ (1 << 19), pid & !(63 << 19) | 7 << 19, pid & !(63 << 19) | 8 << 19, pid | 63 << 25, 0, u32::MAX]
     {
         let key = [&other.to_be_bytes()[..], &client.key[4..]].concat();
         let mut carrier = Client::at(own_address(1, &port));
@@ -178,7 +178,7 @@ fn requests_for_nobody_end() {
 /// an instance is.
 #[test]
 fn wrong_keys_count_for_who_sent_them() {
-    let wrong = cancel_request(&[&(1u32 << 31 | 1 << 25 | 7).to_be_bytes()[..], &[1, 2, 3, 4]].concat());
+    let wrong = cancel_request(&[&(1u32 << 31 | 1 << 25 | 1 << 19 | 7).to_be_bytes()[..], &[1, 2, 3, 4]].concat());
     let answered = |peer: &str| {
         let port = Port::reserve().unwrap();
         let conf = instance(1, &port, &format!("[peers.7]\naddress = \"{peer}\"\n"));

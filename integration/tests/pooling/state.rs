@@ -203,11 +203,13 @@ fn what_hidden_code_leaves_reaches_nobody() {
     for opaque in [format!("DO $$ BEGIN {hidden} END $$"), "SELECT hidden()".into(), "CALL nowhere()".into()] {
         let mut client = Client::connect(pgweir.port());
         let _ = client.query(&opaque);
+        client.vanish();
         assert_eq!(other.value("SELECT current_setting('app.tenant', true)"), "", "{opaque}");
         assert_eq!(other.value("SHOW search_path"), "\"$user\", public", "{opaque}");
         assert_eq!(other.value("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"), "0", "{opaque}");
         assert_eq!(other.value("SELECT count(*) > 100 FROM pg_class"), "t", "{opaque}");
-        // At the latest when it leaves in the middle of a transaction.
+        // Also when it leaves in the middle of a transaction.
+        let mut client = Client::connect(pgweir.port());
         client.query("BEGIN").unwrap();
         let _ = client.query(&opaque);
         client.vanish();

@@ -9,6 +9,9 @@ use crate::wire::build;
 use crate::wire::frame::{HEADER, Header, cstr};
 use crate::wire::tag::{client, server};
 
+#[path = "answers.rs"]
+mod answers;
+
 /// COPY FROM STDIN under way.
 struct CopyIn {
     /// Statements of the simple query that follow it; `None` in the extended protocol.
@@ -41,6 +44,11 @@ pub struct Backend {
     pub ran: Vec<String>,
     /// Statements answered: completed, suspended or failed.
     pub answers: u64,
+    /// The statement under way is a question of pgweir's.
+    telling: bool,
+    listening: bool,
+    /// Values that no setting may have any more.
+    pub refuses: Vec<String>,
     /// Most named statements there were at once.
     pub most_statements: usize,
     /// How often a named statement was closed.
@@ -72,6 +80,9 @@ impl Default for Backend {
             ended: false,
             ran: Vec::new(),
             answers: 0,
+            telling: false,
+            listening: false,
+            refuses: Vec::new(),
             most_statements: 0,
             closes: 0,
         }
@@ -199,11 +210,19 @@ impl Backend {
 
     /// Runs one statement. `limit` rows from `row` on; 0: all of them.
     fn run(&mut self, sql: &str, row: usize, limit: usize) -> Done {
-        self.ran.push(sql.to_owned());
+        if ["SELECT 's',", "SELECT 'n',", "(SELECT '"].iter().any(|start| sql.starts_with(start)) {
+            return self.tell(sql);
+        }
+        // What pgweir puts its settings into.
+        if sql.starts_with("BEGIN ") || sql == "COMMIT" {
+            self.status = if sql == "COMMIT" { b'I' } else { b'T' };
+            return Done::Tag(sql.into());
+        }
         let end = matches!(sql, "commit" | "rollback" | "ROLLBACK");
         if self.status == b'E' && !end {
             return Done::Failed("25P02");
         }
+        self.ran.push(sql.to_owned());
         let word = sql.split(' ').next().unwrap_or_default();
         match word {
             "" => Done::Empty,
@@ -231,19 +250,27 @@ impl Backend {
                 self.portals.clear();
                 Done::Tag("CLOSE CURSOR ALL".into())
             }
-            "UNLISTEN" => Done::Tag("UNLISTEN".into()),
+            "listen" => {
+                self.listening = true;
+                Done::Tag("LISTEN".into())
+            }
+            "unlisten" | "UNLISTEN" => {
+                self.listening = false;
+                Done::Tag("UNLISTEN".into())
+            }
             "DISCARD" if sql != "DISCARD ALL" => Done::Tag(sql.into()),
             "RESET" if sql == "RESET ALL" => {
                 self.settings.clear();
                 Done::Tag("RESET".into())
             }
-            "RESET" => {
+            "RESET" | "reset" => {
                 self.settings.remove(&sql[6..].replace('"', ""));
                 Done::Tag("RESET".into())
             }
             "discard" | "DISCARD" => {
                 self.settings.clear();
                 self.statements.clear();
+                self.listening = false;
                 Done::Tag("DISCARD ALL".into())
             }
             "deallocate" if sql.ends_with(" all") => {
@@ -299,7 +326,7 @@ impl Backend {
             for call in rest.split("pg_catalog.set_config(").skip(1) {
                 let mut parts = call.split('\'');
                 let (name, value) = (parts.nth(1).unwrap().to_owned(), parts.nth(1).unwrap().to_owned());
-                if value == "refused" {
+                if value == "refused" || self.refuses.contains(&value) {
                     return Done::Failed("22023");
                 }
                 self.set(&name, &value);
@@ -362,7 +389,7 @@ impl Backend {
     }
 
     fn complete(&mut self, tag: &str) {
-        self.answers += 1;
+        self.answers += u64::from(!std::mem::take(&mut self.telling));
         build::message(&mut self.out, server::COMMAND_COMPLETE, |out| build::cstr(out, tag.as_bytes()));
     }
 

@@ -83,7 +83,7 @@ pub struct Rig {
 /// The configuration of most tests; `pool` are lines of `[pool]`.
 pub fn config(pool: &str) -> String {
     format!(
-        "[listen]\nauth_type = \"trust\"\n[pool]\n{pool}\n[databases.db]\nprimary = \"127.0.0.1:1\"\n\
+        "[listen]\nauth_type = \"trust\"\n[pool]\ncatalog_refresh = 0\n{pool}\n[databases.db]\nprimary = \"127.0.0.1:1\"\n\
          server_tls_sslmode = \"disable\"\n[users.app]\n"
     )
 }
@@ -299,7 +299,8 @@ impl Rig {
                 Todo::Cancel(server) => self.cancels.push(server),
                 Todo::CancelGone(_, key) => self.cancels_gone.push(key.pid),
                 Todo::OpenOwn(..) => unreachable!("no test of the rig replicates"),
-                Todo::Watch(_) | Todo::Refuse(_) => {}
+                Todo::Understand(source) => self.relay.understood(source.place(), source.read()),
+                Todo::Watch(_) | Todo::Listen(_) | Todo::Refuse(_) => {}
             }
         }
     }

@@ -104,3 +104,66 @@ fn discard_all_keeps_a_clients_settings() {
     assert_eq!(shows(&mut rig, a, "work_mem"), "1");
     rig.assert_at_rest();
 }
+
+/// A client with start values whose server has had others since, and a server that refuses them from now on.
+fn refused_now() -> (Rig, usize) {
+    let mut rig = Rig::new(ONE);
+    let a = rig.arrive(&[("work_mem", "1")]);
+    let b = rig.arrive(&[]);
+    rig.heard(a);
+    rig.heard(b);
+    shows(&mut rig, b, "work_mem");
+    rig.hosts[0].backend.refuses.push("1".into());
+    (rig, a)
+}
+
+#[test]
+fn what_is_sent_behind_settings_that_are_refused_does_not_run() {
+    let insert = "insert into t values (1)";
+    let unnamed = [parse("", insert), bind("", ""), execute("", 0), sync()].concat();
+    let rolls_back = [parse("", "rollback"), bind("", ""), execute("", 0)].concat();
+    for request in [
+        query(insert),
+        query(&format!("commit; {insert}")),
+        unnamed.clone(),
+        [rolls_back, unnamed].concat(),
+        [query("rollback"), query(insert)].concat(),
+    ] {
+        let (mut rig, a) = refused_now();
+        assert_eq!(letters(&rig.send(a, &request)), "E(22023)", "{:?}", String::from_utf8_lossy(&request));
+        assert!(rig.is_gone(a));
+        assert!(!rig.ran().contains(&insert), "{:?}", rig.ran());
+    }
+}
+
+#[test]
+fn what_follows_a_reset_is_not_heard_of() {
+    let again = "SELECT pg_catalog.set_config(E'work_mem',E'1',false)";
+    let extended = [parse("", "reset work_mem"), bind("", ""), execute("", 0), sync()].concat();
+    let two = [parse("a", "reset work_mem"), bind("p", "a"), parse("", "show work_mem"), bind("", ""), execute("p", 0)];
+    for (request, heard, ran) in [
+        (query("reset work_mem"), "CZI", vec!["reset work_mem", again]),
+        (
+            query("reset work_mem -- so be it"),
+            "CZI",
+            vec!["reset work_mem", "SELECT pg_catalog.set_config(E'work_mem',E'1',false) -- so be it"],
+        ),
+        (
+            query("select 1; reset work_mem; show work_mem"),
+            "TDCCTDCZI",
+            vec!["select 1", "reset work_mem", again, "show work_mem"],
+        ),
+        (query("reset geqo"), "CZI", vec!["reset geqo"]),
+        (extended, "12CZI", vec!["reset work_mem", again]),
+        ([two.concat(), execute("", 0), sync()].concat(), "1212CDCZI", vec!["reset work_mem", again, "show work_mem"]),
+    ] {
+        let mut rig = Rig::new(ONE);
+        let a = rig.arrive(&[("work_mem", "1")]);
+        rig.heard(a);
+        let before = rig.ran().len();
+        assert_eq!(letters(&rig.send(a, &request)), heard, "{:?}", String::from_utf8_lossy(&request));
+        assert_eq!(rig.ran()[before..], ran[..]);
+        assert_eq!(shows(&mut rig, a, "work_mem"), "1");
+        rig.assert_at_rest();
+    }
+}

@@ -1,0 +1,131 @@
+//! Settings one by one: they follow the client, cost nothing once known, and go nowhere else.
+//! It must never let a server be the same by luck: two clients hold all the others.
+
+use integration::Cluster;
+use std::sync::OnceLock;
+
+use crate::common::{Client, Conf};
+
+fn cluster() -> &'static Cluster {
+    static CLUSTER: OnceLock<Cluster> = OnceLock::new();
+    CLUSTER.get_or_init(|| Cluster::builder().start().unwrap())
+}
+
+#[test]
+fn a_setting_frees_its_server_and_comes_back() {
+    let pgweir = Conf::trust(cluster()).size(1).start();
+    let (mut one, mut two) = (Client::connect(pgweir.port()), Client::connect(pgweir.port()));
+    one.query("SET work_mem = '33MB'").unwrap();
+    two.query("SET work_mem = '44MB'").unwrap();
+    for _ in 0..3 {
+        assert_eq!(one.value("SHOW work_mem"), "33MB");
+        assert_eq!(two.value("SHOW work_mem"), "44MB");
+    }
+    one.query("BEGIN; SET work_mem = '55MB'; ROLLBACK").unwrap();
+    assert_eq!(one.value("SHOW work_mem"), "33MB");
+    one.query("RESET work_mem").unwrap();
+    assert_eq!(one.value("SHOW work_mem"), "4MB");
+    assert_eq!(two.value("SHOW work_mem"), "44MB");
+}
+
+#[test]
+fn reset_goes_back_to_the_start() {
+    let pgweir = Conf::trust(cluster()).size(1).start();
+    let mut one = Client::connect_with(pgweir.port(), &[("options", "-c work_mem=20MB"), ("application_name", "a")]);
+    for reset in ["RESET work_mem", "RESET ALL", "DISCARD ALL"] {
+        one.query("SET work_mem = '33MB'").unwrap();
+        assert_eq!(one.value("SHOW work_mem"), "33MB");
+        one.query(reset).unwrap();
+        assert_eq!(one.value("SHOW work_mem"), "20MB", "{reset}");
+        assert_eq!(one.value("SHOW application_name"), "a", "{reset}");
+    }
+}
+
+#[test]
+fn names_among_parameters_are_settings_too() {
+    let pgweir = Conf::trust(cluster()).size(1).start();
+    let (mut one, mut two) = (Client::connect(pgweir.port()), Client::connect(pgweir.port()));
+    let script = integration::wire::Script::new()
+        .parse("", "SELECT set_config($1, $2, false)")
+        .bind("", "", &[Some("app.tenant"), Some("7")])
+        .execute("", 0)
+        .sync();
+    one.run(&script);
+    two.query("SET app.tenant = '8'").unwrap();
+    assert_eq!(one.value("SELECT current_setting('app.tenant')"), "7");
+    assert_eq!(two.value("SELECT current_setting('app.tenant')"), "8");
+}
+
+/// One that is too long to be carried about keeps its server, and nothing breaks.
+#[test]
+fn a_long_value_stays_where_it_is() {
+    let pgweir = Conf::trust(cluster()).size(2).start();
+    let (mut one, mut two) = (Client::connect(pgweir.port()), Client::connect(pgweir.port()));
+    for bytes in [20_000, 100_000] {
+        one.query(&format!("SET app.long = '{}'", "x".repeat(bytes))).unwrap();
+        assert_eq!(two.value("SELECT current_setting('app.long', true)"), "");
+        assert_eq!(one.value("SELECT length(current_setting('app.long'))"), bytes.to_string());
+    }
+    one.query("SET app.long = 'short'").unwrap();
+    two.query("BEGIN").unwrap();
+    assert_eq!(one.value("SELECT current_setting('app.long')"), "short");
+}
+
+/// What one client says in one text, and what another must not find on the same server; the first does.
+#[test]
+fn no_spelling_reaches_another_client() {
+    let pgweir = Conf::trust(cluster()).size(2).pool("server_order = \"rotate\"").start();
+    for (sql, look, left) in [
+        ("BEGIN; SET work_mem = '33MB'; COMMIT; BEGIN; RESET work_mem; ROLLBACK", "SHOW work_mem", "33MB"),
+        ("BEGIN; SET work_mem = '33MB'; COMMIT; BEGIN; RESET ALL; ROLLBACK", "SHOW work_mem", "33MB"),
+        ("BEGIN; SET work_mem = '33MB'; SAVEPOINT a; RESET work_mem; ROLLBACK TO a; COMMIT", "SHOW work_mem", "33MB"),
+        ("SELECT t.begin atomic FROM (SELECT 1 AS begin) t; SET work_mem = '33MB'", "SHOW work_mem", "33MB"),
+        ("UPDATE \"pg_settings\" SET setting = '8192' WHERE name = 'work_mem'", "SHOW work_mem", "8MB"),
+        (
+            "WITH x AS (SELECT 1) UPDATE pg_settings SET setting = '8192' WHERE name = 'work_mem'",
+            "SHOW work_mem",
+            "8MB",
+        ),
+        ("EXPLAIN (ANALYZE) UPDATE pg_settings SET setting = '8192' WHERE name = 'work_mem'", "SHOW work_mem", "8MB"),
+        ("SELECT set_config('app.' || 'one', 'mine', false)", "SELECT current_setting('app.one', true)", "mine"),
+        ("SELECT set_config(E'app.\\x6fne', 'mine', false)", "SELECT current_setting('app.one', true)", "mine"),
+        (
+            "SET search_path = pg_temp, public; CREATE TABLE hidden AS SELECT 'mine' AS n",
+            "SELECT n FROM hidden",
+            "mine",
+        ),
+        (
+            "BEGIN; SET LOCAL search_path = pg_temp; CREATE TABLE hidden AS SELECT 'mine' AS n; COMMIT",
+            "SELECT n FROM pg_temp.hidden",
+            "mine",
+        ),
+    ] {
+        let (mut one, mut two) = (Client::connect(pgweir.port()), Client::connect(pgweir.port()));
+        one.query(sql).unwrap();
+        for _ in 0..4 {
+            assert_eq!(one.value(look), left, "{sql}");
+            let other = two.query(look).map(|rows| format!("{rows:?}"));
+            assert!(!other.is_ok_and(|other| other.contains(left)), "{sql}");
+        }
+        drop(one);
+        for _ in 0..4 {
+            let other = two.query(look).map(|rows| format!("{rows:?}"));
+            assert!(!other.is_ok_and(|other| other.contains(left)), "{sql}, after its client has left");
+        }
+    }
+}
+
+/// RESET that was rolled back in the text in which it was said.
+#[test]
+fn what_was_reset_in_vain_stays() {
+    let pgweir = Conf::trust(cluster()).size(2).pool("server_order = \"rotate\"").start();
+    for reset in ["RESET work_mem", "RESET ALL", "SET work_mem TO DEFAULT"] {
+        let (mut one, mut two) = (Client::connect(pgweir.port()), Client::connect(pgweir.port()));
+        one.query("SET work_mem = '33MB'").unwrap();
+        one.query(&format!("BEGIN; {reset}; ROLLBACK")).unwrap();
+        for _ in 0..4 {
+            assert_eq!(one.value("SHOW work_mem"), "33MB", "{reset}");
+            assert_eq!(two.value("SHOW work_mem"), "4MB", "{reset}");
+        }
+    }
+}

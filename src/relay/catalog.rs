@@ -1,0 +1,275 @@
+//! What is known of the code in databases, and what it says of a statement about to run.
+//! Must never make a statement wait for it, nor believe what was read before code was changed from here.
+//!
+//! It is read ([`super::catalog_read`]) at the first occasion, then every `catalog_refresh`, and at once when a transaction
+//! has ended that has, or may have, changed code, on whatever worker. Until it was read for the first time every function
+//! that is not built in counts as code that nobody can see into; until it was read again, every statement does. One
+//! catalog serves all users of the same database on the same server.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::inventory::{HIDDEN, SETTING};
+use super::pins::PINNING;
+use super::shapes::{LONG, Look};
+use super::{ClientId, PoolId, Relay};
+use crate::config::Endpoint;
+use crate::meter::DatabaseHealth;
+use crate::server::open::Dial;
+use crate::sql::code::{Code, Resolved, may_define, names_in};
+use crate::sql::verdict::{Effects, Route};
+
+/// Statements for which code may have to be looked at even if no trigger, view or default is of interest.
+const CODE: Effects = HIDDEN.union(Effects::DDL);
+
+/// Pause before the next look when code ran that may have changed some, microseconds.
+const HURRY_US: u64 = 1_000_000;
+/// Names of settings remembered until code that was made here is read.
+const MAX_FRESH: usize = 256;
+/// Shapes remembered per catalog.
+const MAX_SHAPES: usize = 20_000;
+
+/// How far a catalog is to be believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Trust {
+    /// It is up to date, as far as is known here.
+    Full,
+    /// It could not be read again since code was changed: only functions not built in count as unknown.
+    Doubt,
+    /// Code was changed and is about to be read: every statement counts as unknown.
+    Stale,
+}
+
+/// The code of one database on one server.
+pub(super) struct Catalog {
+    pub(super) endpoint: Endpoint,
+    pub(super) dbname: String,
+    pub(super) code: Code,
+    pub(super) trust: Trust,
+    /// What is known of shapes, and for which effects of their own.
+    pub(super) shapes: HashMap<u64, (Effects, Rc<Resolved>), foldhash::fast::RandomState>,
+    /// When to look again, microseconds.
+    pub(super) due_us: u64,
+    /// When it was last looked at.
+    pub(super) looked_us: u64,
+    /// Being read or understood since.
+    pub(super) since_us: Option<u64>,
+    /// Whose server is being asked.
+    pub(super) at: Option<PoolId>,
+    /// How often code was changed from here.
+    pub(super) changes: u64,
+    /// Where all workers count that, and how far this one has heard.
+    health: Option<Arc<DatabaseHealth>>,
+    heard: u64,
+    /// Settings that code names which was made here since it was read.
+    pub(super) fresh: Vec<Box<[u8]>>,
+}
+
+/// All catalogs of a worker.
+pub(super) struct Catalogs {
+    pub(super) all: Vec<Catalog>,
+    /// The earliest time at which one is due.
+    pub(super) due_us: u64,
+    /// Some database may run code for statements that call no function of their own.
+    watching: bool,
+}
+
+impl Default for Catalogs {
+    fn default() -> Self {
+        Self { all: Vec::new(), due_us: u64::MAX, watching: false }
+    }
+}
+
+impl Catalogs {
+    /// The number of the catalog of a database.
+    pub fn number(&mut self, dial: &Dial, health: Option<&Arc<DatabaseHealth>>) -> usize {
+        let name = |health: Option<&Arc<DatabaseHealth>>| health.map(|health| Arc::clone(&health.database));
+        let Dial { endpoint, dbname, .. } = dial;
+        let known = self.all.iter().position(|it| {
+            it.endpoint == *endpoint && it.dbname == *dbname && name(it.health.as_ref()) == name(health)
+        });
+        known.unwrap_or_else(|| {
+            self.all.push(Catalog {
+                endpoint: endpoint.clone(),
+                dbname: dbname.clone(),
+                code: Code::default(),
+                trust: Trust::Full,
+                shapes: HashMap::default(),
+                due_us: 0,
+                looked_us: 0,
+                since_us: None,
+                at: None,
+                changes: 0,
+                fresh: Vec::new(),
+                health: health.cloned(),
+                heard: health.map_or(0, |health| health.code_changes()),
+            });
+            self.settle();
+            self.all.len() - 1
+        })
+    }
+
+    fn settle(&mut self) {
+        self.due_us = self.all.iter().map(|it| it.due_us).min().unwrap_or(u64::MAX);
+        self.watching = self.all.iter().any(|it| it.code.watches() || it.trust == Trust::Stale);
+    }
+
+    pub(super) fn change(&mut self, number: usize, change: impl FnOnce(&mut Catalog)) {
+        if let Some(catalog) = self.all.get_mut(number) {
+            change(catalog);
+            self.settle();
+        }
+    }
+}
+
+impl Catalog {
+    /// Another worker has seen code change.
+    fn has_news(&self) -> bool {
+        self.health.as_ref().is_some_and(|health| health.code_changes() != self.heard)
+    }
+
+    /// Code was changed: it is to be read again at once.
+    fn changed(&mut self) {
+        self.heard = self.health.as_ref().map_or(0, |health| health.code_changes());
+        self.changes += 1;
+        self.due_us = 0;
+        // One that was never read knows nothing that could be wrong.
+        if !self.code.fingerprint.is_empty() {
+            self.trust = Trust::Stale;
+        }
+    }
+
+    fn resolve(&mut self, look: &Look, sql: &[u8], conforming: bool) -> Rc<Resolved> {
+        if let Some((effects, known)) = self.shapes.get(&look.shape)
+            && *effects == look.effects
+        {
+            return Rc::clone(known);
+        }
+        let resolved = Rc::new(self.code.resolve(sql, conforming, look.effects));
+        if self.shapes.len() >= MAX_SHAPES {
+            self.shapes.clear();
+        }
+        self.shapes.insert(look.shape, (look.effects, Rc::clone(&resolved)));
+        resolved
+    }
+}
+
+impl Relay {
+    /// What a statement about to run does to its session, with the code that it runs.
+    pub(super) fn look_into(&mut self, id: ClientId, look: Look, sql: &[u8]) -> (Look, Option<Rc<Resolved>>) {
+        if !self.catalogs.watching && !look.effects.any(CODE) {
+            return (look, None);
+        }
+        self.look_deeper(id, look, sql)
+    }
+
+    fn look_deeper(&mut self, id: ClientId, mut look: Look, sql: &[u8]) -> (Look, Option<Rc<Resolved>>) {
+        if look.shape == LONG || self.config.pool.catalog_refresh.is_none() {
+            return (look, None);
+        }
+        let Some(client) = self.clients.get(id) else { return (look, None) };
+        let number = self.groups[client.group].catalog;
+        if self.catalogs.all.get(number).is_some_and(Catalog::has_news) {
+            self.catalogs.change(number, Catalog::changed);
+        }
+        let Some(catalog) = self.catalogs.all.get_mut(number) else { return (look, None) };
+        let code = catalog.resolve(&look, sql, client.conforming);
+        let unsure = match catalog.trust {
+            Trust::Full => false,
+            Trust::Doubt => look.effects.any(HIDDEN),
+            Trust::Stale => true,
+        };
+        let mut effects = code.touch.effects;
+        // What SQL's EXECUTE will do is noted by its effects alone.
+        if unsure || (look.effects.any(Effects::PREPARE) && effects.any(SETTING)) {
+            effects |= Effects::UNKNOWN_FUNCTION;
+        }
+        look.draws |= effects.any(Effects::SEQUENCE_STATE.union(HIDDEN));
+        look.effects = effects;
+        let due_us = catalog.looked_us + HURRY_US;
+        if effects.any(HIDDEN) && catalog.due_us > due_us {
+            // It may have changed code, or was made since.
+            self.catalogs.change(number, |catalog| catalog.due_us = due_us);
+        }
+        (look, Some(code))
+    }
+
+    /// Notes what a statement about to run does to the session, with the code that it runs, and whether it may write.
+    pub(super) fn take_look(&mut self, id: ClientId, look: &Look, code: Option<&Resolved>, sql: &[u8]) {
+        if look.route == Route::Primary {
+            self.note_write(id);
+        }
+        if let Some(code) = code
+            && (code.defines || (look.effects.any(Effects::OPAQUE) && may_define(sql)))
+        {
+            self.note_defines(id, sql);
+        }
+        if look.effects.any(Effects::DDL) {
+            self.note_replaced(id, sql);
+        }
+        if look.effects.is_empty() || self.looks_away(id) {
+            return;
+        }
+        let culprits = HIDDEN.union(SETTING).union(if code.is_some() { PINNING } else { Effects::NONE });
+        if look.effects.any(culprits)
+            && let Some(client) = self.clients.get_mut(id)
+        {
+            client.culprit = look.shape;
+        }
+        self.take_effects(id, look.effects, sql);
+        if let Some(code) = code
+            && let Some(client) = self.clients.get_mut(id)
+            && let Some(touched) = &mut client.touched
+        {
+            let catalog = self.catalogs.all.get(self.groups[client.group].catalog);
+            // Code that nobody can see into may set what other code does.
+            let hidden = catalog.filter(|_| look.effects.any(HIDDEN)).into_iter();
+            let others = hidden.flat_map(|catalog| catalog.fresh.iter().chain(catalog.code.settings()));
+            code.touch.names.iter().chain(others).for_each(|name| touched.named.add(name));
+            touched.named.others |= code.touch.others;
+            touched.named.hidden |= code.touch.hidden;
+        }
+    }
+
+    /// The statement may change the code of the database.
+    fn note_defines(&mut self, id: ClientId, sql: &[u8]) {
+        let Some(client) = self.clients.get_mut(id) else { return };
+        client.defines = true;
+        let names = names_in(sql, client.conforming);
+        if let Some(catalog) = self.catalogs.all.get_mut(self.groups[client.group].catalog) {
+            catalog.fresh.extend(names);
+            catalog.fresh.sort_unstable();
+            catalog.fresh.dedup();
+            catalog.fresh.truncate(MAX_FRESH);
+        }
+        // What comes behind it in the lease may run the new code.
+        self.touch(id, Effects::UNKNOWN_FUNCTION, b"");
+    }
+
+    /// The client has nothing under way: what it may have changed of the code is there.
+    pub(super) fn note_definitions(&mut self, id: ClientId) {
+        if self.clients.get(id).is_some_and(|client| client.defines) {
+            self.code_changed(id);
+        }
+    }
+
+    /// Looks whether other workers have seen code change.
+    pub(super) fn hear_code_changes(&mut self) {
+        for number in 0..self.catalogs.all.len() {
+            if self.catalogs.all.get(number).is_some_and(Catalog::has_news) {
+                self.catalogs.change(number, Catalog::changed);
+            }
+        }
+    }
+
+    fn code_changed(&mut self, id: ClientId) {
+        let Some(client) = self.clients.get_mut(id) else { return };
+        client.defines = false;
+        let number = self.groups[client.group].catalog;
+        self.catalogs.change(number, |catalog| {
+            catalog.health.as_ref().inspect(|health| health.change_code());
+            catalog.changed();
+        });
+    }
+}

@@ -1,0 +1,247 @@
+//! Reads what code databases have, in band.
+//! Must never keep a client waiting for a server that could have served it, but for the moment of one question.
+//!
+//! A server that has just come back from its client is asked before it rests: first only for a fingerprint, then, if that
+//! has changed, for everything (`catalog.sql`). What it says is understood aside ([`crate::sql::code`]) and then swapped in
+//! as a whole. If it would not answer, what was known stays, and is asked for again later.
+
+use std::time::Duration;
+
+use super::attach::NO_STATEMENT;
+use super::catalog::Trust;
+use super::server::{UnnamedOn, Use};
+use super::{PoolId, Relay, ServerId, Todo};
+use crate::flow::expect::{Expect, Kind, Origin};
+use crate::meter::Role;
+use crate::sql::code::{Code, SOURCE_BYTES};
+use crate::wire::build;
+use crate::wire::frame::{HEADER, Header};
+
+/// Ahead of each question: the session's own settings must not matter, and nobody's patience either. They end with the
+/// question's implicit transaction. `pg_temp` is named so that it is not searched first.
+const AHEAD: &str = "SET LOCAL statement_timeout = 8000; SET LOCAL search_path = pg_catalog, pg_temp; \
+    SET LOCAL client_encoding = 'UTF8'; SET LOCAL jit = off; ";
+const FINGERPRINT: &str = include_str!("fingerprint.sql");
+const CATALOG: &str = include_str!("catalog.sql");
+
+/// How long a server may take to answer, microseconds: then it is closed.
+const READING_US: u64 = 10_000_000;
+/// Pause after a question that was not answered, microseconds.
+const RETRY_US: u64 = 5_000_000;
+/// How much longer a look may be put off while clients wait for the server.
+const PATIENCE_US: u64 = 1_000_000;
+/// How long a client waits for a server that is being asked before another is opened, microseconds.
+const MOMENT_US: u64 = 100_000;
+/// Most bytes of an answer: source and what surrounds it.
+const ANSWER_BYTES: usize = 2 * SOURCE_BYTES;
+
+/// An answer on its way.
+#[derive(Debug)]
+pub(super) struct Reading {
+    catalog: usize,
+    /// Changes known when it was asked.
+    changes: u64,
+    /// Everything was asked for, not only the fingerprint.
+    full: bool,
+    /// DataRow bodies.
+    rows: Vec<u8>,
+    failed: bool,
+}
+
+/// What was read, to be understood.
+#[derive(Debug)]
+pub struct Source {
+    catalog: usize,
+    changes: u64,
+    rows: Vec<u8>,
+}
+
+impl Source {
+    /// Understands it; takes up to a second for the largest.
+    pub fn read(&self) -> Code {
+        Code::new(&self.rows)
+    }
+
+    /// Whose it is, for [`Relay::understood`].
+    pub fn place(&self) -> (usize, u64) {
+        (self.catalog, self.changes)
+    }
+}
+
+impl Relay {
+    /// Asks a server that has just come back for the code of its database, if that is due. True if it is busy with it.
+    pub(super) fn read_code(&mut self, server: ServerId) -> bool {
+        if self.now_us < self.catalogs.due_us {
+            return false;
+        }
+        self.read_code_due(server)
+    }
+
+    fn read_code_due(&mut self, server: ServerId) -> bool {
+        let Some(this) = self.servers.get(server) else { return false };
+        let pool = &self.pools[this.pool];
+        let group = &self.groups[pool.group];
+        let Some(catalog) = self.catalogs.all.get(group.catalog) else { return false };
+        if pool.role != Role::Primary || this.own || this.retire || this.cancels > 0 || !this.is_clean() {
+            return false;
+        }
+        let busy = catalog.since_us.is_some_and(|since_us| self.now_us < since_us + READING_US + RETRY_US);
+        let crowded = pool.slice.waiting() > 0
+            && catalog.trust != Trust::Stale
+            && !catalog.code.fingerprint.is_empty()
+            && self.now_us < catalog.due_us + PATIENCE_US;
+        if busy
+            || crowded
+            || self.draining
+            || self.now_us < catalog.due_us
+            || self.config.pool.catalog_refresh.is_none()
+        {
+            return false;
+        }
+        let (number, full) = (group.catalog, catalog.code.fingerprint.is_empty());
+        self.ask_code(server, number, full)
+    }
+
+    /// The only one who waits will have the server that is being asked in a moment: none is opened for that. The sweep
+    /// looks again.
+    pub(super) fn reads_for_a_moment(&self, pool: PoolId) -> bool {
+        let this = &self.pools[pool];
+        let catalog = self.groups.get(this.group).and_then(|group| self.catalogs.all.get(group.catalog));
+        this.slice.waiting() == 1
+            && catalog.is_some_and(|it| it.at == Some(pool) && self.now_us < it.looked_us + MOMENT_US)
+    }
+
+    fn ask_code(&mut self, server: ServerId, number: usize, full: bool) -> bool {
+        let now_us = self.now_us;
+        let Some(catalog) = self.catalogs.all.get(number) else { return false };
+        let changes = catalog.changes;
+        self.catalogs.change(number, |catalog| {
+            (catalog.since_us, catalog.looked_us) = (Some(now_us), now_us);
+            // Whoever changes code from now on brings it forward again.
+            catalog.due_us = u64::MAX;
+        });
+        let Some(this) = self.servers.get_mut(server) else { return false };
+        let pool = this.pool;
+        self.catalogs.change(number, |catalog| catalog.at = Some(pool));
+        let sql = if full {
+            CATALOG.replace("/*FINGERPRINT*/", FINGERPRINT).replace("/*LIMIT*/", &SOURCE_BYTES.to_string())
+        } else {
+            format!("SELECT 'f', {FINGERPRINT}")
+        };
+        let mut out = Vec::new();
+        build::query(&mut out, format!("{AHEAD}{sql}").as_bytes());
+        this.use_ = Use::Cleaning { until_us: now_us + READING_US };
+        this.unnamed = UnnamedOn::Nobody;
+        this.unnamed_before.clear();
+        this.reading = Some(Box::new(Reading { catalog: number, changes, full, rows: Vec::new(), failed: false }));
+        this.replies.expect(Expect {
+            kind: Kind::Query,
+            origin: Origin::Asked,
+            owner: u32::MAX,
+            statement: NO_STATEMENT,
+            cookie: 0,
+            sent_us: now_us,
+            name: 0,
+        });
+        let sent = this.send(&out);
+        self.pools[this.pool].counters.total_catalog_reads.add(1);
+        if !sent {
+            this.wake();
+        }
+        true
+    }
+
+    /// A row of an answer, if one of these is on its way.
+    pub(super) fn code_row(&mut self, server: ServerId, bytes: &[u8]) -> bool {
+        let Some(reading) = self.servers.get_mut(server).and_then(|this| this.reading.as_mut()) else { return false };
+        let whole =
+            Header::peek(bytes, usize::MAX).is_ok_and(|header| header.is_some_and(|it| it.total == bytes.len()));
+        reading.failed |= !whole || reading.rows.len() + bytes.len() > ANSWER_BYTES;
+        if !reading.failed {
+            reading.rows.extend_from_slice(bytes.get(HEADER..).unwrap_or_default());
+        }
+        true
+    }
+
+    /// The server would not answer.
+    pub(super) fn code_unanswered(&mut self, server: ServerId) {
+        if let Some(reading) = self.servers.get_mut(server).and_then(|this| this.reading.as_mut()) {
+            reading.failed = true;
+        }
+    }
+
+    /// The server has answered, or would not. True if it is asked more.
+    pub(super) fn code_read(&mut self, server: ServerId) -> bool {
+        let Some(reading) = self.servers.get_mut(server).and_then(|this| this.reading.take()) else { return false };
+        let Reading { catalog: number, changes, full, rows, failed } = *reading;
+        let Some(catalog) = self.catalogs.all.get_mut(number) else { return false };
+        catalog.at = None;
+        if failed || rows.is_empty() {
+            tracing::debug!(server = %self.name_of(server), "a server would not tell what code its database has");
+            self.code_unknown(number);
+            return false;
+        }
+        if full {
+            self.todo.push(Todo::Understand(Source { catalog: number, changes, rows }));
+            return false;
+        }
+        if !catalog.code.is_as(&rows) {
+            return self.ask_code(server, number, true);
+        }
+        self.code_known(number, changes);
+        false
+    }
+
+    /// The server is gone with the answer.
+    pub(super) fn code_lost(&mut self, reading: &Reading) {
+        self.code_unknown(reading.catalog);
+    }
+
+    /// It could not be read: what was known stays, and is tried again later.
+    pub fn code_unknown(&mut self, number: usize) {
+        let now_us = self.now_us;
+        self.catalogs.change(number, |catalog| {
+            (catalog.since_us, catalog.at) = (None, None);
+            catalog.due_us = now_us + RETRY_US;
+            if catalog.trust == Trust::Stale {
+                catalog.trust = Trust::Doubt;
+            }
+        });
+    }
+
+    /// Takes over what a catalog's source says.
+    pub fn understood(&mut self, place: (usize, u64), code: Code) {
+        let (number, changes) = place;
+        if let Some(catalog) = self.catalogs.all.get(number)
+            && code.is_too_large
+            && !catalog.code.is_too_large
+        {
+            tracing::warn!(
+                server = %catalog.endpoint,
+                database = %catalog.dbname,
+                "the database has more than {} MiB of code: pgweir does not look into its functions",
+                SOURCE_BYTES >> 20
+            );
+        }
+        self.catalogs.change(number, |catalog| {
+            catalog.code = code;
+            catalog.shapes.clear();
+        });
+        self.code_known(number, changes);
+    }
+
+    fn code_known(&mut self, number: usize, changes: u64) {
+        let (now_us, refresh) = (self.now_us, self.config.pool.catalog_refresh.unwrap_or(Duration::MAX));
+        self.catalogs.change(number, |catalog| {
+            catalog.since_us = None;
+            if catalog.changes == changes {
+                catalog.trust = Trust::Full;
+                catalog.fresh = Vec::new();
+                let next_us = now_us.saturating_add(u64::try_from(refresh.as_micros()).unwrap_or(u64::MAX));
+                catalog.due_us = next_us.min(catalog.due_us);
+            } else {
+                catalog.due_us = 0;
+            }
+        });
+    }
+}

@@ -1,0 +1,14 @@
+ARRAY[
+  (SELECT sum(hashtext(concat(xmin, ':', oid))) FROM pg_proc WHERE oid >= 16384),
+  (SELECT sum(hashtext(concat(xmin, ':', oid))) FROM pg_trigger WHERE oid >= 16384 AND NOT tgisinternal),
+  (SELECT sum(hashtext(concat(xmin, ':', oid))) FROM pg_rewrite WHERE oid >= 16384),
+  (SELECT sum(hashtext(concat(xmin, ':', oid))) FROM pg_attrdef WHERE oid >= 16384),
+  (SELECT sum(hashtext(concat(xmin, ':', oid))) FROM pg_policy WHERE oid >= 16384),
+  (SELECT sum(hashtext(concat(xmin, ':', oid))) FROM pg_constraint WHERE oid >= 16384),
+  (SELECT sum(hashtext(concat(xmin, ':', oid))) FROM pg_operator WHERE oid >= 16384),
+  (SELECT sum(hashtext(concat(xmin, ':', oid))) FROM pg_cast WHERE oid >= 16384),
+  (SELECT sum(hashtext(concat(xmin, ':', oid))) FROM pg_event_trigger WHERE oid >= 16384),
+  (SELECT sum(hashtext(concat(xmin, ':', oid))) FROM pg_extension WHERE oid >= 16384),
+  (SELECT sum(hashtext(concat(inhparent, ':', inhrelid))) FROM pg_inherits WHERE inhparent >= 16384),
+  (SELECT sum(hashtext(concat(relname, ':', oid, relnamespace))) FROM pg_class
+   WHERE oid >= 16384 AND relkind NOT IN ('i', 'I', 't') AND relpersistence <> 't')]::text

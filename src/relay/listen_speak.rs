@@ -1,0 +1,123 @@
+//! Statements that concern channels, before they run; and who a notification's process id is for clients.
+//! Must never take somebody else's notification for a client's own.
+//!
+//! A notification carries the process id of the server that ran the NOTIFY; clients compare it with the one they
+//! were told at their start. Which client that was is known where the statement says NOTIFY or pg_notify: the server
+//! remembers its *speaker* until the listener has heard everything it said. Where one speaker follows another
+//! before that, and listens, it waits for a round; who does not listen never waits. What triggers and functions
+//! send keeps the id of the server.
+
+use super::forward::Outgoing;
+use super::listen_over::Stage;
+use super::{ClientId, GroupId, Relay, ServerId};
+use crate::sql::verdict::Effects;
+use crate::wire::build;
+use crate::wire::pid::ClientPid;
+
+/// Statements that concern channels.
+const CHANNELS: Effects = Effects::LISTEN.union(Effects::UNLISTEN).union(Effects::NOTIFY).union(Effects::LISTENING);
+
+/// Statements by which what was put in front of one before may be undone.
+const NESTING: Effects =
+    Effects::SAVEPOINT.union(Effects::RELEASE).union(Effects::ROLLBACK_TO).union(Effects::ROLLBACK);
+
+/// Whose a server's notifications are.
+#[derive(Clone, Copy, Debug)]
+pub struct Speaker {
+    /// The client.
+    pub client: ClientId,
+    /// The process id it was told.
+    pid: u32,
+    /// Its transaction is not over yet.
+    pub fresh: bool,
+    /// The round of the listener behind which nothing of it is to come; `None` while it holds the server.
+    until: Option<u64>,
+}
+
+impl Relay {
+    /// A statement is about to be forwarded, at `at`: what it needs in front of it. With its text if it is about to
+    /// run, too. False if it must wait.
+    pub(super) fn before_statement(
+        &mut self,
+        id: ClientId,
+        server: ServerId,
+        effects: Effects,
+        sql: Option<&[u8]>,
+        at: usize,
+        out: &mut Outgoing<'_>,
+    ) -> bool {
+        let undone = effects.any(NESTING) && self.servers.get(server).is_some_and(|this| this.onto.is_some());
+        if !(effects.any(CHANNELS) || undone) || self.clients.get(id).is_none_or(|client| self.keeps(client)) {
+            return true;
+        }
+        if effects.any(Effects::NOTIFY) && !self.speaks(id, server) {
+            return false;
+        }
+        let Some(hidden) = self.comes_onto(id, server, effects, out.begins) else { return false };
+        if !hidden.is_empty() {
+            out.edit(at, 0);
+            for sql in hidden {
+                build::query(&mut out.tx, &sql);
+                self.expect_hidden(server);
+            }
+        }
+        if let Some(sql) = sql {
+            self.follow_savepoints(id, server, sql);
+        }
+        true
+    }
+
+    /// The client is about to notify. False if it must wait.
+    fn speaks(&mut self, id: ClientId, server: ServerId) -> bool {
+        let (pid, Some(this), Some(client)) = (self.told_pid(id), self.servers.get_mut(server), self.clients.get(id))
+        else {
+            return true;
+        };
+        let group = self.pools[this.pool].group;
+        let listener = self.groups[group].listener.as_mut().filter(|listener| listener.up);
+        if let Some(before) = this.speaker.filter(|before| before.client != id)
+            && client.listens.is_some()
+            && let Some(listener) = listener
+            && before.until.is_none_or(|round| !listener.is_done(round))
+        {
+            this.handing = Some(Box::new(Stage::Yielding));
+            listener.wait(server);
+            return false;
+        }
+        this.speaker = Some(Speaker { client: id, pid, fresh: true, until: None });
+        true
+    }
+
+    /// A server goes back: what its speaker has said is heard within a round.
+    pub(super) fn spoken(&mut self, server: ServerId) {
+        let Some(this) = self.servers.get_mut(server) else { return };
+        let Some(speaker) = this.speaker.as_mut().filter(|speaker| speaker.until.is_none()) else { return };
+        let group = self.pools[this.pool].group;
+        match self.groups[group].listener.as_mut().filter(|listener| listener.up) {
+            Some(listener) => speaker.until = Some(listener.need_round()),
+            None => this.speaker = None,
+        }
+    }
+
+    /// The process id that stands for whoever notified by way of the server process `pid`.
+    pub(super) fn told_for(&self, group: GroupId, pid: u32) -> u32 {
+        let host = &self.pools[self.groups[group].primary].dial;
+        let is_it = |pool: super::PoolId| {
+            let dial = &self.pools[pool].dial;
+            dial.endpoint == host.endpoint && dial.dbname == host.dbname
+        };
+        let Some(server) = self.servers.values().find(|server| server.key.pid == pid && is_it(server.pool)) else {
+            return pid;
+        };
+        let Some(speaker) = server.speaker else { return pid };
+        let listener = self.groups[self.pools[server.pool].group].listener.as_ref();
+        let over = speaker.until.is_some_and(|round| listener.is_none_or(|listener| listener.is_done(round)));
+        if over { pid } else { speaker.pid }
+    }
+
+    /// The process id that a client was told.
+    pub(super) fn told_pid(&self, id: ClientId) -> u32 {
+        let instance = self.config.listen.instance_id;
+        ClientPid { instance, worker: self.place.worker, slot: id.index(), passed_on: false }.encode()
+    }
+}

@@ -1,0 +1,57 @@
+//! Servers at rest that are in the way of CREATE, DROP or ALTER DATABASE are closed.
+//! Must never close one that a client has, nor for a statement that was refused at once.
+//!
+//! PostgreSQL checks first who asks, and then waits for other sessions of the database to end, five seconds at most
+//! (`CountOtherDBBackends` in src/backend/storage/ipc/procarray.c); new ones wait at their start for the statement. So
+//! whoever is still at work on one after [`PATIENCE_US`] was not refused, and as long as it is at work nothing needs to be
+//! run again: what comes to rest is closed, on all workers, and the statement goes on by itself.
+
+use super::{Relay, Server};
+use crate::pool::vacate::Wish;
+
+/// How long a statement must have been at work, microseconds.
+const PATIENCE_US: u64 = 20_000;
+/// So many replies owed are looked through for the statement at work: those before it in its batch come with its own.
+const NEAR: usize = 16;
+
+impl Relay {
+    /// Makes room for what any worker's clients need to have for themselves.
+    pub(super) fn make_way(&mut self) {
+        for server in self.servers.values() {
+            if let Some(wish) = self.wish_of(server) {
+                self.place.wishes.utter(wish);
+            }
+        }
+        for wish in self.place.wishes.since(&mut self.wishes_heard) {
+            self.vacate(&wish);
+        }
+    }
+
+    /// What the statement at work on this server waits for, if it is one that waits.
+    fn wish_of(&self, server: &Server) -> Option<Wish> {
+        if server.owner().is_none() || !server.replies.busy() || server.works_us(self.now_us) < PATIENCE_US {
+            return None;
+        }
+        let database = server.replies.entries().take(NEAR).find_map(|entry| self.shapes.vacates(entry.cookie))?;
+        let endpoint = self.pools[server.pool].dial.endpoint.to_string();
+        Some(Wish { endpoint, database })
+    }
+
+    /// Closes all servers at rest in this database.
+    fn vacate(&mut self, wish: &Wish) {
+        for index in 0..self.pools.slots() {
+            let Some(pool) = self.pools.id_at(index) else { continue };
+            let this = &self.pools[pool];
+            if this.dial.dbname != wish.database || this.dial.endpoint.to_string() != wish.endpoint {
+                continue;
+            }
+            let group = this.group;
+            if self.groups[group].primary == pool {
+                self.groups[group].positions.step_aside();
+            }
+            while let Some(server) = self.pools[pool].slice.pop_idle() {
+                self.drop_server(server);
+            }
+        }
+    }
+}

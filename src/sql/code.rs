@@ -1,0 +1,292 @@
+//! The code that a database has, and what a statement that names some of it may do to its session.
+//! Must never call a name harmless that also names something which is not: all of a name count, in any schema.
+//!
+//! Made from what `relay/catalog.sql` reads, by way of a graph (`super::code_graph`).
+
+use std::collections::HashMap;
+
+use super::bodies::{self, Language, Touch};
+use super::classify::unknown_calls;
+use super::code_graph::{Graph, rows};
+use super::functions::{self, Standing};
+use super::lex::Kind;
+use super::verdict::Effects;
+use super::words::{Words, tokens};
+
+/// Most bytes of source that are read of one database; one with more is not looked into.
+pub const SOURCE_BYTES: usize = 16 * 1024 * 1024;
+
+/// Most names that [`Code::settings`] gives.
+const SETTINGS: usize = 256;
+
+/// When the planner may leave a call out or repeat it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Volatility {
+    /// Always the same result.
+    Immutable,
+    /// The same result within a statement.
+    Stable,
+    /// Anything.
+    Volatile,
+}
+
+/// A function, procedure or aggregate.
+#[derive(Clone, Debug)]
+pub struct Function {
+    /// Its schema.
+    pub schema: Box<[u8]>,
+    /// As declared.
+    pub volatility: Volatility,
+    /// `pg_proc.prokind`: `f` function, `p` procedure, `a` aggregate, `w` window function.
+    pub kind: u8,
+    /// What it may do to the session, with all that it calls.
+    pub touch: Touch,
+}
+
+/// What the things of one name may do, if anything.
+#[derive(Clone, Debug, Default)]
+struct Entry {
+    /// Functions.
+    call: Touch,
+    /// One of them can be called as if it were a column: `t.f` for `f(t)`.
+    is_attribute: bool,
+    /// A relation that is read, an operator, a domain.
+    read: Touch,
+    /// A relation that is written to.
+    write: Touch,
+}
+
+/// The code of one database.
+#[derive(Debug, Default)]
+pub struct Code {
+    /// Differs when anything that this was made from has changed.
+    pub fingerprint: Box<[u8]>,
+    /// Its source is longer than [`SOURCE_BYTES`]: nothing is known.
+    pub is_too_large: bool,
+    functions: HashMap<Box<[u8]>, Vec<Function>>,
+    names: HashMap<Box<[u8]>, Entry>,
+    /// Casts and the support of indexes: no statement names them.
+    always: Touch,
+    /// Event triggers.
+    on_ddl: Touch,
+    watches: bool,
+    settings: Vec<Box<[u8]>>,
+}
+
+/// What a statement may do to its session.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Resolved {
+    /// The statement's own effects, and those of the code it runs.
+    pub touch: Touch,
+    /// It calls a function that the catalog does not have: one made since, perhaps.
+    pub unheard: bool,
+    /// Other code may be there after it.
+    pub defines: bool,
+}
+
+/// Statements that write to what they name.
+pub(crate) const WRITING: [&str; 6] = ["insert", "update", "delete", "merge", "copy", "truncate"];
+
+impl Code {
+    /// From the DataRow bodies that `relay/catalog.sql` gave. Takes long for much code: not for the data path.
+    #[must_use]
+    pub fn new(bytes: &[u8]) -> Self {
+        let mut code = Self::default();
+        let Some(graph) = Graph::of(bytes, &mut code) else { return code };
+        code.take(&graph, bytes);
+        code
+    }
+
+    fn take(&mut self, graph: &Graph<'_>, bytes: &[u8]) {
+        (self.always, self.on_ddl) = (graph.named(b"a"), graph.named(b"d"));
+        let named = graph.touches.iter().flat_map(|touch| &touch.names);
+        self.settings = named.filter(|name| name.contains(&b'.')).cloned().collect();
+        self.settings.sort_unstable();
+        self.settings.dedup();
+        self.settings.truncate(SETTINGS);
+        self.watches = !self.always.is_none() || !self.on_ddl.is_none();
+        for [_, key, schema, name, flags] in rows(bytes).filter(|row| row[0] == b"p") {
+            let touch = graph.named(key);
+            if !touch.is_none() {
+                let entry = self.names.entry(name.into()).or_default();
+                entry.call.merge(&touch);
+                entry.is_attribute |= flags.get(3) == Some(&b'a');
+                let known = std::str::from_utf8(name).map_or(Standing::Unknown, functions::standing);
+                // Without the word of the classifier that it calls what is not built in.
+                self.watches |= entry.is_attribute || known != Standing::Unknown;
+            }
+            let volatility = match flags.get(1) {
+                Some(b'i') => Volatility::Immutable,
+                Some(b's') => Volatility::Stable,
+                _ => Volatility::Volatile,
+            };
+            let kind = flags.first().copied().unwrap_or(b'f');
+            let function = Function { schema: schema.into(), volatility, kind, touch };
+            self.functions.entry(name.into()).or_default().push(function);
+        }
+        for (name, nodes) in &graph.others {
+            self.note(name, nodes.iter().map(|&node| (graph.touch_of(node), Touch::default())));
+        }
+        for (name, nodes) in &graph.relations {
+            self.note(name, nodes.iter().map(|&(read, write)| (graph.touch_of(read), graph.touch_of(write))));
+        }
+    }
+
+    fn note(&mut self, name: &[u8], touches: impl Iterator<Item = (Touch, Touch)>) {
+        for (read, write) in touches.filter(|(read, write)| !read.is_none() || !write.is_none()) {
+            let entry = self.names.entry(name.into()).or_default();
+            entry.read.merge(&read);
+            entry.write.merge(&write);
+            self.watches = true;
+        }
+    }
+
+    /// Whether the fingerprint in these DataRow bodies is that of this code.
+    #[must_use]
+    pub fn is_as(&self, bytes: &[u8]) -> bool {
+        rows(bytes).any(|row| matches!(row, [b"f", fingerprint, ..] if *fingerprint == *self.fingerprint))
+    }
+
+    /// Whether a statement of which the classifier knows everything may run code nevertheless: by a trigger, a view, a
+    /// default, an operator.
+    #[must_use]
+    pub fn watches(&self) -> bool {
+        self.watches
+    }
+
+    /// Settings that applications have made up and that some code names, at most `SETTINGS`: for what cannot be told.
+    #[must_use]
+    pub fn settings(&self) -> &[Box<[u8]>] {
+        &self.settings
+    }
+
+    /// All functions of a name, folded, whatever their schema.
+    #[must_use]
+    pub fn functions(&self, name: &[u8]) -> &[Function] {
+        self.functions.get(name).map_or(&[], Vec::as_slice)
+    }
+
+    /// What a statement may do whose own effects are these. Holds for all texts of its shape.
+    #[must_use]
+    pub fn resolve(&self, sql: &[u8], standard_conforming_strings: bool, effects: Effects) -> Resolved {
+        let all = tokens(sql, standard_conforming_strings);
+        let words = Words::new(sql, &all);
+        let is_call = words.is(0, "call") && words.statements().count() == 1;
+        let mut own = effects.without(Effects::UNKNOWN_FUNCTION);
+        if is_call {
+            own = own.without(Effects::OPAQUE);
+        }
+        let mut resolved = Resolved { touch: Touch { effects: own, ..Touch::default() }, ..Resolved::default() };
+        let touch = &mut resolved.touch;
+        let writes = WRITING.iter().any(|word| words.has(word));
+        for at in 0..words.len() {
+            let entry = match words.kind(at) {
+                // Its name may be any.
+                Some(Kind::UnicodeWord) => {
+                    touch.effects |= Effects::UNKNOWN_FUNCTION;
+                    continue;
+                }
+                Some(Kind::Operator) => self.names.get(words.bytes(at)),
+                _ => words.name(at).and_then(|name| self.names.get(&*name)),
+            };
+            let Some(entry) = entry else { continue };
+            touch.merge(&entry.read);
+            if writes {
+                touch.merge(&entry.write);
+            }
+            if entry.is_attribute || words.kind(at + 1) == Some(Kind::Open) {
+                touch.merge(&entry.call);
+            }
+        }
+        touch.merge(&self.always);
+        if effects.any(Effects::DDL) {
+            touch.merge(&self.on_ddl);
+        }
+        if effects.any(Effects::UNKNOWN_FUNCTION) || is_call {
+            let known = |name: &Vec<u8>| self.functions.contains_key(&name[..]);
+            let heard = unknown_calls(sql, standard_conforming_strings).is_some_and(|calls| calls.iter().all(known));
+            if !heard {
+                touch.effects |= effects.intersection(Effects::OPAQUE) | Effects::UNKNOWN_FUNCTION;
+                resolved.unheard = true;
+            }
+        }
+        resolved.defines = (effects.any(Effects::DDL) && words.statements().any(defines))
+            || resolved.touch.effects.without(effects).any(Effects::DDL);
+        resolved
+    }
+}
+
+/// Whether a statement may bring code into the database, or make something else run it.
+pub(crate) fn defines(words: Words<'_>) -> bool {
+    if words.is(0, "create") {
+        let head = words.upto(6);
+        if CODELESS.iter().any(|word| head.is(1, word)) {
+            return false;
+        }
+        return !head.is_one_of(1, &["table", "unlogged"]) || TABLE_CODE.iter().any(|word| words.has(word));
+    }
+    words.is(0, "import") || (words.is(0, "alter") && !CODELESS.iter().any(|word| words.is(1, word)))
+}
+
+/// Whether code given as text, as DO has it, may do the same.
+#[must_use]
+pub fn may_define(sql: &[u8]) -> bool {
+    let lower = sql.to_ascii_lowercase();
+    ["create", "alter", "execute", "import"].iter().any(|word| memchr::memmem::find(&lower, word.as_bytes()).is_some())
+}
+
+/// Settings that code in the literals of a text names: what a function that is being made will set.
+#[must_use]
+pub fn names_in(sql: &[u8], standard_conforming_strings: bool) -> Vec<Box<[u8]>> {
+    let mut touch = Touch::default();
+    for token in tokens(sql, standard_conforming_strings).iter().filter(|token| token.kind == Kind::Text) {
+        // The quotes, or the tag of a dollar quote, do no harm, but inside of the quotes they are doubled.
+        let text = token.bytes(sql);
+        let text = text.strip_prefix(b"'").and_then(|text| text.strip_suffix(b"'")).unwrap_or(text);
+        let inner = match text.iter().skip(1).position(|byte| *byte == b'$').filter(|_| text.starts_with(b"$")) {
+            Some(tag) => text.get(tag + 2..text.len().saturating_sub(tag + 2)).unwrap_or_default().to_vec(),
+            None => String::from_utf8_lossy(text).replace("''", "'").into_bytes(),
+        };
+        touch.merge(&bodies::read(&inner, Language::PlPgSql, &mut |_| {}));
+    }
+    touch.names
+}
+
+/// Objects without code, and temporary ones, which keep their client with the server anyway.
+const CODELESS: [&str; 14] = [
+    "temp",
+    "temporary",
+    "local",
+    "global",
+    "index",
+    "unique",
+    "sequence",
+    "database",
+    "role",
+    "user",
+    "group",
+    "tablespace",
+    "system",
+    "statistics",
+];
+
+/// Words of CREATE TABLE behind which code may be.
+const TABLE_CODE: [&str; 13] = [
+    "default",
+    "serial",
+    "bigserial",
+    "smallserial",
+    "serial4",
+    "serial8",
+    "serial2",
+    "generated",
+    "check",
+    "like",
+    "references",
+    "partition",
+    "inherits",
+];
+
+#[cfg(test)]
+#[path = "code_tests.rs"]
+mod tests;

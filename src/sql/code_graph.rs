@@ -1,0 +1,265 @@
+//! The graph of a database's code: what runs what.
+//! Must never leave out an edge that it is told of.
+//!
+//! Functions, relations, operators and domains are nodes; an edge says that what happens at its end may happen at its
+//! start: a body names a function, a trigger of a table calls it, a view reads a table. Relations are two nodes: one for
+//! those who read, one for those who write (triggers, defaults, checks, cascades). What a body does ([`super::bodies`])
+//! goes against the edges until nothing changes.
+
+use std::collections::HashMap;
+
+use super::bodies::{self, Language, Touch};
+use super::code::{Code, SOURCE_BYTES, WRITING};
+use super::functions;
+use super::verdict::Effects;
+
+/// Extensions whose functions in C leave nothing in the session that calls them. Others' are not known, unless they are
+/// immutable or stable.
+const QUIET: &[&[u8]] = &[
+    b"address_standardizer",
+    b"adminpack",
+    b"amcheck",
+    b"bloom",
+    b"btree_gin",
+    b"btree_gist",
+    b"citext",
+    b"cube",
+    b"earthdistance",
+    b"fuzzystrmatch",
+    b"hstore",
+    b"insert_username",
+    b"intarray",
+    b"lo",
+    b"ltree",
+    b"moddatetime",
+    b"pageinspect",
+    b"pg_buffercache",
+    b"pg_cron",
+    b"pg_freespacemap",
+    b"pg_prewarm",
+    b"pg_stat_statements",
+    b"pg_uuidv7",
+    b"pg_visibility",
+    b"pg_walinspect",
+    b"pgcrypto",
+    b"pgrouting",
+    b"pgrowlocks",
+    b"pgstattuple",
+    b"postgis",
+    b"postgis_raster",
+    b"postgis_sfcgal",
+    b"postgis_topology",
+    b"refint",
+    b"seg",
+    b"sslinfo",
+    b"tcn",
+    b"timescaledb",
+    b"unaccent",
+    b"uuid-ossp",
+    b"vector",
+];
+
+/// Extensions whose functions run SQL that they are given, some of them declared stable.
+const RUNNING: &[&[u8]] = &[b"dblink", b"tablefunc", b"xml2"];
+
+pub(crate) type Row<'a> = [&'a [u8]; 5];
+
+/// Number and text of a part of a function's source.
+type Piece<'a> = (&'a [u8], &'a [u8]);
+
+/// The columns of the DataRow bodies in `bytes`, one after the other; NULL is empty.
+pub(crate) fn rows(bytes: &[u8]) -> impl Iterator<Item = Row<'_>> {
+    let mut rest = bytes;
+    std::iter::from_fn(move || {
+        let (count, mut at) = rest.split_first_chunk::<2>()?;
+        let mut row: Row<'_> = [b""; 5];
+        for number in 0..u16::from_be_bytes(*count) {
+            let (length, tail) = at.split_first_chunk::<4>()?;
+            let length = usize::try_from(i32::from_be_bytes(*length)).unwrap_or(0);
+            let (value, tail) = tail.split_at_checked(length)?;
+            at = tail;
+            if let Some(column) = row.get_mut(usize::from(number)) {
+                *column = value;
+            }
+        }
+        rest = at;
+        Some(row)
+    })
+}
+
+/// The graph while it is made.
+#[derive(Default)]
+pub(crate) struct Graph<'a> {
+    /// Number of a node by its key, `p16384` and the like.
+    nodes: HashMap<Vec<u8>, usize>,
+    pub(crate) touches: Vec<Touch>,
+    /// From what happens to where it then happens too.
+    back: Vec<Vec<usize>>,
+    /// Nodes by name: functions, operators and domains, and relations when they are read and when written to.
+    functions: HashMap<&'a [u8], Vec<usize>>,
+    pub(crate) relations: HashMap<&'a [u8], Vec<(usize, usize)>>,
+    pub(crate) others: HashMap<&'a [u8], Vec<usize>>,
+}
+
+impl<'a> Graph<'a> {
+    /// Of the facts in these DataRow bodies; `None` if they are too many. What concerns all of them goes to `code`.
+    pub(crate) fn of(bytes: &'a [u8], code: &mut Code) -> Option<Self> {
+        let mut graph = Self::default();
+        let mut sources: HashMap<&[u8], Vec<Piece<'_>>> = HashMap::new();
+        for row in rows(bytes) {
+            match row {
+                [b"f", fingerprint, ..] => code.fingerprint = fingerprint.into(),
+                [b"z", size, ..] => {
+                    let size = std::str::from_utf8(size).ok().and_then(|size| size.parse::<usize>().ok());
+                    code.is_too_large = size.is_none_or(|size| size > SOURCE_BYTES);
+                }
+                [b"s", key, piece, text, _] => sources.entry(key).or_default().push((piece, text)),
+                row => graph.enter(&row),
+            }
+        }
+        if code.is_too_large {
+            return None;
+        }
+        for row in rows(bytes) {
+            match row {
+                [b"p", key, _, _, flags] => {
+                    let Some(mut pieces) = sources.remove(key) else { continue };
+                    pieces.sort_unstable();
+                    let body: Vec<u8> = pieces.into_iter().flat_map(|(_, text)| text).copied().collect();
+                    let language = match flags.get(2) {
+                        Some(b's') => Language::Sql,
+                        Some(b'p') => Language::PlPgSql,
+                        _ => Language::Other,
+                    };
+                    graph.body(key, &body, language);
+                }
+                [b"e", from, to, ..] => {
+                    let (from, to) = (graph.node(from), graph.node(to));
+                    graph.edge(from, to);
+                }
+                [b"b", from, name, ..] => {
+                    let node = graph.node(from);
+                    graph.touch(node, &builtin(name));
+                }
+                _ => {}
+            }
+        }
+        graph.spread();
+        Some(graph)
+    }
+
+    fn node(&mut self, key: &[u8]) -> usize {
+        if let Some(&node) = self.nodes.get(key) {
+            return node;
+        }
+        let node = self.touches.len();
+        self.nodes.insert(key.to_vec(), node);
+        self.touches.push(Touch::default());
+        self.back.push(Vec::new());
+        node
+    }
+
+    fn edge(&mut self, from: usize, to: usize) {
+        if from != to
+            && let Some(back) = self.back.get_mut(to)
+            && back.last() != Some(&from)
+        {
+            back.push(from);
+        }
+    }
+
+    fn touch(&mut self, node: usize, touch: &Touch) {
+        if let Some(known) = self.touches.get_mut(node) {
+            known.merge(touch);
+        }
+    }
+
+    fn enter(&mut self, row: &Row<'a>) {
+        let &[kind, key, _, name, flags] = row;
+        match kind {
+            b"p" => {
+                let node = self.node(key);
+                self.functions.entry(name).or_default().push(node);
+                self.touch(node, &opaque(flags));
+            }
+            b"r" => {
+                let read = self.node(&[b"r", key].concat());
+                let write = self.node(&[b"w", key].concat());
+                self.relations.entry(name).or_default().push((read, write));
+                // Who writes may read: WHERE, RETURNING.
+                self.edge(write, read);
+            }
+            b"o" | b"t" => {
+                let node = self.node(key);
+                self.others.entry(name).or_default().push(node);
+            }
+            _ => {}
+        }
+    }
+
+    /// Reads a function's body.
+    fn body(&mut self, key: &[u8], body: &[u8], language: Language) {
+        let from = self.node(key);
+        let mut found: Vec<usize> = Vec::new();
+        let mut relations: Vec<(usize, usize)> = Vec::new();
+        let mut writes = false;
+        let touch = bodies::read(body, language, &mut |name| {
+            found.extend(self.functions.get(name).into_iter().chain(self.others.get(name)).flatten());
+            relations.extend(self.relations.get(name).into_iter().flatten());
+            writes |= WRITING.iter().any(|word| word.as_bytes() == name);
+        });
+        found.extend(relations.into_iter().map(|(read, write)| if writes { write } else { read }));
+        found.sort_unstable();
+        found.dedup();
+        for to in found {
+            self.edge(from, to);
+        }
+        self.touch(from, &touch);
+    }
+
+    /// Lets everything happen wherever it is run from.
+    fn spread(&mut self) {
+        let mut due: Vec<usize> = (0..self.touches.len()).rev().collect();
+        while let Some(node) = due.pop() {
+            let Some(touch) = self.touches.get(node).filter(|touch| !touch.is_none()).cloned() else { continue };
+            for &from in self.back.get(node).into_iter().flatten() {
+                if self.touches.get_mut(from).is_some_and(|known| known.merge(&touch)) {
+                    due.push(from);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn touch_of(&self, node: usize) -> Touch {
+        self.touches.get(node).cloned().unwrap_or_default()
+    }
+
+    pub(crate) fn named(&self, key: &[u8]) -> Touch {
+        self.nodes.get(key).map(|&node| self.touch_of(node)).unwrap_or_default()
+    }
+}
+
+/// What is to be feared of a function whose body is no text. `flags`: kind, volatility, language, attribute, extension.
+fn opaque(flags: &[u8]) -> Touch {
+    let &[kind, volatility, language, _, ref extension @ ..] = flags else { return Touch::UNSEEN };
+    let in_list = |list: &[&[u8]]| list.contains(&extension);
+    let quiet = match language {
+        // What an aggregate does its parts do, which it depends on.
+        _ if kind == b'a' => true,
+        b'c' => !in_list(RUNNING) && (volatility != b'v' || in_list(QUIET)),
+        b'i' => volatility != b'v',
+        _ => true,
+    };
+    if quiet { Touch::default() } else { Touch::UNSEEN }
+}
+
+/// What a built-in function does that a view, default, policy, check or body of BEGIN ATOMIC calls.
+fn builtin(name: &[u8]) -> Touch {
+    if name == b"set_config" {
+        // Its arguments are in a tree that is not read.
+        return Touch { effects: Effects::SET_CONFIG, names: Vec::new(), others: true, hidden: true };
+    }
+    let effects = functions::effects(name);
+    let effects = if effects.any(Effects::OPAQUE) { Effects::UNKNOWN_FUNCTION } else { effects };
+    Touch { effects, ..Touch::default() }
+}

@@ -1,0 +1,395 @@
+//! Names of the settings that an SQL text may change for the session.
+//! Must never miss a name where PostgreSQL would set one, unless it says so.
+
+use super::lex::Kind;
+use super::words::{Words, tokens};
+
+/// Settings that texts name, in the order of their statements, for good or ill: whether they changed only the server
+/// knows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Named {
+    /// In lower case, each once: those that may have a value of the session's now.
+    pub names: Vec<Box<[u8]>>,
+    /// Those that have gone back to what they were at the session's start.
+    pub back: Vec<Back>,
+    /// All the others have, too.
+    pub all_back: bool,
+    /// There may be others, which the server lists.
+    pub others: bool,
+    /// There may be others of which only the application knows the names.
+    pub hidden: bool,
+    /// Parameters that are names: 0 is `$1`.
+    pub parameters: Vec<u16>,
+    /// The identity has gone back as well.
+    pub identity_back: bool,
+    /// Something lasts that no setting shows: `SET seed`.
+    pub seeds: bool,
+}
+
+/// A setting that goes back to what it was at the session's start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Back {
+    /// Which, in lower case.
+    pub name: Box<[u8]>,
+    /// Only for the transaction.
+    pub local: bool,
+}
+
+impl Named {
+    /// One more.
+    pub fn add(&mut self, name: &[u8]) {
+        let name = name.to_ascii_lowercase();
+        self.back.retain(|back| *back.name != *name);
+        if !self.names.iter().any(|known| **known == *name) {
+            self.names.push(name.into());
+        }
+    }
+
+    /// Adds what the statements of `sql` name.
+    pub fn read(&mut self, sql: &[u8], standard_conforming_strings: bool) {
+        let tokens = tokens(sql, standard_conforming_strings);
+        for statement in Words::new(sql, &tokens).statements() {
+            self.read_one(statement, standard_conforming_strings);
+        }
+    }
+
+    /// Adds what one statement names.
+    pub(crate) fn read_one(&mut self, statement: Words<'_>, standard_conforming_strings: bool) {
+        if statement.is(0, "set") {
+            self.set(statement);
+        } else if statement.is(0, "reset") {
+            self.reset(statement);
+        } else if statement.is(0, "discard") && statement.is(1, "all") {
+            self.goes_all();
+            self.identity_back = true;
+        }
+        self.calls(statement);
+        if statement.is(0, "do") {
+            self.body(statement, standard_conforming_strings);
+        }
+    }
+
+    /// The code of a DO block: settings that an application has made up are in no list of the server's.
+    fn body(&mut self, words: Words<'_>, standard_conforming_strings: bool) {
+        self.others = true;
+        let texts = (1..words.len()).filter(|&at| words.kind(at) == Some(Kind::Text));
+        for text in texts.map(|at| words.bytes(at)) {
+            let inner = text.strip_prefix(b"$").and_then(|inner| {
+                let tag = inner.iter().position(|byte| *byte == b'$')?;
+                // The closing tag does no harm.
+                inner.get(tag + 1..)
+            });
+            match inner {
+                Some(inner) => self.code(inner, standard_conforming_strings),
+                None => match plain(text) {
+                    Some(b"plpgsql") => {}
+                    Some(inner) => self.code(inner, standard_conforming_strings),
+                    None => self.hidden = true,
+                },
+            }
+        }
+    }
+
+    /// Adds what procedural code names. What it takes back is not noted.
+    pub fn code(&mut self, code: &[u8], standard_conforming_strings: bool) {
+        let tokens = tokens(code, standard_conforming_strings);
+        let all = Words::new(code, &tokens);
+        self.others = true;
+        let mut named = Self::default();
+        named.calls(all);
+        for at in 0..all.len() {
+            if all.is(at, "set") {
+                named.set(all.from(at));
+            }
+            // SQL that is put together as the code runs.
+            named.hidden |= all.kind(at) == Some(Kind::Text) && sets(all.bytes(at));
+        }
+        for name in named.names.iter().filter(|name| name.contains(&b'.')) {
+            self.add(name);
+        }
+        self.hidden |= named.hidden;
+    }
+
+    fn reset(&mut self, words: Words<'_>) {
+        if words.is(1, "all") {
+            self.goes_all();
+        } else if words.is(1, "time") && words.is(2, "zone") {
+            self.goes_back(b"timezone", false);
+        } else if words.is(1, "session") && words.is(2, "authorization") {
+            self.goes_back(b"session_authorization", false);
+        } else if words.is(1, "transaction") {
+        } else {
+            match dotted(words, 1).0 {
+                Some(name) => self.goes_back(&name, false),
+                None => (self.others, self.hidden) = (true, true),
+            }
+        }
+    }
+
+    fn add_identity(&mut self) {
+        self.add(b"role");
+        self.add(b"session_authorization");
+    }
+
+    fn goes_all(&mut self) {
+        self.back.clear();
+        // Whoever was made up stays known, as an empty value.
+        self.names.retain(|name| name.contains(&b'.') || IDENTITY.contains(&&name[..]));
+        self.all_back = true;
+    }
+
+    fn goes_back(&mut self, name: &[u8], local: bool) {
+        let name = name.to_ascii_lowercase();
+        self.back.retain(|other| *other.name != *name);
+        if IDENTITY.contains(&&name[..]) {
+            self.add_identity();
+            if name == IDENTITY[0] {
+                // The role goes back with it.
+                self.back.push(Back { name: IDENTITY[1].into(), local });
+            }
+        } else if !local && name.contains(&b'.') {
+            self.add(&name);
+        } else if !local {
+            self.names.retain(|known| **known != *name);
+        }
+        self.back.push(Back { name: name.into(), local });
+    }
+
+    /// `VariableSetStmt` and `set_rest` in src/backend/parser/gram.y.
+    fn set(&mut self, words: Words<'_>) {
+        let is_name =
+            |at: usize| words.is(at + 1, "to") || words.bytes(at + 1) == b"=" || words.kind(at + 1) == Some(Kind::Dot);
+        let local = words.is(1, "local") && !is_name(1);
+        let at = if local || (words.is(1, "session") && !is_name(1)) { 2 } else { 1 };
+        if is_name(at) {
+            let (Some(name), after) = dotted(words, at) else {
+                return (self.others, self.hidden) = (true, self.hidden || !local);
+            };
+            return self.assign(&name, words.is(after + 1, "default"), local);
+        }
+        match words.name(at).unwrap_or_default().as_ref() {
+            b"time" => self.assign(b"timezone", words.is_one_of(at + 2, &["default", "local"]), local),
+            b"names" => self.assign(b"client_encoding", words.is(at + 1, "default") || words.len() == at + 1, local),
+            _ if local => {}
+            b"transaction" | b"constraints" => {}
+            b"characteristics" => {
+                for name in ["isolation", "read_only", "deferrable"] {
+                    self.add(format!("default_transaction_{name}").as_bytes());
+                }
+            }
+            b"authorization" if words.is(at + 1, "default") => self.goes_back(b"session_authorization", false),
+            b"role" | b"authorization" => self.add_identity(),
+            b"schema" => self.add(b"search_path"),
+            b"xml" => self.add(b"xmloption"),
+            _ => self.others = true,
+        }
+    }
+
+    fn assign(&mut self, name: &[u8], back: bool, local: bool) {
+        if back {
+            self.goes_back(name, local);
+        } else if local {
+            self.back.retain(|back| !back.local || !back.name.eq_ignore_ascii_case(name));
+        } else {
+            self.seeds |= name.eq_ignore_ascii_case(b"seed");
+            if IDENTITY.iter().any(|identity| name.eq_ignore_ascii_case(identity)) {
+                self.add_identity();
+            }
+            self.add(name);
+        }
+    }
+
+    /// First arguments of `set_config`, and whatever a function may give it as a name that is in no list of
+    /// the server's.
+    fn calls(&mut self, words: Words<'_>) {
+        for text in (0..words.len()).filter_map(|at| plain_literal(words, at)).filter(|text| is_made_up(text)) {
+            self.add(text);
+        }
+        for at in 0..words.len() {
+            if words.kind(at + 1) == Some(Kind::Open) && words.name(at).is_some_and(|name| *name == *b"set_config") {
+                self.set_config(words.from(at + 2));
+            }
+        }
+    }
+
+    /// `arguments` begins with the first argument of a call of `set_config`.
+    fn set_config(&mut self, arguments: Words<'_>) {
+        if arguments.kind(1) != Some(Kind::Comma) {
+            return (self.others, self.hidden) = (true, true);
+        }
+        if let Some(name) = plain_literal(arguments, 0) {
+            let null = arguments.is(2, "null") && arguments.kind(3) == Some(Kind::Comma);
+            self.assign(name, null, null && arguments.is(4, "true"));
+            // It may turn out to be NULL.
+            self.others |= !null && plain_literal(arguments, 2).is_none();
+        } else if arguments.kind(0) == Some(Kind::Param)
+            && let Some(number) =
+                std::str::from_utf8(arguments.bytes(0)).ok().and_then(|text| text.get(1..)?.parse::<u16>().ok())
+            && number > 0
+        {
+            self.parameters.push(number - 1);
+        } else {
+            (self.others, self.hidden) = (true, true);
+        }
+    }
+}
+
+/// Settings that decide who acts: neither is in the server's list.
+const IDENTITY: [&[u8]; 2] = [b"session_authorization", b"role"];
+
+/// Whether a string constant may be SQL, or the beginning of SQL, that sets something.
+fn sets(text: &[u8]) -> bool {
+    let lower = text.to_ascii_lowercase();
+    let begins = lower.iter().position(u8::is_ascii_alphabetic).and_then(|at| lower.get(at..)).unwrap_or_default();
+    begins.starts_with(b"set ") || memchr::memmem::find(&lower, b"set_config").is_some()
+}
+
+/// Whether a text can be the name of a setting of an application's own (`valid_custom_variable_name`
+/// in src/backend/utils/misc/guc.c).
+pub fn is_made_up(text: &[u8]) -> bool {
+    let part = |part: &[u8]| {
+        part.first().is_some_and(|first| !first.is_ascii_digit() && *first != b'$')
+            && part.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'$' | 0x80..))
+    };
+    text.len() < 128 && text.contains(&b'.') && text.split(|byte| *byte == b'.').all(part)
+}
+
+/// A name that may have parts, and where the token behind it is.
+fn dotted(words: Words<'_>, at: usize) -> (Option<Vec<u8>>, usize) {
+    let Some(first) = words.name(at) else { return (None, at) };
+    let mut name = first.into_owned();
+    let mut at = at + 1;
+    while words.kind(at) == Some(Kind::Dot)
+        && let Some(part) = words.name(at + 1)
+    {
+        name.push(b'.');
+        name.extend_from_slice(&part);
+        at += 2;
+    }
+    (Some(name), at)
+}
+
+/// A string without prefix, escapes and continuation.
+fn plain_literal<'a>(words: Words<'a>, at: usize) -> Option<&'a [u8]> {
+    if words.kind(at) == Some(Kind::Text) { plain(words.bytes(at)) } else { None }
+}
+
+fn plain(text: &[u8]) -> Option<&[u8]> {
+    let inner = text.strip_prefix(b"'")?.strip_suffix(b"'")?;
+    inner.iter().all(|byte| !matches!(byte, b'\'' | b'\\')).then_some(inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named(sql: &str) -> Named {
+        let mut named = Named::default();
+        named.read(sql.as_bytes(), true);
+        named
+    }
+
+    fn list(names: &[Box<[u8]>]) -> Vec<String> {
+        names.iter().map(|name| String::from_utf8_lossy(name).into_owned()).collect()
+    }
+
+    #[test]
+    fn every_way_to_set() {
+        for (sql, names) in [
+            ("SET work_mem = '4MB'", &["work_mem"][..]),
+            ("set session Work_Mem to 4", &["work_mem"]),
+            ("SET app.tenant TO 'x'; SET \"App\".B = 1", &["app.tenant", "app.b"]),
+            ("SET TIME ZONE 'UTC'", &["timezone"]),
+            ("SET SESSION TIME ZONE 'UTC'", &["timezone"]),
+            ("SET NAMES 'UTF8'", &["client_encoding"]),
+            ("SET SCHEMA 'a'", &["search_path"]),
+            ("SET ROLE none", &["role", "session_authorization"]),
+            ("SET SESSION AUTHORIZATION x", &["role", "session_authorization"]),
+            ("RESET ROLE", &["role", "session_authorization"]),
+            ("SET XML OPTION CONTENT", &["xmloption"]),
+            ("SELECT set_config('a.b', 'c', false), pg_catalog.set_config('d', 'e', $2)", &["a.b", "d"]),
+            ("SET LOCAL work_mem = 1", &[]),
+            ("SET local.x = 1", &["local.x"]),
+            ("SET session = 1", &["session"]),
+            ("SET TRANSACTION READ ONLY", &[]),
+            ("SELECT 1", &[]),
+            ("SELECT f('a.b', 'c', 'mailto:d.e', 'f g.h')", &["a.b"]),
+            ("SET a = 1; SET b = 1; SET c.d = 1; RESET ALL; SET b = 2", &["c.d", "b"]),
+            ("SET a = 1; RESET a", &[]),
+            ("RESET app.x", &["app.x"]),
+        ] {
+            let named = named(sql);
+            assert_eq!(
+                (list(&named.names), named.others, named.hidden),
+                (names.iter().map(|n| (*n).to_owned()).collect(), false, false),
+                "{sql}"
+            );
+        }
+        let characteristics =
+            ["default_transaction_isolation", "default_transaction_read_only", "default_transaction_deferrable"];
+        assert_eq!(list(&named("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY").names), characteristics);
+        assert!(named("SET seed = 0.5").seeds && !named("SET work_mem = 1").seeds);
+    }
+
+    #[test]
+    fn what_goes_back_to_the_start() {
+        let back = |sql: &str| {
+            let named = named(sql);
+            let text = |back: &Back| {
+                format!("{}{}", String::from_utf8_lossy(&back.name), if back.local { " local" } else { "" })
+            };
+            (named.back.iter().map(text).collect::<Vec<_>>().join(","), named.all_back)
+        };
+        for (sql, names, all) in [
+            ("RESET work_mem", "work_mem", false),
+            ("RESET ALL", "", true),
+            ("DISCARD ALL", "", true),
+            ("RESET a.b; RESET ALL; RESET c", "c", true),
+            ("SET LOCAL Work_Mem TO DEFAULT", "work_mem local", false),
+            ("SET LOCAL Work_Mem TO DEFAULT; SET LOCAL work_mem = 5", "", false),
+            ("SET a.b = DEFAULT; SET a.b = 5", "", false),
+            ("RESET TIME ZONE", "timezone", false),
+            ("SET TIME ZONE LOCAL", "timezone", false),
+            ("SET LOCAL TIME ZONE DEFAULT", "timezone local", false),
+            ("SET NAMES DEFAULT", "client_encoding", false),
+            ("SET TIME ZONE 'UTC'", "", false),
+            ("SELECT set_config('Work_Mem', NULL, false)", "work_mem", false),
+            ("SELECT set_config('work_mem', null, true)", "work_mem local", false),
+            ("SELECT set_config('a.b', null, false)", "a.b", false),
+        ] {
+            assert_eq!(back(sql), (names.to_owned(), all), "{sql}");
+        }
+    }
+
+    #[test]
+    fn what_it_cannot_tell_it_says() {
+        for (sql, names) in [
+            ("RESET U&\"a\"", &[][..]),
+            ("SET U&\"a\" TO DEFAULT", &[]),
+            ("SELECT set_config('a' || 'b', 'c', false)", &[]),
+            ("SELECT set_config(E'a\\x62', 'c', false)", &[]),
+            ("SELECT set_config($$a.b$$, 'c', false)", &[]),
+            ("SELECT set_config('a'\n'.b', 'c', false)", &[]),
+            ("SELECT set_config($1 || 'x', 'c', false)", &[]),
+            ("SELECT set_config(name, 'c', false) FROM t", &[]),
+            ("SELECT set_config(setting_name => 'a.b', new_value => 'c', is_local => false)", &["a.b"]),
+            ("SET U&\"x\" = 1", &[]),
+            ("DO $x$ BEGIN PERFORM set_config('a.b' || c, 'c', false); SET c.d = 1; END $x$", &["a.b", "c.d"]),
+            ("DO $x$ BEGIN EXECUTE 'SET c.d = ' || 1; END $x$", &[]),
+            ("DO E'BEGIN\\nEND'", &[]),
+        ] {
+            let named = named(sql);
+            assert_eq!(
+                (list(&named.names), named.others, named.hidden),
+                (names.iter().map(|n| (*n).to_owned()).collect(), true, true),
+                "{sql}"
+            );
+        }
+        let code = named(
+            "DO $x$ BEGIN PERFORM set_config('a.b', 'c', false); SET c.d = 1; EXECUTE 'UPDATE t SET x = 1'; END $x$ LANGUAGE plpgsql",
+        );
+        assert_eq!((list(&code.names), code.others, code.hidden), (vec!["a.b".into(), "c.d".into()], true, false));
+        let parameters = named("SELECT set_config($2, $1, false), set_config('a.b', $3, false)");
+        assert_eq!((parameters.parameters, parameters.others, parameters.hidden), (vec![1], true, false));
+    }
+}
