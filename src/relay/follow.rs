@@ -59,9 +59,12 @@ fn characters(text: &[u8]) -> u32 {
 impl Relay {
     /// Whether something may have to follow a statement with these effects.
     fn may_be_followed(&self, id: ClientId, effects: Effects) -> bool {
+        if !effects.any(FOLLOWED) {
+            return false;
+        }
         let Some(client) = self.clients.get(id) else { return false };
         let looks_away = self.groups[client.group].terms.session_state == SessionState::PgBouncer;
-        effects.any(FOLLOWED) && !client.start.settings.is_empty() && !client.own && !looks_away
+        !client.start.settings.is_empty() && !client.own && !looks_away
     }
 
     /// Forwards a Query with what must follow its statements. `None` if nothing must.

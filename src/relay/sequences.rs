@@ -87,7 +87,7 @@ impl Relay {
         at: usize,
         out: &mut Outgoing<'_>,
     ) -> bool {
-        let (Some(client), Some(this)) = (self.clients.get_mut(id), self.servers.get_mut(server)) else { return true };
+        let Some(client) = self.clients.get_mut(id) else { return true };
         let reads =
             look.effects.any(Effects::SEQUENCE_READ) || (look.effects.any(Effects::OPAQUE) && names_reader(sql));
         if !reads && !look.draws {
@@ -96,6 +96,7 @@ impl Relay {
             }
             return true;
         }
+        let Some(this) = self.servers.get_mut(server) else { return true };
         let group = &mut self.groups[client.group];
         let (terms, health) = (&group.terms, &self.pools[group.primary].health);
         if client.own || terms.pool_mode == PoolMode::Session || terms.session_state == SessionState::PgBouncer {
