@@ -72,7 +72,7 @@ pub(super) struct Catalogs {
     /// The earliest time at which one is due.
     pub(super) due_us: u64,
     /// Some database may run code for statements that call no function of their own.
-    watching: bool,
+    pub(super) watching: bool,
 }
 
 impl Default for Catalogs {

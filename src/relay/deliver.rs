@@ -358,23 +358,17 @@ impl Relay {
     /// Gives a lent server back if nothing is owed and nothing holds it.
     pub(super) fn finish(&mut self, server: ServerId) {
         let Some(this) = self.servers.get(server) else { return };
-        let lent = matches!(this.use_, Use::Lent(_));
-        let owner = this.owner();
-        if !lent || this.handing.is_some() || this.replies.busy() || self.is_unfinished(server) {
+        let Use::Lent(id) = this.use_ else { return };
+        if this.handing.is_some() || this.replies.busy() || self.is_unfinished(server) {
             return;
         }
-        if let Some(id) = owner {
-            self.note_definitions(id);
-        }
+        self.note_definitions(id);
         if self.ask(server) {
             return;
         }
-        if !self.stays(server) {
-            self.release(server);
-        } else if let Some(id) = self.servers.get(server).and_then(super::Server::owner)
-            && !self.is_unfinished(server)
-        {
-            self.pin_stays(id);
+        match self.clients.get(id) {
+            Some(client) if !client.pinned.is_empty() || self.keeps(client) => self.pin_stays(id),
+            _ => self.release(server),
         }
     }
 

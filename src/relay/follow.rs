@@ -29,8 +29,8 @@ pub(super) const FOLLOWED: Effects = Effects::RESET
     .union(Effects::SET_LOCAL)
     .union(Effects::SET_CONFIG);
 
-/// Name of the statement and portal that follow; closed at once.
-const NAME: &[u8] = b"__pgweir_follows";
+/// Name of hidden statements and portals; closed at once.
+const NAME: &[u8] = b"__pgweir_hidden";
 
 /// What must follow one statement, if anything.
 fn follower(client: &Client, superuser: bool, statement: Words<'_>) -> Option<String> {
@@ -145,24 +145,31 @@ impl Relay {
         let followed = names.and_then(|names| names.followed.iter().find(|(known, _)| **known == *portal));
         let Some((_, sql)) = followed.cloned() else { return };
         out.edit(message.at + message.header.total, 0);
+        self.run_hidden(id, server, &sql, out);
+    }
+
+    /// Puts a statement of pgweir's own among the client's messages, in the extended protocol and without a Sync:
+    /// it belongs to their transaction, and is read over behind an error.
+    pub(super) fn run_hidden(&mut self, id: ClientId, server: ServerId, sql: &str, out: &mut Outgoing<'_>) {
+        let tx = &mut out.tx;
         let mut tail = Vec::with_capacity(sql.len() + 3);
         build::cstr(&mut tail, sql.as_bytes());
         tail.extend_from_slice(&[0, 0]);
-        build::parse(&mut out.tx, NAME, &tail);
-        build::message(&mut out.tx, tag::BIND, |tx| {
+        build::parse(tx, NAME, &tail);
+        build::message(tx, tag::BIND, |tx| {
             build::cstr(tx, NAME);
             build::cstr(tx, NAME);
             tx.extend_from_slice(&[0; 6]);
         });
-        build::message(&mut out.tx, tag::EXECUTE, |tx| {
+        build::message(tx, tag::EXECUTE, |tx| {
             build::cstr(tx, NAME);
             tx.extend_from_slice(&[0; 4]);
         });
-        build::message(&mut out.tx, tag::CLOSE, |tx| {
+        build::message(tx, tag::CLOSE, |tx| {
             tx.push(b'P');
             build::cstr(tx, NAME);
         });
-        build::close_statement(&mut out.tx, NAME);
+        build::close_statement(tx, NAME);
         for kind in [Kind::Parse, Kind::Bind, Kind::Execute, Kind::Close, Kind::Close] {
             self.expect(id, server, kind, Origin::Injected, NO_STATEMENT, 0);
         }

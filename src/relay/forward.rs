@@ -3,13 +3,12 @@
 
 use super::attach::{NO_STATEMENT, UNNAMED};
 use super::client::{Rest, State, Unnamed};
-use super::inventory::{HIDDEN, SETTING};
 use super::lease::Lease;
 pub(super) use super::message::Message;
 use super::release::Farewell;
+use super::run::Before;
 use super::server::UnnamedOn;
 use super::shapes::Look;
-use super::sqlnames::NAMING;
 use super::{ClientId, LOOK_BYTES, OWED, READ_BYTES, Relay, Server, ServerId};
 use crate::flow::expect::{Expect, Kind, Origin};
 use crate::flow::requests::{Batch, End};
@@ -17,12 +16,6 @@ use crate::sql::verdict::Effects;
 use crate::wire::error::{PgError, SqlState};
 use crate::wire::frame::{HEADER, Header, cstr};
 use crate::wire::tag::client as tag;
-
-/// Effects of statements that end a transaction, also a failed one.
-const ENDING: Effects = Effects::COMMIT.union(Effects::ROLLBACK).union(Effects::ROLLBACK_TO).union(Effects::TWO_PHASE);
-
-/// Effects of statements that no reset undoes: a server is closed behind them.
-pub(super) const LASTING: Effects = Effects::LOAD.union(Effects::SETSEED);
 
 /// Bytes going out: ranges of what came in, with pieces replaced.
 pub(super) struct Outgoing<'a> {
@@ -291,33 +284,21 @@ impl Relay {
         message: &Message<'_>,
         out: &mut Outgoing<'_>,
     ) -> Taken {
-        let look = match message.body() {
+        let (look, sql) = match message.body() {
             Some(body) => {
                 let Some((sql, _)) = cstr(body) else { return bad("Query without a terminator") };
                 let conforming = self.clients.get(id).is_none_or(|client| client.conforming);
-                self.shapes.look(sql, conforming)
+                (self.shapes.look(sql, conforming), sql)
             }
             None if message.header.total <= LOOK_BYTES => return Taken::More,
             // Whatever it is, it may leave something in the session.
-            None => Look::long(Effects::SET_SESSION.union(Effects::OPAQUE)),
+            None => (Look::long(Effects::SET_SESSION.union(Effects::OPAQUE)), &[][..]),
         };
-        if self.must_settle(server, look.effects) {
-            return Taken::More;
-        }
-        let sql = message.body().and_then(cstr).map_or(&[][..], |(sql, _)| sql);
-        if let Some(barred) = self.bar(id, server, &look, sql) {
-            return self.refuse_query(id, server, message, barred, out);
-        }
-        let (look, code) = self.look_into(id, look, sql);
-        if !self.before_statement(id, server, look.effects, Some(sql), message.at, out)
-            || !self.mind_sequences(id, server, &look, sql, message.at, out)
-        {
-            return Taken::More;
-        }
-        if look.effects.any(NAMING) && !self.bring_for_query(id, server, sql, message.at, out) {
-            return Taken::More;
-        }
-        self.take_look(id, &look, code.as_deref(), sql);
+        let look = match self.before_run(id, server, look, sql, message, out) {
+            Before::Runs(look) => look,
+            Before::Waits => return Taken::More,
+            Before::Barred(barred) => return self.refuse_query(id, server, message, barred, out),
+        };
         // A simple query discards the unnamed statement (exec_simple_query).
         self.set_unnamed(id, server, Unnamed::Nothing, UnnamedOn::Nobody);
         self.expect(id, server, Kind::Query, Origin::Client, UNNAMED, look.shape);
@@ -378,35 +359,6 @@ impl Relay {
         }
         // What was void from the start must be taken back before the next batch changes anything.
         self.undo_dropped(server, None);
-    }
-
-    /// Notes what a statement about to run, with this text if that is known, does to the session.
-    pub(super) fn take_effects(&mut self, id: ClientId, effects: Effects, sql: &[u8]) {
-        if effects.is_empty() {
-            return;
-        }
-        self.touch(id, effects, sql);
-        if effects.any(Effects::PREPARE)
-            && let Some(names) = self.names_of(id)
-        {
-            names.executes |= effects.intersection(SETTING.union(HIDDEN));
-        }
-        let pins = self.pins(id, effects);
-        let Some(client) = self.clients.get_mut(id) else { return };
-        client.pinned |= pins;
-        if pins.any(LASTING)
-            && let Some(this) = client.server().and_then(|server| self.servers.get_mut(server))
-        {
-            this.retire = true;
-        }
-        // What follows a setting in its transaction is read under it.
-        client.changed |= effects.any(SETTING.union(Effects::SET_LOCAL).union(Effects::OPAQUE));
-    }
-
-    /// A statement with these effects may not be sent before the settings in front of it are answered: it would end
-    /// the transaction that fails if they are refused.
-    pub(super) fn must_settle(&self, server: ServerId, effects: Effects) -> bool {
-        effects.any(ENDING) && self.servers.get(server).is_some_and(|this| this.settling)
     }
 
     /// A protocol violation: the client is told and the connection ends.

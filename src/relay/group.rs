@@ -169,10 +169,9 @@ impl Group {
 
     /// A server has accepted these settings, and has reported all of `status` by now.
     pub(super) fn accepted(&self, set: &ParamSet, status: &Parameters) {
-        let mut reported = set.reported.borrow_mut();
-        if reported.is_none() {
+        if set.reported.borrow().is_none() {
             let base = self.base.as_deref().unwrap_or_default();
-            *reported = Some(status.iter().filter(|pair| !base.contains(pair)).cloned().collect());
+            *set.reported.borrow_mut() = Some(status.iter().filter(|pair| !base.contains(pair)).cloned().collect());
         }
     }
 }

@@ -11,8 +11,8 @@ use std::rc::Rc;
 
 use super::attach::NO_STATEMENT;
 use super::client::Unnamed;
-use super::forward::LASTING;
 use super::group::ParamSet;
+use super::run::LASTING;
 use super::settle::{self, Session, Told};
 use super::{Client, ClientId, Relay, ServerId};
 use crate::config::{PoolMode, SessionState};

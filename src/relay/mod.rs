@@ -42,6 +42,7 @@ mod renames;
 mod reported;
 mod retell;
 mod retire;
+mod run;
 mod sequences;
 mod server;
 mod server_turn;

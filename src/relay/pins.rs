@@ -9,8 +9,9 @@ use std::sync::Arc;
 
 use super::attach::{NO_STATEMENT, UNNAMED};
 use super::client::{Rest, Unnamed};
-use super::forward::{LASTING, Message, Outgoing, Taken};
+use super::forward::{Message, Outgoing, Taken};
 use super::inventory::{HIDDEN, SETTING};
+use super::run::LASTING;
 use super::server::UnnamedOn;
 use super::shapes::Look;
 use super::{Client, ClientId, GroupId, Relay, ServerId};

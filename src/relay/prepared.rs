@@ -16,6 +16,7 @@ use super::forward::{Message, Outgoing, Taken, bad};
 use super::inventory::HIDDEN;
 use super::renames::Named;
 use super::retell::{not_ours, sql_of};
+use super::run::Before;
 use super::server::UnnamedOn;
 use super::shapes::Look;
 use super::sqlnames::{CLEARING, NAMING};
@@ -202,30 +203,14 @@ impl Relay {
             return Taken::More;
         }
         let named = self.meaning(id, server, name);
-        if let Named::Known(statement) = &named
-            && statement.look.effects.any(NAMING)
-            && !self.bring_named(id, server, statement.sql(), message.at, out)
-        {
-            return Taken::More;
-        }
-        if let Named::Known(statement) = &named
-            && let effects = self.look_into(id, statement.look, statement.sql()).0.effects
-            && (self.must_settle(server, statement.look.effects)
-                || !self.before_statement(id, server, effects, Some(statement.sql()), message.at, out))
-        {
-            return Taken::More;
-        }
         let mut number = NO_STATEMENT;
         let shape = match &named {
             Named::Known(statement) => {
-                if let Some(barred) = self.bar(id, server, &statement.look, statement.sql()) {
-                    return self.refuse_bind(id, server, message, barred, out);
-                }
-                let (look, code) = self.look_into(id, statement.look, statement.sql());
-                if !self.mind_sequences(id, server, &look, statement.sql(), message.at, out) {
-                    return Taken::More;
-                }
-                self.take_look(id, &look, code.as_deref(), statement.sql());
+                let look = match self.before_run(id, server, statement.look, statement.sql(), message, out) {
+                    Before::Runs(look) => look,
+                    Before::Waits => return Taken::More,
+                    Before::Barred(barred) => return self.refuse_bind(id, server, message, barred, out),
+                };
                 if look.effects.any(Effects::SET_CONFIG.union(HIDDEN)) {
                     self.touch_parameters(id, body);
                 }

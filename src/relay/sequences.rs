@@ -30,9 +30,6 @@ use crate::wire::tag;
 /// How long a client that was seen to read what it draws keeps a server although others wait, microseconds.
 const HOLD_US: u64 = 1_000_000;
 
-/// Name of the statement and portal that discard; closed at once.
-const NAME: &[u8] = b"__pgweir_discards";
-
 /// What is told behind PostgreSQL's words that there is no value.
 const HINT: &[u8] = b"pgweir: what this session drew is on a server connection that others have used since. \
     Use INSERT ... RETURNING, or read it in the transaction that draws it.";
@@ -168,30 +165,11 @@ impl Relay {
         }
     }
 
-    /// In a batch of its own, so that nothing of the client's ends or begins with it.
+    /// In front of a Query that begins something it is a batch of its own; else it belongs to the client's.
     fn discard_sequences(&mut self, id: ClientId, server: ServerId, at: usize, out: &mut Outgoing<'_>) {
         let is_query = out.data.get(at) == Some(&tag::client::QUERY);
         out.edit(at, 0);
-        let mut tail = b"DISCARD SEQUENCES".to_vec();
-        tail.extend_from_slice(&[0, 0, 0]);
-        build::parse(&mut out.tx, NAME, &tail);
-        build::message(&mut out.tx, tag::client::BIND, |tx| {
-            build::cstr(tx, NAME);
-            build::cstr(tx, NAME);
-            tx.extend_from_slice(&[0; 6]);
-        });
-        build::message(&mut out.tx, tag::client::EXECUTE, |tx| {
-            build::cstr(tx, NAME);
-            tx.extend_from_slice(&[0; 4]);
-        });
-        build::message(&mut out.tx, tag::client::CLOSE, |tx| {
-            tx.push(b'P');
-            build::cstr(tx, NAME);
-        });
-        build::close_statement(&mut out.tx, NAME);
-        for kind in [Kind::Parse, Kind::Bind, Kind::Execute, Kind::Close, Kind::Close] {
-            self.expect(id, server, kind, Origin::Injected, NO_STATEMENT, 0);
-        }
+        self.run_hidden(id, server, "DISCARD SEQUENCES", out);
         // Behind messages without a Sync of the client's it would end their transaction.
         if is_query && out.begins {
             build::sync(&mut out.tx);

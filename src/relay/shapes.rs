@@ -37,6 +37,11 @@ impl Look {
     pub fn long(effects: Effects) -> Self {
         Self { shape: LONG, route: Route::Primary, effects, draws: true }
     }
+
+    /// It only reads, and leaves nothing behind: there is nothing to do before it runs.
+    pub fn only_reads(&self) -> bool {
+        self.effects.is_empty() && !self.draws && self.route != Route::Primary
+    }
 }
 
 struct Shape {

@@ -56,6 +56,8 @@ pub struct Statement {
     pub id: u32,
     /// Text, terminator and parameter types: a Parse message behind the name.
     pub tail: Box<[u8]>,
+    /// Bytes of the text in it.
+    text: u32,
     /// What the text says.
     pub look: Look,
     /// Clients may share it: it means the same to all that find it.
@@ -78,7 +80,7 @@ impl Statement {
 
     /// The text alone.
     pub fn sql(&self) -> &[u8] {
-        cstr(&self.tail).map_or(&self.tail, |(sql, _)| sql)
+        self.tail.get(..self.text as usize).unwrap_or_default()
     }
 }
 
@@ -172,7 +174,9 @@ impl Statements {
 
     fn made(&mut self, tail: &[u8], under: Under, look: Look, shared: bool) -> Rc<Statement> {
         self.tally.add(tail.len() + STATEMENT_BYTES);
-        Rc::new(Statement { id: self.number(), tail: tail.into(), look, shared, under, tally: Rc::clone(&self.tally) })
+        let text = cstr(tail).map_or(tail.len(), |(sql, _)| sql.len()) as u32;
+        let tally = Rc::clone(&self.tally);
+        Rc::new(Statement { id: self.number(), tail: tail.into(), text, look, shared, under, tally })
     }
 
     fn number(&mut self) -> u32 {

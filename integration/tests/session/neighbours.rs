@@ -53,6 +53,8 @@ fn servers_at_rest_are_in_nobodys_way() {
             assert!(began.elapsed() < Duration::from_secs(4), "{sql}: {:?}", began.elapsed());
         }
         cluster.primary().query("ALTER DATABASE three RENAME TO one").unwrap();
+        // A client that has written nothing may be sent to the replica.
+        cluster.wait_caught_up().unwrap();
         assert_eq!(boss(&pgweir, "one").value("SELECT current_database()"), "one");
         // Extended, and of the client's own database.
         fill(&pgweir, "two", 8);

@@ -1,0 +1,97 @@
+//! A statement that is about to run: what must come before it, and what it leaves behind.
+//! Must never let one run whose effects were not noted.
+
+use super::forward::{Message, Outgoing};
+use super::inventory::{HIDDEN, SETTING};
+use super::pins::Barred;
+use super::shapes::Look;
+use super::sqlnames::NAMING;
+use super::{ClientId, Relay, ServerId};
+use crate::sql::verdict::Effects;
+use crate::wire::tag::client as tag;
+
+/// Effects of statements that end a transaction, also a failed one.
+const ENDING: Effects = Effects::COMMIT.union(Effects::ROLLBACK).union(Effects::ROLLBACK_TO).union(Effects::TWO_PHASE);
+
+/// Effects of statements that no reset undoes: a server is closed behind them.
+pub(super) const LASTING: Effects = Effects::LOAD.union(Effects::SETSEED);
+
+/// What becomes of a statement that is about to run.
+pub(super) enum Before {
+    /// It may; with what is known of it and of the code that it calls.
+    Runs(Look),
+    /// It must wait.
+    Waits,
+    /// It must not.
+    Barred(Barred),
+}
+
+impl Relay {
+    /// A statement with this text is about to run, by `message`: a Query, or a Bind. Puts in front of it what must be
+    /// there, and notes what it does.
+    pub(super) fn before_run(
+        &mut self,
+        id: ClientId,
+        server: ServerId,
+        look: Look,
+        sql: &[u8],
+        message: &Message<'_>,
+        out: &mut Outgoing<'_>,
+    ) -> Before {
+        if look.only_reads() && !self.catalogs.watching && self.clients.get(id).is_some_and(|it| it.pinned.is_empty()) {
+            return Before::Runs(look);
+        }
+        if self.must_settle(server, look.effects) {
+            return Before::Waits;
+        }
+        if let Some(barred) = self.bar(id, server, &look, sql) {
+            return Before::Barred(barred);
+        }
+        let (look, code) = self.look_into(id, look, sql);
+        let at = message.at;
+        if !self.before_statement(id, server, look.effects, Some(sql), at, out)
+            || !self.mind_sequences(id, server, &look, sql, at, out)
+        {
+            return Before::Waits;
+        }
+        let brought = !look.effects.any(NAMING)
+            || match message.header.tag {
+                tag::QUERY => self.bring_for_query(id, server, sql, at, out),
+                _ => self.bring_named(id, server, sql, at, out),
+            };
+        if !brought {
+            return Before::Waits;
+        }
+        self.take_look(id, &look, code.as_deref(), sql);
+        Before::Runs(look)
+    }
+
+    /// Notes what a statement about to run, with this text if that is known, does to the session.
+    pub(super) fn take_effects(&mut self, id: ClientId, effects: Effects, sql: &[u8]) {
+        if effects.is_empty() {
+            return;
+        }
+        self.touch(id, effects, sql);
+        if effects.any(Effects::PREPARE)
+            && let Some(names) = self.names_of(id)
+        {
+            names.executes |= effects.intersection(SETTING.union(HIDDEN));
+        }
+        let pins = self.pins(id, effects);
+        let Some(client) = self.clients.get_mut(id) else { return };
+        client.pinned |= pins;
+        if pins.any(LASTING)
+            && let Some(this) = client.server().and_then(|server| self.servers.get_mut(server))
+        {
+            this.retire = true;
+        }
+        // What follows a setting in its transaction is read under it.
+        client.changed |= effects.any(SETTING.union(Effects::SET_LOCAL).union(Effects::OPAQUE));
+    }
+
+    /// A statement with these effects may not be sent before the settings in front of it are answered: it would end
+    /// the transaction that fails if they are refused.
+    pub(super) fn must_settle(&self, server: ServerId, effects: Effects) -> bool {
+        effects.any(ENDING) && self.servers.get(server).is_some_and(|this| this.settling)
+    }
+}
