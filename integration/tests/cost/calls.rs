@@ -120,3 +120,29 @@ fn a_queued_transaction_is_two_receives_and_two_sends() {
     let sum = |of: &[&str]| of.iter().filter_map(|name| calls.get(*name)).sum::<usize>();
     assert_eq!((sum(RECEIVES), sum(SENDS)), (2 * TRANSACTIONS, 2 * TRANSACTIONS), "{calls:?}");
 }
+
+/// Two clients take turns on one server, each with two settings of its own: these travel in front of the client's
+/// statement, in the same write, so that nobody waits for them.
+#[test]
+fn settings_cost_no_round_trip() {
+    let pgweir = conf().size(1).start();
+    let mut clients = [3, 4].map(|megabytes| {
+        let mut client = Client::connect(pgweir.port());
+        client.query(&format!("SET work_mem = '{megabytes}MB'")).unwrap();
+        client.query(&format!("SET application_name = 'client {megabytes}'")).unwrap();
+        (client, [format!("{megabytes}MB"), format!("client {megabytes}")])
+    });
+    let sql = "SELECT current_setting('work_mem'), current_setting('application_name')";
+    let mut turns = |turns: usize| {
+        for turn in 0..turns {
+            let (client, settings) = &mut clients[turn % 2];
+            assert_eq!(client.query(sql).unwrap(), [settings.clone()]);
+        }
+    };
+    turns(2);
+    let counting = Counting::start(&pgweir);
+    turns(TRANSACTIONS);
+    let calls = counting.stop();
+    let sends = SENDS.iter().filter_map(|name| calls.get(*name)).sum::<usize>();
+    assert_eq!(sends, 2 * TRANSACTIONS, "{calls:?}");
+}
