@@ -11,11 +11,11 @@ use super::floor::Positions;
 use super::listen::Listener;
 use super::{ClientId, GroupId, PoolId, Relay, ServerId, Todo};
 use crate::auth::ServerSecret;
-use crate::config::{Config, Database, Endpoint, Overrides, Password, PoolMode, Routing, ServerOrder, Terms};
+use crate::config::{Config, Database, Endpoint, Overrides, Password, PoolMode, Routing, Terms};
 use crate::flow::params::Settings;
 use crate::meter::{DatabaseHealth, PinCounters, PoolCounters, PoolLabel, PoolTarget, Role};
-use crate::pool::budget::{Scope, Stake};
-use crate::pool::slice::{Size, Slice};
+use crate::pool::budget::Stake;
+use crate::pool::slice::Slice;
 use crate::server::open::{Dial, Parameters, tls_of};
 use crate::wire::error::{PgError, SqlState};
 
@@ -384,60 +384,10 @@ impl Relay {
         }
     }
 
-    fn resize(&mut self, group: GroupId) {
-        let (database, user) = (self.groups[group].database.clone(), self.groups[group].user.clone());
-        self.groups[group].terms = self.config.terms(&database, &user);
-        let (size, rotate) = self.size_of(&database, &user);
-        for pool in self.pools_of(group) {
-            let stakes = self.stakes_of(&database, &user, &self.pools[pool].dial.endpoint);
-            let this = &mut self.pools[pool];
-            let exist = this.slice.open() + this.slice.opening();
-            this.stakes.clear();
-            stakes.iter().for_each(|stake| stake.force(exist as u32));
-            let listener = self.groups[group].listener.as_ref().filter(|_| pool == self.groups[group].primary);
-            if listener.is_some_and(|listener| listener.placed) {
-                stakes.iter().filter(|stake| stake.spans_pools()).for_each(|stake| stake.force(1));
-            }
-            this.stakes = stakes;
-            this.slice.resize(size, rotate);
-            while let Some(server) = self.pools[pool].slice.excess() {
-                self.drop_server(server);
-            }
-            self.grow(pool);
-        }
-    }
-
     /// The pools of a group, the primary's first.
     pub(super) fn pools_of(&self, group: GroupId) -> Vec<PoolId> {
         let group = &self.groups[group];
         std::iter::once(group.primary).chain(group.replicas.iter().copied()).collect()
-    }
-
-    /// How many servers this worker's slice of a pool may have, and whether they take turns.
-    fn size_of(&self, database: &str, user: &str) -> (Size, bool) {
-        let (pool, terms) = (&self.config.pool, self.config.terms(database, user));
-        let size = Size {
-            limit: terms.pool_size as usize,
-            min: self.place.part_of(terms.min_pool_size, database, user, terms.pool_size) as usize,
-            reserve: terms.reserve_pool_size as usize,
-            burst: pool.server_connect_burst as usize,
-        };
-        (size, pool.server_order == ServerOrder::Rotate)
-    }
-
-    /// Stakes in the limits that reach beyond one slice.
-    fn stakes_of(&self, database: &str, user: &str, endpoint: &Endpoint) -> Vec<Stake> {
-        let config = &self.config;
-        let terms = config.terms(database, user);
-        // Also a pool of one slice: before a reload it may have had more.
-        let sliced = if self.place.workers > 1 { terms.pool_size } else { 0 };
-        let limits = [
-            (Scope::Pool(database.into(), user.into(), endpoint.to_string()), sliced, terms.reserve_pool_size),
-            (Scope::Database(database.into()), config.max_db_connections(database), 0),
-            (Scope::User(user.into()), config.max_user_connections(user), 0),
-        ];
-        let limited = limits.into_iter().filter(|(_, limit, _)| *limit > 0);
-        limited.map(|(scope, limit, more)| self.place.budgets.stake(scope, limit, more, &self.bell)).collect()
     }
 }
 

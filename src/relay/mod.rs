@@ -25,6 +25,7 @@ mod group;
 mod grow;
 mod inventory;
 mod lease;
+mod limits;
 mod listen;
 mod listen_hear;
 mod listen_onto;

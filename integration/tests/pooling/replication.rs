@@ -8,7 +8,7 @@ use integration::wire::Script;
 use integration::{Cluster, DATABASE, USER};
 
 use crate::common::client::{outcome, said, tags};
-use crate::common::{Client, Conf, eventually};
+use crate::common::{Client, Conf, eventually, metric};
 
 fn cluster() -> Cluster {
     let right = format!("ALTER ROLE {USER} REPLICATION");
@@ -100,4 +100,25 @@ fn without_the_right_or_the_room_it_is_refused() {
     holder.query("BEGIN").unwrap();
     assert!(refused("database").starts_with("53300"));
     assert_eq!(tags(&holder.run(&Script::new().query("COMMIT"))), "CZ");
+}
+
+/// A reload counts connections anew; those of replication are not among a pool's own.
+#[test]
+fn it_counts_after_a_reload_too() {
+    let own = cluster();
+    let conf = Conf::trust(&own).database("max_db_connections = 2").pool("catalog_refresh = 0");
+    let pgweir = conf.clone().size(4).start();
+    let mut walsender = Client::tcp(pgweir.port());
+    walsender.startup(0, &[("replication", "database")]);
+    walsender.welcome().unwrap();
+    let mut holder = Client::connect(pgweir.port());
+    holder.query("BEGIN").unwrap();
+    pgweir.reload(&conf.size(5).text()).unwrap();
+    eventually("it is read", || metric(&pgweir, "pgweir_config_reloads_total", &[("outcome", "ok")]) == 1.0);
+    let mut third = Client::connect(pgweir.port());
+    third.send(&Script::new().query("SELECT 'third'"));
+    let clients = |state| metric(&pgweir, "pgweir_pool_clients", &[("state", state)]);
+    eventually("it waits", || clients("active") >= 1.0 && clients("waiting") == 1.0);
+    walsender.send(&Script::new().raw(b'X', b""));
+    assert_eq!(outcome(&third.ready(1)).unwrap(), [["third"]]);
 }
