@@ -146,8 +146,10 @@ impl Relay {
         let Some(this) = self.servers.get_mut(server) else { return };
         // What a client left behind could not be cleared away.
         let Some(id) = this.owner() else {
-            let pool = &self.pools[this.pool];
-            tracing::warn!(server = %pool.dial.endpoint, "a server could not be reset and is closed: {}", error.message);
+            // Its message may hold a setting's value.
+            let (server_name, sqlstate) =
+                (&self.pools[this.pool].dial.endpoint, String::from_utf8_lossy(&error.code.0));
+            tracing::warn!(server = %server_name, %sqlstate, "a server could not be reset and is closed");
             return self.discard(server);
         };
         let told = PgError::fatal(error.code, error.message.clone());

@@ -2,9 +2,9 @@
 //! Must never make a statement wait for it, nor believe what was read before code was changed from here.
 //!
 //! It is read ([`super::catalog_read`]) at the first occasion, then every `catalog_refresh`, and at once when a transaction
-//! has ended that has, or may have, changed code, on whatever worker. Until it was read for the first time every function
-//! that is not built in counts as code that nobody can see into; until it was read again, every statement does. One
-//! catalog serves all users of the same database on the same server.
+//! has ended that has, or may have, changed code, on whatever worker. Until then every statement counts as code that nobody
+//! can see into; where it cannot be read, every function that is not built in. One catalog serves all users of the same
+//! database on the same server.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -94,7 +94,7 @@ impl Catalogs {
                 endpoint: endpoint.clone(),
                 dbname: dbname.clone(),
                 code: Code::default(),
-                trust: Trust::Full,
+                trust: Trust::Stale,
                 shapes: HashMap::default(),
                 due_us: 0,
                 looked_us: 0,
@@ -169,16 +169,19 @@ impl Relay {
             return (look, None);
         }
         let Some(client) = self.clients.get(id) else { return (look, None) };
-        let number = self.groups[client.group].catalog;
+        let group = &self.groups[client.group];
+        let (number, has_replicas) = (group.catalog, !group.replicas.is_empty());
         if self.catalogs.all.get(number).is_some_and(Catalog::has_news) {
             self.catalogs.change(number, Catalog::changed);
         }
         let Some(catalog) = self.catalogs.all.get_mut(number) else { return (look, None) };
         let code = catalog.resolve(&look, sql, client.conforming);
+        // Before the first time only a primary tells, which whoever reads from replicas may never ask.
+        let reads = look.route == Route::Replica && catalog.code.fingerprint.is_empty();
         let unsure = match catalog.trust {
             Trust::Full => false,
-            Trust::Doubt => look.effects.any(HIDDEN),
-            Trust::Stale => true,
+            Trust::Stale if !(reads && has_replicas) => true,
+            Trust::Doubt | Trust::Stale => look.effects.any(HIDDEN),
         };
         let mut effects = code.touch.effects;
         // What SQL's EXECUTE will do is noted by its effects alone.

@@ -1,12 +1,21 @@
 -- What code a database has and what runs it: see src/relay/catalog.rs and src/sql/code.rs. One row per fact; the
 -- first column says of what kind. Built-in objects have numbers below 16384 (FirstNormalObjectId, access/transam.h).
 -- Nothing here takes a lock on what it reads about, so nothing waits for anybody's ALTER TABLE.
-WITH watched AS (
-  SELECT concat(':funcid (', string_agg(oid::text, '|'), ') ') AS pattern FROM pg_proc
+WITH watched AS MATERIALIZED (
+  SELECT oid, proname, prosrc FROM pg_proc
   WHERE oid < 16384 AND proname IN ('set_config', 'nextval', 'currval', 'lastval', 'setval', 'setseed',
     'pg_advisory_lock', 'pg_advisory_lock_shared', 'pg_try_advisory_lock', 'pg_try_advisory_lock_shared',
-    'pg_advisory_unlock', 'pg_advisory_unlock_shared', 'pg_advisory_unlock_all', 'query_to_xml',
-    'query_to_xmlschema', 'query_to_xml_and_xmlschema', 'ts_stat', 'ts_rewrite')
+    'pg_advisory_unlock', 'pg_advisory_unlock_shared', 'pg_advisory_unlock_all', 'pg_notify',
+    'pg_listening_channels', 'query_to_xml', 'query_to_xmlschema', 'query_to_xml_and_xmlschema', 'table_to_xml',
+    'table_to_xml_and_xmlschema', 'schema_to_xml', 'schema_to_xml_and_xmlschema', 'database_to_xml',
+    'database_to_xml_and_xmlschema', 'ts_stat', 'ts_rewrite', 'brin_summarize_new_values', 'brin_summarize_range',
+    'pg_replication_origin_session_setup', 'pg_backup_start', 'pg_start_backup',
+    'pg_create_physical_replication_slot', 'pg_create_logical_replication_slot',
+    'pg_copy_physical_replication_slot', 'pg_copy_logical_replication_slot')
+), calls(pattern) AS (
+  SELECT concat(':(?:funcid|opfuncid|aggfnoid|winfnoid) (', string_agg(oid::text, '|'), ') ') FROM watched
+), settings(oid) AS (
+  SELECT 'pg_catalog.pg_settings'::regclass::oid
 ), bodies AS MATERIALIZED (
   SELECT p.oid, p.pronamespace, p.proname, p.prokind, p.provolatile, l.lanname,
     CASE WHEN l.lanname NOT IN ('c', 'internal') THEN p.prosrc ELSE '' END AS prosrc,
@@ -24,14 +33,30 @@ WITH watched AS (
   UNION ALL
   SELECT concat(CASE WHEN ev_type = '1' THEN 'r' ELSE 'w' END, ev_class), concat(ev_action::text, ev_qual::text)
   FROM pg_rewrite WHERE oid >= 16384
+  UNION ALL SELECT concat('p', oid), proargdefaults::text FROM pg_proc WHERE oid >= 16384 AND proargdefaults IS NOT NULL
   UNION ALL SELECT concat('w', adrelid), adbin::text FROM pg_attrdef WHERE oid >= 16384
   UNION ALL SELECT concat('r', polrelid), concat(polqual::text, polwithcheck::text) FROM pg_policy WHERE oid >= 16384
-  UNION ALL SELECT concat(CASE WHEN conrelid <> 0 THEN 'w' ELSE 't' END, conrelid + contypid), conbin::text
-  FROM (SELECT conrelid::bigint, contypid::bigint, conbin FROM pg_constraint WHERE contype = 'c' AND oid >= 16384) c
+  UNION ALL SELECT CASE WHEN conrelid <> 0 THEN concat('w', conrelid) ELSE 'a' END, conbin::text
+  FROM pg_constraint WHERE contype = 'c' AND oid >= 16384
   UNION ALL SELECT concat('w', tgrelid), tgqual::text FROM pg_trigger WHERE tgqual IS NOT NULL AND oid >= 16384
 ), builtin(f, name) AS (
-  SELECT DISTINCT t.k, p.proname FROM watched, trees t, regexp_matches(t.tree, watched.pattern, 'g') AS m(found)
-  JOIN pg_proc p ON p.oid = m.found[1]::oid
+  SELECT DISTINCT t.k, w.proname FROM calls, trees t, regexp_matches(t.tree, calls.pattern, 'g') AS m(found)
+  JOIN watched w ON w.oid = m.found[1]::oid
+  UNION ALL
+  SELECT DISTINCT concat('p', a.aggfnoid::oid), w.proname FROM pg_aggregate a JOIN watched w
+    ON w.oid IN (aggtransfn, aggfinalfn, aggcombinefn, aggserialfn, aggdeserialfn, aggmtransfn, aggminvtransfn, aggmfinalfn)
+  WHERE a.aggfnoid::oid >= 16384
+  UNION ALL
+  SELECT concat('o', o.oid), w.proname FROM pg_operator o JOIN watched w ON w.oid = o.oprcode WHERE o.oid >= 16384
+  UNION ALL SELECT 'a', w.proname FROM pg_cast c JOIN watched w ON w.oid = c.castfunc
+  UNION ALL SELECT 'a', w.proname FROM pg_amproc m JOIN watched w ON w.oid = m.amproc
+  UNION ALL
+  -- Another name for a built-in one.
+  SELECT DISTINCT concat('p', p.oid), w.proname FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
+  JOIN watched w ON w.prosrc = p.prosrc WHERE p.oid >= 16384 AND l.lanname = 'internal'
+  UNION ALL
+  SELECT concat('w', s.oid), 'pg_settings' FROM settings s WHERE EXISTS (SELECT FROM pg_depend d
+    WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = s.oid AND d.objid >= 16384)
   UNION ALL
   -- Identity columns.
   SELECT concat('w', d.refobjid), 'nextval' FROM pg_sequence s JOIN pg_depend d ON d.objid = s.seqrelid
@@ -42,26 +67,24 @@ WITH watched AS (
   UNION ALL SELECT 'pg_attrdef'::regclass, oid, concat('w', adrelid), NULL FROM pg_attrdef WHERE oid >= 16384
   UNION ALL SELECT 'pg_policy'::regclass, oid, concat('r', polrelid), true FROM pg_policy WHERE oid >= 16384
   UNION ALL
-  SELECT 'pg_constraint'::regclass, oid, CASE WHEN conrelid <> 0 THEN concat('w', conrelid) ELSE concat('t', contypid) END,
+  SELECT 'pg_constraint'::regclass, oid, CASE WHEN conrelid <> 0 THEN concat('w', conrelid) ELSE 'a' END,
     NULL FROM pg_constraint WHERE contype = 'c' AND oid >= 16384
   UNION ALL
   SELECT 'pg_trigger'::regclass, oid, concat('w', tgrelid), NULL FROM pg_trigger WHERE tgqual IS NOT NULL AND oid >= 16384
   UNION ALL
-  SELECT 'pg_class'::regclass, indexrelid, concat('w', indrelid), NULL FROM pg_index
+  -- Constants in these are computed by who reads, too.
+  SELECT 'pg_class'::regclass, indexrelid, concat('r', indrelid), NULL FROM pg_index
   WHERE (indexprs IS NOT NULL OR indpred IS NOT NULL) AND indexrelid >= 16384
   UNION ALL
-  SELECT 'pg_proc'::regclass, oid, concat('p', oid), false FROM bodies WHERE tree IS NOT NULL OR prokind = 'a'
-), domains AS (
-  SELECT DISTINCT contypid FROM pg_constraint WHERE contypid >= 16384 AND contype = 'c'
-), visible AS (
-  SELECT b.oid FROM bodies b WHERE b.lanname NOT IN ('c', 'internal')
+  SELECT 'pg_class'::regclass, partrelid, concat('r', partrelid), NULL FROM pg_partitioned_table WHERE partexprs IS NOT NULL
+  UNION ALL SELECT 'pg_proc'::regclass, oid, concat('p', oid), false FROM bodies
 ), edges(f, t) AS (
   SELECT DISTINCT o.k, concat(CASE d.refclassid WHEN 'pg_proc'::regclass THEN 'p' WHEN 'pg_operator'::regclass THEN 'o'
-    WHEN 'pg_type'::regclass THEN 't' ELSE CASE WHEN o.reads THEN 'r' ELSE 'w' END END, d.refobjid)
+    ELSE CASE WHEN o.reads THEN 'r' ELSE 'w' END END, d.refobjid)
   FROM owners o JOIN pg_depend d ON d.classid = o.class AND d.objid = o.object
-  WHERE d.refobjid >= 16384 AND (d.refclassid IN ('pg_proc'::regclass, 'pg_operator'::regclass)
-    OR (d.refclassid = 'pg_class'::regclass AND o.reads IS NOT NULL)
-    OR (d.refclassid = 'pg_type'::regclass AND d.refobjid IN (SELECT contypid FROM domains)))
+  WHERE (d.refobjid >= 16384 OR d.refobjid IN (SELECT oid FROM settings))
+    AND (d.refclassid IN ('pg_proc'::regclass, 'pg_operator'::regclass)
+      OR (d.refclassid = 'pg_class'::regclass AND o.reads IS NOT NULL))
   UNION ALL
   -- A view that is written to writes to its tables.
   SELECT DISTINCT concat('w', r.ev_class), concat('w', d.refobjid) FROM pg_rewrite r
@@ -74,13 +97,11 @@ WITH watched AS (
   -- ON DELETE CASCADE and the like.
   SELECT concat('w', confrelid), concat('w', conrelid) FROM pg_constraint WHERE contype = 'f' AND oid >= 16384
   UNION ALL SELECT concat('w', inhparent), concat('w', inhrelid) FROM pg_inherits WHERE inhparent >= 16384
-  UNION ALL
-  SELECT DISTINCT concat('w', d.objid), concat('t', d.refobjid) FROM domains t JOIN pg_depend d ON d.refobjid = t.contypid
-  WHERE d.refclassid = 'pg_type'::regclass AND d.classid = 'pg_class'::regclass
-  UNION ALL SELECT concat('o', oid), concat('p', oprcode::oid) FROM pg_operator
-  WHERE oid >= 16384 AND oprcode::oid IN (SELECT oid FROM visible)
-  UNION ALL SELECT 'a', concat('p', castfunc) FROM pg_cast WHERE castfunc IN (SELECT oid FROM visible)
-  UNION ALL SELECT 'a', concat('p', amproc::oid) FROM pg_amproc WHERE amproc::oid IN (SELECT oid FROM visible)
+  UNION ALL SELECT concat('o', oid), concat('p', oprcode::oid) FROM pg_operator WHERE oid >= 16384 AND oprcode::oid >= 16384
+  UNION ALL SELECT 'a', concat('p', castfunc) FROM pg_cast WHERE castfunc >= 16384
+  UNION ALL SELECT 'a', concat('p', amproc::oid) FROM pg_amproc WHERE amproc::oid >= 16384
+  UNION ALL SELECT 'a', concat('o', amopopr) FROM pg_amop WHERE amopopr >= 16384
+  UNION ALL SELECT 'a', concat('p', rngsubdiff::oid) FROM pg_range WHERE rngsubdiff::oid >= 16384
   UNION ALL SELECT 'd', concat('p', evtfoid) FROM pg_event_trigger WHERE evtenabled <> 'D' AND evtevent <> 'login'
 ), named(k) AS (
   SELECT f FROM edges UNION SELECT f FROM builtin
@@ -89,7 +110,10 @@ SELECT 'f' AS kind, /*FINGERPRINT*/ AS a, NULL AS b, NULL AS c, NULL AS d
 UNION ALL SELECT 'z', bytes::text, NULL, NULL, NULL FROM size
 UNION ALL
 SELECT 'p', concat('p', b.oid), n.nspname, b.proname, concat(b.prokind, b.provolatile,
-  CASE b.lanname WHEN 'sql' THEN 's' WHEN 'plpgsql' THEN 'p' WHEN 'c' THEN 'c' WHEN 'internal' THEN 'i' ELSE 'o' END,
+  CASE b.lanname WHEN 'sql' THEN 's' WHEN 'plpgsql' THEN 'p' WHEN 'c' THEN 'c' WHEN 'internal' THEN 'i'
+  WHEN 'plperl' THEN 'o' WHEN 'plperlu' THEN 'o' WHEN 'plpython3u' THEN 'o' WHEN 'plpython2u' THEN 'o' WHEN 'plpythonu' THEN 'o'
+  WHEN 'pltcl' THEN 'o' WHEN 'pltclu' THEN 'o' WHEN 'plv8' THEN 'o' WHEN 'plr' THEN 'o' WHEN 'pllua' THEN 'o'
+  WHEN 'plluau' THEN 'o' WHEN 'java' THEN 'o' WHEN 'javau' THEN 'o' ELSE 'x' END,
   CASE WHEN b.attribute THEN 'a' ELSE '-' END, b.extension)
 FROM bodies b JOIN pg_namespace n ON n.oid = b.pronamespace
 UNION ALL
@@ -103,8 +127,5 @@ WHERE c.oid IN (SELECT substr(k, 2)::oid FROM named WHERE left(k, 1) IN ('r', 'w
 UNION ALL
 SELECT 'o', concat('o', o.oid), n.nspname, o.oprname, NULL FROM pg_operator o JOIN pg_namespace n ON n.oid = o.oprnamespace
 WHERE o.oid >= 16384 AND concat('o', o.oid) IN (SELECT k FROM named)
-UNION ALL
-SELECT 't', concat('t', t.oid), n.nspname, t.typname, NULL FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace
-WHERE t.oid >= 16384 AND concat('t', t.oid) IN (SELECT k FROM named)
 UNION ALL SELECT 'e', f, t, NULL, NULL FROM edges WHERE f <> t
 UNION ALL SELECT 'b', f, name, NULL, NULL FROM builtin

@@ -186,10 +186,21 @@ impl Relay {
             return false;
         }
         if !catalog.code.is_as(&rows) {
+            if catalog.trust == Trust::Full {
+                self.code_was_changed_elsewhere(number);
+            }
             return self.ask_code(server, number, true);
         }
         self.code_known(number, changes);
         false
+    }
+
+    /// Somebody has changed code without us: what ran since then may have left what nobody asked about.
+    fn code_was_changed_elsewhere(&mut self, number: usize) {
+        for server in self.servers.ids().collect::<Vec<_>>() {
+            let Some(this) = self.servers.get_mut(server) else { continue };
+            this.retire |= !this.own && self.groups[self.pools[this.pool].group].catalog == number;
+        }
     }
 
     /// The server is gone with the answer.

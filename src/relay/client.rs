@@ -48,7 +48,10 @@ pub enum Unnamed {
     /// A known text, which can be prepared again anywhere.
     Known(Rc<Statement>),
     /// Too long to be kept: lives only on the server where it was prepared.
-    There,
+    There {
+        /// It was bound, which is all that most do with one: nobody keeps a server for it any more.
+        used: bool,
+    },
 }
 
 /// The servers that a client had last, where its plans and caches may still be: one of each role.

@@ -6,6 +6,11 @@ ARRAY[
   (SELECT sum(hashtext(concat(xmin, ':', oid))) FROM pg_policy WHERE oid >= 16384),
   (SELECT sum(hashtext(concat(xmin, ':', oid))) FROM pg_constraint WHERE oid >= 16384),
   (SELECT sum(hashtext(concat(xmin, ':', oid))) FROM pg_operator WHERE oid >= 16384),
+  (SELECT sum(hashtext(concat(xmin, ':', oid))) FROM pg_amop WHERE oid >= 16384),
+  (SELECT sum(hashtext(concat(xmin, ':', oid))) FROM pg_amproc WHERE oid >= 16384),
+  (SELECT sum(hashtext(indexrelid::text)) FROM pg_index
+   WHERE indexrelid >= 16384 AND (indexprs IS NOT NULL OR indpred IS NOT NULL)),
+  (SELECT sum(hashtext(concat(rngtypid, ':', rngsubdiff))) FROM pg_range WHERE rngtypid >= 16384),
   (SELECT sum(hashtext(concat(xmin, ':', oid))) FROM pg_cast WHERE oid >= 16384),
   (SELECT sum(hashtext(concat(xmin, ':', oid))) FROM pg_event_trigger WHERE oid >= 16384),
   (SELECT sum(hashtext(concat(xmin, ':', oid))) FROM pg_extension WHERE oid >= 16384),

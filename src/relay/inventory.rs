@@ -14,7 +14,7 @@ use super::client::Unnamed;
 use super::group::ParamSet;
 use super::run::LASTING;
 use super::settle::{self, Session, Told};
-use super::{Client, ClientId, Relay, ServerId};
+use super::{Client, ClientId, Relay, Server, ServerId};
 use crate::config::{PoolMode, SessionState};
 use crate::flow::expect::{Expect, Kind, Origin};
 use crate::flow::params::{IDENTITY, literal};
@@ -31,7 +31,7 @@ pub(super) const HIDDEN: Effects = Effects::OPAQUE.union(Effects::UNKNOWN_FUNCTI
 pub(super) const ADDING: Effects =
     Effects::TEMP.union(Effects::HOLD_CURSOR).union(Effects::ADVISORY_LOCK).union(Effects::LISTEN);
 /// What a server is asked about.
-const ASKING: Effects = SETTING.union(HIDDEN).union(ADDING);
+pub(super) const ASKING: Effects = SETTING.union(HIDDEN).union(ADDING);
 /// What may take such a thing away.
 const REMOVING: Effects = Effects::DROP
     .union(Effects::CLOSE_CURSOR)
@@ -40,6 +40,8 @@ const REMOVING: Effects = Effects::DROP
     .union(Effects::DEALLOCATE)
     .union(Effects::DISCARD)
     .union(Effects::DISCARD_ALL);
+/// What keeps a client with its server and may run code that no catalog read on another has.
+const CARRYING: Effects = Effects::TEMP.union(Effects::PREPARE).union(Effects::OPAQUE);
 /// What undoes statements before it.
 const UNDOING: Effects = Effects::ROLLBACK.union(Effects::ROLLBACK_TO);
 
@@ -70,6 +72,35 @@ impl Asking {
     }
 }
 
+impl Asking {
+    /// How many of the statements that clients share it has, if that was asked.
+    fn shared(&self) -> Option<usize> {
+        let told = self.rows.iter().find(|told| told.kind == b'c')?;
+        std::str::from_utf8(&told.name).ok()?.parse().ok()
+    }
+}
+
+impl Server {
+    /// It says that it has so many statements of those that clients share. Fewer than it was given: code has said
+    /// DEALLOCATE.
+    fn count_shared(&mut self, there: usize, client: &mut Client) {
+        let given = self.prepared.len() + self.outdated.len();
+        if there == given {
+            return;
+        }
+        if there > 0 {
+            self.retire = true;
+            return;
+        }
+        // All of them, also those of the client that are on other servers.
+        self.forget_prepared();
+        if let Some(names) = &mut client.prepared {
+            names.take_all();
+            names.renames = Vec::new();
+        }
+    }
+}
+
 impl Touched {
     /// Whether a few values are all there is to ask about settings, by names that PostgreSQL has for everybody to
     /// set, or that applications have made up.
@@ -80,6 +111,8 @@ impl Touched {
             && self.named.parameters.is_empty()
             && self.named.names.len() <= NAMES
             && self.named.names.iter().all(|name| settle::is_anyones(name))
+            // One may have another name as well.
+            && self.named.back.iter().all(|back| IDENTITY.contains(&&*back.name) || settle::is_anyones(&back.name))
             && !client.params.settings.iter().any(|(name, _)| acts(name))
             // What cannot follow is to be looked at again.
             && !client.pinned.any(Effects::SET_SESSION)
@@ -96,12 +129,24 @@ impl Relay {
             touched.doubt = true;
         }
         let mut effects = effects;
+        let mut hidden = false;
         if effects.any(Effects::EXECUTE) {
             // What was prepared under names of the protocol is not noted.
             let noted = client.prepared.as_ref().filter(|_| client.pinned.any(Effects::PREPARE));
-            effects |= noted.map_or(HIDDEN, |names| names.executes);
+            let executes = noted.map_or(HIDDEN, |names| names.executes);
+            // Which settings those are was not noted either.
+            hidden = executes.any(SETTING);
+            effects |= if hidden { executes | HIDDEN } else { executes };
+        }
+        if effects.any(Effects::DDL) {
+            // Whether what it makes is temporary hangs on the search_path as well.
+            effects |= Effects::TEMP;
         }
         let removing = effects.any(REMOVING) && !client.pinned.is_empty();
+        // Code of a temporary table, or behind a name, may have run at any time, and be gone by the end of the lease.
+        if removing && client.pinned.any(CARRYING) {
+            effects |= HIDDEN;
+        }
         if !removing && !effects.any(ASKING) {
             return;
         }
@@ -118,6 +163,7 @@ impl Relay {
             touched.named.read(sql, client.conforming);
         }
         touched.named.others |= effects.any(HIDDEN);
+        touched.named.hidden |= hidden;
     }
 
     /// Something failed: what the lease has touched may not have changed.
@@ -134,7 +180,7 @@ impl Relay {
         let Some(id) = this.owner() else { return false };
         let Some(client) = self.clients.get_mut(id) else { return false };
         let Some(mut touched) = client.touched.take() else { return false };
-        if matches!(client.unnamed, Unnamed::There) {
+        if matches!(client.unnamed, Unnamed::There { used: false }) {
             // The question would take away a statement that cannot be prepared again.
             client.pinned |= touched.effects.intersection(ASKING);
             client.touched = Some(touched);
@@ -260,6 +306,9 @@ impl Relay {
             client.send(&told);
         }
         client.changed = false;
+        if let Some(shared) = asking.shared() {
+            this.count_shared(shared, client);
+        }
         if settled.smudged {
             this.smudged = Some(id);
         }
@@ -354,6 +403,10 @@ fn question(client: &Client, touched: &Touched) -> (String, Option<Vec<Box<[u8]>
     }
     if hidden || client.pinned.any(Effects::OPAQUE) {
         things('p', "''", "pg_catalog.pg_prepared_statements WHERE from_sql LIMIT 1");
+        // DEALLOCATE in code takes away what is shared.
+        let shared =
+            "pg_catalog.pg_prepared_statements WHERE NOT from_sql AND pg_catalog.starts_with(name,'__pgweir_')";
+        things('c', "pg_catalog.count(*)", shared);
     }
     let settings = effects.any(SETTING.union(HIDDEN).union(Effects::DISCARD_ALL));
     if settings && parts.is_empty() && touched.is_plain(client) {

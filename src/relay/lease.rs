@@ -95,7 +95,7 @@ impl Relay {
         let statement = if name.is_empty() {
             match &client.unnamed {
                 Unnamed::Known(statement) => Some(statement),
-                Unnamed::Nothing | Unnamed::There => None,
+                Unnamed::Nothing | Unnamed::There { .. } => None,
             }
         } else {
             client.prepared.as_ref().and_then(|prepared| prepared.get(name))

@@ -59,8 +59,8 @@ impl Relay {
         let changes = effects.any(Effects::LISTEN.union(Effects::UNLISTEN));
         let Some(listens) = client.listens.as_ref().filter(|listens| !listens.channels.is_empty()) else { return none };
         let sent = this.onto.as_ref().is_some_and(|onto| onto.sent || onto.there);
-        if sent || !begins || !(changes || effects.any(Effects::LISTENING)) || matches!(client.unnamed, Unnamed::There)
-        {
+        let there = matches!(client.unnamed, Unnamed::There { .. });
+        if sent || !begins || !(changes || effects.any(Effects::LISTENING)) || there {
             return none;
         }
         if this.replies.batch_owed() {

@@ -18,13 +18,17 @@ use super::renames::Named;
 use super::retell::{not_ours, sql_of};
 use super::run::Before;
 use super::server::UnnamedOn;
-use super::shapes::Look;
+use super::shapes::{LONG, Look};
 use super::sqlnames::{CLEARING, NAMING};
 use super::statements::{PREFIX, ServerName, Statement, Under};
 use super::{ClientId, LOOK_BYTES, Relay, ServerId};
 use crate::flow::expect::{Kind, Origin};
-use crate::sql::verdict::Effects;
+use crate::sql::verdict::{Effects, Route};
 use crate::wire::frame::{HEADER, cstr};
+
+/// A statement that nobody here has seen: it may do anything.
+const UNSEEN: Look =
+    Look { shape: LONG, route: Route::Primary, effects: Effects::SET_SESSION.union(Effects::OPAQUE), draws: true };
 
 /// Longest name of a statement or portal that is waited for.
 const NAME_BYTES: usize = 16 * 1024;
@@ -101,7 +105,7 @@ impl Relay {
             return self.parse_taken(id, server, message, name, whole.then_some((tail, found)), &taken, out);
         }
         if !whole || self.has_own_names(id) {
-            let look = if whole { found.look } else { Look::long(Effects::SET_SESSION) };
+            let look = if whole { self.look_into(id, found.look, sql_of(tail)).0 } else { UNSEEN };
             return self.parse_own(id, server, message, &look);
         }
         if let Some(limit) = self.limit_passed(id, name, tail, found.known.is_some()) {
@@ -181,8 +185,12 @@ impl Relay {
                 let (number, shape) = (statement.id, statement.look.shape);
                 (Unnamed::Known(statement), UnnamedOn::Statement(number), shape)
             }
-            None => (Unnamed::There, UnnamedOn::Client(id), super::shapes::LONG),
+            None => (Unnamed::There { used: false }, UnnamedOn::Client(id), LONG),
         };
+        if shape == LONG {
+            // It is to be found there again by whoever binds it in another batch.
+            self.take_effects(id, UNSEEN.effects, b"");
+        }
         self.set_unnamed(id, server, unnamed, on);
         self.expect(id, server, Kind::Parse, Origin::Client, UNNAMED, shape);
         self.changed_unnamed(server);
@@ -203,6 +211,9 @@ impl Relay {
             return Taken::More;
         }
         let named = self.meaning(id, server, name);
+        if !matches!(named, Named::Known(_)) && self.must_settle(server, UNSEEN) {
+            return Taken::More;
+        }
         let mut number = NO_STATEMENT;
         let shape = match &named {
             Named::Known(statement) => {
@@ -226,13 +237,18 @@ impl Relay {
             }
             Named::Unkept => {
                 self.note_write(id);
-                super::shapes::LONG
+                self.take_effects(id, UNSEEN.effects, b"");
+                if let Some(client) = self.clients.get_mut(id) {
+                    client.unnamed = Unnamed::There { used: true };
+                }
+                LONG
             }
             Named::Unknown => {
                 if name.is_empty() {
                     self.without_unnamed(id, server, message.at, out);
                 } else if self.has_own_names(id) {
                     self.note_write(id);
+                    self.take_effects(id, Effects::EXECUTE, b"");
                 }
                 0
             }

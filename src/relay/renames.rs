@@ -30,8 +30,8 @@ impl Relay {
             let here = self.servers.get(server).is_some_and(|s| s.unnamed == UnnamedOn::Client(id));
             return match &client.unnamed {
                 Unnamed::Known(statement) => Named::Known(Rc::clone(statement)),
-                Unnamed::There if here => Named::Unkept,
-                Unnamed::There | Unnamed::Nothing => Named::Unknown,
+                Unnamed::There { .. } if here => Named::Unkept,
+                Unnamed::There { .. } | Unnamed::Nothing => Named::Unknown,
             };
         }
         match client.prepared.as_ref().and_then(|prepared| prepared.get(name)) {

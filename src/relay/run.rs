@@ -2,9 +2,9 @@
 //! Must never let one run whose effects were not noted.
 
 use super::forward::{Message, Outgoing};
-use super::inventory::{HIDDEN, SETTING};
+use super::inventory::{ASKING, SETTING};
 use super::pins::Barred;
-use super::shapes::Look;
+use super::shapes::{LONG, Look};
 use super::sqlnames::NAMING;
 use super::{ClientId, Relay, ServerId};
 use crate::sql::verdict::Effects;
@@ -41,7 +41,7 @@ impl Relay {
         if look.only_reads() && !self.catalogs.watching && self.clients.get(id).is_some_and(|it| it.pinned.is_empty()) {
             return Before::Runs(look);
         }
-        if self.must_settle(server, look.effects) {
+        if self.must_settle(server, look) {
             return Before::Waits;
         }
         if let Some(barred) = self.bar(id, server, &look, sql) {
@@ -75,7 +75,7 @@ impl Relay {
         if effects.any(Effects::PREPARE)
             && let Some(names) = self.names_of(id)
         {
-            names.executes |= effects.intersection(SETTING.union(HIDDEN));
+            names.executes |= effects.intersection(ASKING);
         }
         let pins = self.pins(id, effects);
         let Some(client) = self.clients.get_mut(id) else { return };
@@ -89,9 +89,9 @@ impl Relay {
         client.changed |= effects.any(SETTING.union(Effects::SET_LOCAL).union(Effects::OPAQUE));
     }
 
-    /// A statement with these effects may not be sent before the settings in front of it are answered: it would end
-    /// the transaction that fails if they are refused.
-    pub(super) fn must_settle(&self, server: ServerId, effects: Effects) -> bool {
-        effects.any(ENDING) && self.servers.get(server).is_some_and(|this| this.settling)
+    /// This statement may not be sent before the settings in front of it are answered: it would, or might, end the
+    /// transaction that fails if they are refused.
+    pub(super) fn must_settle(&self, server: ServerId, look: Look) -> bool {
+        (look.shape == LONG || look.effects.any(ENDING)) && self.servers.get(server).is_some_and(|this| this.settling)
     }
 }

@@ -56,7 +56,7 @@ pub(super) struct Settled {
 pub(super) fn settle(client: &Client, touched: &Touched, short: bool, told: &[Told], session: &Session<'_>) -> Settled {
     let named = &touched.named;
     let hidden = touched.effects.any(HIDDEN);
-    let mut pinned = client.pinned.without(ADDING.union(Effects::OPAQUE)) | found(told);
+    let mut pinned = client.pinned.without(ADDING.union(HIDDEN)) | found(told);
     if !touched.effects.any(SETTING.union(HIDDEN).union(Effects::DISCARD_ALL)) {
         return Settled { settings: None, pinned, smudged: false };
     }

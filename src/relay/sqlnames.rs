@@ -69,7 +69,8 @@ impl Relay {
             self.changed_names(server);
             self.names_of(id).inspect_mut(|names| names.own += 1);
             // Once the server alone knows what the name means nobody sees it run.
-            self.take_effects(id, statement.look.effects.union(Effects::PREPARE), statement.sql());
+            let look = self.look_into(id, statement.look, statement.sql()).0;
+            self.take_effects(id, look.effects.union(Effects::PREPARE), statement.sql());
         }
         true
     }

@@ -113,6 +113,9 @@ const DEPTH: usize = 4;
 const SPI: [&[u8]; 9] =
     [b"spi_", b"spi.", b"plpy", b"gd[", b"plv8", b"pg.", b"server.execute", b"prepare", b"jdbc:default"];
 
+/// What such code keeps from one call to the next, by itself or with others, until its server ends.
+const KEEPS: [&[u8]; 8] = [b"_shared", b"gd[", b"sd[", b"gd(", b"global", b"our $", b"main::", b"plv8."];
+
 /// What a body does, and to `name` each identifier in it, folded: whatever it calls or uses is among these.
 pub fn read(body: &[u8], language: Language, name: &mut dyn FnMut(&[u8])) -> Touch {
     let mut touch = Touch::default();
@@ -123,14 +126,26 @@ pub fn read(body: &[u8], language: Language, name: &mut dyn FnMut(&[u8])) -> Tou
                 touch = Touch::UNSEEN;
                 touch.hidden = memchr::memmem::find(&lower, b"set_config").is_some();
             }
+            if KEEPS.iter().any(|marker| memchr::memmem::find(&lower, marker).is_some()) {
+                touch.effects |= Effects::LOAD;
+            }
         }
-        Language::Sql | Language::PlPgSql => read_sql(body, language == Language::PlPgSql, 0, name, &mut touch),
+        Language::Sql | Language::PlPgSql => {
+            let procedural = language == Language::PlPgSql;
+            read_sql(body, (procedural, true), 0, name, &mut touch);
+            // It may be called under either value of standard_conforming_strings, which decides where its strings end.
+            if body.contains(&b'\\') {
+                read_sql(body, (procedural, false), 0, name, &mut touch);
+            }
+        }
     }
     touch
 }
 
-fn read_sql(body: &[u8], procedural: bool, depth: usize, name: &mut dyn FnMut(&[u8]), touch: &mut Touch) {
-    let all = tokens(body, true);
+/// `how`: whether it is PL/pgSQL, and whether strings are read by the standard.
+fn read_sql(body: &[u8], how: (bool, bool), depth: usize, name: &mut dyn FnMut(&[u8]), touch: &mut Touch) {
+    let (procedural, conforming) = how;
+    let all = tokens(body, conforming);
     let words = Words::new(body, &all);
     for at in 0..words.len() {
         match words.kind(at) {
@@ -148,16 +163,16 @@ fn read_sql(body: &[u8], procedural: bool, depth: usize, name: &mut dyn FnMut(&[
     let mut named = Named::default();
     for statement in words.statements() {
         let mut effects = statement.call_effects();
-        named.read_one(statement, true);
+        named.read_one(statement, conforming);
         for at in (0..statement.len()).filter(|&at| at == 0 || (procedural && begins(statement, at))) {
             let part = if at == 0 { statement } else { statement.from(at).upto(NESTED_TOKENS) };
             effects |= part_effects(part, procedural);
             if at > 0 && part.is_one_of(0, &["set", "reset", "discard"]) {
-                named.read_one(part, true);
+                named.read_one(part, conforming);
             }
         }
         if procedural {
-            effects |= dynamic(statement, depth, name, touch);
+            effects |= dynamic(statement, conforming, depth, name, touch);
         }
         if effects.any(UNSEEN) {
             effects |= Effects::UNKNOWN_FUNCTION;
@@ -167,7 +182,7 @@ fn read_sql(body: &[u8], procedural: bool, depth: usize, name: &mut dyn FnMut(&[
     // SQL that sets, put together as the code runs.
     if touch.effects.any(Effects::UNKNOWN_FUNCTION) {
         let mut code = Named::default();
-        code.code(body, true);
+        code.code(body, conforming);
         named.hidden |= code.hidden;
         for name in code.names {
             named.add(&name);
@@ -195,12 +210,26 @@ fn part_effects(part: Words<'_>, procedural: bool) -> Effects {
     if effects.has(Effects::TEMP.union(Effects::TEMP_ON_COMMIT_DROP)) {
         return Effects::NONE;
     }
+    // With a search_path of its own, or its caller's, what is made may be temporary.
+    // (INTO of PL/pgSQL is another.)
+    let makes = effects.any(Effects::DDL) && (part.is(0, "create") || (!procedural && !part.is_one_of(0, &OTHER_DDL)));
+    let effects = if makes { effects | Effects::TEMP } else { effects };
     // Of what changes the schema only code matters.
     if defines(part) { effects } else { effects.without(Effects::DDL) }
 }
 
+/// Statements that change the schema and make nothing that could be temporary.
+const OTHER_DDL: [&str; 9] =
+    ["alter", "drop", "truncate", "comment", "grant", "revoke", "security", "reassign", "import"];
+
 /// EXECUTE of PL/pgSQL: a plain literal is read, anything else cannot be.
-fn dynamic(words: Words<'_>, depth: usize, name: &mut dyn FnMut(&[u8]), touch: &mut Touch) -> Effects {
+fn dynamic(
+    words: Words<'_>,
+    conforming: bool,
+    depth: usize,
+    name: &mut dyn FnMut(&[u8]),
+    touch: &mut Touch,
+) -> Effects {
     let mut effects = Effects::NONE;
     for at in (0..words.len()).filter(|&at| words.is(at, "execute")) {
         // EXECUTE FUNCTION of a trigger, GRANT EXECUTE ON.
@@ -209,7 +238,7 @@ fn dynamic(words: Words<'_>, depth: usize, name: &mut dyn FnMut(&[u8]), touch: &
         }
         let ends = at + 2 >= words.len() || words.is_one_of(at + 2, &["into", "using", "loop"]);
         match literal(words, at + 1).filter(|_| ends && depth < DEPTH) {
-            Some(sql) => read_sql(&sql, false, depth + 1, name, touch),
+            Some(sql) => read_sql(&sql, (false, conforming), depth + 1, name, touch),
             None => effects |= Effects::UNKNOWN_FUNCTION,
         }
     }

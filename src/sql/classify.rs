@@ -55,7 +55,8 @@ pub fn classify(sql: &[u8], scanned: &Scanned) -> Verdict {
         {
             unparsed(words, Reason::TooDeep)
         }
-        Err(_) => verdict(Route::Primary, Reason::Unparsable, Effects::NONE, StatementKind::Unknown),
+        // The server's grammar may be newer than this one.
+        Err(_) => Verdict { kind: StatementKind::Unknown, ..unparsed(words, Reason::Unparsable) },
     }
 }
 

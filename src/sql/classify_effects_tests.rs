@@ -90,7 +90,7 @@ fn effects_and_kinds() {
             E::BEGIN | E::SET_LOCAL | E::SEQUENCE_STATE | E::COMMIT,
         ),
         ("SELECT 1; LISTEN c", S::Many, E::LISTEN),
-        ("SELEC set_config('a', 'b', false)", S::Unknown, E::NONE),
+        ("SELEC set_config('a', 'b', false)", S::Unknown, E::SET_CONFIG),
         ("WITH x AS (SELECT 1) DELETE FROM t", S::Delete, E::NONE),
         ("TABLE t", S::Select, E::NONE),
         ("CLOSE c", S::Close, E::CLOSE_CURSOR),

@@ -50,7 +50,7 @@ struct Entry {
     call: Touch,
     /// One of them can be called as if it were a column: `t.f` for `f(t)`.
     is_attribute: bool,
-    /// A relation that is read, an operator, a domain.
+    /// A relation that is read, an operator.
     read: Touch,
     /// A relation that is written to.
     write: Touch,
@@ -65,8 +65,10 @@ pub struct Code {
     pub is_too_large: bool,
     functions: HashMap<Box<[u8]>, Vec<Function>>,
     names: HashMap<Box<[u8]>, Entry>,
-    /// Casts and the support of indexes: no statement names them.
+    /// Casts, the support of indexes, checks of domains, operators behind words: no statement names them.
     always: Touch,
+    /// All there is: what VACUUM and the like come across.
+    everything: Touch,
     /// Event triggers.
     on_ddl: Touch,
     watches: bool,
@@ -84,21 +86,38 @@ pub struct Resolved {
     pub defines: bool,
 }
 
-/// Statements that write to what they name.
-pub(crate) const WRITING: [&str; 6] = ["insert", "update", "delete", "merge", "copy", "truncate"];
+/// Statements that write to what they name, or compute what is stored with it.
+pub(crate) const WRITING: [&str; 10] =
+    ["insert", "update", "delete", "merge", "copy", "truncate", "alter", "create", "refresh", "reindex"];
+
+/// Statements that compute what is stored with relations, also those that they do not name.
+const SWEEPING: [&str; 6] = ["vacuum", "analyze", "analyse", "cluster", "reindex", "refresh"];
+
+/// Operators that words of the grammar stand for (`a_expr` in src/backend/parser/gram.y): IN, BETWEEN, LIKE, NULLIF,
+/// CASE, USING, DISTINCT.
+const IMPLIED: [&[u8]; 12] = [b"=", b"<>", b"<", b">", b"<=", b">=", b"~", b"~~", b"!~~", b"~~*", b"!~~*", b"!~"];
 
 impl Code {
     /// From the DataRow bodies that `relay/catalog.sql` gave. Takes long for much code: not for the data path.
     #[must_use]
     pub fn new(bytes: &[u8]) -> Self {
         let mut code = Self::default();
-        let Some(graph) = Graph::of(bytes, &mut code) else { return code };
+        let Some(graph) = Graph::of(bytes, &mut code) else {
+            code.watches = code.is_too_large;
+            return code;
+        };
         code.take(&graph, bytes);
         code
     }
 
     fn take(&mut self, graph: &Graph<'_>, bytes: &[u8]) {
         (self.always, self.on_ddl) = (graph.named(b"a"), graph.named(b"d"));
+        for &node in IMPLIED.iter().filter_map(|name| graph.others.get(name)).flatten() {
+            self.always.merge(&graph.touch_of(node));
+        }
+        for touch in &graph.touches {
+            self.everything.merge(touch);
+        }
         let named = graph.touches.iter().flat_map(|touch| &touch.names);
         self.settings = named.filter(|name| name.contains(&b'.')).cloned().collect();
         self.settings.sort_unstable();
@@ -199,8 +218,15 @@ impl Code {
             }
         }
         touch.merge(&self.always);
-        if effects.any(Effects::DDL) {
+        let sweeps = words.statements().any(|statement| statement.is_one_of(0, &SWEEPING));
+        if effects.any(Effects::DDL) || sweeps {
             touch.merge(&self.on_ddl);
+        }
+        if sweeps {
+            touch.merge(&self.everything);
+        }
+        if self.is_too_large {
+            touch.effects |= Effects::UNKNOWN_FUNCTION;
         }
         if effects.any(Effects::UNKNOWN_FUNCTION) || is_call {
             let known = |name: &Vec<u8>| self.functions.contains_key(&name[..]);
@@ -220,6 +246,11 @@ impl Code {
 pub(crate) fn defines(words: Words<'_>) -> bool {
     if words.is(0, "create") {
         let head = words.upto(6);
+        if head.is_one_of(1, &["index", "unique"]) {
+            // Expressions and predicates.
+            let opens = (0..words.len()).filter(|&at| words.kind(at) == Some(Kind::Open)).count();
+            return opens > 1 || words.has("where");
+        }
         if CODELESS.iter().any(|word| head.is(1, word)) {
             return false;
         }

@@ -59,6 +59,10 @@ const QUIET: &[&[u8]] = &[
     b"vector",
 ];
 
+/// Words of statements that event triggers follow.
+const DEFINING: &[&[u8]] =
+    &[b"create", b"alter", b"drop", b"grant", b"revoke", b"comment", b"refresh", b"reassign", b"security", b"import"];
+
 /// Extensions whose functions run SQL that they are given, some of them declared stable.
 const RUNNING: &[&[u8]] = &[b"dblink", b"tablefunc", b"xml2"];
 
@@ -95,7 +99,7 @@ pub(crate) struct Graph<'a> {
     pub(crate) touches: Vec<Touch>,
     /// From what happens to where it then happens too.
     back: Vec<Vec<usize>>,
-    /// Nodes by name: functions, operators and domains, and relations when they are read and when written to.
+    /// Nodes by name: functions, operators, and relations when they are read and when written to.
     functions: HashMap<&'a [u8], Vec<usize>>,
     pub(crate) relations: HashMap<&'a [u8], Vec<(usize, usize)>>,
     pub(crate) others: HashMap<&'a [u8], Vec<usize>>,
@@ -189,7 +193,7 @@ impl<'a> Graph<'a> {
                 // Who writes may read: WHERE, RETURNING.
                 self.edge(write, read);
             }
-            b"o" | b"t" => {
+            b"o" => {
                 let node = self.node(key);
                 self.others.entry(name).or_default().push(node);
             }
@@ -202,13 +206,18 @@ impl<'a> Graph<'a> {
         let from = self.node(key);
         let mut found: Vec<usize> = Vec::new();
         let mut relations: Vec<(usize, usize)> = Vec::new();
-        let mut writes = false;
+        let (mut writes, mut defines) = (false, false);
         let touch = bodies::read(body, language, &mut |name| {
             found.extend(self.functions.get(name).into_iter().chain(self.others.get(name)).flatten());
             relations.extend(self.relations.get(name).into_iter().flatten());
             writes |= WRITING.iter().any(|word| word.as_bytes() == name);
+            defines |= DEFINING.contains(&name);
         });
         found.extend(relations.into_iter().map(|(read, write)| if writes { write } else { read }));
+        if defines {
+            // Event triggers.
+            found.push(self.node(b"d"));
+        }
         found.sort_unstable();
         found.dedup();
         for to in found {
@@ -248,6 +257,8 @@ fn opaque(flags: &[u8]) -> Touch {
         _ if kind == b'a' => true,
         b'c' => !in_list(RUNNING) && (volatility != b'v' || in_list(QUIET)),
         b'i' => volatility != b'v',
+        // A language of which nothing is known.
+        b'x' => false,
         _ => true,
     };
     if quiet { Touch::default() } else { Touch::UNSEEN }
@@ -258,6 +269,10 @@ fn builtin(name: &[u8]) -> Touch {
     if name == b"set_config" {
         // Its arguments are in a tree that is not read.
         return Touch { effects: Effects::SET_CONFIG, names: Vec::new(), others: true, hidden: true };
+    }
+    if name == b"pg_settings" {
+        // Its rule for UPDATE sets what it lists.
+        return Touch { effects: Effects::SET_CONFIG, names: Vec::new(), others: true, hidden: false };
     }
     let effects = functions::effects(name);
     let effects = if effects.any(Effects::OPAQUE) { Effects::UNKNOWN_FUNCTION } else { effects };

@@ -57,11 +57,15 @@ pub(crate) fn effects(name: &[u8]) -> Effects {
         b"query_to_xml" | b"query_to_xmlschema" | b"query_to_xml_and_xmlschema" | b"ts_stat" | b"ts_rewrite"
         // They read relations that only their arguments name.
         | b"table_to_xml" | b"table_to_xml_and_xmlschema" | b"schema_to_xml" | b"schema_to_xml_and_xmlschema"
-        | b"database_to_xml" | b"database_to_xml_and_xmlschema" => Effects::OPAQUE,
+        | b"database_to_xml" | b"database_to_xml_and_xmlschema"
+        // They compute the expressions of an index.
+        | b"brin_summarize_new_values" | b"brin_summarize_range" => Effects::OPAQUE,
         // Like a library, nothing takes them away but the end of the server.
         b"pg_replication_origin_session_setup" | b"pg_backup_start" | b"pg_start_backup"
         | b"pg_create_physical_replication_slot" | b"pg_create_logical_replication_slot"
-        | b"pg_copy_physical_replication_slot" | b"pg_copy_logical_replication_slot" => Effects::LOAD,
+        | b"pg_copy_physical_replication_slot" | b"pg_copy_logical_replication_slot"
+        // Of an extension: a connection by name, for whoever is in the session.
+        | b"dblink_connect" | b"dblink_connect_u" => Effects::LOAD,
         _ => Effects::NONE,
     }
 }

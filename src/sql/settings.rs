@@ -181,7 +181,10 @@ impl Named {
             b"role" | b"authorization" => self.add_identity(),
             b"schema" => self.add(b"search_path"),
             b"xml" => self.add(b"xmloption"),
-            _ => self.others = true,
+            _ => {
+                self.others = true;
+                self.hidden |= words.kind(at) == Some(Kind::UnicodeWord);
+            }
         }
     }
 
@@ -256,17 +259,43 @@ pub fn is_made_up(text: &[u8]) -> bool {
 
 /// A name that may have parts, and where the token behind it is.
 fn dotted(words: Words<'_>, at: usize) -> (Option<Vec<u8>>, usize) {
-    let Some(first) = words.name(at) else { return (None, at) };
-    let mut name = first.into_owned();
+    let Some(mut name) = name_of(words, at) else { return (None, at) };
     let mut at = at + 1;
     while words.kind(at) == Some(Kind::Dot)
-        && let Some(part) = words.name(at + 1)
+        && let Some(part) = name_of(words, at + 1)
     {
         name.push(b'.');
         name.extend_from_slice(&part);
         at += 2;
     }
     (Some(name), at)
+}
+
+/// A name, also one in Unicode escapes (`str_udeescape` in src/backend/parser/parser.c), but not one with an escape
+/// character of its own.
+fn name_of(words: Words<'_>, at: usize) -> Option<Vec<u8>> {
+    if words.kind(at) != Some(Kind::UnicodeWord) {
+        return words.name(at).map(std::borrow::Cow::into_owned);
+    }
+    if words.is(at + 1, "uescape") {
+        return None;
+    }
+    let mut rest = std::str::from_utf8(words.bytes(at)).ok()?.get(3..)?.strip_suffix('"')?;
+    let mut name = String::new();
+    while let Some(first) = rest.chars().next() {
+        let (char, len) = match first {
+            '"' => ('"', 2),
+            '\\' if rest.starts_with("\\\\") => ('\\', 2),
+            '\\' => {
+                let (from, to) = if rest.starts_with("\\+") { (2, 8) } else { (1, 5) };
+                (char::from_u32(u32::from_str_radix(rest.get(from..to)?, 16).ok()?)?, to)
+            }
+            other => (other, other.len_utf8()),
+        };
+        name.push(char);
+        rest = rest.get(len..)?;
+    }
+    Some(name.into_bytes())
 }
 
 /// A string without prefix, escapes and continuation.
@@ -317,6 +346,7 @@ mod tests {
             ("SET a = 1; SET b = 1; SET c.d = 1; RESET ALL; SET b = 2", &["c.d", "b"]),
             ("SET a = 1; RESET a", &[]),
             ("RESET app.x", &["app.x"]),
+            ("SET u&\"\\0061pp\".U&\"\\+000078\\\\\"\"y\" = 1", &["app.x\\\"y"]),
         ] {
             let named = named(sql);
             assert_eq!(
@@ -342,6 +372,7 @@ mod tests {
         };
         for (sql, names, all) in [
             ("RESET work_mem", "work_mem", false),
+            ("reset u&\"w\\006frk_mem\"", "work_mem", false),
             ("RESET ALL", "", true),
             ("DISCARD ALL", "", true),
             ("RESET a.b; RESET ALL; RESET c", "c", true),
@@ -364,8 +395,9 @@ mod tests {
     #[test]
     fn what_it_cannot_tell_it_says() {
         for (sql, names) in [
-            ("RESET U&\"a\"", &[][..]),
-            ("SET U&\"a\" TO DEFAULT", &[]),
+            ("RESET U&\"a!0062\" UESCAPE '!'", &[][..]),
+            ("SET U&\"a!0062\" UESCAPE '!' TO DEFAULT", &[]),
+            ("RESET U&\"\\d800\"", &[]),
             ("SELECT set_config('a' || 'b', 'c', false)", &[]),
             ("SELECT set_config(E'a\\x62', 'c', false)", &[]),
             ("SELECT set_config($$a.b$$, 'c', false)", &[]),
@@ -373,7 +405,7 @@ mod tests {
             ("SELECT set_config($1 || 'x', 'c', false)", &[]),
             ("SELECT set_config(name, 'c', false) FROM t", &[]),
             ("SELECT set_config(setting_name => 'a.b', new_value => 'c', is_local => false)", &["a.b"]),
-            ("SET U&\"x\" = 1", &[]),
+            ("SET U&\"\\00\" = 1", &[]),
             ("DO $x$ BEGIN PERFORM set_config('a.b' || c, 'c', false); SET c.d = 1; END $x$", &["a.b", "c.d"]),
             ("DO $x$ BEGIN EXECUTE 'SET c.d = ' || 1; END $x$", &[]),
             ("DO E'BEGIN\\nEND'", &[]),

@@ -72,8 +72,9 @@ impl Words<'_> {
             | First::Analyse
             | First::Cluster
             | First::Reindex
-            | First::Refresh
-            | First::Checkpoint => primary(S::Maintenance, Reason::Maintenance, Effects::NONE),
+            // They compute expressions of indexes and views.
+            | First::Refresh => primary(S::Maintenance, Reason::Maintenance, Effects::UNKNOWN_FUNCTION),
+            First::Checkpoint => primary(S::Maintenance, Reason::Maintenance, Effects::NONE),
             First::Empty | First::Other => primary(S::Unknown, Reason::Unparsable, Effects::NONE),
             _ => self.transaction(first).unwrap_or_else(|| self.session(first)),
         }
@@ -189,7 +190,8 @@ impl Words<'_> {
             First::Explain => primary(S::Unknown, Reason::Unparsable, Effects::NONE),
             _ => self.from(at).read(),
         };
-        let effects = if executes { inner.effects } else { Effects::NONE };
+        // What is planned must be there.
+        let effects = if executes { inner.effects } else { inner.effects.intersection(Effects::EXECUTE) };
         let reason = if inner.read { inner.reason } else { Reason::ExplainOfWrite };
         Reading { kind: S::Explain, route: Route::Primary, reason, effects, read: inner.read }
     }

@@ -217,9 +217,15 @@ fn a_changed_result_type_heals_itself() {
 #[test]
 fn a_statement_that_is_gone_is_prepared_again() {
     let pgweir = conf().size(1).start();
-    let mut client = Client::connect(pgweir.port());
+    let (mut client, mut other) = (Client::connect(pgweir.port()), Client::connect(pgweir.port()));
+    let code = "DO $$ BEGIN EXECUTE 'DEALLOCATE ALL'; END $$";
     client.run(&parse("s", "SELECT 'there'"));
-    client.query("DO $$ BEGIN EXECUTE 'DEALLOCATE ALL'; END $$").unwrap();
+    other.query(code).unwrap();
+    assert_eq!(row(&client.run(&execute("s"))), [["there"]]);
+    // One's own are gone, as on a direct connection.
+    client.query(code).unwrap();
+    assert!(outcome(&client.run(&execute("s"))).unwrap_err().starts_with("26000"));
+    assert_eq!(tags(&client.run(&parse("s", "SELECT 'there'"))), "1Z");
     assert_eq!(row(&client.run(&execute("s"))), [["there"]]);
 }
 

@@ -46,6 +46,12 @@ fn asks(pgweir: &Pgweir, client: &mut Client, sql: &str) -> bool {
     questions(pgweir) > before
 }
 
+/// Waits until the database's code is known: until then whatever runs is asked about, and may have done anything.
+pub fn know(pgweir: &Pgweir) {
+    let mut client = Client::connect(pgweir.port());
+    eventually("the code is known", || !asks(pgweir, &mut client, "SELECT 1"));
+}
+
 /// Starts with servers in turn, and waits until the database's code is known.
 fn start(size: usize) -> Pgweir {
     let pgweir = Conf::trust(cluster()).size(size).pool("server_order = \"rotate\"").start();

@@ -9,6 +9,7 @@ mod dice;
 
 mod answers;
 mod functions;
+mod hidden;
 mod identity;
 mod leaks;
 mod listen;

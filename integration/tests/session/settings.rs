@@ -1,7 +1,8 @@
 //! Settings one by one: they follow the client, cost nothing once known, and go nowhere else.
 //! It must never let a server be the same by luck: two clients hold all the others.
 
-use integration::Cluster;
+use integration::wire::Script;
+use integration::{Cluster, DATABASE};
 use std::sync::OnceLock;
 
 use crate::common::{Client, Conf};
@@ -41,11 +42,39 @@ fn reset_goes_back_to_the_start() {
     }
 }
 
+/// `sort_mem` is an old name of `work_mem` (`map_old_guc_names` in PostgreSQL's guc.c).
+#[test]
+fn a_setting_goes_back_by_any_of_its_names() {
+    let pgweir = Conf::trust(cluster()).size(2).pool("server_order = \"rotate\"").start();
+    let mut two = Client::connect(pgweir.port());
+    for (options, start) in [("", "4MB"), ("-c work_mem=20MB", "20MB")] {
+        for reset in [
+            "reset u&\"w\\006frk_mem\"",
+            "SET U&\"w!006frk_mem\" UESCAPE '!' TO DEFAULT; RESET work_mem",
+            "RESET WORK_MEM",
+        ] {
+            let mut one = Client::connect_with(pgweir.port(), &[("options", options)]);
+            one.query("SET work_mem = '33MB'").unwrap();
+            one.query(reset).unwrap();
+            for _ in 0..4 {
+                assert_eq!(one.value("SHOW work_mem") + &two.value("SHOW work_mem"), format!("{start}4MB"), "{reset}");
+            }
+        }
+    }
+    let mut one = Client::connect(pgweir.port());
+    one.query("SET work_mem = '33MB'").unwrap();
+    assert_eq!(one.value("SHOW work_mem"), "33MB");
+    one.query("RESET sort_mem").unwrap();
+    for _ in 0..4 {
+        assert_eq!(one.value("SHOW work_mem") + &two.value("SHOW work_mem"), "4MB4MB");
+    }
+}
+
 #[test]
 fn names_among_parameters_are_settings_too() {
     let pgweir = Conf::trust(cluster()).size(1).start();
     let (mut one, mut two) = (Client::connect(pgweir.port()), Client::connect(pgweir.port()));
-    let script = integration::wire::Script::new()
+    let script = Script::new()
         .parse("", "SELECT set_config($1, $2, false)")
         .bind("", "", &[Some("app.tenant"), Some("7")])
         .execute("", 0)
@@ -54,6 +83,30 @@ fn names_among_parameters_are_settings_too() {
     two.query("SET app.tenant = '8'").unwrap();
     assert_eq!(one.value("SELECT current_setting('app.tenant')"), "7");
     assert_eq!(two.value("SELECT current_setting('app.tenant')"), "8");
+}
+
+/// Settings that a server has accepted go ahead of a request: one that may end their transaction must not run without
+/// them, however long it is.
+#[test]
+fn a_long_text_waits_for_the_settings_in_front() {
+    let direct = |sql: &str| cluster().primary().query_in(DATABASE, sql).unwrap();
+    direct("CREATE ROLE guest; GRANT guest TO app; CREATE TABLE witness (t text); GRANT ALL ON witness TO PUBLIC");
+    let pgweir = Conf::trust(cluster()).size(1).start();
+    for padding in [0, 300_000] {
+        direct("GRANT guest TO app");
+        let (mut one, mut two) = (Client::connect(pgweir.port()), Client::connect(pgweir.port()));
+        one.query("SET ROLE guest").unwrap();
+        for _ in 0..2 {
+            assert_eq!(two.value("SELECT current_user") + &one.value("SELECT current_user"), "appguest");
+        }
+        two.query("SELECT 1").unwrap();
+        direct("REVOKE guest FROM app");
+        let sql = format!("COMMIT; INSERT INTO witness VALUES ('as somebody else') /* {} */", "x".repeat(padding));
+        one.send(&Script::new().query(&sql));
+        let frames = one.frames_to_end();
+        assert_eq!(frames.last().unwrap().field(b'C').as_deref(), Some("42501"));
+        assert!(direct("SELECT t FROM witness").is_empty(), "a text of {} bytes", sql.len());
+    }
 }
 
 /// One that is too long to be carried about keeps its server, and nothing breaks.
