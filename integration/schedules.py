@@ -87,3 +87,19 @@ def third(schedule, suite):
         if len(more) <= len(kinds) / 3:
             chosen = more
     return chosen
+
+
+# Of src/test/isolation: who waits for whom, roles, notifications, temporary state, timeouts, several sessions in one lock.
+QUICK = """
+    deadlock-simple deadlock-soft deadlock-parallel simple-write-skew temporal-range-integrity fk-contention fk-deadlock lock-update-delete
+    lock-update-traversal inherit-temp insert-conflict-do-nothing insert-conflict-do-update-2 tuplelock-conflict tuplelock-update
+    freeze-the-dead nowait nowait-2 nowait-3 nowait-4 nowait-5 skip-locked skip-locked-2 skip-locked-3 skip-locked-4
+    drop-index-concurrently-1 multiple-cic alter-table-4 sequence-ddl async-notify vacuum-concurrent-drop vacuum-conflict
+    vacuum-skip-locked truncate-conflict cluster-conflict cluster-conflict-partition timeouts plpgsql-toast
+    reindex-schema ri-trigger delete-abort-savept aborted-keyrevoke prepared-transactions-cic
+""".split()
+
+
+def quick(schedule):
+    """Those of src/test/isolation that CI runs."""
+    return {name for name in schedule.names() if name in QUICK}

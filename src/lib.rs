@@ -93,6 +93,8 @@
 //!   time. An unknown user is answered as a wrong password is.
 //! - **I9** A server whose client is lost is cancelled, rolled back and reset, one step after the other
 //!   (`relay::release`), and comes back only if it ends clean and in time.
+//! - What a client is told as its process id is its server's where it keeps one from login to goodbye, and no process's
+//!   otherwise; a statement that means a client by such a number reaches its server or nobody's (`relay::told`, `relay::pids`).
 //! - A cancel request is acted on by the instance and worker that its key names, and passed on to another instance once
 //!   at most, however wrong `[peers]` may be ([`wire::pid`]). The client's address is what the system says, or a PROXY
 //!   header from a listed network, never what the client says (`gate::proxied`).

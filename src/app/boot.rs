@@ -14,7 +14,7 @@ use crate::gate::{self, Aside, Gate, Order};
 use crate::meter::Registry;
 use crate::pool::place::Place;
 use crate::wire::pid::WORKERS_MAX;
-use crate::worker::{self, Beside, Hand, Mailbox};
+use crate::worker::{self, Beside, Hand, Mailbox, WeakMailbox};
 
 /// Everything that runs.
 pub struct Running {
@@ -71,7 +71,8 @@ pub fn boot(config: Config) -> Result<Running, BootError> {
     aws_lc_rs::rand::fill(&mut secret).map_err(|_| BootError::System("the system gave no random bytes".into()))?;
     let aside = Aside::start(count.into())?;
     let (gate, orders) = mpsc::unbounded_channel();
-    let weak = workers.iter().map(Mailbox::downgrade).collect();
+    let weak: Vec<WeakMailbox> = workers.iter().map(Mailbox::downgrade).collect();
+    let all: Arc<[WeakMailbox]> = weak.clone().into();
     let (of_gate, counts) = (Arc::clone(&config), Arc::clone(&registry));
     let open =
         move |hand: Option<Hand>| Gate::new(of_gate, tls, secret, weak, hand, aside, counts).run(doors.clients, orders);
@@ -83,7 +84,8 @@ pub fn boot(config: Config) -> Result<Running, BootError> {
     for (worker, mail) in (0..count).zip(mails) {
         let (budgets, wishes) = (Arc::clone(&budgets), Arc::clone(&wishes));
         let place = Place { worker, workers: count, budgets, wishes };
-        threads.push(worker::start(place, mail, Arc::clone(&config), Arc::clone(&registry), beside.take())?);
+        let (config, registry, all) = (Arc::clone(&config), Arc::clone(&registry), Arc::clone(&all));
+        threads.push(worker::start(place, mail, config, registry, beside.take(), all)?);
     }
     if let Some(open) = own {
         threads.push(std::thread::Builder::new().name("gate".into()).spawn(move || {

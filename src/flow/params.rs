@@ -6,7 +6,8 @@ use std::fmt::Write;
 /// Name and value of settings, sorted by name, names in lower case.
 pub use crate::wire::startup::Settings;
 
-type Setting = (Vec<u8>, Vec<u8>);
+/// Name and value.
+pub type Setting = (Vec<u8>, Vec<u8>);
 
 /// Settings that decide who a session acts as. Under them others may be refused, so that they are given
 /// up first and taken on last; and the role hangs on the user.
@@ -23,7 +24,8 @@ pub const IDENTITY: [&[u8]; 2] = [b"session_authorization", b"role"];
 /// (CVE-2006-2313 was that kind), and `E''` keeps it independent of standard_conforming_strings.
 pub fn transition(from: &Settings, to: &Settings, smudged: bool) -> String {
     let mut sql = String::new();
-    if from == to && !smudged {
+    // A name may stand for another role than it did.
+    if from == to && !smudged && !from.iter().any(acts) {
         return sql;
     }
     if smudged || from.iter().any(acts) {
@@ -65,7 +67,8 @@ pub fn assignments<'a>(settings: impl Iterator<Item = (&'a [u8], &'a [u8], bool)
     (!sql.is_empty()).then_some(sql)
 }
 
-fn acts(setting: &Setting) -> bool {
+/// Whether a setting decides who a session acts as.
+pub fn acts(setting: &Setting) -> bool {
     IDENTITY.contains(&&setting.0[..])
 }
 
@@ -122,6 +125,9 @@ mod tests {
         let up = "RESET ROLE;RESET SESSION AUTHORIZATION;";
         assert_eq!(transition(&a, &b, false), format!("{up}SELECT {},{auth},{role}", set("x.y", "1")));
         assert_eq!(transition(&b, &settings(&[]), false), format!("{up}RESET ALL;"));
+        let again = format!("{up}SELECT {},{role}", set("session_authorization", "s"));
+        let acting = settings(&[("role", "q"), ("session_authorization", "s"), ("timezone", "UTC")]);
+        assert_eq!(transition(&acting, &acting, false), again);
         assert_eq!(transition(&settings(&[("timezone", "UTC")]), &a, false), format!("SELECT {}", set("role", "r")));
     }
 

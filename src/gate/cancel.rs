@@ -11,10 +11,10 @@ use super::Gate;
 use super::peer::Peer;
 use super::rate::{Rate, neighbourhood};
 use crate::config::{Config, Host};
-use crate::relay::Seat;
+use crate::relay::{Key, Seat, Whom};
 use crate::server::cancel::{self, NOBODY, PassedOn};
 use crate::server::stream::Stream;
-use crate::wire::pid::ClientPid;
+use crate::wire::pid::{ClientPid, is_passed_on, is_process, not_passed_on, passed_on};
 use crate::worker::{Mail, WeakMailbox};
 
 /// Keys that fit nobody, per address. A key has 32 random bits in protocol 3.0 and the process ids
@@ -30,9 +30,9 @@ const PASSING_ON: u32 = 256;
 /// Acts on a cancel request and returns when the matter is over: the connection that brought it is
 /// closed then, which libpq waits for.
 pub(super) async fn cancel(gate: &Gate, peer: &Peer, stream: &mut Stream, pid: u32, key: Vec<u8>) {
-    let whom = ClientPid::decode(pid);
+    let whom = Named::of(pid, &key);
     // Only an instance among others is sent any, and answers as only they understand.
-    let passed_on = whom.is_some_and(|whom| whom.passed_on) && !gate.config().peers.is_empty();
+    let passed_on = is_passed_on(pid) && !gate.config().peers.is_empty();
     let of_peer = passed_on && gate.instances.have(&gate.config(), peer).await;
     let rate = if of_peer { WRONG_OF_PEER } else { WRONG };
     let bucket = (sender(peer), of_peer);
@@ -41,15 +41,43 @@ pub(super) async fn cancel(gate: &Gate, peer: &Peer, stream: &mut Stream, pid: u
         return;
     }
     let found = match whom {
-        None => false,
-        Some(whom) if whom.instance == gate.instance => find_here(gate, whom, key).await,
-        Some(whom) if whom.passed_on => false,
-        Some(whom) => pass_on(gate, whom, &key).await,
+        Named::Nobody => false,
+        Named::Client(whom) if whom.instance == gate.instance => {
+            find_on(gate, whom.worker.into(), Whom::Slot(whom.slot), &key).await
+        }
+        Named::Client(whom) if whom.passed_on => false,
+        Named::Client(whom) => pass_on(gate, whom.instance, pid, &key).await,
+        // Instances may be known since a reload: what keys of before say of them is chance.
+        Named::Process(pid, _) if find_process(gate, pid, &key).await => true,
+        Named::Process(_, instance) if passed_on || instance == gate.instance => false,
+        Named::Process(..) if gate.config().peers.is_empty() => false,
+        Named::Process(_, instance) => pass_on(gate, instance, pid, &key).await,
     };
     if !found {
         gate.wrong_keys.take(bucket, rate);
         if passed_on {
             let _ = stream.send(&[NOBODY]).await;
+        }
+    }
+}
+
+/// Whom a cancel request names.
+enum Named {
+    /// A client by its number with us.
+    Client(ClientPid),
+    /// A client by the process of its server, and the instance that its secret names if there are several.
+    Process(u32, u8),
+    /// No client was ever told this.
+    Nobody,
+}
+
+impl Named {
+    fn of(pid: u32, key: &[u8]) -> Self {
+        let process = not_passed_on(pid);
+        match (ClientPid::decode(pid), Key::instance(key)) {
+            (Some(whom), _) => Self::Client(whom),
+            (None, Some(instance)) if is_process(process) => Self::Process(process, instance),
+            (None, _) => Self::Nobody,
         }
     }
 }
@@ -108,38 +136,47 @@ impl Instances {
 }
 
 /// Whether the key was somebody's here. Returns when the server has done what it asks for.
-async fn find_here(gate: &Gate, whom: ClientPid, key: Vec<u8>) -> bool {
-    let worker = gate.workers.get(usize::from(whom.worker)).and_then(WeakMailbox::upgrade);
+async fn find_on(gate: &Gate, worker: usize, whom: Whom, key: &[u8]) -> bool {
+    let worker = gate.workers.get(worker).and_then(WeakMailbox::upgrade);
     let Some(worker) = worker else { return false };
     let (done, wait) = oneshot::channel();
     // Told something: nobody's. Dropped: done.
-    worker.send(Mail::Cancel { slot: whom.slot, key, done }).is_ok() && wait.await.is_err()
+    worker.send(Mail::Cancel { whom, key: key.to_vec(), done }).is_ok() && wait.await.is_err()
+}
+
+/// The same where only the key tells which worker has the client.
+async fn find_process(gate: &Gate, pid: u32, key: &[u8]) -> bool {
+    for worker in 0..gate.workers.len() {
+        if find_on(gate, worker, Whom::Process(pid), key).await {
+            return true;
+        }
+    }
+    false
 }
 
 /// Asks the one instance that is named. Whether the key was somebody's there, or might have been.
-async fn pass_on(gate: &Gate, whom: ClientPid, key: &[u8]) -> bool {
+async fn pass_on(gate: &Gate, instance: u8, pid: u32, key: &[u8]) -> bool {
     let config = gate.config();
-    let Some(peer) = config.peers.get(&whom.instance) else {
-        tracing::debug!("a cancel request is for instance {}, which is not in [peers]", whom.instance);
+    let Some(peer) = config.peers.get(&instance) else {
+        tracing::debug!("a cancel request is for instance {instance}, which is not in [peers]");
         return false;
     };
     let Some(_seat) = Seat::take(&gate.passing_on, PASSING_ON) else {
         tracing::warn!("a cancel request was dropped: {PASSING_ON} are under way to other instances");
         return true;
     };
-    let pid = ClientPid { passed_on: true, ..whom }.encode();
-    let asked = cancel::pass_on(peer, &config.listen.tcp, pid, key);
+    let asked = cancel::pass_on(peer, &config.listen.tcp, passed_on(pid), key);
     match tokio::time::timeout(config.pool.server_connect_timeout, asked).await {
         Ok(Ok(outcome)) => {
-            tracing::debug!(%peer, "cancel request passed on to instance {}: {outcome:?}", whom.instance);
+            tracing::debug!(%peer, "cancel request passed on to instance {instance}: {outcome:?}");
             outcome == PassedOn::Taken
         }
         Ok(Err(error)) => {
-            tracing::warn!(%peer, "could not pass a cancel request on to instance {}: {error}", whom.instance);
+            tracing::warn!(%peer, "could not pass a cancel request on to instance {instance}: {error}");
             true
         }
         Err(_) => {
-            tracing::warn!(%peer, "passing a cancel request on to instance {} took too long", whom.instance);
+            tracing::warn!(%peer, "passing a cancel request on to instance {instance} took too long");
             true
         }
     }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::client::{Arriving, Key, Rest, State, Unnamed};
+use super::client::{Arriving, Rest, State, Unnamed};
 use super::floor::Floor;
 use super::lease::Lease;
 use super::{Client, ClientId, PoolId, Relay, Server, ServerId};
@@ -18,7 +18,7 @@ use crate::server::open::{OpenError, Opened};
 use crate::sql::verdict::Effects;
 use crate::wire::build;
 use crate::wire::error::{PgError, SqlState};
-use crate::wire::pid::{ClientPid, SLOTS_MAX};
+use crate::wire::pid::SLOTS_MAX;
 
 /// Room for what PostgreSQL reports at the start of a session: about 400 bytes.
 const WELCOME_BYTES: usize = 1024;
@@ -91,11 +91,12 @@ impl Relay {
                 .hint("Lower max_client_conn, or spread the clients over several instances.")
         });
         let made = room.and_then(|()| self.group_for(&database, &user, Some(secret))).and_then(|group| {
-            let key = Key::random(minor)
-                .map_err(|_| PgError::fatal(SqlState::INTERNAL, "pgweir: the system gave no random bytes"))?;
-            Ok((group, key))
+            let key = self.key_for(minor, replication.is_some() || self.is_direct(group));
+            let number = self.new_number();
+            let made = key.and_then(|key| Ok((group, key, number?)));
+            made.map_err(|_| PgError::fatal(SqlState::INTERNAL, "pgweir: the system gave no random bytes"))
         });
-        let (group, key) = match made {
+        let (group, key, number) = match made {
             Ok(made) => made,
             Err(error) => {
                 error.encode(&mut prefix);
@@ -137,11 +138,13 @@ impl Relay {
             conforming: true,
             waited_us: 0,
             active_us: self.now_us,
+            number,
             key,
             own: own.is_some(),
             notified: false,
             _seats: seats,
         });
+        self.number(id, number);
         match own {
             Some(dial) => self.ask_own(id, dial),
             None => self.greet(id),
@@ -159,17 +162,23 @@ impl Relay {
         let Some(client) = self.clients.get(id) else { return };
         let group = &self.groups[client.group];
         let primary = group.primary;
-        if group.base.is_some() && client.params.reported.borrow().is_some() {
+        if group.base.is_some() && client.params.reported.borrow().is_some() && !self.is_direct(client.group) {
             self.welcome(id);
             return;
         }
         match self.lease(id, primary) {
-            Lease::Server(server) if self.attach(id, server) => {
-                self.welcome(id);
-                self.release(server);
-            }
+            Lease::Server(server) if self.attach(id, server) => self.come_in(id, server),
             Lease::Server(_) | Lease::Waits => {}
             Lease::Refused(error) => self.fatal(id, &error.fatally()),
+        }
+    }
+
+    /// A server has accepted the settings of a client that is coming in.
+    pub(super) fn come_in(&mut self, id: ClientId, server: ServerId) {
+        self.welcome(id);
+        match self.clients.get(id).is_some_and(|client| self.is_direct(client.group)) {
+            true => self.pump_inbox(id),
+            false => self.release(server),
         }
     }
 
@@ -193,11 +202,10 @@ impl Relay {
                 client.conforming = value == b"on";
             }
         }
-        let instance = self.config.listen.instance_id;
-        let pid = ClientPid { instance, worker: self.place.worker, slot: id.index(), passed_on: false };
-        build::backend_key(&mut out, pid.encode(), client.key.bytes());
+        let key = client.key;
+        build::backend_key(&mut out, self.told_pid(id), key.bytes());
         build::ready(&mut out, b'I');
-        client.send(&out);
+        self.clients.get_mut(id).into_iter().for_each(|client| client.send(&out));
     }
 
     /// A server connection asked for is open. Its task must then be started.

@@ -31,7 +31,10 @@ impl Relay {
         let (Some(client), Some(this)) = (self.clients.get_mut(id), self.servers.get_mut(server)) else {
             return false;
         };
-        client.last.note(self.pools[this.pool].role, server);
+        let role = self.pools[this.pool].role;
+        // Elsewhere the role of this name may be another one by now.
+        let acts = client.params.acts && client.last.of(role) != server;
+        client.last.note(role, server);
         let counters = &self.pools[this.pool].counters;
         if let State::Waiting { since_us, .. } = client.state {
             client.waited_us = now_us.saturating_sub(since_us);
@@ -44,7 +47,7 @@ impl Relay {
         client.active_us = now_us;
         this.use_ = Use::Lent(id);
         this.again.lent();
-        if Rc::ptr_eq(&client.params, &this.params) && this.smudged.is_none_or(|by| by == id) {
+        if Rc::ptr_eq(&client.params, &this.params) && this.smudged.is_none_or(|by| by == id) && !acts {
             self.groups[client.group].accepted(&client.params, &this.status);
             return true;
         }
@@ -77,7 +80,8 @@ impl Relay {
             self.groups[client.group].accepted(&client.params, &this.status);
             return true;
         }
-        let proven = client.params.reported.borrow().is_some();
+        // Who has yet to come in has no request that they could be ahead of.
+        let proven = client.params.reported.borrow().is_some() && client.arriving.is_none();
         if proven {
             build::query(out, guarded(&sql).as_bytes());
             this.settling = true;
@@ -132,8 +136,7 @@ impl Relay {
         self.groups[self.pools[this.pool].group].accepted(&this.params, &this.status);
         let Some(client) = self.clients.get(id) else { return };
         if client.arriving.is_some() {
-            self.welcome(id);
-            self.release(server);
+            self.come_in(id, server);
         } else {
             self.pump_inbox(id);
         }

@@ -155,6 +155,8 @@ pub struct Client {
     pub(super) waited_us: u64,
     /// When it last did something, microseconds; what the idle limits count from.
     pub(super) active_us: u64,
+    /// What it is called in the number that it was told.
+    pub(super) number: u32,
     /// Secret of the cancel key: 4 bytes in protocol 3.0, 32 in 3.2.
     pub(super) key: Key,
     /// Its server is its own and no other's (replication).
@@ -180,19 +182,27 @@ pub struct Key {
 }
 
 impl Key {
-    /// A random key for protocol 3.`minor`.
+    /// A random key for protocol 3.`minor`; its first six bits are those of `instance` if that is given.
     ///
     /// # Errors
     /// The system gave no random bytes.
-    pub fn random(minor: u32) -> Result<Self, aws_lc_rs::error::Unspecified> {
+    pub fn random(minor: u32, instance: Option<u8>) -> Result<Self, aws_lc_rs::error::Unspecified> {
         let mut bytes = [0; 32];
         aws_lc_rs::rand::fill(&mut bytes)?;
+        if let Some(instance) = instance {
+            bytes[0] = instance << 2 | bytes[0] & 3;
+        }
         Ok(Self { bytes, len: if minor >= 2 { 32 } else { 4 } })
     }
 
     /// The bytes told to the client.
     pub fn bytes(&self) -> &[u8] {
         self.bytes.get(..self.len as usize).unwrap_or_default()
+    }
+
+    /// The instance that a client's key names, if it names one.
+    pub fn instance(key: &[u8]) -> Option<u8> {
+        key.first().map(|first| first >> 2)
     }
 
     /// Compares in constant time.

@@ -294,6 +294,7 @@ impl Relay {
             // Whatever it is, it may leave something in the session.
             None => (Look::long(Effects::SET_SESSION.union(Effects::OPAQUE)), &[][..]),
         };
+        let Ok(restated) = self.restated(id, server, look.effects, sql, None) else { return Taken::More };
         let look = match self.before_run(id, server, look, sql, message, out) {
             Before::Runs(look) => look,
             Before::Waits => return Taken::More,
@@ -310,8 +311,13 @@ impl Relay {
             this.discarding |= look.effects.any(Effects::DISCARD_ALL);
         }
         self.batch_over(id, server);
-        let followed = self.forward_followed(id, server, message, look.effects, sql, out);
-        followed.unwrap_or_else(|| self.pass(id, message))
+        if let Some(taken) = self.forward_followed(id, server, message, look.effects, sql, out) {
+            return taken;
+        }
+        match restated {
+            Some(restated) => self.restate_query(id, server, message, restated, out),
+            None => self.pass(id, message),
+        }
     }
 
     /// Takes as much of the message as is here, unchanged; the rest follows as it comes.

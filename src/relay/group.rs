@@ -12,7 +12,7 @@ use super::listen::Listener;
 use super::{ClientId, GroupId, PoolId, Relay, ServerId, Todo};
 use crate::auth::ServerSecret;
 use crate::config::{Config, Database, Endpoint, Overrides, Password, PoolMode, Routing, Terms};
-use crate::flow::params::Settings;
+use crate::flow::params::{Settings, acts};
 use crate::meter::{DatabaseHealth, PinCounters, PoolCounters, PoolLabel, PoolTarget, Role};
 use crate::pool::budget::Stake;
 use crate::pool::slice::Slice;
@@ -24,6 +24,8 @@ use crate::wire::error::{PgError, SqlState};
 pub struct ParamSet {
     /// Name and value, sorted.
     pub settings: Settings,
+    /// They decide who a session acts as.
+    pub acts: bool,
     /// Those of them that can change what a statement's text means.
     pub meaning: Rc<Settings>,
     /// What a server reported when it first took them, over what it reports anyway. Present means
@@ -52,7 +54,8 @@ impl ParamSet {
     fn new(settings: Settings, reported: Option<Parameters>) -> Self {
         let means = |name: &[u8]| !name.contains(&b'.') && !MEANINGLESS.contains(&name);
         let meant = settings.iter().filter(|(name, _)| means(name)).cloned().collect();
-        Self { settings, meaning: Rc::new(meant), reported: RefCell::new(reported) }
+        let acts = settings.iter().any(acts);
+        Self { settings, acts, meaning: Rc::new(meant), reported: RefCell::new(reported) }
     }
 }
 

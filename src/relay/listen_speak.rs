@@ -12,7 +12,6 @@ use super::listen_over::Stage;
 use super::{ClientId, GroupId, Relay, ServerId};
 use crate::sql::verdict::Effects;
 use crate::wire::build;
-use crate::wire::pid::ClientPid;
 
 /// Statements that concern channels.
 const CHANNELS: Effects = Effects::LISTEN.union(Effects::UNLISTEN).union(Effects::NOTIFY).union(Effects::LISTENING);
@@ -113,11 +112,5 @@ impl Relay {
         let listener = self.groups[self.pools[server.pool].group].listener.as_ref();
         let over = speaker.until.is_some_and(|round| listener.is_none_or(|listener| listener.is_done(round)));
         if over { pid } else { speaker.pid }
-    }
-
-    /// The process id that a client was told.
-    pub(super) fn told_pid(&self, id: ClientId) -> u32 {
-        let instance = self.config.listen.instance_id;
-        ClientPid { instance, worker: self.place.worker, slot: id.index(), passed_on: false }.encode()
     }
 }

@@ -35,12 +35,14 @@ mod listen_task;
 mod message;
 mod names;
 mod own;
+mod pids;
 mod pins;
 mod prepared;
 mod refuse;
 mod release;
 mod renames;
 mod reported;
+mod restate;
 mod retell;
 mod retire;
 mod run;
@@ -57,6 +59,7 @@ mod taken;
 pub mod task;
 #[cfg(test)]
 mod tests;
+mod told;
 mod unserved;
 mod vacate;
 mod watch;
@@ -74,9 +77,11 @@ use crate::pool::place::Place;
 use crate::server::open::{BackendKey, Dial};
 
 pub use arrive::{Arrival, Seat, Seats};
-pub use client::Client;
+pub use client::{Client, Key};
 pub use group::{Group, Pool};
+pub use pids::{Aimed, Answers, Ask, Awaited, Held, Reach};
 pub use server::Server;
+pub use told::Whom;
 
 use release::Farewell;
 use shapes::Shapes;
@@ -120,6 +125,8 @@ pub enum Todo {
     Cancel(ServerId),
     /// Cancel what a connection of this pool with this key runs, which is closed already.
     CancelGone(PoolId, BackendKey),
+    /// Wait for what other workers answer about processes; tell the relay by [`Relay::answered_pids`].
+    Await(ClientId, Awaited),
     /// Understand the code of a database; tell the relay by [`Relay::understood`].
     Understand(catalog_read::Source),
 }
@@ -127,6 +134,10 @@ pub enum Todo {
 /// Everything one worker owns.
 pub struct Relay {
     clients: Slab<Client>,
+    /// Clients by the number that they were told.
+    numbers: told::Numbers,
+    /// Processes that statements name.
+    desk: pids::Desk,
     servers: Slab<Server>,
     pools: Slab<Pool>,
     groups: Slab<Group>,
@@ -173,6 +184,8 @@ impl Relay {
         let shown = pins::Shown { board: registry.add_pin_board(), any: false };
         Self {
             clients: Slab::default(),
+            numbers: told::Numbers::default(),
+            desk: pids::Desk::default(),
             servers: Slab::default(),
             pools: Slab::default(),
             groups: Slab::default(),

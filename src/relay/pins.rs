@@ -22,7 +22,6 @@ use crate::sql::lasting::lasting;
 use crate::sql::verdict::Effects;
 use crate::wire::build;
 use crate::wire::error::{PgError, SqlState};
-use crate::wire::pid::ClientPid;
 use crate::wire::tag::client as tag;
 
 /// Effects that bind a session to its server: what they leave lives there.
@@ -72,20 +71,34 @@ pub(super) enum Bar {
 pub(super) struct Barred {
     bar: Bar,
     why: Construct,
+    /// It is not the statement itself but code that it runs.
+    in_code: bool,
     shape: u64,
 }
 
 impl Barred {
     /// As a number that an entry of the ring can carry; never 0.
     fn encode(self) -> u32 {
-        1 + self.bar as u32 + 2 * self.why as u32
+        1 + self.bar as u32 + 2 * u32::from(self.in_code) + 4 * self.why as u32
     }
 
-    fn decode(number: u32) -> Option<(Bar, Construct)> {
+    fn decode(number: u32) -> Option<(Bar, Construct, bool)> {
         let number = number.checked_sub(1)?;
-        let bar = if number.is_multiple_of(2) { Bar::Strict } else { Bar::Limit };
-        Some((bar, *Construct::ALL.get(number as usize / 2)?))
+        let bar = if number & 1 == 0 { Bar::Strict } else { Bar::Limit };
+        Some((bar, *Construct::ALL.get(number as usize / 4)?, number & 2 != 0))
     }
+}
+
+/// Of what code does this may outlast it: what it also takes away again does not count.
+fn outlasts(effects: Effects) -> Effects {
+    const TAKEN_AWAY: [(Effects, Effects); 4] = [
+        (Effects::TEMP, Effects::TEMP_ON_COMMIT_DROP.union(Effects::DROP)),
+        (Effects::ADVISORY_LOCK, Effects::ADVISORY_UNLOCK),
+        (Effects::HOLD_CURSOR, Effects::CLOSE_CURSOR),
+        (Effects::PREPARE, Effects::DEALLOCATE),
+    ];
+    let gone = TAKEN_AWAY.iter().filter(|(_, by)| effects.any(*by)).map(|(what, _)| *what);
+    gone.fold(effects.intersection(BARRED), Effects::without)
 }
 
 /// The worker's list for the stats port.
@@ -154,12 +167,28 @@ impl Relay {
         if effects.is_empty() && look.effects.any(Effects::EXECUTE) && self.brings(id, sql) {
             effects = Effects::PREPARE;
         }
-        let why = construct(effects)?;
+        self.bar_for(id, server, construct(effects)?, false, look.shape)
+    }
+
+    /// The same for what the code does that a statement with these effects of its own runs, as far as that is known.
+    pub(super) fn bar_code(&mut self, id: ClientId, server: ServerId, own: Effects, look: &Look) -> Option<Barred> {
+        let effects = outlasts(look.effects).without(own);
+        let client = self.clients.get(id).filter(|_| !effects.is_empty())?;
+        let terms = &self.groups[client.group].terms;
+        if client.own || terms.pool_mode == PoolMode::Session || terms.session_state == SessionState::PgBouncer {
+            return None;
+        }
+        self.bar_for(id, server, construct(effects)?, true, look.shape)
+    }
+
+    fn bar_for(&mut self, id: ClientId, server: ServerId, why: Construct, in_code: bool, shape: u64) -> Option<Barred> {
+        let client = self.clients.get(id)?;
+        let terms = &self.groups[client.group].terms;
         // In a failed transaction PostgreSQL refuses whatever it is.
         let failed = self.servers.get(server).is_some_and(|this| this.replies.status() == b'E');
         let (strict, limit) = (terms.session_state == SessionState::Strict, u64::from(terms.max_pinned_servers));
         let counters = Arc::clone(&self.groups[client.group].pins);
-        let barred = |bar| Some(Barred { bar, why, shape: look.shape });
+        let barred = |bar| Some(Barred { bar, why, in_code, shape });
         if strict && !failed {
             counters.refused_strict.add(1);
             return barred(Bar::Strict);
@@ -171,7 +200,7 @@ impl Relay {
             counters.refused_limit.add(1);
             return barred(Bar::Limit);
         }
-        self.hold(id, why, look.shape);
+        self.hold(id, why, shape);
         None
     }
 
@@ -279,12 +308,13 @@ impl Relay {
 
     /// The error for what was refused here, if it was.
     pub(super) fn bar_told(&self, owner: Option<ClientId>, entry: &Expect) -> Option<PgError> {
-        let (bar, why) = Barred::decode(entry.name)?;
+        let (bar, why, in_code) = Barred::decode(entry.name)?;
         let name = why.name();
+        let what = if in_code { "a function, trigger or view of this statement's" } else { "this statement" };
         Some(match bar {
             Bar::Strict => PgError::error(
                 SqlState::FEATURE_NOT_SUPPORTED,
-                format!("pgweir: this statement ({name}) would keep a server connection for this client alone"),
+                format!("pgweir: {what} ({name}) would keep a server connection for this client alone"),
             )
             .detail("Such statements are refused here: session_state is \"strict\".")
             .hint(why.remedy()),
@@ -295,7 +325,7 @@ impl Relay {
                     SqlState::CONFIGURATION_LIMIT,
                     format!("pgweir: {limit} clients keep a server connection for themselves alone already"),
                 )
-                .detail(format!("This statement ({name}) would make one more. The limit is max_pinned_servers."))
+                .detail(format!("By {what} ({name}) there would be one more. The limit is max_pinned_servers."))
                 .hint(why.remedy())
             }
         })
@@ -331,10 +361,8 @@ impl Relay {
             counters.clients(pin.why).inspect(|gauge| gauge.inc());
             counters.oldest_us.set(counters.oldest_us.get().max(self.now_us.saturating_sub(pin.since_us)));
             let name = client.params.settings.iter().find(|(name, _)| name == b"application_name");
-            let instance = self.config.listen.instance_id;
-            let pid = ClientPid { instance, worker: self.place.worker, slot: id.index(), passed_on: false };
             rows.push(Pinned {
-                pid: pid.encode(),
+                pid: self.told_pid(id),
                 label: counters.label.clone(),
                 application_name: name.map(|(_, value)| String::from_utf8_lossy(value).into()),
                 why: pin.why,
@@ -358,8 +386,9 @@ mod tests {
     fn what_is_barred_comes_back_from_the_ring() {
         for bar in [Bar::Strict, Bar::Limit] {
             for &why in Construct::ALL {
-                let number = Barred { bar, why, shape: 0 }.encode();
-                assert_eq!(Barred::decode(number), Some((bar, why)));
+                let in_code = why != Construct::Load;
+                let number = Barred { bar, why, in_code, shape: 0 }.encode();
+                assert_eq!(Barred::decode(number), Some((bar, why, in_code)));
             }
         }
         assert!(Barred::decode(0).is_none() && Barred::decode(u32::MAX).is_none());

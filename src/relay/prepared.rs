@@ -214,6 +214,7 @@ impl Relay {
         if !matches!(named, Named::Known(_)) && self.must_settle(server, UNSEEN) {
             return Taken::More;
         }
+        let Ok(restated) = self.restated_bind(id, server, &named, message) else { return Taken::More };
         let mut number = NO_STATEMENT;
         let shape = match &named {
             Named::Known(statement) => {
@@ -265,6 +266,9 @@ impl Relay {
                 self.note_clearing(id, portal, clears);
                 self.note_followed(id, portal, clears);
             }
+        }
+        if let (Named::Known(statement), Some(restated)) = (&named, restated) {
+            return self.restate_bind(id, server, message, name, statement, restated, out);
         }
         self.expect_called(id, server, Kind::Bind, (number, name), shape);
         let offset = HEADER + portal.len() + 1;

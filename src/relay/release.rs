@@ -89,9 +89,9 @@ impl Relay {
     }
 
     /// Puts a server nobody uses any more into its pool, or closes it.
-    fn give_back(&mut self, server: ServerId) {
+    pub(super) fn give_back(&mut self, server: ServerId) {
         let Some(this) = self.servers.get_mut(server) else { return };
-        if this.cancels > 0 {
+        if this.cancels > 0 || this.aimed > 0 {
             this.use_ = Use::Cooling;
             return;
         }
@@ -130,8 +130,11 @@ impl Relay {
     /// it does not need one (any more).
     fn grant(&mut self, id: ClientId, server: ServerId) -> bool {
         // Waiters leave the queue before they go; if one did not, the server must not be lost.
+        let Some(group) = self.clients.get(id).map(|client| client.group) else { return false };
+        let direct = self.is_direct(group);
         let Some(client) = self.clients.get_mut(id) else { return false };
-        if client.arriving.is_some() && client.params.reported.borrow().is_some() {
+        let arrives = client.arriving.is_some();
+        if arrives && client.params.reported.borrow().is_some() && !direct {
             // Others with the same settings have come in since.
             client.state = State::Idle;
             // What it sent behind its login has waited as well.
@@ -139,9 +142,11 @@ impl Relay {
             self.welcome(id);
             return false;
         }
-        client.mid_batch = client.arriving.is_none();
-        if self.attach(id, server) {
-            self.pump_inbox(id);
+        client.mid_batch = !arrives;
+        match self.attach(id, server) {
+            true if arrives => self.come_in(id, server),
+            true => self.pump_inbox(id),
+            false => {}
         }
         true
     }
@@ -354,26 +359,16 @@ impl Relay {
         let Some(this) = self.servers.get_mut(server) else { return };
         this.cancels = this.cancels.saturating_sub(1);
         match this.use_ {
-            Use::Cooling if this.cancels == 0 => self.give_back(server),
+            Use::Cooling => self.give_back(server),
             Use::Cleaning { .. } => self.clean(server),
-            Use::Idle | Use::Lent(_) | Use::Cooling => {}
+            Use::Idle | Use::Lent(_) => {}
         }
-    }
-
-    /// Whether a client in this slot was told this key.
-    pub fn knows(&self, slot: u32, key: &[u8]) -> bool {
-        let client = self.clients.id_at(slot).and_then(|id| self.clients.get(id));
-        client.is_some_and(|client| client.key.matches(key))
     }
 
     /// Lets a client's cancel request through. Returns whether a server will be bothered with it:
     /// the caller then hears of its end when `done` of the [`Todo`] is dropped.
-    pub fn cancel(&mut self, slot: u32, key: &[u8]) -> bool {
-        let Some(id) = self.clients.id_at(slot) else { return false };
+    pub fn cancel(&mut self, id: ClientId) -> bool {
         let Some(client) = self.clients.get(id) else { return false };
-        if !client.key.matches(key) {
-            return false;
-        }
         let Some(server) = client.server() else {
             self.cancel_waiting(id);
             return false;

@@ -47,7 +47,13 @@ impl Relay {
         if let Some(barred) = self.bar(id, server, &look, sql) {
             return Before::Barred(barred);
         }
+        let own = look.effects;
         let (look, code) = self.look_into(id, look, sql);
+        if code.is_some()
+            && let Some(barred) = self.bar_code(id, server, own, &look)
+        {
+            return Before::Barred(barred);
+        }
         let at = message.at;
         if !self.before_statement(id, server, look.effects, Some(sql), at, out)
             || !self.mind_sequences(id, server, &look, sql, at, out)

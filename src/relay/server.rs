@@ -136,6 +136,8 @@ pub struct Server {
     pub(super) done_us: u64,
     /// Cancel requests under way.
     pub(super) cancels: u32,
+    /// Statements under way that mean its client by its process.
+    pub(super) aimed: u32,
     /// Its client went in the middle of a message: any byte more would be taken for a part of that.
     pub(super) cut_off: bool,
     /// Close it instead of putting it back.
@@ -189,6 +191,7 @@ impl Server {
             rested_us: now_us,
             done_us: 0,
             cancels: 0,
+            aimed: 0,
             cut_off: false,
             retire: false,
             left: Left::Nothing,

@@ -34,6 +34,7 @@ impl Relay {
         }
         self.sweep_servers();
         self.make_way();
+        self.sweep_pids();
         self.sweep_clients();
         self.gauges();
         self.show_pins();

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use tokio::task::spawn_local;
 
 use super::catalog_read::Source;
-use super::{Arrival, ClientId, GroupId, PoolId, Relay, ServerId, Todo};
+use super::{Aimed, Arrival, Ask, Awaited, ClientId, GroupId, PoolId, Relay, ServerId, Todo, Whom};
 use crate::server::cancel;
 use crate::server::open::Dial;
 
@@ -38,14 +38,28 @@ pub fn arrive(relay: &Shared, arrival: Arrival) {
 
 /// Passes a cancel request on; `done` is told when the key is nobody's, and otherwise dropped when
 /// the matter is over.
-pub fn cancel(relay: &Shared, slot: u32, key: &[u8], done: oneshot::Sender<()>) {
-    if guarded(relay, |relay| relay.knows(slot, key)) == Some(false) {
+pub fn cancel(relay: &Shared, whom: Whom, key: &[u8], done: oneshot::Sender<()>) {
+    let Some(id) = guarded(relay, |relay| relay.find(whom, key)).flatten() else {
         let _ = done.send(());
         return;
-    }
-    if guarded(relay, |relay| relay.cancel(slot, key)) == Some(true) {
+    };
+    if guarded(relay, |relay| relay.cancel(id)) == Some(true) {
         run_todo(relay, Some(done));
     }
+}
+
+/// Keeps the server of a client that another's statement means, until that is done.
+pub fn hold(relay: &Shared, ask: Ask) {
+    let Some(aimed) = guarded(relay, |relay| relay.aimed_at(&ask)).flatten() else { return };
+    let over = ask.answer(aimed);
+    run_todo(relay, None);
+    let Aimed::Process(server, _) = aimed else { return };
+    let relay = Rc::clone(relay);
+    spawn_local(async move {
+        let _ = over.await;
+        guarded(&relay, |relay| relay.let_go(server));
+        run_todo(&relay, None);
+    });
 }
 
 /// Does what the last turn left to do.
@@ -70,6 +84,9 @@ pub fn run_todo(relay: &Shared, mut done: Option<oneshot::Sender<()>>) {
                 }
                 Todo::Understand(source) => {
                     spawn_local(understand(Rc::clone(relay), source));
+                }
+                Todo::Await(client, awaited) => {
+                    spawn_local(answers(Rc::clone(relay), client, awaited));
                 }
                 Todo::Watch(group) => super::watch::start(relay, group),
                 Todo::Listen(group) => {
@@ -143,6 +160,15 @@ async fn open_own(relay: Shared, id: ClientId, group: GroupId, dial: Rc<Dial>) {
         Some(id) => drop(spawn_local(server(Rc::clone(&relay), id))),
         None => relay.borrow_mut().own_given_up(group),
     }
+    run_todo(&relay, None);
+}
+
+async fn answers(relay: Shared, client: ClientId, awaited: Awaited) {
+    let mut held = Vec::with_capacity(awaited.len());
+    for (number, answer) in awaited {
+        held.push((number, answer.await.ok()));
+    }
+    guarded(&relay, |relay| relay.answered_pids(client, held));
     run_todo(&relay, None);
 }
 

@@ -11,6 +11,7 @@ use std::borrow::Cow;
 use pg_query::protobuf::summary_result::Context;
 
 use crate::sql::functions::{Standing, standing};
+use crate::sql::pids::names_pids;
 use crate::sql::shape::{Flags, Scanned, Statements};
 use crate::sql::statement::Reading;
 use crate::sql::verdict::{Effects, Reason, Route, StatementKind, Verdict};
@@ -86,6 +87,9 @@ fn readings(words: Words<'_>) -> Reading {
         let mut reading = statement.read();
         if statement.runs_its_functions() {
             reading.effects |= statement.call_effects();
+        }
+        if names_pids(statement) {
+            reading.effects |= Effects::PIDS;
         }
         union = Some(match union {
             None => reading,

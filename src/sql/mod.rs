@@ -15,6 +15,7 @@ pub mod lasting;
 pub mod lex;
 pub mod nesting;
 mod normal;
+pub(crate) mod pids;
 pub mod prepared;
 pub mod replaces;
 pub mod settings;

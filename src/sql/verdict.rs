@@ -161,6 +161,8 @@ effects! {
     NOTIFY = 40,
     /// `pg_listening_channels`.
     LISTENING = 41,
+    /// Asks for the own process alone, or names others by number where processes are meant.
+    PIDS = 50,
 }
 
 impl Effects {

@@ -8,7 +8,7 @@
 //!
 //! It is never the id of a process of the server's: Linux counts those to 2²² at most (`PID_MAX_LIMIT` in
 //! include/linux/threads.h), so that a client which hands this number to `pg_cancel_backend` or `pg_terminate_backend`
-//! hits nobody else.
+//! hits nobody else. Numbers up to that one are such processes, and are told to clients that keep theirs.
 //!
 //! A client is only ever told numbers without bit 31. An instance that passes a request on to a
 //! peer sets it, and whoever receives it so never passes it on again: however wrong `[peers]` may
@@ -18,6 +18,33 @@ const INSTANCE_BITS: u32 = 6;
 const WORKER_BITS: u32 = 6;
 const SLOT_BITS: u32 = 19;
 const PASSED_ON: u32 = 1 << 31;
+
+/// Highest process id of a server's: `PID_MAX_LIMIT`.
+const PROCESS_MAX: u32 = 1 << 22;
+
+/// Whether a number may be the process id of a server's, so that it is none that we have made.
+#[must_use]
+pub fn is_process(pid: u32) -> bool {
+    (1..=PROCESS_MAX).contains(&pid)
+}
+
+/// The number as an instance passes it on.
+#[must_use]
+pub fn passed_on(pid: u32) -> u32 {
+    pid | PASSED_ON
+}
+
+/// The number as the client was told it.
+#[must_use]
+pub fn not_passed_on(pid: u32) -> u32 {
+    pid & !PASSED_ON
+}
+
+/// Whether an instance has passed a request with this number on.
+#[must_use]
+pub fn is_passed_on(pid: u32) -> bool {
+    pid & PASSED_ON != 0
+}
 
 /// Workers of one process, at most: 63.
 pub const WORKERS_MAX: u8 = (1 << WORKER_BITS) - 1;
@@ -74,6 +101,7 @@ mod tests {
                         let pid = ClientPid { instance, worker, slot, passed_on };
                         assert_eq!(ClientPid::decode(pid.encode()), Some(pid));
                         assert_eq!(pid.encode() as i32 > 1 << 22, !passed_on, "{pid:?}");
+                        assert!(!is_process(not_passed_on(pid.encode())), "{pid:?}");
                     }
                 }
             }

@@ -15,7 +15,7 @@ use tokio::time::MissedTickBehavior;
 use crate::config::Config;
 use crate::meter::Registry;
 use crate::pool::place::Place;
-use crate::relay::{Arrival, Relay, sweep, task};
+use crate::relay::{Arrival, Ask, Relay, Whom, sweep, task};
 
 /// What other threads tell a worker.
 pub enum Mail {
@@ -23,13 +23,15 @@ pub enum Mail {
     Client(Box<Arrival>),
     /// A cancel request.
     Cancel {
-        /// Slot of the client, from the process id it was told.
-        slot: u32,
+        /// The client, from the process id it was told.
+        whom: Whom,
         /// The secret it was told.
         key: Vec<u8>,
         /// Told when the key is nobody's; otherwise dropped when the matter is over.
         done: oneshot::Sender<()>,
     },
+    /// A statement on another worker means the server of a client.
+    Hold(Ask),
     /// Shows that the worker runs: it drops this.
     Ping(oneshot::Sender<()>),
     /// From now on by this configuration.
@@ -52,7 +54,7 @@ pub type Hand = Box<dyn Fn(Arrival)>;
 /// Makes what runs beside a worker on its thread, and ends with it.
 pub type Beside = Box<dyn FnOnce(Hand) -> Pin<Box<dyn Future<Output = ()>>> + Send>;
 
-/// Starts a worker that reads `mail`; it ends when all its mailboxes are dropped.
+/// Starts a worker that reads `mail`, one of `all`; it ends when all its mailboxes are dropped.
 ///
 /// # Errors
 /// The system gave no thread.
@@ -62,11 +64,20 @@ pub fn start(
     config: Arc<Config>,
     registry: Arc<Registry>,
     beside: Option<Beside>,
+    all: Arc<[WeakMailbox]>,
 ) -> io::Result<JoinHandle<()>> {
     let number = place.worker;
     std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
         match Builder::new_current_thread().enable_all().build_local(Default::default()) {
-            Ok(runtime) => runtime.block_on(work(Relay::new(place, config, registry), mail, beside)),
+            Ok(runtime) => {
+                let mut relay = Relay::new(place, config, registry);
+                relay.reach(Box::new(move |worker, ask| {
+                    if let Some(mailbox) = all.get(usize::from(worker)).and_then(WeakMailbox::upgrade) {
+                        let _ = mailbox.send(Mail::Hold(ask));
+                    }
+                }));
+                runtime.block_on(work(relay, mail, beside));
+            }
             Err(error) => tracing::error!("worker {number} cannot start: {error}"),
         }
     })
@@ -89,7 +100,8 @@ async fn work(relay: Relay, mut mail: mpsc::UnboundedReceiver<Mail>, beside: Opt
             received = mail.recv() => match received {
                 None => return,
                 Some(Mail::Client(arrival)) => task::arrive(&relay, *arrival),
-                Some(Mail::Cancel { slot, key, done }) => task::cancel(&relay, slot, &key, done),
+                Some(Mail::Cancel { whom, key, done }) => task::cancel(&relay, whom, &key, done),
+                Some(Mail::Hold(ask)) => task::hold(&relay, ask),
                 Some(Mail::Ping(done)) => drop(done),
                 Some(Mail::Reload(config)) => drop(task::guarded(&relay, |relay| relay.reconfigure(config))),
                 Some(Mail::Drain(done)) => {

@@ -88,6 +88,29 @@ fn a_request_reaches_its_instance_through_any_other() {
     }
 }
 
+/// In session mode a client is told the process of its server: the secret says which instance it is with.
+#[test]
+fn a_request_of_a_session_reaches_its_instance_through_any_other() {
+    let port = Port::reserve().unwrap();
+    let peers: String = (1..=2).map(|n| format!("[peers.{n}]\naddress = \"{}\"\n", own_address(n, &port))).collect();
+    let start = |number| {
+        let conf = instance(number, &port, &peers).pool("pool_mode = \"session\"");
+        Pgweir::start_on(&conf.text(), port.clone(), Port::reserve().unwrap()).unwrap()
+    };
+    let _all = [start(1), start(2)];
+    for (home, through, minor) in [(1, 2, 0), (2, 1, 2), (2, 2, 0), (1, 2, 2)] {
+        let mut client = Client::at(own_address(home, &port));
+        client.startup(minor, &[]);
+        client.welcome().unwrap();
+        assert!(u32::from_be_bytes(client.key[..4].try_into().unwrap()) <= 1 << 22);
+        let marker = format!("session {home} through {through}, {minor}");
+        client.send(&Script::new().query(&format!("SELECT pg_sleep(50) /* {marker} */")));
+        await_running(&marker);
+        cancel(Client::at(own_address(through, &port)), &client.cancel_request());
+        assert!(said(&client.ready(1)[1]).starts_with("57014"), "{marker}");
+    }
+}
+
 /// Ctrl-C in psql, whose request comes to any of the instances on the port.
 #[test]
 fn psql_cancels_on_a_shared_port() {

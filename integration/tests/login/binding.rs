@@ -176,7 +176,7 @@ fn server_certificates_are_read_again_on_reload() {
         .pool("query_wait_timeout = \"1s\"");
     let pgweir = conf.start();
     let mut first = Client::connect(pgweir.port());
-    let pid = first.value("SELECT pg_backend_pid()");
+    let pid = first.value("SELECT 0 + pg_backend_pid()");
     assert_eq!(first.query("BEGIN"), Ok(Vec::new()));
     std::fs::copy(Certificates::new().unwrap().ca, &ca).unwrap();
     pgweir.reload(&conf.text()).unwrap();
@@ -186,7 +186,7 @@ fn server_certificates_are_read_again_on_reload() {
     });
     let refused = second.query("SELECT 1").err().unwrap_or_default();
     assert!(refused.contains("certificate") || pgweir.log().contains("certificate"), "{refused}");
-    assert_eq!(first.value("SELECT pg_backend_pid()"), pid, "nothing was dropped");
+    assert_eq!(first.value("SELECT 0 + pg_backend_pid()"), pid, "nothing was dropped");
     assert_eq!(first.query("COMMIT"), Ok(Vec::new()));
     std::fs::copy(&right.ca, &ca).unwrap();
     pgweir.reload(&conf.text()).unwrap();

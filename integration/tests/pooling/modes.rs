@@ -4,7 +4,7 @@
 use integration::USER;
 use integration::wire::Script;
 
-use crate::common::client::{outcome, tags};
+use crate::common::client::tags;
 use crate::common::{Client, eventually};
 use crate::{cluster, conf};
 
@@ -12,22 +12,23 @@ use crate::{cluster, conf};
 fn a_session_is_as_a_direct_connection_and_leaves_nothing() {
     let pgweir = conf().size(1).pool("pool_mode = \"session\"").start();
     let mut first = Client::connect(pgweir.port());
-    let pid = first.value("SELECT pg_backend_pid()");
+    let pid = first.value("SELECT 0 + pg_backend_pid()");
     first.query("CREATE TEMP TABLE mine (x int); SET work_mem = '7MB'; PREPARE p AS SELECT 41").unwrap();
     first.query("SELECT pg_advisory_lock(77)").unwrap();
     assert_eq!(first.value("EXECUTE p"), "41");
-    assert_eq!(first.value("SELECT pg_backend_pid()"), pid);
+    assert_eq!(first.value("SELECT 0 + pg_backend_pid()"), pid);
     let named = Script::new().parse("s", "SELECT 42").sync();
     assert_eq!(tags(&first.run(&named)), "1Z");
-    // The other has to wait until the session ends.
-    let mut second = Client::connect(pgweir.port());
-    second.send(&Script::new().query("SELECT pg_backend_pid(), current_setting('work_mem'), to_regclass('mine')"));
+    // The other has to wait until the session ends: it comes in with a server of its own.
+    let mut second = Client::tcp(pgweir.port());
+    second.startup(0, &[]);
     eventually("the second waits", || {
         crate::common::metric(&pgweir, "pgweir_pool_clients", &[("state", "waiting")]) == 1.0
     });
     first.send(&Script::new().raw(b'X', b""));
-    let rows = outcome(&second.ready(1)).unwrap();
-    assert_eq!(rows, [[pid, "4MB".into(), String::new()]]);
+    second.welcome().unwrap();
+    let left = second.query("SELECT pg_backend_pid(), current_setting('work_mem'), to_regclass('mine')");
+    assert_eq!(left.unwrap(), [[pid, "4MB".into(), String::new()]]);
     assert_eq!(second.value("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"), "0");
     assert_eq!(second.value("SELECT count(*) FROM pg_prepared_statements"), "0");
 }

@@ -81,7 +81,7 @@ fn no_user_is_refused_with_words() {
 fn violates(bytes: &[u8]) -> [String; 2] {
     let pgweir = conf().size(1).start();
     let mut bystander = Client::connect(pgweir.port());
-    let backend = bystander.value("SELECT pg_backend_pid()");
+    let backend = bystander.value("SELECT 0 + pg_backend_pid()");
     let mut client = Client::connect(pgweir.port());
     client.write(bytes);
     let frames = client.frames_to_end();
@@ -89,7 +89,7 @@ fn violates(bytes: &[u8]) -> [String; 2] {
     assert_eq!(error.tag, b'E', "{frames:?}");
     assert_eq!(error.field(b'C').as_deref(), Some("08P01"), "{}", said(error));
     assert_eq!(error.field(b'S').as_deref(), Some("FATAL"));
-    [backend, bystander.value("SELECT pg_backend_pid()")]
+    [backend, bystander.value("SELECT 0 + pg_backend_pid()")]
 }
 
 /// A violation that is seen in a message's head costs no server connection.

@@ -1,10 +1,11 @@
-//! Who a client is to the server: what it hears when its server is ended from outside, and what the number is good for that it was told.
+//! Who a client is to the server: what it hears when its server is ended from outside, and how values are reported to it.
 //! It must never be enough that a session ends: its last words are those of a direct connection, byte for byte.
 
+use std::collections::BTreeSet;
 use std::sync::OnceLock;
 
-use integration::Cluster;
 use integration::wire::{Frame, Script};
+use integration::{Cluster, DATABASE, USER};
 
 use crate::common::client::tags;
 use crate::common::{Client, Conf, eventually, metric};
@@ -30,7 +31,7 @@ fn end(pid: &str) {
 /// What a client hears whose server is ended after `before`, while it runs `during` or nothing.
 fn last_words(client: &mut Client, before: &str, during: Option<&Script>) -> Vec<Frame> {
     client.query(before).unwrap();
-    let pid = client.value("SELECT pg_backend_pid()");
+    let pid = client.value("SELECT 0 + pg_backend_pid()");
     if let Some(during) = during {
         client.send(during);
         let busy = format!("SELECT state = 'active' FROM pg_stat_activity WHERE pid = {pid}");
@@ -72,12 +73,12 @@ fn who_holds_none_notices_nothing() {
     crate::functions::know(&pgweir);
     let mut clients: Vec<_> = (0..5).map(|_| Client::connect(pgweir.port())).collect();
     // At rest.
-    let pid = clients[0].value("SELECT pg_backend_pid()");
+    let pid = clients[0].value("SELECT 0 + pg_backend_pid()");
     end(&pid);
-    assert_ne!(clients[0].value("SELECT pg_backend_pid()"), pid);
+    assert_ne!(clients[0].value("SELECT 0 + pg_backend_pid()"), pid);
     // The one server is ended under its holder while the others wait for it.
     clients[0].query("BEGIN").unwrap();
-    let pid = clients[0].value("SELECT pg_backend_pid()");
+    let pid = clients[0].value("SELECT 0 + pg_backend_pid()");
     clients[1..].iter_mut().for_each(|client| client.send(&Script::new().query("SELECT 3")));
     eventually("they wait", || metric(&pgweir, "pgweir_pool_clients", &[("state", "waiting")]) == 4.0);
     end(&pid);
@@ -86,36 +87,6 @@ fn who_holds_none_notices_nothing() {
         assert_eq!(tags(&client.ready(1)), "TDCZ");
         assert_eq!(client.value("SELECT 4"), "4");
     }
-}
-
-/// The number of BackendKeyData is no process of the server's, whoever is asked to end it.
-#[test]
-fn the_number_told_ends_nobody_else() {
-    let pgweir = conf().size(3).top("workers = 2").start();
-    let (mut one, mut other) = (Client::connect(pgweir.port()), Client::connect(pgweir.port()));
-    other.query("BEGIN").unwrap();
-    for client in [&one, &other] {
-        let told = u32::from_be_bytes(client.key[..4].try_into().unwrap());
-        assert!(told > 1 << 22, "{told}");
-    }
-    let told = u32::from_be_bytes(other.key[..4].try_into().unwrap());
-    for function in ["pg_cancel_backend", "pg_terminate_backend"] {
-        let frames = one.run(&Script::new().query(&format!("SELECT {function}({told})")));
-        assert_eq!(tags(&frames), "TNDCZ");
-        let warning = format!("PID {told} is not a PostgreSQL backend process");
-        assert_eq!(frames[1].field(b'M'), Some(warning));
-        assert_eq!(frames[2].row(), [Some(b"f".to_vec())]);
-    }
-    // The pid that SQL tells is the server's, and works from anywhere while it is held.
-    let pid = other.value("SELECT pg_backend_pid()");
-    other.send(&Script::new().query("SELECT pg_sleep(50)"));
-    let busy =
-        format!("SELECT state = 'active' AND query ~ '^SELECT pg_sleep' FROM pg_stat_activity WHERE pid = {pid}");
-    cluster().primary().wait_true(&busy).unwrap();
-    assert_eq!(one.value(&format!("SELECT pg_cancel_backend({pid})")), "t");
-    let frames = other.ready(1);
-    assert_eq!(frames.iter().find(|frame| frame.tag == b'E').unwrap().field(b'C').as_deref(), Some("57014"));
-    other.query("ROLLBACK").unwrap();
 }
 
 #[test]
@@ -139,5 +110,32 @@ fn reported_values_are_spelled_as_the_server_spells_them() {
             told
         });
         assert_eq!(ours, theirs, "{sql}");
+    }
+}
+
+/// A server at rest still acts as the role that had this name when it was set there.
+#[test]
+fn a_role_is_the_one_that_has_its_name_now() {
+    let primary = cluster().primary();
+    let make = format!("CREATE ROLE actor; GRANT actor TO {USER}; ");
+    primary.query(&make).unwrap();
+    let pgweir = conf().size(3).pool("server_order = \"rotate\"").start();
+    let mut clients: Vec<_> = (0..3).map(|_| Client::connect(pgweir.port())).collect();
+    clients.iter_mut().for_each(|client| drop(client.query("BEGIN").unwrap()));
+    clients.iter_mut().for_each(|client| drop(client.query("COMMIT").unwrap()));
+    let client = &mut clients[0];
+    client.query("SET ROLE actor").unwrap();
+    let mut acts = BTreeSet::new();
+    eventually("all servers act as the role", || {
+        acts.insert(client.query("SELECT current_user, pg_backend_pid()").unwrap().remove(0));
+        acts.len() == 3
+    });
+    assert!(acts.iter().all(|row| row[0] == "actor"), "{acts:?}");
+    client.query("RESET ROLE").unwrap();
+    let again = "CREATE TABLE played (n int); ALTER TABLE played OWNER TO actor; REVOKE ALL ON played FROM PUBLIC";
+    primary.query_in(DATABASE, &format!("DROP ROLE actor; {make} {again}")).unwrap();
+    client.query("SET ROLE actor").unwrap();
+    for n in 0..6 {
+        assert_eq!(client.query(&format!("INSERT INTO played VALUES ({n})")), Ok(vec![]), "statement {n}");
     }
 }

@@ -8,6 +8,7 @@ mod common;
 mod dice;
 
 mod answers;
+mod direct;
 mod functions;
 mod hidden;
 mod identity;
@@ -15,6 +16,7 @@ mod leaks;
 mod listen;
 mod neighbours;
 mod oracle;
+mod pids;
 mod pins;
 mod player;
 mod program;

@@ -56,7 +56,7 @@ fn nothing_stays(cluster: &Cluster, pgweir: &Pgweir, database: &str, after: &str
     // All at once, so that each has one of its own.
     for client in &mut clients {
         client.query("BEGIN").unwrap();
-        seen.insert(client.value("SELECT pg_backend_pid()"));
+        seen.insert(client.value("SELECT 0 + pg_backend_pid()"));
         let state = client.query(STATE).unwrap();
         assert!(state.is_empty(), "left by {after} in {database}: {state:?}");
     }

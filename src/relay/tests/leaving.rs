@@ -4,6 +4,7 @@
 use super::pooling::with_clients;
 use super::rig::{Rig, letters};
 use super::speech::*;
+use crate::relay::Whom;
 
 const ONE: &str = "default_pool_size = 1";
 
@@ -210,9 +211,11 @@ fn a_cancel_holds_the_server_back_until_it_is_over() {
     rig.hosts[0].answering = false;
     rig.send(0, &query("select 1"));
     let id = rig.peers[0].id.unwrap();
-    let key = rig.relay.clients.get(id).unwrap().key.bytes().to_vec();
-    assert!(!rig.relay.cancel(id.index(), b"nope"));
-    assert!(rig.relay.cancel(id.index(), &key));
+    let (number, key) = rig.relay.clients.get(id).map(|it| (it.number, it.key.bytes().to_vec())).unwrap();
+    assert_eq!(rig.relay.find(Whom::Slot(number), b"nope"), None);
+    assert_eq!(rig.relay.find(Whom::Slot(number), &key), Some(id));
+    assert_eq!(rig.relay.find(Whom::Slot(number + 1), &key), None);
+    assert!(rig.relay.cancel(id));
     rig.hosts[0].answering = true;
     rig.run();
     assert_eq!(letters(&rig.heard(0)), "TDCZI");
@@ -224,7 +227,7 @@ fn a_cancel_holds_the_server_back_until_it_is_over() {
     rig.run();
     assert_eq!(letters(&rig.heard(1)), "TDCZI");
     // Idle: nothing to cancel.
-    assert!(!rig.relay.cancel(id.index(), &key));
+    assert!(!rig.relay.cancel(id));
 }
 
 #[test]
@@ -252,8 +255,7 @@ fn a_client_in_the_queue_can_cancel_and_goes_on() {
     rig.send(0, &query("begin"));
     rig.tell(1, &query("select 1"));
     let id = rig.peers[1].id.unwrap();
-    let key = rig.relay.clients.get(id).unwrap().key.bytes().to_vec();
-    assert!(!rig.relay.cancel(id.index(), &key), "no server need know");
+    assert!(!rig.relay.cancel(id), "no server need know");
     rig.run();
     assert_eq!(letters(&rig.heard(1)), "E(57014)ZI");
     rig.send(0, &query("commit"));

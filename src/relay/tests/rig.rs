@@ -300,7 +300,7 @@ impl Rig {
                 Todo::CancelGone(_, key) => self.cancels_gone.push(key.pid),
                 Todo::OpenOwn(..) => unreachable!("no test of the rig replicates"),
                 Todo::Understand(source) => self.relay.understood(source.place(), source.read()),
-                Todo::Watch(_) | Todo::Listen(_) | Todo::Refuse(_) => {}
+                Todo::Watch(_) | Todo::Listen(_) | Todo::Refuse(_) | Todo::Await(..) => {}
             }
         }
     }

@@ -221,10 +221,7 @@ impl World {
         let Some(actor) = self.actor() else { return };
         let peer = actor.peer;
         let Some(id) = self.rig.peers[peer].id else { return };
-        let key = self.rig.relay.clients.get(id).map(|client| client.key);
-        if let Some(key) = key {
-            self.rig.relay.cancel(id.index(), key.bytes());
-        }
+        self.rig.relay.cancel(id);
     }
 
     fn pass(&mut self) {
