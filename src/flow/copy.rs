@@ -36,11 +36,11 @@ impl CopyIn {
 
     /// The client sent CopyData (`end` false), CopyDone or CopyFail (`end` true).
     pub fn sent(&mut self, end: bool, ring: &Ring) {
-        if self.active {
+        if self.active && !self.ended {
             self.begun = true;
-            self.ended |= end;
+            self.ended = end;
         } else if !ring.is_empty() {
-            // The client does not wait for CopyInResponse.
+            // The client does not wait for CopyInResponse; behind its end the data is another COPY's.
             self.data_ahead = ring.next();
             if end && self.ends_ahead.last() != Some(&self.data_ahead) {
                 self.ends_ahead.push(self.data_ahead);

@@ -145,6 +145,11 @@ impl Replies {
         !self.ring.is_empty() || self.rest > 0 || self.copy.is_active()
     }
 
+    /// Something has failed, and the server reads over everything up to a Sync that was not sent yet.
+    pub fn is_skipping(&self) -> bool {
+        self.skipping
+    }
+
     /// The client is sending COPY data, or was, as far as is known.
     pub fn is_copying(&self) -> bool {
         self.copy.is_active()

@@ -38,6 +38,13 @@ fn copy_data_sent_ahead_of_the_answer() {
     assert!(early.fault.is_none() && early.clean(), "{early:?}");
     let both = play_after("BES", &[("", "ddeS")], "2GCZ");
     assert!(both.fault.is_none() && both.clean(), "{both:?}");
+    // Two in one batch: what is sent behind the end of the first, while that is not answered, is the second's.
+    for (steps, rest) in
+        [(&[("", "deBE"), ("2G", "de"), ("C2G", "S")][..], "CZ"), (&[("", "deBE"), ("2G", "deS")], "C2GCZ")]
+    {
+        let two = play_after("BE", steps, rest);
+        assert!(two.fault.is_none() && two.clean(), "{two:?}");
+    }
 }
 
 #[test]

@@ -11,9 +11,9 @@ const KEPT: usize = 1000;
 /// A database on a server that is to have no session of pgweir's at rest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wish {
-    /// Host and port, as configured.
-    pub endpoint: String,
-    /// Its name on the server.
+    /// The server's port. Its host may be spelled in many ways, and to close a few servers at rest elsewhere does no harm.
+    pub port: u16,
+    /// Its name on the server; empty: it may be any.
     pub database: String,
 }
 
@@ -68,7 +68,7 @@ mod tests {
     #[test]
     fn everybody_hears_each_wish_once() {
         let wishes = Wishes::default();
-        let wish = |n: usize| Wish { endpoint: "here:1".into(), database: n.to_string() };
+        let wish = |n: usize| Wish { port: 1, database: n.to_string() };
         let (mut one, mut other) = (0, 0);
         assert_eq!(wishes.since(&mut one), []);
         wishes.utter(wish(1));

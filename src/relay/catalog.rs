@@ -37,7 +37,7 @@ pub(super) enum Trust {
     Full,
     /// It could not be read again since code was changed: only functions not built in count as unknown.
     Doubt,
-    /// Code was changed and is about to be read: every statement counts as unknown.
+    /// Code was changed, or was never read, and is about to be read: every statement counts as unknown.
     Stale,
 }
 
@@ -134,10 +134,7 @@ impl Catalog {
         self.heard = self.health.as_ref().map_or(0, |health| health.code_changes());
         self.changes += 1;
         self.due_us = 0;
-        // One that was never read knows nothing that could be wrong.
-        if !self.code.fingerprint.is_empty() {
-            self.trust = Trust::Stale;
-        }
+        self.trust = Trust::Stale;
     }
 
     fn resolve(&mut self, look: &Look, sql: &[u8], conforming: bool) -> Rc<Resolved> {
@@ -184,11 +181,12 @@ impl Relay {
             Trust::Doubt | Trust::Stale => look.effects.any(HIDDEN),
         };
         let mut effects = code.touch.effects;
+        // Not what is only unsure: what discards others' values must not come before what has to be alone, as VACUUM.
+        look.draws |= effects.any(Effects::SEQUENCE_STATE.union(HIDDEN));
         // What SQL's EXECUTE will do is noted by its effects alone.
         if unsure || (look.effects.any(Effects::PREPARE) && effects.any(SETTING)) {
             effects |= Effects::UNKNOWN_FUNCTION;
         }
-        look.draws |= effects.any(Effects::SEQUENCE_STATE.union(HIDDEN));
         look.effects = effects;
         let due_us = catalog.looked_us + HURRY_US;
         if effects.any(HIDDEN) && catalog.due_us > due_us {

@@ -214,7 +214,8 @@ impl Relay {
         self.catalogs.change(number, |catalog| {
             (catalog.since_us, catalog.at) = (None, None);
             catalog.due_us = now_us + RETRY_US;
-            if catalog.trust == Trust::Stale {
+            // Of what was never read nobody can say which statements run code.
+            if catalog.trust == Trust::Stale && !catalog.code.fingerprint.is_empty() {
                 catalog.trust = Trust::Doubt;
             }
         });

@@ -115,8 +115,8 @@ impl Relay {
             this.discarded = true;
             this.params = std::rc::Rc::clone(&group.no_params);
             if entry.kind == Kind::Execute && looks_away.is_none() {
-                // Start values follow at once, those that whoever acts now may set.
-                this.smudged = owner;
+                // Start values follow at once, those that whoever acts now may set; also if that client has gone meanwhile.
+                this.smudged = Some(owner.unwrap_or_default());
             }
         }
         // What was sent behind it may have left something again, which must not be let go of.

@@ -155,8 +155,11 @@ impl Relay {
         if terms.pool_mode == PoolMode::Session || looks_away || client.own {
             return;
         }
+        let held = client.server().and_then(|server| self.servers.get(server));
         let touched = client.touched.get_or_insert_default();
         touched.effects |= effects;
+        // It is read over: something before it in its batch has failed.
+        touched.doubt |= held.is_some_and(|this| this.replies.is_skipping());
         // Also of the same text.
         touched.doubt |= effects.any(UNDOING);
         if effects.any(SETTING.union(HIDDEN).union(Effects::DISCARD_ALL)) {
@@ -289,7 +292,8 @@ impl Relay {
                 client.params = group.intern_known(own, &this.status);
             }
         }
-        if touched.effects.any(HIDDEN) && !client.start.settings.is_empty() {
+        let code = touched.effects.any(HIDDEN) || touched.named.others;
+        if code && !client.start.settings.is_empty() {
             // What code has done to values of the session's start was guessed when it was reported.
             let mut told = Vec::new();
             let start = client.start.reported.borrow();
@@ -344,6 +348,9 @@ impl Relay {
             found += usize::from(is_name);
             if let Some(value) = value.filter(|value| is_name || is_made_up(value)) {
                 touched.named.add(value);
+            }
+            if let Some(value) = value.filter(|_| is_name) {
+                touched.named.say(value, false);
             }
         }
         // The rest of the message was not here.

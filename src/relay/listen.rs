@@ -78,6 +78,8 @@ pub struct Listener {
     pub(super) up: bool,
     /// It counts under the limits of connections.
     pub(super) placed: bool,
+    /// Somebody needs the database without it, and nobody listened when that was said.
+    pub(super) in_the_way: bool,
     channels: HashMap<Channel, Heard>,
     marks: HashMap<u64, Mark>,
     next_mark: u64,
@@ -106,6 +108,7 @@ impl Listener {
             marker,
             up: false,
             placed: false,
+            in_the_way: false,
             channels: HashMap::new(),
             marks: HashMap::new(),
             next_mark: 0,

@@ -100,8 +100,9 @@ async fn hold(relay: &Shared, group: GroupId) -> Result<(), OpenError> {
             return Err(OpenError::Timeout(LINGER));
         }
         if !relay.borrow().is_listener_idle(group) {
+            relay.borrow_mut().is_listener_in_the_way(group);
             idle_since = Instant::now();
-        } else if idle_since.elapsed() > LINGER {
+        } else if idle_since.elapsed() > LINGER || relay.borrow_mut().is_listener_in_the_way(group) {
             let mut bye = Vec::new();
             build::message(&mut bye, tag::client::TERMINATE, |_| {});
             let _ = timeout(LINGER, stream.send(&bye)).await;
@@ -163,6 +164,11 @@ impl Relay {
 
     fn is_listener_idle(&self, group: GroupId) -> bool {
         self.groups.get(group).and_then(|group| group.listener.as_ref()).is_none_or(|listener| listener.is_idle())
+    }
+
+    fn is_listener_in_the_way(&mut self, group: GroupId) -> bool {
+        let listener = self.groups.get_mut(group).and_then(|group| group.listener.as_mut());
+        listener.is_some_and(|listener| std::mem::take(&mut listener.in_the_way))
     }
 
     fn listener_up(&mut self, group: GroupId) {

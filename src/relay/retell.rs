@@ -78,14 +78,19 @@ impl Relay {
         Some(out)
     }
 
-    /// Code that nobody can see into has perhaps reset a value of the client's start: the client hears of its own.
+    /// Code has perhaps reset a value of the client's start: the client hears of its own.
     fn start_value(&self, server: ServerId, id: ClientId, bytes: &[u8]) -> Option<Vec<u8>> {
         let (this, client) = (self.servers.get(server)?, self.clients.get(id)?);
-        if client.start.settings.is_empty() || client.touched.as_ref().is_none_or(|it| !it.effects.any(HIDDEN)) {
+        let touched = client.touched.as_ref().filter(|_| !client.start.settings.is_empty())?;
+        if !touched.effects.any(HIDDEN) && !touched.named.others {
             return None;
         }
         let (name, rest) = cstr(bytes.get(HEADER..)?)?;
         let (value, _) = cstr(rest)?;
+        let set_by: &[u8] = if name == b"is_superuser" { b"role" } else { name };
+        if touched.named.has_said(set_by, true) {
+            return None;
+        }
         let base = self.groups.get(client.group)?.base.as_ref()?;
         let is_base = base.iter().any(|(known, of_base)| known == name && of_base == value);
         if !is_base || this.replies.head().is_none_or(|head| head.origin != Origin::Client) {

@@ -62,6 +62,10 @@ pub(super) fn settle(client: &Client, touched: &Touched, short: bool, told: &[To
     }
     pinned = pinned.without(SETTING);
     let starts_with = |name: &[u8]| client.start.settings.iter().any(|(known, _)| known == name);
+    let was_empty = |name: &[u8]| client.params.settings.iter().any(|(known, value)| known == name && value.is_empty());
+    // Where only the application knows the name it may have emptied this one itself.
+    let by_code = hidden || (named.others && !named.hidden);
+    let emptied = |name: &[u8]| by_code && starts_with(name) && !named.has_said(name, false) && !was_empty(name);
     let mut here = if short { kept(client, touched) } else { Settings::new() };
     for told in told.iter().filter(|told| told.kind == b's') {
         if !told.name.is_ascii() && !same_encoding(session.status) {
@@ -77,7 +81,7 @@ pub(super) fn settle(client: &Client, touched: &Touched, short: bool, told: &[To
         };
         match &told.name[..] {
             // What code has reset is known no longer, and empty.
-            name if hidden && value.is_empty() && starts_with(name) => continue,
+            name if value.is_empty() && emptied(name) => continue,
             b"role" if value == b"none" && !starts_with(b"role") => continue,
             b"session_authorization" if value == session.login.as_bytes() => continue,
             // It cannot be read, and pins anyway.

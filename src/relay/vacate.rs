@@ -33,21 +33,25 @@ impl Relay {
             return None;
         }
         let database = server.replies.entries().take(NEAR).find_map(|entry| self.shapes.vacates(entry.cookie))?;
-        let endpoint = self.pools[server.pool].dial.endpoint.to_string();
-        Some(Wish { endpoint, database })
+        Some(Wish { port: self.pools[server.pool].dial.endpoint.port, database })
     }
 
-    /// Closes all servers at rest in this database.
+    /// Closes all servers at rest in this database, and connections that listen there for nobody.
     fn vacate(&mut self, wish: &Wish) {
         for index in 0..self.pools.slots() {
             let Some(pool) = self.pools.id_at(index) else { continue };
             let this = &self.pools[pool];
-            if this.dial.dbname != wish.database || this.dial.endpoint.to_string() != wish.endpoint {
+            let any = wish.database.is_empty();
+            if this.dial.endpoint.port != wish.port || !(any || this.dial.dbname == wish.database) {
                 continue;
             }
-            let group = this.group;
-            if self.groups[group].primary == pool {
-                self.groups[group].positions.step_aside();
+            let group = &mut self.groups[this.group];
+            if group.primary == pool {
+                group.positions.step_aside();
+                if let Some(listener) = group.listener.as_mut().filter(|listener| listener.is_idle()) {
+                    listener.in_the_way = true;
+                    listener.wake.notify_one();
+                }
             }
             while let Some(server) = self.pools[pool].slice.pop_idle() {
                 self.drop_server(server);

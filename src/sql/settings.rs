@@ -11,7 +11,9 @@ pub struct Named {
     /// In lower case, each once: those that may have a value of the session's now.
     pub names: Vec<Box<[u8]>>,
     /// Those that have gone back to what they were at the session's start.
-    pub back: Vec<Back>,
+    pub back: Vec<Mention>,
+    /// Those that a statement has given a value by their plain name, code aside.
+    pub said: Vec<Mention>,
     /// All the others have, too.
     pub all_back: bool,
     /// There may be others, which the server lists.
@@ -26,9 +28,9 @@ pub struct Named {
     pub seeds: bool,
 }
 
-/// A setting that goes back to what it was at the session's start.
+/// A setting that a text names.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Back {
+pub struct Mention {
     /// Which, in lower case.
     pub name: Box<[u8]>,
     /// Only for the transaction.
@@ -43,6 +45,17 @@ impl Named {
         if !self.names.iter().any(|known| **known == *name) {
             self.names.push(name.into());
         }
+    }
+
+    /// It has a value that a statement has given it.
+    pub fn say(&mut self, name: &[u8], local: bool) {
+        self.said.retain(|said| !said.name.eq_ignore_ascii_case(name) || (local && !said.local));
+        self.said.push(Mention { name: name.to_ascii_lowercase().into(), local });
+    }
+
+    /// Whether a statement has given it a value, and perhaps only for the transaction.
+    pub fn has_said(&self, name: &[u8], or_local: bool) -> bool {
+        self.said.iter().any(|said| (or_local || !said.local) && said.name.eq_ignore_ascii_case(name))
     }
 
     /// Adds what the statements of `sql` name.
@@ -133,6 +146,7 @@ impl Named {
 
     fn goes_all(&mut self) {
         self.back.clear();
+        self.said.clear();
         // Whoever was made up stays known, as an empty value.
         self.names.retain(|name| name.contains(&b'.') || IDENTITY.contains(&&name[..]));
         self.all_back = true;
@@ -141,18 +155,19 @@ impl Named {
     fn goes_back(&mut self, name: &[u8], local: bool) {
         let name = name.to_ascii_lowercase();
         self.back.retain(|other| *other.name != *name);
+        self.said.retain(|said| *said.name != *name);
         if IDENTITY.contains(&&name[..]) {
             self.add_identity();
             if name == IDENTITY[0] {
                 // The role goes back with it.
-                self.back.push(Back { name: IDENTITY[1].into(), local });
+                self.back.push(Mention { name: IDENTITY[1].into(), local });
             }
         } else if !local && name.contains(&b'.') {
             self.add(&name);
         } else if !local {
             self.names.retain(|known| **known != *name);
         }
-        self.back.push(Back { name: name.into(), local });
+        self.back.push(Mention { name: name.into(), local });
     }
 
     /// `VariableSetStmt` and `set_rest` in src/backend/parser/gram.y.
@@ -166,6 +181,9 @@ impl Named {
                 return (self.others, self.hidden) = (true, self.hidden || !local);
             };
             return self.assign(&name, words.is(after + 1, "default"), local);
+        }
+        if words.is_one_of(at, &["role", "authorization"]) && !words.is(at + 1, "default") {
+            self.say(b"role", local);
         }
         match words.name(at).unwrap_or_default().as_ref() {
             b"time" => self.assign(b"timezone", words.is_one_of(at + 2, &["default", "local"]), local),
@@ -190,8 +208,10 @@ impl Named {
 
     fn assign(&mut self, name: &[u8], back: bool, local: bool) {
         if back {
-            self.goes_back(name, local);
-        } else if local {
+            return self.goes_back(name, local);
+        }
+        self.say(name, local);
+        if local {
             self.back.retain(|back| !back.local || !back.name.eq_ignore_ascii_case(name));
         } else {
             self.seeds |= name.eq_ignore_ascii_case(b"seed");
@@ -362,10 +382,32 @@ mod tests {
     }
 
     #[test]
+    fn what_a_statement_itself_says() {
+        for (sql, name, said, or_local) in [
+            ("SET app.x = ''", &b"APP.X"[..], true, true),
+            ("SET LOCAL app.x = ''", b"app.x", false, true),
+            ("SET app.x = 1; RESET app.x", b"app.x", false, false),
+            ("SET app.x = 1; SET LOCAL app.x = 2", b"app.x", true, true),
+            ("SET app.x = 1; RESET ALL", b"app.x", false, false),
+            ("SELECT set_config('app.x', '', false)", b"app.x", true, true),
+            ("SELECT f('app.x', '')", b"app.x", false, false),
+            ("DO $$ BEGIN SET app.x = ''; END $$", b"app.x", false, false),
+            ("SET TIME ZONE 'UTC'", b"TimeZone", true, true),
+            ("SET ROLE NONE", b"role", true, true),
+            ("SET LOCAL ROLE one", b"role", false, true),
+            ("SET SESSION AUTHORIZATION one", b"role", true, true),
+            ("RESET ROLE", b"role", false, false),
+        ] {
+            let named = named(sql);
+            assert_eq!((named.has_said(name, false), named.has_said(name, true)), (said, or_local), "{sql}");
+        }
+    }
+
+    #[test]
     fn what_goes_back_to_the_start() {
         let back = |sql: &str| {
             let named = named(sql);
-            let text = |back: &Back| {
+            let text = |back: &Mention| {
                 format!("{}{}", String::from_utf8_lossy(&back.name), if back.local { " local" } else { "" })
             };
             (named.back.iter().map(text).collect::<Vec<_>>().join(","), named.all_back)

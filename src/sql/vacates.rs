@@ -5,8 +5,8 @@ use crate::sql::words::{Words, tokens};
 
 /// The database that CREATE DATABASE copies, or that DROP DATABASE and ALTER DATABASE take away, rename or move: each
 /// waits for other sessions there to end, and fails with 55006 while there are any (`CountOtherDBBackends` in
-/// src/backend/storage/ipc/procarray.c). `None` for every other statement, and where the name is a literal that
-/// `sql`, the text of a shape, does not have.
+/// src/backend/storage/ipc/procarray.c). Empty where the name is a literal, which `sql`, the text of a shape, does not
+/// have: then it may be any. `None` for every other statement.
 pub fn vacated(sql: &[u8]) -> Option<String> {
     let all = tokens(sql, true);
     let words = Words::new(sql, &all).statements().next()?;
@@ -26,6 +26,10 @@ pub fn vacated(sql: &[u8]) -> Option<String> {
     } else {
         return None;
     };
+    // What stands for a value in a shape's text.
+    if words.bytes(at) == b"?" {
+        return Some(String::new());
+    }
     String::from_utf8(words.name(at)?.into_owned()).ok()
 }
 
@@ -46,7 +50,8 @@ mod tests {
             ("CREATE DATABASE copy", Some("template1")),
             ("CREATE DATABASE copy WITH OWNER = boss TEMPLATE = sales ENCODING = 'UTF8'", Some("sales")),
             ("/* why */ CREATE DATABASE copy TEMPLATE sales", Some("sales")),
-            ("CREATE DATABASE copy TEMPLATE 'sales'", None),
+            ("CREATE DATABASE copy TEMPLATE 'sales'", Some("")),
+            ("CREATE DATABASE copy TEMPLATE = 'sales' OWNER boss", Some("")),
             ("DROP TABLE database", None),
             ("SELECT 1", None),
             ("DROP DATABASE", None),

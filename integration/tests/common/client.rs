@@ -2,7 +2,7 @@
 //! It must never interpret more than a test needs: what it gets is handed out as frames.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read, Write};
+use std::io::{self, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
@@ -19,8 +19,40 @@ pub const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
 /// GSSENCRequest.
 pub const GSS_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x30];
 
-trait Stream: Read + Write + Send {}
-impl<T: Read + Write + Send> Stream for T {}
+trait Stream: Read + Write + Send {
+    /// Something has been read from the socket that nobody has asked for yet.
+    fn holds_more(&self) -> bool {
+        false
+    }
+}
+
+impl Stream for TcpStream {}
+impl Stream for StreamOwned<ClientConnection, TcpStream> {}
+
+/// A socket that is not asked twice for each frame.
+struct Buffered(BufReader<TcpStream>);
+
+impl Stream for Buffered {
+    fn holds_more(&self) -> bool {
+        !self.0.buffer().is_empty()
+    }
+}
+
+impl Read for Buffered {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        self.0.read(into)
+    }
+}
+
+impl Write for Buffered {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.get_mut().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.get_mut().flush()
+    }
+}
 
 /// How a TLS connection is begun.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,7 +97,7 @@ impl Client {
         let socket = TcpStream::connect(address).unwrap();
         socket.set_nodelay(true).unwrap();
         socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-        let stream = Box::new(socket.try_clone().unwrap());
+        let stream = Box::new(Buffered(BufReader::new(socket.try_clone().unwrap())));
         Self { stream, socket, parameters: BTreeMap::new(), key: Vec::new() }
     }
 
@@ -166,6 +198,16 @@ impl Client {
         self.socket.set_read_timeout(Some(limit)).unwrap();
     }
 
+    /// Whether something comes within this time, the end included; the patience of reads is lost.
+    pub fn speaks_within(&self, limit: Duration) -> bool {
+        if self.stream.holds_more() {
+            return true;
+        }
+        self.patience(limit);
+        let spoke = self.socket.peek(&mut [0]);
+        spoke.is_ok_and(|n| n > 0)
+    }
+
     /// The next frame; `Ok(None)` at the end, `Err` when nothing came in time.
     pub fn read_in_time(&mut self) -> Result<Option<Frame>, Silence> {
         let mut head = [0; 5];
@@ -233,6 +275,11 @@ impl Client {
 
     /// Ends the connection without a word.
     pub fn vanish(self) {
+        self.end();
+    }
+
+    /// [`Client::vanish`] where others still look at what came.
+    pub fn end(&self) {
         let _ = self.socket.shutdown(Shutdown::Both);
     }
 

@@ -6,8 +6,14 @@ use std::time::Duration;
 use integration::wire::{Frame, Script};
 
 use crate::common::Client;
+use crate::common::client::said;
 use crate::dice::Dice;
 use crate::program::{Batch, Message};
+
+/// No answer takes longer.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+/// What a client hears when it has to wait.
+const WAITS: &str = "no server connection is free yet; your request waits";
 
 /// What is sent, cut where an answer is awaited.
 pub fn script(messages: &[Message], number: usize) -> Vec<Vec<u8>> {
@@ -40,40 +46,63 @@ pub fn script(messages: &[Message], number: usize) -> Vec<Vec<u8>> {
     parts.iter().map(|part| part.bytes().to_vec()).collect()
 }
 
+/// What a client hears that has sent a batch.
+pub struct Answer {
+    pub lines: Vec<String>,
+    ended: bool,
+}
+
+/// Called when a client is told that it waits for a server, and once it has been: another may have to give one up.
+pub type Waits<'a> = &'a mut dyn FnMut(&Client) -> Result<(), String>;
+
 /// Sends a batch and reads all answers.
 pub fn exchange(client: &mut Client, batch: &Batch, number: usize) -> Vec<String> {
-    let parts = script(&batch.messages, number);
-    let mut lines = Vec::new();
-    let mut dice = batch.cuts.map(Dice::new);
-    let last = parts.len() - 1;
-    let mut ready = 0;
-    for (n, part) in parts.iter().enumerate() {
-        match &mut dice {
-            Some(dice) => cut(dice, part).for_each(|piece| {
-                client.write(piece);
-                // So that the other side may well have read it before the next.
-                std::thread::sleep(Duration::from_micros(200));
-            }),
-            None => client.write(part),
-        }
-        // Behind an error nothing comes until Sync.
-        let failed = |lines: &[String]| {
-            lines.iter().rev().take_while(|line| !line.starts_with('Z')).any(|line| line.starts_with('E'))
-        };
-        let syncs = tags(part).filter(|tag| matches!(tag, b'S' | b'Q')).count();
-        ready += syncs;
-        let until = if n == last { Until::Ready(ready) } else { Until::Done(ready) };
-        if matches!(until, Until::Done(0)) && failed(&lines) {
-            continue;
-        }
-        if !read(client, &mut lines, until) {
-            return lines;
-        }
-        ready = 0;
-    }
+    let [lines] = exchange_all([client], batch, number, &mut |_| Ok(())).unwrap_or_else(|error| [vec![error]]);
     lines
 }
 
+/// Sends a batch to several, to all before any has answered, and reads all answers.
+pub fn exchange_all<const N: usize>(
+    mut clients: [&mut Client; N],
+    batch: &Batch,
+    number: usize,
+    waits: Waits<'_>,
+) -> Result<[Vec<String>; N], String> {
+    let parts = script(&batch.messages, number);
+    let mut answers = [(); N].map(|()| Answer { lines: Vec::new(), ended: false });
+    let last = parts.len() - 1;
+    for (n, part) in parts.iter().enumerate() {
+        for (client, _) in clients.iter_mut().zip(&answers).filter(|(_, answer)| !answer.ended) {
+            let Some(seed) = batch.cuts else {
+                client.write(part);
+                continue;
+            };
+            cut(&mut Dice::new(seed + n as u64), part).for_each(|piece| {
+                client.write(piece);
+                // So that the other side may well have read it before the next.
+                std::thread::sleep(Duration::from_micros(200));
+            });
+        }
+        let ready = tags(part).filter(|tag| matches!(tag, b'S' | b'Q')).count();
+        let until = if n == last { Until::Ready(ready) } else { Until::Done(ready) };
+        for (client, answer) in clients.iter_mut().zip(&mut answers).filter(|(_, answer)| !answer.ended) {
+            // Behind an error nothing comes until Sync.
+            if matches!(until, Until::Done(0)) && answer.has_failed() {
+                continue;
+            }
+            answer.ended = !read(client, &mut answer.lines, until, waits)?;
+        }
+    }
+    Ok(answers.map(|answer| answer.lines))
+}
+
+impl Answer {
+    fn has_failed(&self) -> bool {
+        self.lines.iter().rev().take_while(|line| !line.starts_with('Z')).any(|line| line.starts_with('E'))
+    }
+}
+
+#[derive(Clone, Copy)]
 enum Until {
     /// So many ReadyForQuery.
     Ready(usize),
@@ -82,31 +111,35 @@ enum Until {
 }
 
 /// False when the connection has ended, or nothing more comes.
-fn read(client: &mut Client, lines: &mut Vec<String>, until: Until) -> bool {
+fn read(client: &mut Client, lines: &mut Vec<String>, until: Until, waits: Waits<'_>) -> Result<bool, String> {
     let (mut ready, done) = match until {
         Until::Ready(count) => (count, true),
         Until::Done(count) => (count, false),
     };
     loop {
         if ready == 0 && done {
-            return true;
+            return Ok(true);
         }
         match client.read_in_time() {
+            Ok(Some(frame)) if frame.tag == b'N' && said(&frame).ends_with(WAITS) => {
+                waits(client)?;
+                client.patience(PATIENCE);
+            }
             Ok(Some(frame)) => {
-                lines.extend(line(&frame));
+                lines.extend(line(&frame, &client.key));
                 match frame.tag {
                     b'Z' => ready -= 1,
-                    b'C' | b'E' | b'I' | b's' if ready == 0 => return true,
+                    b'C' | b'E' | b'I' | b's' if ready == 0 => return Ok(true),
                     _ => {}
                 }
             }
             Ok(None) => {
                 lines.push("the end".into());
-                return false;
+                return Ok(false);
             }
             Err(_) => {
                 lines.push("silence".into());
-                return false;
+                return Ok(false);
             }
         }
     }
@@ -140,10 +173,11 @@ pub fn error_text(frame: &Frame) -> String {
             Some(format!(" [{} {}]", char::from(code), frame.field(code).filter(|text| !text.starts_with("pgweir: "))?))
         })
         .collect();
-    // Two clusters do not count alike; and a temporary schema, once made, stays in its server, which changes what a role hears
+    // Two clusters do not count alike, nor take the same time; and a temporary schema, once made, stays in its server, which changes what a role hears
     // that may have none.
     let message = field(b'M');
     let message = match message.as_str() {
+        took if took.starts_with("duration: ") => "duration",
         oid if oid.starts_with("invalid role OID") => "invalid role OID",
         none if none.starts_with("permission denied for schema pg_temp_") => "no temporary tables",
         none if none.starts_with("permission denied to create temporary tables") => "no temporary tables",
@@ -152,10 +186,12 @@ pub fn error_text(frame: &Frame) -> String {
     format!("{} {} {}{more} {message}", char::from(frame.tag), field(b'V'), field(b'C'))
 }
 
-/// A frame as a client sees it: without where in PostgreSQL's source an error was raised, and without what may come at any time.
-fn line(frame: &Frame) -> Option<String> {
+/// A frame as a client sees it: without where in PostgreSQL's source an error was raised, and without parameters, which are
+/// compared by their last values.
+fn line(frame: &Frame, key: &[u8]) -> Option<String> {
     Some(match frame.tag {
-        b'S' | b'A' => return None,
+        b'S' => return None,
+        b'A' => heard(frame, key),
         b'E' | b'N' => error_text(frame),
         b'Z' => format!("Z {}", frame.body.escape_ascii()),
         b'D' => {
@@ -165,6 +201,26 @@ fn line(frame: &Frame) -> Option<String> {
         b'T' => format!("T {} bytes", frame.body.len()),
         tag => format!("{} {}", char::from(tag), frame.body.escape_ascii()),
     })
+}
+
+/// A notification, as a line that begins with `A`: a process id says whether it is the client's own, unless code has sent it.
+fn heard(frame: &Frame, key: &[u8]) -> String {
+    let (pid, text) = frame.body.split_at(4.min(frame.body.len()));
+    let text = text.escape_ascii().to_string();
+    let who = if text.contains("code") { "code" } else { ["other", "own"][usize::from(key.starts_with(pid))] };
+    format!("A {who} {text}")
+}
+
+/// Reads notifications that are still on their way, until `enough` or nothing comes for `limit`.
+pub fn hear(client: &mut Client, into: &mut Vec<String>, limit: Duration, enough: impl Fn(&[String]) -> bool) {
+    while !enough(into) && client.speaks_within(limit) {
+        client.patience(PATIENCE);
+        match client.read_in_time() {
+            Ok(Some(frame)) => into.extend(line(&frame, &client.key)),
+            Ok(None) | Err(_) => return into.push("the end".into()),
+        }
+    }
+    client.patience(PATIENCE);
 }
 
 /// The lines that differ, and what surrounds them.

@@ -30,39 +30,35 @@ pub fn know_seeds(cluster: &Cluster) {
     SEEDED.get_or_init(|| rows.flatten().collect());
 }
 
-/// Looks at every server of every pool: as many clients as there are servers each keep one.
-pub fn check(stage: &Stage) -> Result<(), String> {
-    for user in ["boss", "plain"] {
-        let mut direct = connect_as(stage.direct.primary().port(), user, &[])?;
-        let begin = Batch::query("BEGIN");
-        let _ = exchange(&mut direct, &begin, 0);
-        let wanted: Vec<Vec<String>> =
-            LOOKS.iter().map(|look| exchange(&mut direct, &Batch::query(*look), 0)).collect();
-        let mut innocents = Vec::new();
-        let mine = format!("SELECT count(*) FROM pg_stat_activity WHERE usename = '{user}'");
-        let servers =
-            stage.pooled.primary().query_in(DATABASE, &mine).ok().and_then(|rows| rows.first()?.first()?.parse().ok());
-        for number in 0..servers.unwrap_or(SERVERS).min(crate::oracle::servers()) {
-            let mut innocent = connect_as(stage.port(), user, &[])?;
-            let _ = exchange(&mut innocent, &begin, 0);
-            let random = exchange(&mut innocent, &Batch::query("SELECT random()"), 0);
-            let random = random.iter().find_map(|line| line.strip_prefix("D ")).unwrap_or_default().to_owned();
-            if SEEDED.get().is_some_and(|seeded| seeded.contains(&random)) {
-                return Err(format!(
-                    "innocent {number} of {user}: random() is {random}, which a seed of another client's gives"
-                ));
-            }
-            for (look, wanted) in LOOKS.iter().zip(&wanted) {
-                let got = exchange(&mut innocent, &Batch::query(*look), 0);
-                if got != *wanted {
-                    return Err(format!("innocent {number} of {user}: {look}\n{}", difference(&got, wanted)));
-                }
-            }
-            if let Some(lists) = differing_parameters(&innocent.parameters, &direct.parameters) {
-                return Err(format!("innocent {number} of {user}: ParameterStatus {lists}"));
-            }
-            innocents.push(innocent);
+/// Looks at every server of a user's pool: as many clients as there are servers each keep one.
+pub fn check(stage: &Stage, user: &str) -> Result<(), String> {
+    let begin = Batch::query("BEGIN");
+    let mut direct = connect_as(stage.direct.primary().port(), user, &[])?;
+    let _ = exchange(&mut direct, &begin, 0);
+    let wanted: Vec<Vec<String>> = LOOKS.iter().map(|look| exchange(&mut direct, &Batch::query(*look), 0)).collect();
+    let mine = format!("SELECT count(*) FROM pg_stat_activity WHERE usename = '{user}' AND NOT pid = pg_backend_pid()");
+    let servers: usize = stage.ask(0, &mine)[0][0].parse().unwrap_or(SERVERS);
+    let mut innocents = Vec::new();
+    for number in 0..servers.min(SERVERS) {
+        let mut innocent = connect_as(stage.port(), user, &[])?;
+        let _ = exchange(&mut innocent, &begin, 0);
+        let random = exchange(&mut innocent, &Batch::query("SELECT random()"), 0);
+        let random = random.iter().find_map(|line| line.strip_prefix("D ")).unwrap_or_default().to_owned();
+        if SEEDED.get().is_some_and(|seeded| seeded.contains(&random)) {
+            return Err(format!(
+                "innocent {number} of {user}: random() is {random}, which a seed of another client's gives"
+            ));
         }
+        for (look, wanted) in LOOKS.iter().zip(&wanted) {
+            let got = exchange(&mut innocent, &Batch::query(*look), 0);
+            if got != *wanted {
+                return Err(format!("innocent {number} of {user}: {look}\n{}", difference(&got, wanted)));
+            }
+        }
+        if let Some(lists) = differing_parameters(&innocent.parameters, &direct.parameters) {
+            return Err(format!("innocent {number} of {user}: ParameterStatus {lists}"));
+        }
+        innocents.push(innocent);
     }
     Ok(())
 }

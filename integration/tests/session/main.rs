@@ -25,4 +25,5 @@ mod settings;
 mod shrink;
 mod stale;
 mod tools;
+mod unread;
 mod words;

@@ -89,3 +89,25 @@ fn a_server_in_use_stands_and_a_refusal_closes_nothing() {
     assert_eq!(frames[0].tag, b'C', "{}", said(&frames[0]));
     assert!(holder.query("SELECT 8").is_err());
 }
+
+#[test]
+fn neither_a_spelling_nor_a_literal_nor_who_listened_is_in_the_way() {
+    let cluster =
+        Cluster::builder().sql("CREATE DATABASE one").sql("CREATE ROLE boss SUPERUSER LOGIN").start().unwrap();
+    let port = cluster.primary().port();
+    let rest = format!("[databases.spelled]\nprimary = \"localhost:{port}\"\ndbname = \"one\"\n");
+    let pgweir = Conf::trust(&cluster).user("boss", "").rest(&rest).start();
+    let mut client = boss(&pgweir, DATABASE);
+    for sql in ["CREATE DATABASE copy TEMPLATE 'one'", "DROP DATABASE one"] {
+        let mut listens = boss(&pgweir, "spelled");
+        listens.query("LISTEN c").unwrap();
+        listens.query("SELECT 1").unwrap();
+        let listening = "SELECT count(*) FROM pg_stat_activity WHERE datname = 'one' AND query LIKE 'LISTEN %'";
+        eventually("the shared connection listens", || cluster.primary().value_in("app", listening).unwrap() == "1");
+        listens.query("UNLISTEN c").unwrap();
+        fill(&pgweir, "spelled", 6);
+        let began = Instant::now();
+        client.query(sql).unwrap_or_else(|error| panic!("{sql}: {error}"));
+        assert!(began.elapsed() < Duration::from_secs(4), "{sql}: {:?}", began.elapsed());
+    }
+}

@@ -1,11 +1,17 @@
 //! Twenty sessions on three servers, each against its twin on a direct connection.
 //! It must never run two statements at once: what one session does is to be the only cause of a difference.
 //!
-//! Runs programs of the seeds 1, 2, 3, … for some seconds; with `PGWEIR_LONG=1` 10,000 of them. A program that differs is made
-//! smaller and printed. `PGWEIR_SEED=n` runs that seed alone, `PGWEIR_PROGRAMS=k` that many from there (or from 1),
-//! `DIRECT=1` leaves pgweir out: then nothing may differ, or a program is no good.
+//! What one client says is a program. A seed gives a *round*: twenty programs of some twelve batches each, of twenty clients
+//! of the same user, woven into each other on a pool of exactly three servers, and every answer is compared with that of the
+//! same program on a connection of its own to a second cluster; then each of the three servers is looked at. Who waits for a
+//! server makes another give up what keeps one, on both sides; that nobody keeps one is an error.
+//!
+//! Runs the rounds of the seeds 1, 2, 3, … for some seconds; with `PGWEIR_LONG=1` as many as have 10,000 programs. A round
+//! that differs is made smaller and printed. `PGWEIR_SEED=n` runs that seed alone, `PGWEIR_ROUNDS=k` that many from there
+//! (or from 1), `DIRECT=1` leaves pgweir out: then nothing may differ, or a program is no good.
 //! `PGWEIR_WITHOUT=word,word` leaves out the steps that have one of these words, to look behind what is known.
-//! `PGWEIR_TIGHT=1` gives the pools three servers and no more. `PGWEIR_KNOWN=1` puts in what is known to differ (`words::KNOWN`). `PGWEIR_FAILURES=k` goes on until `k` programs have differed, `PGWEIR_SHRINK=s` spends at most `s` seconds on each.
+//! `PGWEIR_KNOWN=1` puts in what is known to differ (`words::KNOWN`). `PGWEIR_FAILURES=k` goes on until `k` rounds have
+//! differed, `PGWEIR_SHRINK=s` spends at most `s` seconds on each.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use integration::{Cluster, DATABASE, Pgweir};
 
-use crate::common::Conf;
+use crate::common::{Client, Conf, eventually};
 use crate::player::{Failure, SERVERS, Stage, Tally};
 use crate::program::{SESSIONS, Step, known, program, start};
 use crate::shrink::shrink;
@@ -21,8 +27,10 @@ use crate::words::{SHOW, SHOW_ALL};
 
 /// The short form's time.
 const SHORT: Duration = Duration::from_secs(20);
-/// The long form's programs.
-const LONG: u64 = 10_000;
+/// The long form's rounds: 10,000 programs.
+const LONG: u64 = 10_000 / SESSIONS as u64;
+/// A line is printed so often.
+const TOLD: u64 = 25;
 
 /// What every session finds. Everything of `evil` is in the way of SQL that is not qualified.
 const SETUP: &str = r#"
@@ -49,6 +57,21 @@ const SETUP: &str = r#"
     CREATE OPERATOR evil.= (LEFTARG = text, RIGHTARG = text, FUNCTION = evil.never);
     CREATE VIEW evil.pg_settings AS SELECT 'work_mem' AS name, '1MB' AS setting, 'session' AS source;
     CREATE TYPE evil.text AS ENUM ('evil'); CREATE TYPE evil.bool AS ENUM ('evil');
+    CREATE FUNCTION locks(int) RETURNS int LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_advisory_lock($1, 4); RETURN 1; END $$;
+    CREATE FUNCTION atomic_sets() RETURNS text BEGIN ATOMIC SELECT set_config('app.hidden', 'atomic', false); END;
+    CREATE TABLE defaults (n int, what text DEFAULT tells('app.hidden', 'default'));
+    CREATE TABLE checked (n int CHECK (tells('app.hidden', 'check') IS NOT NULL));
+    CREATE TABLE deferred (n int);
+    CREATE FUNCTION on_commit() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN SET app.hidden = 'commit'; RETURN NULL; END $$;
+    CREATE CONSTRAINT TRIGGER t AFTER INSERT ON deferred DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION on_commit();
+    CREATE TABLE ruled (n int);
+    CREATE RULE r AS ON INSERT TO ruled DO INSTEAD SELECT set_config('app.hidden', 'rule', false);
+    CREATE AGGREGATE agg_sets(text) (SFUNC = tells, STYPE = text, INITCOND = 'app.hidden');
+    CREATE OPERATOR public.@~ (LEFTARG = text, RIGHTARG = text, FUNCTION = tells);
+    CREATE DOMAIN told_domain AS text CHECK (tells(VALUE, 'domain') IS NOT NULL);
+    CREATE TABLE guarded AS SELECT 1 AS n; ALTER TABLE guarded ENABLE ROW LEVEL SECURITY;
+    CREATE POLICY p ON guarded USING (tells('app.hidden', 'policy') IS NOT NULL);
+    SELECT lo_from_bytea(4711, 'abcdefgh'); GRANT SELECT ON LARGE OBJECT 4711 TO PUBLIC;
     GRANT ALL ON SCHEMA a, b, public, evil, "ö; x" TO PUBLIC; GRANT ALL ON ALL TABLES IN SCHEMA a, b, public, evil, "ö; x" TO PUBLIC;
     REVOKE ALL ON secret FROM PUBLIC; GRANT ALL ON SEQUENCE numbers, serials_n_seq TO PUBLIC;
     REVOKE TEMP ON DATABASE app FROM PUBLIC; GRANT TEMP ON DATABASE app TO plain, one, two;
@@ -58,16 +81,11 @@ fn cluster() -> Arc<Cluster> {
     let builder = Cluster::builder()
         .setting("max_connections", "100")
         .setting("max_prepared_transactions", "50")
+        .setting("synchronous_commit", "off")
         .setting("log_min_messages", "panic");
     let cluster = builder.start().unwrap();
     cluster.primary().query_in(DATABASE, SETUP).unwrap();
     Arc::new(cluster)
-}
-
-/// Servers that a pool may have. One more for each session that keeps one, unless `PGWEIR_TIGHT=1`: then whatever keeps a
-/// server though its text does not say so (`words::HOLDING`) is found, by a client that waits.
-pub fn servers() -> usize {
-    if std::env::var_os("PGWEIR_TIGHT").is_some() { SERVERS } else { SERVERS + SESSIONS }
 }
 
 fn pgweir(cluster: &Cluster) -> Option<Pgweir> {
@@ -77,10 +95,20 @@ fn pgweir(cluster: &Cluster) -> Option<Pgweir> {
     let conf = Conf::trust(cluster)
         .user("boss", "")
         .user("plain", "")
-        .size(servers())
+        .size(SERVERS)
+        .pool("query_wait_notify = \"100ms\"")
         .pool(&format!("min_pool_size = {SERVERS}"))
         .pool("server_order = \"rotate\"");
-    Some(conf.start())
+    let pgweir = conf.start();
+    for user in ["boss", "plain"] {
+        // Until the code was read for the first time, what it sets is forgotten.
+        eventually("the code of the database is known", || {
+            let mut client = Client::connect_with(pgweir.port(), &[("user", user)]);
+            let _ = client.query("SELECT * FROM viewed");
+            (0..SERVERS).all(|_| client.value("SELECT concat(current_setting('app.hidden', true))") == "view")
+        });
+    }
+    Some(pgweir)
 }
 
 fn number(name: &str) -> Option<u64> {
@@ -105,8 +133,7 @@ fn told(steps: &[Step]) -> String {
 
 /// Runs a program with a pgweir of its own.
 fn alone(stage: &Stage, steps: &[Step]) -> Option<Failure> {
-    let own =
-        Stage { pgweir: pgweir(&stage.pooled), pooled: Arc::clone(&stage.pooled), direct: Arc::clone(&stage.direct) };
+    let own = Stage::new(pgweir(&stage.pooled), Arc::clone(&stage.pooled), Arc::clone(&stage.direct));
     own.run(steps, &mut Tally::default()).err()
 }
 
@@ -142,19 +169,19 @@ impl Run {
     fn go(&self) -> Tally {
         let (pooled, direct) = (cluster(), cluster());
         crate::leaks::know_seeds(&direct);
-        let mut stage = Stage { pgweir: pgweir(&pooled), pooled, direct };
+        let mut stage = Stage::new(pgweir(&pooled), pooled, direct);
         let mut tally = Tally::default();
         while let Some(seed) = self.seed() {
             let mut steps = program(seed);
             steps.retain(|step| self.all || known(step).is_none());
             steps.retain(|step| !self.without.iter().any(|word| format!("{step:?}").contains(word)));
-            tally.programs += 1;
+            tally.rounds += 1;
             if let Err(failure) = stage.run(&steps, &mut tally) {
                 explain(&stage, seed, steps, failure);
                 self.failures.fetch_add(1, Ordering::Relaxed);
                 stage.pgweir = pgweir(&stage.pooled);
             }
-            if seed % 500 == 0 {
+            if seed % TOLD == 0 {
                 println!("up to seed {seed}, here {tally:?}");
             }
         }
@@ -167,11 +194,11 @@ fn twenty_sessions_on_three_servers_are_twenty_sessions() {
     let (began, given) = (Instant::now(), number("PGWEIR_SEED"));
     let long = std::env::var_os("PGWEIR_LONG").is_some();
     let first = given.unwrap_or(1);
-    let programs = number("PGWEIR_PROGRAMS").or(given.map(|_| 1)).or(long.then_some(LONG));
+    let rounds = number("PGWEIR_ROUNDS").or(given.map(|_| 1)).or(long.then_some(LONG));
     let without = std::env::var("PGWEIR_WITHOUT").unwrap_or_default();
     let run = Run {
         next: AtomicU64::new(first),
-        last: programs.map(|count| first + count),
+        last: rounds.map(|count| first + count),
         until: began + SHORT,
         failures: AtomicU64::new(0),
         failures_limit: number("PGWEIR_FAILURES").unwrap_or(1),
@@ -185,6 +212,12 @@ fn twenty_sessions_on_three_servers_are_twenty_sessions() {
         all.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
     let failures = run.failures.load(Ordering::Relaxed);
-    println!("from seed {first} on, {:?}: {failures} differ; {tallies:?}", began.elapsed());
+    let rounds: usize = tallies.iter().map(|tally| tally.rounds).sum();
+    println!(
+        "seeds {first} to {}, {} programs, {:?}: {failures} seeds differ; {tallies:?}",
+        first + rounds as u64 - 1,
+        rounds * SESSIONS,
+        began.elapsed()
+    );
     assert_eq!(failures, 0, "see above; PGWEIR_SEED=n runs one seed again");
 }

@@ -12,9 +12,13 @@ const STEPS: usize = 12;
 /// Who a session is: user and startup parameters.
 pub type Start = (&'static str, &'static [(&'static str, &'static str)]);
 
-/// How each session starts, by its number.
+/// Users, each with sessions of its own: those of the first have the numbers below [`SESSIONS`].
+pub const USERS: usize = 2;
+
+/// How each session starts, by its number. All sessions of a program are the same user's.
 pub fn start(number: usize) -> Start {
-    words::STARTS[number % words::STARTS.len()]
+    let starts = words::STARTS[number / SESSIONS];
+    starts[number % starts.len()]
 }
 
 /// One step of a program.
@@ -36,6 +40,8 @@ pub enum Act {
     Leave,
     /// Gives up everything that keeps a server.
     LetGo,
+    /// Sends a text that sleeps, and cancels it.
+    Cancel { sql: String },
     /// A superuser does something elsewhere to a role.
     Admin { sql: String, role: &'static str },
 }
@@ -46,10 +52,10 @@ pub struct Batch {
     pub messages: Vec<Message>,
     /// May leave a transaction open, or something in the server that keeps it.
     pub holds: bool,
-    /// … and will until the client has gone.
-    pub sticks: bool,
     /// When too many keep a server, the one that has done so for longest gives it up, or else this is left out.
     pub evicts: bool,
+    /// Asks for channels, which those listened to before do not show among while a transaction is open.
+    pub lists: bool,
     /// Its answer is the same only behind a `setseed` that worked.
     pub seeded: bool,
     /// Sent in several writes, cut at places that this seed gives.
@@ -140,6 +146,9 @@ pub fn known(step: &Step) -> Option<&'static str> {
     if superusers && text.contains("RESET ALL") && text.contains(';') {
         return Some("RESET ALL under another role: start values that only superusers set come back behind the text");
     }
+    if start(step.session).1.iter().any(|(_, value)| value.contains("role=")) && text.contains("AUTHORIZATION") {
+        return Some("RESET ROLE gives back a role that somebody else's session may not become");
+    }
     let fits = |(_, words): &&(&str, &[&str])| words.iter().all(|word| text.contains(word));
     words::KNOWN.iter().find(fits).map(|(why, _)| *why)
 }
@@ -152,10 +161,10 @@ impl Batch {
         };
         let texts: Vec<String> = messages.iter().filter_map(text).collect();
         let all = format!("{messages:?}");
-        let sticks = words::STICKY.iter().any(|word| all.to_ascii_uppercase().contains(word));
         let holds = !all.is_ascii() || texts.iter().any(|sql| may_hold(sql));
         let seeded = texts.iter().any(|sql| sql.contains("random()") && !sql.contains("setseed"));
-        Self { messages, holds, sticks, evicts: false, seeded, cuts: None }
+        let lists = texts.iter().any(|sql| sql.contains("pg_listening_channels"));
+        Self { messages, holds, evicts: false, lists, seeded, cuts: None }
     }
 
     /// A text in one Query.
@@ -164,9 +173,10 @@ impl Batch {
     }
 }
 
-/// The program of a seed.
+/// The programs of a seed, one for each of twenty clients, woven into each other.
 pub fn program(seed: u64) -> Vec<Step> {
     let mut dice = Dice::new(seed);
+    let user = dice.roll(USERS);
     let mut open = [false; SESSIONS];
     let mut steps = Vec::new();
     // A few at a time have the word, so that one does several things between those of others.
@@ -177,7 +187,7 @@ pub fn program(seed: u64) -> Vec<Step> {
         }
         let session = few[dice.roll(few.len())];
         let act = act(&mut dice, &mut open[session]);
-        steps.push(Step { session, act });
+        steps.push(Step { session: user * SESSIONS + session, act });
     }
     steps
 }
@@ -186,7 +196,11 @@ fn act(dice: &mut Dice, open: &mut bool) -> Act {
     match dice.roll(60) {
         0 => {
             *open = false;
-            let batch = batch(dice, open);
+            let mut batch = batch(dice, open);
+            if format!("{batch:?}").to_ascii_lowercase().contains("notify") {
+                // Whether it still runs is anybody's guess, and others hear of it.
+                batch = Batch::query(words::SHOW);
+            }
             let missing = if dice.once_in(2) { 0 } else { 1 + dice.roll(12) };
             Act::Lose { batch, missing }
         }
@@ -197,6 +211,11 @@ fn act(dice: &mut Dice, open: &mut bool) -> Act {
         2..=4 => {
             *open = false;
             Act::LetGo
+        }
+        5 if dice.once_in(8) => {
+            let sleeps = "SELECT pg_catalog.pg_sleep(60)";
+            let sql = format!("{}; {sleeps}; {}", setting(dice), setting(dice));
+            Act::Cancel { sql: if dice.once_in(2) { sleeps.into() } else { sql } }
         }
         5 if dice.once_in(2) => {
             let (sql, role) = words::ADMIN[dice.roll(words::ADMIN.len())];
@@ -232,6 +251,7 @@ fn batch(dice: &mut Dice, open: &mut bool) -> Batch {
         8 | 9 => pipeline(dice, open),
         10 => named(dice),
         _ if dice.once_in(4) => copy(dice),
+        _ if dice.once_in(3) => mixed(dice, open),
         _ => parameters(dice),
     }
 }
@@ -241,11 +261,43 @@ fn alone(sql: String) -> Batch {
     Batch::of(vec![Message::Run { sql, values: Vec::new(), rows: 0 }, Message::Sync])
 }
 
+/// One text of transactions, savepoints and settings.
+fn mixed(dice: &mut Dice, open: &mut bool) -> Batch {
+    let texts: Vec<String> = (0..3 + dice.roll(5))
+        .map(|_| match dice.roll(8) {
+            0 => setting(dice),
+            1 => reset(dice),
+            2 if dice.once_in(3) => words::SHOW.into(),
+            2 | 3 => {
+                *open = true;
+                dice.pick(words::BEGINS).into()
+            }
+            4 | 5 => dice.pick(words::SAVEPOINTS).into(),
+            6 => {
+                *open = false;
+                dice.pick(words::ENDS).into()
+            }
+            _ => text(dice, open),
+        })
+        .collect();
+    Batch::query(texts.join("; "))
+}
+
 /// Several statements up to one Sync, some waited for.
 fn pipeline(dice: &mut Dice, open: &mut bool) -> Batch {
     let mut messages = Vec::new();
     for _ in 0..2 + dice.roll(3) {
-        let sql = text(dice, open);
+        if dice.once_in(16) {
+            let lines = dice.pick(&["1\tone\n2\tzwei\n", "not a number\n"]);
+            messages.push(Message::Run { sql: "COPY t_copied FROM STDIN".into(), values: Vec::new(), rows: 0 });
+            messages.push(Message::Data(lines));
+            continue;
+        }
+        let mut sql = if dice.once_in(8) { dice.pick(words::WRONG).into() } else { text(dice, open) };
+        if sql.contains("LISTEN") || sql.contains("listening") {
+            // Behind others without a Sync channels listened to before are not there.
+            sql = words::SHOW.into();
+        }
         // A text of several cannot be parsed.
         let several = !sql.starts_with("DO ") && sql.contains("; ");
         let sql = if several { sql.split("; ").next().unwrap_or_default().to_owned() } else { sql };
@@ -303,7 +355,9 @@ fn parameters(dice: &mut Dice) -> Batch {
 fn copy(dice: &mut Dice) -> Batch {
     let before = setting(dice);
     let behind = if dice.once_in(2) { setting(dice) } else { "RESET work_mem".into() };
-    let (copy, data) = match dice.roll(3) {
+    let (copy, data) = match dice.roll(5) {
+        3 => ("COPY triggers FROM STDIN", Some("1\n2\n")),
+        4 => ("COPY (SELECT v FROM viewed) TO STDOUT", None),
         0 => ("COPY (SELECT current_setting('work_mem'), 'ä') TO STDOUT", None),
         1 => ("COPY t_copied FROM STDIN", Some("1\tone\n2\tzwei\n")),
         _ => ("COPY t_copied FROM STDIN", Some("not a number\n")),
@@ -333,10 +387,12 @@ fn text(dice: &mut Dice, open: &mut bool) -> String {
         16 | 17 => dice.pick(words::HIDDEN).into(),
         18 | 19 => computed(dice),
         20 => dice.pick(words::SEEN).into(),
-        21..=23 => dice.pick(words::HELD).into(),
+        22 => words::TELLING[dice.roll(words::TELLING.len())].replace('@', &dice.roll(1000).to_string()),
+        21 | 23 => dice.pick(words::HELD).into(),
         24 => dice.pick(words::SUPER).into(),
         25 => dice.pick(words::PREPARED).into(),
         26 => dice.pick(words::SEQUENCES).into(),
+        27 if dice.once_in(3) => dice.pick(words::LARGE).into(),
         27 if dice.once_in(3) => dice.pick(words::TWO_PHASE).into(),
         28 if !*open => {
             *open = true;

@@ -5,6 +5,7 @@ use integration::wire::Script;
 use integration::{Cluster, DATABASE};
 use std::sync::OnceLock;
 
+use crate::common::client::tags;
 use crate::common::{Client, Conf};
 
 fn cluster() -> &'static Cluster {
@@ -180,5 +181,23 @@ fn what_was_reset_in_vain_stays() {
             assert_eq!(one.value("SHOW work_mem"), "33MB", "{reset}");
             assert_eq!(two.value("SHOW work_mem"), "4MB", "{reset}");
         }
+    }
+}
+
+#[test]
+fn what_is_read_over_takes_nothing_back() {
+    let pgweir = Conf::trust(cluster()).size(2).pool("min_pool_size = 2\nserver_order = \"rotate\"").start();
+    let mut one = Client::connect(pgweir.port());
+    let run = |script: Script, sql: &str| script.parse("", sql).bind("", "", &[]).execute("", 0);
+    // The first ones are before the code of the database was read, when more is asked.
+    for _ in 0..200 {
+        one.query("SET work_mem = '33MB'; SET timezone = 'Asia/Tokyo'").unwrap();
+        one.send(&run(Script::new(), "SELECT 1/0").flush());
+        while one.read().unwrap().tag != b'E' {}
+        // The error is known by now, and no Sync has ended what it makes the server read over.
+        one.send(&run(run(Script::new(), "RESET work_mem"), "SET TIME ZONE LOCAL").sync());
+        assert_eq!(tags(&one.ready(1)), "Z");
+        let seen = one.query("SELECT current_setting('work_mem'), current_setting('timezone')").unwrap();
+        assert_eq!(seen, [["33MB", "Asia/Tokyo"]]);
     }
 }

@@ -3,32 +3,36 @@
 
 use crate::program::Start;
 
-/// Users and startup parameters of the sessions. `boss` is a superuser, `plain` may become `one`, `two` and `doomed`.
-pub const STARTS: &[Start] = &[
-    ("boss", &[]),
-    ("boss", &[("application_name", "first"), ("options", "-c work_mem=20MB")]),
-    ("plain", &[]),
-    ("boss", &[("TimeZone", "America/Lima"), ("app.tenant", "start")]),
-    ("boss", &[("search_path", "b"), ("client_encoding", "LATIN1"), ("datestyle", "SQL, DMY")]),
-    (
-        "plain",
-        &[
-            ("options", "-c search_path=a,public --statement-timeout=77s -c app.other=o\\ \\\\o"),
-            ("application_name", "é x"),
-        ],
-    ),
-    ("boss", &[("options", "-c role=one -c extra_float_digits=0"), ("intervalstyle", "sql_standard")]),
-    (
-        "plain",
-        &[
-            ("work_mem", "9MB"),
-            ("app.tenant", "käse"),
-            ("client_encoding", "UTF8"),
-            ("standard_conforming_strings", "off"),
-        ],
-    ),
-    ("plain", &[("role", "two"), ("search_path", "\"$user\", a"), ("client_encoding", "WIN1252")]),
-    ("boss", &[("log_duration", "off"), ("options", "-c log_min_duration_statement=1h"), ("timezone", "<+03>-3")]),
+/// Users and startup parameters of the sessions, by user. `boss` is a superuser, `plain` may become `one`, `two` and `doomed`.
+pub const STARTS: &[&[Start]] = &[
+    &[
+        ("boss", &[]),
+        ("boss", &[("application_name", "first"), ("options", "-c work_mem=20MB")]),
+        ("boss", &[("TimeZone", "America/Lima"), ("app.tenant", "start")]),
+        ("boss", &[("search_path", "b"), ("client_encoding", "LATIN1"), ("datestyle", "SQL, DMY")]),
+        ("boss", &[("options", "-c role=one -c extra_float_digits=0"), ("intervalstyle", "sql_standard")]),
+        ("boss", &[("log_duration", "off"), ("options", "-c log_min_duration_statement=1h"), ("timezone", "<+03>-3")]),
+    ],
+    &[
+        ("plain", &[]),
+        (
+            "plain",
+            &[
+                ("options", "-c search_path=a,public --statement-timeout=77s -c app.other=o\\ \\\\o"),
+                ("application_name", "é x"),
+            ],
+        ),
+        (
+            "plain",
+            &[
+                ("work_mem", "9MB"),
+                ("app.tenant", "käse"),
+                ("client_encoding", "UTF8"),
+                ("standard_conforming_strings", "off"),
+            ],
+        ),
+        ("plain", &[("role", "two"), ("search_path", "\"$user\", a"), ("client_encoding", "WIN1252")]),
+    ],
 ];
 
 /// What, in a text in upper case, may leave a transaction open or something that keeps the server: things that live in it, and settings
@@ -39,7 +43,6 @@ pub const HOLDING: &[&str] = &[
     "CHAIN",
     "TEMP",
     "ADVISORY",
-    "LISTEN",
     "PREPARE",
     "EXECUTE",
     "HOLD",
@@ -63,14 +66,21 @@ pub const HOLDING: &[&str] = &[
     "TRIGGERS",
     "VIEWED",
     "QUERY_TO_XML",
+    "DEFAULTS",
+    "CHECKED",
+    "DEFERRED",
+    "RULED",
+    "AGG_SETS",
+    "@~",
+    "TOLD_DOMAIN",
+    "GUARDED",
+    "ATOMIC_SETS",
+    "LOCKS(",
     "LOAD",
     "SETSEED",
     "ODD NAME",
     "HID",
 ];
-
-/// What keeps the server until the client has gone.
-pub const STICKY: &[&str] = &["LOAD", "SETSEED"];
 
 /// What is known to differ and left out, unless `PGWEIR_KNOWN=1`: why, and what is in the text of a batch, all of it, in upper case.
 ///
@@ -81,6 +91,10 @@ pub const KNOWN: &[(&str, &[&str])] = &[
     ("the same in a function", &["TELLS(", "NULL"]),
     ("the same with a parameter", &["SET_CONFIG", "NONE"]),
     ("the same with a parameter, in a function", &["TELLS(", "NONE"]),
+    ("RESET counts as a query, behind which there is no isolation level to be set", &["RESET ", "ISOLATION LEVEL"]),
+    ("the same", &["DEFAULT", "ISOLATION LEVEL"]),
+    ("the same", &["LOCAL", "ISOLATION LEVEL"]),
+    ("channels come back onto a server within the transaction", &["PREPARE TRANSACTION", "LISTEN"]),
     ("RESET in code, looked at by the same text", &["BEGIN RESET", ";"]),
     ("RESET in code that is put together, looked at by the same text", &["'RESET '", ";"]),
     ("RESET in a function, looked at by the same text", &["BODY_RESETS()", ";"]),
@@ -317,6 +331,16 @@ pub const HIDDEN: &[&str] = &[
     "SELECT count(*) FROM (SELECT set_config('work_mem', '11MB', false)) x",
     "EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF) SELECT set_config('work_mem', '25MB', false)",
     "SELECT query_to_xml($q$SELECT set_config('app.hidden', 'xml', false)$q$, false, false, '') IS NULL",
+    "INSERT INTO defaults DEFAULT VALUES",
+    "INSERT INTO checked VALUES (1)",
+    "INSERT INTO deferred VALUES (1)",
+    "INSERT INTO ruled VALUES (1)",
+    "SELECT agg_sets(which) FROM public.t_where",
+    "SELECT 'app.hidden' OPERATOR(public.@~) 'operator'",
+    "SELECT 'app.hidden'::told_domain",
+    "SELECT count(*) FROM guarded",
+    "SELECT atomic_sets()",
+    "BEGIN; SAVEPOINT h; SELECT body_sets(); ROLLBACK TO h; COMMIT",
 ];
 
 /// Names of settings as terms.
@@ -433,12 +457,20 @@ pub const HELD: &[&str] = &[
     "DISCARD TEMP",
     "CREATE TEMP SEQUENCE IF NOT EXISTS ts",
     "CREATE FUNCTION pg_temp.f() RETURNS int LANGUAGE sql AS 'SELECT 5'; SELECT pg_temp.f()",
-    "SELECT pg_advisory_lock(pg_backend_pid())",
+    // In the way of what everybody has.
+    "CREATE TEMP TABLE t_where AS SELECT 'temporary' AS which",
+    "CREATE TEMP VIEW t_where AS SELECT 'temporary view' AS which",
+    "SELECT pg_advisory_lock(#)",
+    "SELECT pg_advisory_lock_shared(#), pg_advisory_lock(#)",
     "SELECT pg_try_advisory_lock(pg_backend_pid(), 2)",
-    "SELECT pg_advisory_xact_lock(pg_backend_pid())",
-    "SELECT pg_advisory_unlock(pg_backend_pid())",
+    "SELECT pg_advisory_xact_lock(#)",
+    "SELECT pg_advisory_xact_lock_shared(#, 1)",
+    "SELECT pg_advisory_unlock(#)",
+    "SELECT pg_advisory_unlock_shared(#)",
+    "SELECT pg_advisory_unlock(#), pg_advisory_unlock(#)",
     "SELECT pg_advisory_unlock_all()",
-    "DO $$ BEGIN PERFORM pg_advisory_lock(pg_backend_pid(), 3); END $$",
+    "DO $$ BEGIN PERFORM pg_advisory_lock(#, 3); END $$",
+    "SELECT locks(#)",
     "LISTEN c",
     "UNLISTEN c",
     "UNLISTEN *",
@@ -464,6 +496,14 @@ pub const PREPARED: &[&str] = &[
     "EXECUTE r('app.hidden', 'executed')",
     "EXECUTE r('work_mem', '34MB')",
     "EXECUTE hid",
+    "PREPARE i AS INSERT INTO triggers DEFAULT VALUES",
+    "PREPARE v AS SELECT * FROM viewed",
+    "PREPARE t (text) AS SELECT tells('app.hidden', $1)",
+    "EXECUTE i",
+    "EXECUTE v",
+    "EXECUTE t('prepared')",
+    "EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF) EXECUTE q",
+    "DEALLOCATE PREPARE q",
     "DEALLOCATE p",
     "DEALLOCATE ALL",
 ];
@@ -476,6 +516,32 @@ pub const SEQUENCES: &[&str] = &[
     "INSERT INTO serials DEFAULT VALUES",
     "SELECT lastval() IS NULL",
     "DISCARD SEQUENCES",
+];
+
+/// Large objects. Their descriptors end with the transaction.
+pub const LARGE: &[&str] = &[
+    "SELECT lo_open(4711, 262144)",
+    "BEGIN; SELECT lo_open(4711, 262144), loread(0, 3)",
+    "SELECT lowrite(0, 'abc')",
+    "SELECT lo_tell(0)",
+    "SELECT lo_lseek(0, 1, 0), loread(0, 9)",
+    "SELECT lo_close(0)",
+];
+
+/// What sessions tell each other: `@` is another number each time.
+pub const TELLING: &[&str] = &[
+    "LISTEN c",
+    "LISTEN \"Odd; channel\"",
+    "UNLISTEN c",
+    "NOTIFY c, 'n@'",
+    "NOTIFY c",
+    "SELECT pg_notify('c', 'f@')",
+    "NOTIFY \"Odd; channel\", 'o@'",
+    "NOTIFY c, 'twice@'; NOTIFY c, 'twice@'; NOTIFY c, 'once@'",
+    "BEGIN; NOTIFY c, 'never@'; ROLLBACK",
+    "BEGIN; LISTEN c; NOTIFY c, 'own@'; COMMIT",
+    "DO $$ BEGIN NOTIFY c, 'code@'; END $$",
+    "SELECT * FROM pg_listening_channels() ORDER BY 1",
 ];
 
 /// A transaction of two phases has a name of its own in each session: `#` is its number.
