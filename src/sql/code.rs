@@ -115,6 +115,11 @@ impl Code {
         for &node in IMPLIED.iter().filter_map(|name| graph.others.get(name)).flatten() {
             self.always.merge(&graph.touch_of(node));
         }
+        if std::mem::take(&mut self.always.hidden) {
+            // What may set what nobody can name keeps its client's server; nobody could keep up with that at each
+            // statement. It reaches nobody all the same.
+            self.always.effects |= Effects::UNKNOWN_FUNCTION;
+        }
         for touch in &graph.touches {
             self.everything.merge(touch);
         }

@@ -98,6 +98,7 @@ pub const KNOWN: &[(&str, &[&str])] = &[
     ("RESET in code, looked at by the same text", &["BEGIN RESET", ";"]),
     ("RESET in code that is put together, looked at by the same text", &["'RESET '", ";"]),
     ("RESET in a function, looked at by the same text", &["BODY_RESETS()", ";"]),
+    ("what no text names sets under a name that is put together: forgotten", &["::TOLD_DOMAIN"]),
 ];
 
 pub const VALUES: &[(&str, &[&str])] = &[
