@@ -246,8 +246,10 @@ impl Relay {
 
     /// A message of the client's, or one that follows a statement of its, has failed.
     fn failed(&mut self, server: ServerId, owner: Option<ClientId>, entry: &Expect) {
+        let mut bare = false;
         if let Some(this) = self.servers.get_mut(server).filter(|this| this.discarded) {
             // What had followed DISCARD ALL is undone.
+            bare = true;
             this.params = std::rc::Rc::clone(&self.groups[self.pools[this.pool].group].no_params);
         }
         if entry.origin == Origin::Injected
@@ -259,7 +261,7 @@ impl Relay {
         }
         self.count(server, owner, entry, 0, true);
         if let Some(id) = owner {
-            self.doubt(id);
+            self.doubt(id, bare);
         }
     }
 

@@ -55,6 +55,8 @@ pub struct Touched {
     pub(super) named: Named,
     /// Something failed or was rolled back: not all that was touched has changed.
     pub(super) doubt: bool,
+    /// DISCARD ALL has run, and what followed it in its batch was undone: the values of the start are still to come back.
+    pub(super) bare: bool,
 }
 
 /// A question under way.
@@ -169,10 +171,12 @@ impl Relay {
         touched.named.hidden |= hidden;
     }
 
-    /// Something failed: what the lease has touched may not have changed.
-    pub(super) fn doubt(&mut self, id: ClientId) {
+    /// Something failed: what the lease has touched may not have changed. Behind DISCARD ALL in its batch if `bare`: that is
+    /// not undone, but what followed it is.
+    pub(super) fn doubt(&mut self, id: ClientId, bare: bool) {
         if let Some(touched) = self.clients.get_mut(id).and_then(|client| client.touched.as_mut()) {
             touched.doubt = true;
+            touched.bare |= bare;
         }
     }
 

@@ -134,10 +134,12 @@ impl Listener {
         self.done >= round
     }
 
-    /// The client of this server waits for the next round.
-    pub(super) fn wait(&mut self, server: ServerId) {
+    /// The client of this server waits for the next round: its number. It ends within the time that an answer may
+    /// take, or the connection is lost: either way the server's turn goes on ([`Relay::hand_on`]).
+    pub(super) fn wait(&mut self, server: ServerId) -> u64 {
         let round = self.need_round();
         self.waiting.push((round, server));
+        round
     }
 
     /// Nobody waits with this server any more.

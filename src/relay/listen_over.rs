@@ -6,7 +6,7 @@
 //! stops to listen and is free. The client waits for that only if it asks on at once.
 
 use super::attach::NO_STATEMENT;
-use super::listen::{Channel, Listens, MARKER, Mark};
+use super::listen::{Channel, Listener, Listens, MARKER, Mark};
 use super::server::UnnamedOn;
 use super::{ClientId, Relay, Server, ServerId};
 use crate::flow::expect::{Expect, Kind, Origin};
@@ -39,6 +39,8 @@ pub struct Leaving {
     pub mark: u64,
     /// Answers of the server still to come.
     owed: u32,
+    /// The round of the listener at whose end it has heard the mark for certain; once all answers are there.
+    round: Option<u64>,
     /// The server has heard the mark: nothing that it hears from now on is for the client.
     pub left: bool,
     /// So has the listener.
@@ -53,6 +55,16 @@ impl Leaving {
     /// Keeps what the listener tells behind the mark. False if there is no room.
     pub fn hear(&mut self, message: &[u8]) -> bool {
         self.later.push(message)
+    }
+
+    /// Sees whether the mark can still come.
+    fn fail_unless_heard(&mut self, listener: Option<&Listener>) {
+        let lost = match (listener, self.round) {
+            (Some(listener), Some(round)) => listener.is_done(round),
+            (Some(_), None) => false,
+            (None, _) => true,
+        };
+        self.failed |= lost && !self.joined || self.owed == 0 && !self.left;
     }
 }
 
@@ -229,7 +241,7 @@ impl Relay {
                 }
             }
             Stage::Joining(leaving) => {
-                let Some(listener) = self.groups[group].listener.as_mut() else { return };
+                let Some(listener) = self.groups[group].listener.as_mut() else { return self.handed(server, id) };
                 if !listener.up {
                     listener.leave(id, &leaving.new);
                     listener.homeless.push(id);
@@ -242,14 +254,15 @@ impl Relay {
                 }
             }
             Stage::Leaving(mut leaving) => {
-                let up = self.groups[group].listener.as_ref().is_some_and(|listener| listener.up);
-                leaving.failed |= !up && !leaving.joined || leaving.owed == 0 && !leaving.left;
-                let over = leaving.owed == 0 && (leaving.joined || leaving.failed);
-                if over {
-                    self.left_server(server, id, leaving);
-                } else {
-                    this.handing = Some(Box::new(Stage::Leaving(leaving)));
+                let listener = self.groups[group].listener.as_mut().filter(|listener| listener.up);
+                leaving.fail_unless_heard(listener.as_deref().map(|listener| &**listener));
+                if leaving.owed == 0 && (leaving.joined || leaving.failed) {
+                    return self.left_server(server, id, leaving);
                 }
+                if leaving.owed == 0 && leaving.round.is_none() {
+                    leaving.round = listener.map(|listener| listener.wait(server));
+                }
+                this.handing = Some(Box::new(Stage::Leaving(leaving)));
             }
             Stage::Hearing => {
                 this.speaker = None;

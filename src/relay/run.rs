@@ -54,22 +54,31 @@ impl Relay {
         {
             return Before::Barred(barred);
         }
-        let at = message.at;
-        if !self.before_statement(id, server, look.effects, Some(sql), at, out)
-            || !self.mind_sequences(id, server, &look, sql, at, out)
-        {
-            return Before::Waits;
-        }
-        let brought = !look.effects.any(NAMING)
-            || match message.header.tag {
-                tag::QUERY => self.bring_for_query(id, server, sql, at, out),
-                _ => self.bring_named(id, server, sql, at, out),
-            };
+        let (at, before) = (message.at, out.tx.len());
+        let brought = self.before_statement(id, server, look.effects, Some(sql), at, out)
+            && self.mind_sequences(id, server, &look, sql, at, out)
+            && (!look.effects.any(NAMING)
+                || match message.header.tag {
+                    tag::QUERY => self.bring_for_query(id, server, sql, at, out),
+                    _ => self.bring_named(id, server, sql, at, out),
+                });
         if !brought {
+            if out.tx.len() > before {
+                self.has_begun(id, server);
+            }
             return Before::Waits;
         }
         self.take_look(id, &look, code.as_deref(), sql);
         Before::Runs(look)
+    }
+
+    /// Something is on its way that is good only in front of the statement, which must still wait: the client's turn on
+    /// its server has begun, as with a lease. Else the answer to what came in front would end the turn and undo it.
+    fn has_begun(&mut self, id: ClientId, server: ServerId) {
+        let (Some(client), Some(this)) = (self.clients.get_mut(id), self.servers.get_mut(server)) else { return };
+        if !std::mem::replace(&mut client.mid_batch, true) {
+            this.again.lent();
+        }
     }
 
     /// Notes what a statement about to run, with this text if that is known, does to the session.

@@ -65,7 +65,8 @@ pub(super) fn settle(client: &Client, touched: &Touched, short: bool, told: &[To
     let was_empty = |name: &[u8]| client.params.settings.iter().any(|(known, value)| known == name && value.is_empty());
     // Where only the application knows the name it may have emptied this one itself.
     let by_code = hidden || (named.others && !named.hidden);
-    let emptied = |name: &[u8]| by_code && starts_with(name) && !named.has_said(name, false) && !was_empty(name);
+    let said_by_code = |name: &[u8]| by_code && !named.has_said(name, false) && !was_empty(name);
+    let emptied = |name: &[u8]| starts_with(name) && (touched.bare || said_by_code(name));
     let mut here = if short { kept(client, touched) } else { Settings::new() };
     for told in told.iter().filter(|told| told.kind == b's') {
         if !told.name.is_ascii() && !same_encoding(session.status) {

@@ -505,3 +505,57 @@ fn listening_is_no_keeping() {
     clients.iter_mut().for_each(|client| assert_eq!(next(client), "strictly:x"));
     assert!(clients[0].query("CREATE TEMP TABLE t (a int)").unwrap_err().starts_with("0A000"));
 }
+
+/// Channels are brought in front of a text that then must wait for something else to be brought: they stay there.
+#[test]
+fn one_that_also_runs_what_it_prepared_goes_on() {
+    let pgweir = Conf::trust(cluster()).start();
+    let mut client = Client::connect(pgweir.port());
+    client.run(&Script::new().parse("p", "SELECT 7").sync());
+    client.query("LISTEN prepares; CREATE TEMP TABLE keeps (n int)").unwrap();
+    eventually("the channel is shared", || metric(&pgweir, "pgweir_pool_listening_clients", &[]) == 1.0);
+    assert_eq!(client.value("LISTEN prepares_too; EXECUTE p"), "7");
+    direct(cluster()).query("NOTIFY prepares, 'one'; NOTIFY prepares_too, 'two'").unwrap();
+    assert_eq!([next(&mut client), next(&mut client)], ["prepares:one", "prepares_too:two"]);
+}
+
+/// A server process that is stopped, and goes on in the end.
+struct Stopped(String);
+
+impl Stopped {
+    fn signal(&self, signal: &str) {
+        assert!(std::process::Command::new("kill").args([signal, &self.0]).status().unwrap().success());
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        self.signal("-CONT");
+    }
+}
+
+/// Nobody waits longer for the connection that listens than it may take to answer.
+#[test]
+fn a_connection_that_says_nothing_is_given_up() {
+    let cluster = Cluster::builder().start().unwrap();
+    let pgweir = Conf::trust(&cluster).size(1).start();
+    let (mut first, mut second) = (Client::connect(pgweir.port()), Client::connect(pgweir.port()));
+    first.query("LISTEN c").unwrap();
+    shared(&pgweir, 1);
+    // What it has said last, or nothing.
+    let sql = "SELECT pid FROM pg_stat_activity WHERE query IN ('LISTEN \"c\";', '') AND datname = ";
+    let sql = format!("{sql}'{DATABASE}'");
+    let stopped = Stopped(cluster.primary().value_in("postgres", &sql).unwrap());
+    stopped.signal("-STOP");
+    // It listens to this channel already, but never hears the mark.
+    second.query("LISTEN c").unwrap();
+    second.patience(Duration::from_secs(30));
+    assert_eq!(second.value("SELECT 1"), "1");
+    let again = format!("SELECT count(*) FROM pg_stat_activity WHERE query = 'LISTEN \"c\";' AND pid <> {}", stopped.0);
+    eventually("another listens", || {
+        cluster.primary().value_in("postgres", &format!("{again} AND state = 'idle'")).is_ok_and(|count| count == "1")
+    });
+    first.patience(Duration::from_secs(30));
+    direct(&cluster).query("NOTIFY c, 'again'").unwrap();
+    assert_eq!([next(&mut second), next(&mut first)], ["c:again", "c:again"]);
+}

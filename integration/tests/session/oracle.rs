@@ -32,7 +32,8 @@ const LONG: u64 = 10_000 / SESSIONS as u64;
 /// A line is printed so often.
 const TOLD: u64 = 25;
 
-/// What every session finds. Everything of `evil` is in the way of SQL that is not qualified.
+/// What every session finds. Everything of `evil` is in the way of SQL that is not qualified. No check of a domain calls code that
+/// sets: no text names it, so that pgweir would ask about every statement, and nothing be left to find (`hidden` has that).
 const SETUP: &str = r#"
     CREATE ROLE boss SUPERUSER LOGIN; CREATE ROLE plain LOGIN; CREATE ROLE one; CREATE ROLE two; CREATE ROLE doomed;
     CREATE SCHEMA a; CREATE SCHEMA b; CREATE SCHEMA evil; CREATE SCHEMA "ö; x";
@@ -68,7 +69,7 @@ const SETUP: &str = r#"
     CREATE RULE r AS ON INSERT TO ruled DO INSTEAD SELECT set_config('app.hidden', 'rule', false);
     CREATE AGGREGATE agg_sets(text) (SFUNC = tells, STYPE = text, INITCOND = 'app.hidden');
     CREATE OPERATOR public.@~ (LEFTARG = text, RIGHTARG = text, FUNCTION = tells);
-    CREATE DOMAIN told_domain AS text CHECK (tells(VALUE, 'domain') IS NOT NULL);
+    CREATE DOMAIN told_domain AS text CHECK (VALUE IS NOT NULL);
     CREATE TABLE guarded AS SELECT 1 AS n; ALTER TABLE guarded ENABLE ROW LEVEL SECURITY;
     CREATE POLICY p ON guarded USING (tells('app.hidden', 'policy') IS NOT NULL);
     SELECT lo_from_bytea(4711, 'abcdefgh'); GRANT SELECT ON LARGE OBJECT 4711 TO PUBLIC;

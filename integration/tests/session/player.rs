@@ -10,7 +10,7 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use integration::wire::Script;
 use integration::{Cluster, Pgweir};
@@ -425,7 +425,7 @@ impl Stage {
         if pooled != direct {
             return Err(difference(&pooled, &direct));
         }
-        twins.same_parameters()?;
+        twins.same_parameters_soon()?;
         let status = direct.last().map(String::as_str);
         twins.block = matches!(status, Some("Z T" | "Z E"));
         twins.seeded = (twins.seeded && !sent.contains("DISCARD ALL"))
@@ -447,6 +447,15 @@ fn lost_value(pooled: &[String], direct: &[String], batch: &Batch) -> bool {
 }
 
 impl Twins {
+    /// What code has reset is told behind the ReadyForQuery.
+    fn same_parameters_soon(&mut self) -> Result<(), String> {
+        let until = Instant::now() + Duration::from_secs(2);
+        while self.same_parameters().is_err() && Instant::now() < until {
+            hear(&mut self.pooled, &mut self.heard[0], Duration::from_millis(10), |_| false);
+        }
+        self.same_parameters()
+    }
+
     fn same_parameters(&self) -> Result<(), String> {
         let (pooled, direct) = (&self.pooled.parameters, &self.direct.parameters);
         if pooled == direct {

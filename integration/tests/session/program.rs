@@ -162,7 +162,7 @@ impl Batch {
         let texts: Vec<String> = messages.iter().filter_map(text).collect();
         let all = format!("{messages:?}");
         let holds = !all.is_ascii() || texts.iter().any(|sql| may_hold(sql));
-        let seeded = texts.iter().any(|sql| sql.contains("random()") && !sql.contains("setseed"));
+        let seeded = texts.iter().any(|sql| draws_unseeded(sql));
         let lists = texts.iter().any(|sql| sql.contains("pg_listening_channels"));
         Self { messages, holds, evicts: false, lists, seeded, cuts: None }
     }
@@ -447,4 +447,10 @@ fn computed(dice: &mut Dice) -> String {
 
 fn dice_pair<'a>(dice: &mut Dice, of: &[(&'a str, &'a str)]) -> (&'a str, &'a str) {
     of[dice.roll(of.len())]
+}
+
+/// Whether a text has random numbers that another statement must have seeded.
+fn draws_unseeded(sql: &str) -> bool {
+    let at = |word| sql.find(word).unwrap_or(usize::MAX);
+    at("random()") < at("setseed")
 }

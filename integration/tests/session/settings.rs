@@ -201,3 +201,20 @@ fn what_is_read_over_takes_nothing_back() {
         assert_eq!(seen, [["33MB", "Asia/Tokyo"]]);
     }
 }
+
+/// DISCARD ALL is committed at once, what follows it is not.
+#[test]
+fn what_fails_behind_discard_all_leaves_the_start() {
+    let pgweir = Conf::trust(cluster()).size(2).start();
+    for fails in ["SELECT 1/0", "EXECUTE nothing"] {
+        let mut client = Client::connect_with(pgweir.port(), &[("user", "app"), ("app.tenant", "start")]);
+        client.query("SET app.tenant = 'own'").unwrap();
+        // What came before makes that the server is asked.
+        let script = Script::new().parse("", "SET work_mem = '5MB'").bind("", "", &[]).execute("", 0).sync();
+        let script = script.parse("", "DISCARD ALL").bind("", "", &[]).execute("", 0);
+        client.send(&script.parse("", fails).bind("", "", &[]).execute("", 0).sync());
+        client.ready(2);
+        assert_eq!(client.value("SELECT current_setting('app.tenant')"), "start", "{fails}");
+        assert_eq!(client.value("SELECT current_setting('app.tenant')"), "start", "{fails}, later");
+    }
+}
