@@ -18,7 +18,7 @@ use crate::config::Endpoint;
 use crate::meter::DatabaseHealth;
 use crate::server::open::Dial;
 use crate::sql::code::{Code, Resolved, may_define, names_in};
-use crate::sql::verdict::{Effects, Route};
+use crate::sql::verdict::{Effects, Route, StatementKind};
 
 /// Statements for which code may have to be looked at even if no trigger, view or default is of interest.
 const CODE: Effects = HIDDEN.union(Effects::DDL);
@@ -182,7 +182,11 @@ impl Relay {
         };
         let mut effects = code.touch.effects;
         // Not what is only unsure: what discards others' values must not come before what has to be alone, as VACUUM.
-        look.draws |= effects.any(Effects::SEQUENCE_STATE.union(HIDDEN));
+        look.draws |= match look.kind {
+            StatementKind::Maintenance | StatementKind::TwoPhase => false,
+            StatementKind::Ddl => effects.any(Effects::SEQUENCE_STATE),
+            _ => effects.any(Effects::SEQUENCE_STATE.union(HIDDEN)),
+        };
         // What SQL's EXECUTE will do is noted by its effects alone.
         if unsure || (look.effects.any(Effects::PREPARE) && effects.any(SETTING)) {
             effects |= Effects::UNKNOWN_FUNCTION;

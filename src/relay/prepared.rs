@@ -23,12 +23,11 @@ use super::sqlnames::{CLEARING, NAMING};
 use super::statements::{PREFIX, ServerName, Statement, Under};
 use super::{ClientId, LOOK_BYTES, Relay, ServerId};
 use crate::flow::expect::{Kind, Origin};
-use crate::sql::verdict::{Effects, Route};
+use crate::sql::verdict::Effects;
 use crate::wire::frame::{HEADER, cstr};
 
 /// A statement that nobody here has seen: it may do anything.
-const UNSEEN: Look =
-    Look { shape: LONG, route: Route::Primary, effects: Effects::SET_SESSION.union(Effects::OPAQUE), draws: true };
+const UNSEEN: Look = Look::long(Effects::SET_SESSION.union(Effects::OPAQUE));
 
 /// Longest name of a statement or portal that is waited for.
 const NAME_BYTES: usize = 16 * 1024;

@@ -29,13 +29,15 @@ pub struct Look {
     pub effects: Effects,
     /// It may draw from a sequence.
     pub draws: bool,
+    /// What it is.
+    pub kind: StatementKind,
 }
 
 impl Look {
     /// A statement too long to be looked at: to the primary. What it does to the session is
     /// unknown, so `effects` says what to assume.
-    pub fn long(effects: Effects) -> Self {
-        Self { shape: LONG, route: Route::Primary, effects, draws: true }
+    pub const fn long(effects: Effects) -> Self {
+        Self { shape: LONG, route: Route::Primary, effects, draws: true, kind: StatementKind::Unknown }
     }
 
     /// It only reads, and leaves nothing behind: there is nothing to do before it runs.
@@ -124,7 +126,7 @@ impl Shapes {
                 verdict
             }
         };
-        Look { shape, route: verdict.route, effects: verdict.effects, draws: verdict.may_draw() }
+        Look { shape, route: verdict.route, effects: verdict.effects, draws: verdict.may_draw(), kind: verdict.kind }
     }
 
     /// A client was seen to read what statements of this shape draw in another transaction.

@@ -39,6 +39,27 @@ pub fn metric(pgweir: &Pgweir, name: &str, labels: &[(&str, &str)]) -> f64 {
     samples.iter().filter(fits).map(|sample| sample.value).sum()
 }
 
+/// How often servers were asked what a client has left there.
+pub fn questions(pgweir: &Pgweir) -> f64 {
+    metric(pgweir, "pgweir_pool_session_questions_total", &[])
+}
+
+/// Runs a statement, and says whether the server was asked what it left.
+pub fn asks(pgweir: &Pgweir, client: &mut Client, sql: &str) -> bool {
+    let before = questions(pgweir);
+    client.query(sql).unwrap();
+    // Answers come in order: a question under way is counted by now.
+    client.query("SELECT 1").unwrap();
+    questions(pgweir) > before
+}
+
+/// Waits until the code of the default database is known: until then whatever runs is asked about, and may have done anything.
+/// Each worker reads for itself, and clients who are there together are spread over them.
+pub fn know(pgweir: &Pgweir) {
+    let mut clients: Vec<Client> = (0..4).map(|_| Client::connect(pgweir.port())).collect();
+    eventually("the code is known", || clients.iter_mut().all(|client| !asks(pgweir, client, "SELECT 1")));
+}
+
 /// Runs `work` in `count` threads that begin together; gives what each returned.
 pub fn crowd<T: Send + 'static>(count: usize, work: impl Fn(usize) -> T + Send + Sync + 'static) -> Vec<T> {
     let (work, start) = (Arc::new(work), Arc::new(Barrier::new(count)));

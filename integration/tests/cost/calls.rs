@@ -9,7 +9,7 @@ use std::thread;
 use integration::Pgweir;
 use integration::wire::Script;
 
-use crate::common::Client;
+use crate::common::{Client, know};
 use crate::conf;
 
 /// Transactions counted.
@@ -67,6 +67,7 @@ impl Drop for Counting {
 /// Runs the transaction again and again and asserts two receives and two sends for each.
 fn two_and_two(prepare: &Script, transaction: &Script) {
     let pgweir = conf().size(1).start();
+    know(&pgweir);
     let mut client = Client::connect(pgweir.port());
     if !prepare.bytes().is_empty() {
         client.run(prepare);
@@ -107,6 +108,7 @@ fn an_unnamed_transaction_is_two_receives_and_two_sends() {
 #[test]
 fn a_queued_transaction_is_two_receives_and_two_sends() {
     let pgweir = conf().size(1).start();
+    know(&pgweir);
     let (port, clients) = (pgweir.port(), 5);
     let mut crowd: Vec<Client> = (0..clients).map(|_| Client::connect(port)).collect();
     crowd.iter_mut().for_each(|client| drop(client.value("SELECT 1")));
@@ -126,6 +128,7 @@ fn a_queued_transaction_is_two_receives_and_two_sends() {
 #[test]
 fn settings_cost_no_round_trip() {
     let pgweir = conf().size(1).start();
+    know(&pgweir);
     let mut clients = [3, 4].map(|megabytes| {
         let mut client = Client::connect(pgweir.port());
         client.query(&format!("SET work_mem = '{megabytes}MB'")).unwrap();

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use integration::wire::Script;
 use integration::{Cluster, DATABASE, Pgweir};
 
-use crate::common::{Client, Conf, eventually, metric};
+use crate::common::{Client, Conf, asks, eventually, metric, questions};
 
 const CODE: &[&str] = &[
     "CREATE FUNCTION login(u text) RETURNS void LANGUAGE plpgsql AS $$ BEGIN PERFORM set_config('app.user', u, false); END $$",
@@ -31,25 +31,6 @@ const CODE: &[&str] = &[
 fn cluster() -> &'static Cluster {
     static CLUSTER: OnceLock<Cluster> = OnceLock::new();
     CLUSTER.get_or_init(|| CODE.iter().fold(Cluster::builder(), |cluster, sql| cluster.sql(sql)).start().unwrap())
-}
-
-fn questions(pgweir: &Pgweir) -> f64 {
-    metric(pgweir, "pgweir_pool_session_questions_total", &[])
-}
-
-/// Runs it, and says whether the server was asked what it left.
-fn asks(pgweir: &Pgweir, client: &mut Client, sql: &str) -> bool {
-    let before = questions(pgweir);
-    client.query(sql).unwrap();
-    // Answers come in order: a question under way is counted by now.
-    client.query("SELECT 1").unwrap();
-    questions(pgweir) > before
-}
-
-/// Waits until the database's code is known: until then whatever runs is asked about, and may have done anything.
-pub fn know(pgweir: &Pgweir) {
-    let mut client = Client::connect(pgweir.port());
-    eventually("the code is known", || !asks(pgweir, &mut client, "SELECT 1"));
 }
 
 /// Starts with servers in turn, and waits until the database's code is known.

@@ -70,7 +70,7 @@ fn who_holds_the_server_hears_the_servers_own_words() {
 #[test]
 fn who_holds_none_notices_nothing() {
     let pgweir = conf().size(1).start();
-    crate::functions::know(&pgweir);
+    crate::common::know(&pgweir);
     let mut clients: Vec<_> = (0..5).map(|_| Client::connect(pgweir.port())).collect();
     // At rest.
     let pid = clients[0].value("SELECT 0 + pg_backend_pid()");

@@ -20,8 +20,8 @@ fn cluster() -> &'static Cluster {
 /// Two workers that have a part of the pool each.
 fn start() -> Pgweir {
     let pgweir = Conf::trust(cluster()).size(8).pool("server_order = \"rotate\"").top("workers = 2").start();
-    // Until then clients are not done with a statement when it is answered. Each worker reads for itself.
-    (0..4).for_each(|_| crate::functions::know(&pgweir));
+    // Until then clients are not done with a statement when it is answered.
+    crate::common::know(&pgweir);
     pgweir
 }
 

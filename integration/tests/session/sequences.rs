@@ -23,7 +23,7 @@ fn cluster() -> &'static Cluster {
 }
 
 fn clients<const N: usize>(pgweir: &Pgweir) -> [Client; N] {
-    crate::functions::know(pgweir);
+    crate::common::know(pgweir);
     std::array::from_fn(|_| Client::connect(pgweir.port()))
 }
 
