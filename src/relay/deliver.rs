@@ -32,6 +32,8 @@ struct Outlook {
     again: bool,
     /// A transaction is open where none may be.
     in_block: bool,
+    /// It waits for what nobody will send.
+    deserted: bool,
 }
 
 impl Relay {
@@ -160,6 +162,8 @@ impl Relay {
             self.lose(server, &format!("pgweir: the server broke the protocol: {what}"));
         } else if let Some(error) = outlook.refused {
             self.not_settled(server, &error);
+        } else if outlook.deserted {
+            self.discard(server);
         } else if outlook.settled {
             self.settled(server);
         } else if outlook.answered {
@@ -225,7 +229,9 @@ impl Relay {
             Event::Row if self.code_row(server, bytes) => {}
             Event::Row => self.noted(server, bytes),
             Event::Parameter => self.parameter(server, owner, swallow, bytes),
-            Event::CopyIn | Event::Notification => {}
+            // It waits for data of a client that has gone.
+            Event::CopyIn => outlook.deserted = owner.is_none(),
+            Event::Notification => {}
             Event::Ready(entry, status) => self.ready(server, owner, &entry, status, outlook),
         }
     }

@@ -316,14 +316,16 @@ impl Relay {
                 SqlState::FEATURE_NOT_SUPPORTED,
                 format!("pgweir: {what} ({name}) would keep a server connection for this client alone"),
             )
-            .detail("Such statements are refused here: session_state is \"strict\".")
-            .hint(why.remedy()),
+            .detail("Such statements are refused here, whatever follows them: session_state is \"strict\".")
+            .hint(format!("Do without {name}, or where session_state is \"transparent\", or pool_mode \"session\".")),
             Bar::Limit => {
                 let group = owner.and_then(|id| self.clients.get(id)).map(|client| &self.groups[client.group]);
                 let limit = group.map_or(0, |group| group.terms.max_pinned_servers);
                 PgError::error(
                     SqlState::CONFIGURATION_LIMIT,
-                    format!("pgweir: {limit} clients keep a server connection for themselves alone already"),
+                    format!(
+                        "pgweir: as many clients as may keep a server connection to themselves already do ({limit})"
+                    ),
                 )
                 .detail(format!("By {what} ({name}) there would be one more. The limit is max_pinned_servers."))
                 .hint(why.remedy())

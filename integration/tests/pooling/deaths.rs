@@ -234,3 +234,20 @@ fn a_restart_of_postgresql_is_not_seen_between_transactions() {
         }
     }
 }
+
+/// A client that goes before the server has asked for its data: the server does not wait for what nobody will send.
+#[test]
+fn who_leaves_at_the_start_of_a_copy_holds_nothing() {
+    let pgweir = conf().size(1).start();
+    let mut other = Client::connect(pgweir.port());
+    other.query("CREATE TABLE IF NOT EXISTS deserted (n int)").unwrap();
+    let copy = Script::new().parse("", "COPY deserted FROM STDIN").bind("", "", &[]).execute("", 0).sync();
+    for _ in 0..20 {
+        let mut client = Client::connect(pgweir.port());
+        client.send(&copy);
+        client.vanish();
+        let began = std::time::Instant::now();
+        assert_eq!(other.value("SELECT 1"), "1");
+        assert!(began.elapsed() < std::time::Duration::from_secs(5), "{:?}", began.elapsed());
+    }
+}

@@ -205,7 +205,7 @@ fn no_more_than_max_pinned_servers() {
     clients[1].query("BEGIN").unwrap();
     clients[1].query(temp).unwrap();
     let refused = clients[2].query(temp).unwrap_err();
-    assert!(refused.starts_with("53400 pgweir: 2 clients keep"), "{refused}");
+    assert!(refused.starts_with("53400 pgweir: as many clients as may keep a server connection"), "{refused}");
     // Who keeps one already may make more.
     clients[0].query("CREATE TEMP TABLE u (n int); PREPARE p AS SELECT 1").unwrap();
     clients[1].query("ROLLBACK").unwrap();
