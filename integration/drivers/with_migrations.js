@@ -8,14 +8,9 @@ const os = require('node:os')
 const path = require('node:path')
 const { Client } = require('pg')
 const { runner } = require('node-pg-migrate')
+const { ok, ssl } = require('./told.js')
 
 const RUNNERS = 4
-delete process.env.PGSSLMODE
-const ssl = { ca: fs.readFileSync(process.env.PGSSLROOTCERT), rejectUnauthorized: true }
-const ok = (step, ...saw) => {
-  console.log('ok', step)
-  for (const each of saw) console.log('  saw', JSON.stringify(each))
-}
 const migrations = {
   '1_first.js': `exports.up = (pgm) => { pgm.createTable('thing', { id: 'id', name: 'text' }); pgm.sql('SELECT pg_sleep(0.2)') }
 exports.down = (pgm) => pgm.dropTable('thing')`,

@@ -3,17 +3,11 @@
 'use strict'
 
 const assert = require('node:assert')
-const fs = require('node:fs')
 const { Client, Pool } = require('pg')
+const { ok, ssl } = require('./told.js')
 
 const TENANTS = 20
 const REQUESTS = 400
-delete process.env.PGSSLMODE
-const ssl = { ca: fs.readFileSync(process.env.PGSSLROOTCERT), rejectUnauthorized: true }
-const ok = (step, ...saw) => {
-  console.log('ok', step)
-  for (const each of saw) console.log('  saw', JSON.stringify(each))
-}
 const tenants = Array.from({ length: TENANTS }, (_, n) => `tenant ${n}`)
 const quoted = (tenant) => `"${tenant}"`
 

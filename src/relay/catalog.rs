@@ -62,6 +62,8 @@ pub(super) struct Catalog {
     /// Where all workers count that, and how far this one has heard.
     health: Option<Arc<DatabaseHealth>>,
     heard: u64,
+    /// Something in the database was changed, and not from here.
+    pub(super) surprised: bool,
     /// Settings that code names which was made here since it was read.
     pub(super) fresh: Vec<Box<[u8]>>,
 }
@@ -95,6 +97,7 @@ impl Catalogs {
                 dbname: dbname.clone(),
                 code: Code::default(),
                 trust: Trust::Stale,
+                surprised: false,
                 shapes: HashMap::default(),
                 due_us: 0,
                 looked_us: 0,

@@ -186,9 +186,7 @@ impl Relay {
             return false;
         }
         if !catalog.code.is_as(&rows) {
-            if catalog.trust == Trust::Full {
-                self.code_was_changed_elsewhere(number);
-            }
+            catalog.surprised |= catalog.trust == Trust::Full;
             return self.ask_code(server, number, true);
         }
         self.code_known(number, changes);
@@ -196,7 +194,7 @@ impl Relay {
     }
 
     /// Somebody has changed code without us: what ran since then may have left what nobody asked about.
-    fn code_was_changed_elsewhere(&mut self, number: usize) {
+    fn code_ran_unseen(&mut self, number: usize) {
         for server in self.servers.ids().collect::<Vec<_>>() {
             let Some(this) = self.servers.get_mut(server) else { continue };
             this.retire |= !this.own && self.groups[self.pools[this.pool].group].catalog == number;
@@ -235,10 +233,15 @@ impl Relay {
                 SOURCE_BYTES >> 20
             );
         }
+        let mut unseen = false;
         self.catalogs.change(number, |catalog| {
+            unseen = std::mem::take(&mut catalog.surprised) && !catalog.code.does_as(&code);
             catalog.code = code;
             catalog.shapes.clear();
         });
+        if unseen {
+            self.code_ran_unseen(number);
+        }
         self.code_known(number, changes);
     }
 

@@ -414,9 +414,9 @@ fn question(client: &Client, touched: &Touched) -> (String, Option<Vec<Box<[u8]>
     }
     if hidden || client.pinned.any(Effects::OPAQUE) {
         things('p', "''", "pg_catalog.pg_prepared_statements WHERE from_sql LIMIT 1");
-        // DEALLOCATE in code takes away what is shared.
+        // DEALLOCATE in code takes away what is shared; those are numbered.
         let shared =
-            "pg_catalog.pg_prepared_statements WHERE NOT from_sql AND pg_catalog.starts_with(name,'__pgweir_')";
+            "pg_catalog.pg_prepared_statements WHERE NOT from_sql AND name OPERATOR(pg_catalog.~) '^__pgweir_[0-9]'";
         things('c', "pg_catalog.count(*)", shared);
     }
     let settings = effects.any(SETTING.union(HIDDEN).union(Effects::DISCARD_ALL));

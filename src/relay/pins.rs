@@ -22,7 +22,6 @@ use crate::sql::lasting::lasting;
 use crate::sql::verdict::Effects;
 use crate::wire::build;
 use crate::wire::error::{PgError, SqlState};
-use crate::wire::tag::client as tag;
 
 /// Effects that bind a session to its server: what they leave lives there.
 pub(super) const PINNING: Effects = Effects::LISTEN
@@ -282,10 +281,7 @@ impl Relay {
         let n = message.header.total.min(message.data.len());
         out.edit(message.at, n);
         out.kept_from = None;
-        build::message(&mut out.tx, tag::DESCRIBE, |tx| {
-            tx.push(b'S');
-            build::cstr(tx, REFUSED.as_bytes());
-        });
+        build::describe_statement(&mut out.tx, REFUSED.as_bytes());
         self.expect_refused(id, server, Kind::Describe, NO_STATEMENT, barred);
         if let Some(client) = self.clients.get_mut(id) {
             client.rest = Rest { bytes: message.header.total - n, drop: true };

@@ -8,7 +8,6 @@ use super::{ClientId, Relay, ServerId};
 use crate::flow::expect::{Expect, Kind, Origin};
 use crate::wire::build;
 use crate::wire::error::{PgError, SqlState};
-use crate::wire::tag::client as tag;
 
 /// Name that no statement has on any server: to describe it fails. Whoever reads the server's log
 /// finds in it why.
@@ -53,10 +52,7 @@ impl Relay {
     ) -> Taken {
         self.pool_of(server).inspect(|pool| pool.counters.total_prepare_refusals.add(1));
         out.edit(message.at, message.header.total);
-        build::message(&mut out.tx, tag::DESCRIBE, |tx| {
-            tx.push(b'S');
-            build::cstr(tx, REFUSED);
-        });
+        build::describe_statement(&mut out.tx, REFUSED);
         self.expect(id, server, Kind::Describe, Origin::Refused, NO_STATEMENT, limit as u64);
         Taken::Bytes(message.header.total)
     }

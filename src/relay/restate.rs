@@ -189,6 +189,7 @@ impl Relay {
             None => given.bytes(),
         };
         self.expect_called(id, server, Kind::Bind, (NO_STATEMENT, name), statement.look.shape);
+        let closes = restated.text.is_some();
         let (portal, rest) = cstr(&restated.bind).unwrap_or_default();
         let values = cstr(rest).map_or(&[][..], |(_, values)| values);
         build::message(&mut out.tx, tag::BIND, |tx| {
@@ -196,6 +197,11 @@ impl Relay {
             build::cstr(tx, named);
             tx.extend_from_slice(values);
         });
+        if closes {
+            // The portal needs it no more, and nobody else is to find it.
+            build::close_statement(&mut out.tx, NAME);
+            self.expect(id, server, Kind::Close, Origin::Injected, NO_STATEMENT, 0);
+        }
         Taken::Bytes(message.header.total)
     }
 }

@@ -54,6 +54,12 @@ impl Touch {
         grows
     }
 
+    /// Whether both do the same.
+    #[must_use]
+    pub fn is_as(&self, other: &Self) -> bool {
+        !self.clone().merge(other) && !other.clone().merge(self)
+    }
+
     fn add(&mut self, named: Named) {
         // What goes back goes to the server's default, not to the client's: it is asked for with all the rest.
         self.others |= named.others || named.all_back || !named.back.is_empty() || !named.parameters.is_empty();

@@ -165,6 +165,22 @@ impl Code {
         }
     }
 
+    /// Whether every statement does to its session what it does with this other code.
+    #[must_use]
+    pub fn does_as(&self, other: &Self) -> bool {
+        let alike = |one: &Entry, two: &Entry| {
+            one.call.is_as(&two.call)
+                && one.read.is_as(&two.read)
+                && one.write.is_as(&two.write)
+                && one.is_attribute == two.is_attribute
+        };
+        self.is_too_large == other.is_too_large
+            && self.always.is_as(&other.always)
+            && self.on_ddl.is_as(&other.on_ddl)
+            && self.names.len() == other.names.len()
+            && self.names.iter().all(|(name, one)| other.names.get(name).is_some_and(|two| alike(one, two)))
+    }
+
     /// Whether the fingerprint in these DataRow bodies is that of this code.
     #[must_use]
     pub fn is_as(&self, bytes: &[u8]) -> bool {

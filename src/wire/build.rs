@@ -46,6 +46,14 @@ pub fn close_statement(out: &mut Vec<u8>, name: &[u8]) {
     });
 }
 
+/// Describe of a prepared statement.
+pub fn describe_statement(out: &mut Vec<u8>, name: &[u8]) {
+    message(out, tag::client::DESCRIBE, |out| {
+        out.push(b'S');
+        cstr(out, name);
+    });
+}
+
 /// Parse; `tail` is what follows the name on the wire: text, terminator, parameter types.
 pub fn parse(out: &mut Vec<u8>, name: &[u8], tail: &[u8]) {
     message(out, tag::client::PARSE, |out| {

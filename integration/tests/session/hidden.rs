@@ -7,7 +7,7 @@ use integration::wire::Script;
 use integration::{Cluster, Pgweir};
 
 use crate::common::client::{outcome, tags};
-use crate::common::{Client, Conf, eventually, metric};
+use crate::common::{Client, Conf, asks, eventually, know, metric};
 
 /// `f` leaves a setting and a lock; immutable, so that indexes and generated columns may call it.
 const CODE: &[&str] = &[
@@ -176,15 +176,6 @@ fn conf_of(cluster: &Cluster) -> Conf {
     Conf::trust(cluster).user("boss", "").size(2).pool("server_order = \"rotate\"")
 }
 
-/// Whether a statement that does nothing is asked about.
-fn asks(pgweir: &Pgweir, client: &mut Client) -> bool {
-    let questions = || metric(pgweir, "pgweir_pool_session_questions_total", &[]);
-    let before = questions();
-    client.query("SELECT count(*) FROM plain").unwrap();
-    client.query("SELECT 1").unwrap();
-    questions() > before
-}
-
 /// It leaves something, else it proves nothing: that is looked at on a connection of its own. And nobody else sees that.
 fn assert_left_alone(cluster: &Cluster, pgweir: &Pgweir, act: &str) {
     let mut direct = Client::connect_with(cluster.primary().port(), &[("user", "boss")]);
@@ -203,7 +194,7 @@ fn what_no_statement_names_reaches_nobody() {
     let pgweir = conf().start();
     let mut idle = boss(&pgweir);
     for act in ACTS {
-        eventually("what does nothing costs nothing", || !asks(&pgweir, &mut idle));
+        eventually("what does nothing costs nothing", || !asks(&pgweir, &mut idle, "SELECT count(*) FROM plain"));
         assert_left_alone(cluster(), &pgweir, act);
     }
 }
@@ -217,9 +208,9 @@ fn what_anything_may_run_reaches_nobody() {
     let direct = |sql: &str| cluster.primary().query_in(integration::DATABASE, sql).unwrap();
     let mut idle = boss(&pgweir);
     for (make, acts, drop) in ALWAYS {
-        eventually("it is known to be gone", || !asks(&pgweir, &mut idle));
+        eventually("it is known to be gone", || !asks(&pgweir, &mut idle, "SELECT count(*) FROM plain"));
         direct(make);
-        eventually("it is known", || asks(&pgweir, &mut idle));
+        eventually("it is known", || asks(&pgweir, &mut idle, "SELECT count(*) FROM plain"));
         acts.iter().for_each(|act| assert_left_alone(&cluster, &pgweir, act));
         // What must be alone in its batch is left alone, though it may draw from sequences now, and somebody reads those.
         let _ = idle.query("SELECT lastval()");
@@ -342,11 +333,27 @@ fn code_made_past_us_is_forgotten_when_it_is_known() {
         .unwrap();
     let pgweir = Conf::trust(&cluster).size(1).pool("catalog_refresh = \"1s\"").start();
     let (mut one, mut two) = (Client::connect(pgweir.port()), Client::connect(pgweir.port()));
-    crate::common::know(&pgweir);
+    know(&pgweir);
     let trigger = "CREATE FUNCTION sets() RETURNS trigger LANGUAGE plpgsql AS
           $$ BEGIN PERFORM set_config('app.left', 'left', false); RETURN NULL; END $$;
         CREATE TRIGGER t AFTER INSERT ON public.fish FOR EACH ROW EXECUTE FUNCTION sets()";
     cluster.primary().query_in(integration::DATABASE, trigger).unwrap();
     one.query("INSERT INTO public.fish VALUES (1)").unwrap();
     eventually("it is gone", || two.value("SELECT coalesce(current_setting('app.left', true), '')").is_empty());
+}
+
+/// What others make that runs no code is no reason to begin anew.
+#[test]
+fn tables_made_past_us_close_no_server() {
+    let cluster = Cluster::builder().start().unwrap();
+    let pgweir = Conf::trust(&cluster).size(1).pool("catalog_refresh = \"1s\"").start();
+    let mut client = Client::connect(pgweir.port());
+    know(&pgweir);
+    let server = client.value("SELECT 0 + pg_backend_pid()");
+    let reads = || metric(&pgweir, "pgweir_pool_catalog_reads_total", &[]);
+    cluster.primary().query_in(integration::DATABASE, "CREATE TABLE scratch (n int PRIMARY KEY)").unwrap();
+    // The look that finds it, the reading, and the look after that.
+    let before = reads();
+    eventually("it was read", || client.value("SELECT 1") == "1" && reads() >= before + 3.0);
+    assert_eq!(client.value("SELECT 0 + pg_backend_pid()"), server);
 }

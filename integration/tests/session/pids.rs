@@ -84,6 +84,20 @@ fn the_own_process_is_the_one_told() {
             }
         }
     }
+    // Nothing of that stays with a server, which therefore goes on.
+    let named = Script::new().parse("own", "SELECT pg_backend_pid()").bind("", "own", &[]).execute("", 0).sync();
+    let closes = || metric(&pgweir, "pgweir_pool_server_closes_total", &[]);
+    let before = closes();
+    for _ in 0..16 {
+        client.run(&named);
+        client.query("DO $$ BEGIN END $$").unwrap();
+        assert_eq!(
+            client.value("SELECT count(*) FROM pg_prepared_statements WHERE statement ~ '^SELECT [0-9]+ AS'"),
+            "0"
+        );
+        client.run(&Script::new().close(b'S', "own").sync());
+    }
+    assert_eq!(closes(), before);
     // In a transaction and where a server is kept as well.
     client.query("BEGIN; CREATE TEMP TABLE kept (n int)").unwrap();
     assert_eq!(client.value("SELECT pg_backend_pid()"), number.to_string());
