@@ -64,8 +64,8 @@ KNOWN_ISOLATION = {
     "transaction": {
         "detach-partition-concurrently-3": STORED,
         "detach-partition-concurrently-4": STORED,
-        "async-notify": ("the queue of notifications is empty sooner, as one connection reads it for all; and where that one has no "
-                         "room a notification names the server that sent it", None),
+        "async-notify": ("the queue of notifications is empty sooner, as one connection reads it for all, also while the client is in "
+                         "a transaction", {"-t      ", "+f      "}),
         "stats": ("pg_stat_force_next_flush() makes the server it runs on report what it counted, not those that the test was on before", None),
     },
 }

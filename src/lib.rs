@@ -20,7 +20,8 @@
 //!    everything up to Sync ([`flow::requests`]).
 //! 4. Each statement's text is passed once over by the lexer, which yields its **shape** ([`sql::shape`]); the verdict
 //!    of PostgreSQL's own grammar is looked up by shape and computed only for a shape never seen
-//!    ([`sql::classify`]). The verdict says where the batch may run and whether it leaves anything in the session.
+//!    ([`sql::classify`]). The verdict says where the batch may run and whether it leaves anything in the session; what names in it stand for the
+//!    catalog tells ([`sql::footing`]).
 //! 5. The slice of the pool ([`pool::slice`]) has a server at rest, best the one that the client had last, or the client joins the end of the queue, its bytes
 //!    kept. A slice opens servers for those who wait as far as its budgets allow ([`pool::budget`]).
 //! 6. The batch goes to the server in **one write**: as it came, or copied once with statement names replaced, a Parse
@@ -30,8 +31,12 @@
 //!    dropped, answers to what it left out are made up, everything else goes to the owner as it came. At the last
 //!    ReadyForQuery owed, with status `I`, the server goes back *first*, so that the oldest waiter's request is on the
 //!    wire, and *then* the reply is written to its client.
-//! 8. A client that wrote has a *floor* from then on: a position in the write-ahead log that a replica must have replayed
-//!    to serve it ([`relay::floor`]). One connection per server asks for positions, for all clients at once.
+//! 8. A client that wrote, or was shown something by the primary, has a *floor* from then on: a position in the write-ahead
+//!    log that a replica must have replayed to serve it (`relay::floor`). One connection per host and process asks what the
+//!    host is, its timeline and its position, for all clients at once (`relay::watch`); what it hears is kept in atomics
+//!    that all workers read ([`pool::cluster`]), and which pool takes writes follows from it (`relay::roles`).
+//!    A batch on a replica is kept until the first byte of its answer leaves, and goes to the primary if the replica cannot
+//!    run it (`relay::again`); one that certainly only reads is kept on the primary, too, in case that is lost.
 //! 9. Each finished statement is one record in the statistics of its shape ([`meter`]): two clock reads per
 //!    transaction, plain stores, no lock. The control thread ([`export`]) reads them at any time.
 //!
@@ -86,6 +91,9 @@
 //!   in the same order (`relay::listen`). It is the one connection whose task is no turn: `relay::listen_task`.
 //! - A client never reads from a replica that may lack what it wrote. A prepared statement is shared only between
 //!   clients whose settings give its text the same meaning.
+//! - A rule of the operator's ([`config::Steering`], [`relay::rules`]) decides for a whole lease, when it begins, and only
+//!   between servers that may have it anyway: where reads go, from which workload's pools, how fast, how long. It is held
+//!   against a session once per set of settings and against a statement once per shape; `relay::course` applies it.
 //! - **I7** A turn does no blocking call, takes no lock, and in steady state allocates nothing. Memory per connection
 //!   and direction is bounded by [`relay::BACKLOG_BYTES`] + [`relay::READ_BYTES`] of backlog and
 //!   [`relay::LOOK_BYTES`] held back for looking.

@@ -38,10 +38,16 @@ const NEIGHBOURS: &[(&str, &[&str], &str)] = &[(
 
 /// Files above `base` that may have a lock.
 const LOCKS: &[(&str, &str)] = &[
+    ("pool/member.rs", "who asks a host holds it, beside the data path"),
     ("net/mem.rs", "a test holds the other end of the socket; not in a production build"),
     (
         "pool/budget.rs",
         "limits that workers share; taken when connections are opened and closed, never per transaction",
+    ),
+    ("pool/cluster.rs", "what hosts say of themselves; taken by who asks them, by the others when a session begins"),
+    (
+        "pool/rate.rs",
+        "who has a rate's bucket; taken when a worker meets the rules of a database, never per transaction",
     ),
     (
         "pool/vacate.rs",

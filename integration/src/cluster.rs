@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::certs::Certificates;
 use crate::error::{During, Error, Result};
+use crate::link::Link;
 use crate::postgres::{Postgres, Stop, bin, newer_bin};
 use crate::process::{output, tied};
 use crate::run::Run;
@@ -241,8 +242,15 @@ impl Cluster {
 
     /// The `[databases.NAME]` lines of a pgweir configuration for this cluster: `primary` and `replicas`.
     pub fn config_lines(&self) -> String {
-        let replicas: Vec<String> = self.replicas.iter().map(|replica| format!("\"{}\"", replica.address())).collect();
-        format!("primary = \"{}\"\nreplicas = [{}]\n", self.primary.address(), replicas.join(", "))
+        config_lines(&self.nodes().map(Postgres::address).collect::<Vec<_>>())
+    }
+
+    /// A link in front of each server, primary first; see [`config_lines`] and [`host_lines`].
+    ///
+    /// # Errors
+    /// When there are no ports for them.
+    pub fn links(&self) -> Result<Vec<Link>> {
+        self.nodes().map(|node| Link::to(node.port())).collect()
     }
 
     /// Stops every server, replicas first. Dropping does it too; this tells whether all ended in order.
@@ -254,11 +262,20 @@ impl Cluster {
     }
 }
 
+/// The lines of `[databases.NAME]` for these servers, the first of which is the primary.
+pub fn config_lines(addresses: &[String]) -> String {
+    let (primary, replicas) = addresses.split_first().map_or(("", addresses), |(first, rest)| (first, rest));
+    format!("primary = \"{primary}\"\nreplicas = {replicas:?}\n")
+}
+
+/// The line of `[databases.NAME]` for servers whose roles are found by asking.
+pub fn host_lines(addresses: &[String]) -> String {
+    format!("hosts = {addresses:?}\n")
+}
+
 /// Makes a node with the primary's data a streaming replica of it.
 fn follow(replica: &Postgres, primary: &Postgres) -> Result<()> {
-    let (host, port) = (primary.socket_folder().display(), primary.port());
-    let source = format!("host={host} port={port} user=postgres application_name={}", replica.name());
-    replica.append("postgresql.conf", &format!("primary_conninfo = '{source}'\n"))?;
+    replica.append("postgresql.conf", &format!("primary_conninfo = '{}'\n", replica.conninfo(primary)))?;
     replica.write("standby.signal", "")
 }
 

@@ -18,6 +18,8 @@
 pub mod certs;
 pub mod cluster;
 pub mod error;
+mod halt;
+pub mod link;
 pub mod metrics;
 pub mod port;
 pub mod postgres;
@@ -26,11 +28,13 @@ pub mod proxy;
 pub mod redis;
 pub mod run;
 mod script;
+mod succession;
 pub mod wire;
 
 pub use certs::{Certificates, Identity};
 pub use cluster::{Builder, Cluster, DATABASE, Hba, PASSWORD, USER};
 pub use error::{Error, Result};
+pub use link::{Link, Way};
 pub use postgres::{Counters, Postgres, Stop};
 pub use process::command;
 pub use proxy::Pgweir;

@@ -2,7 +2,10 @@
 //! It must never listen anywhere but on loopback and in its folder.
 
 use std::fs;
+use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -52,6 +55,8 @@ pub struct Postgres {
     folder: PathBuf,
     port: Port,
     process: Mutex<Option<Process>>,
+    /// Its processes do not run until told to; see `halt.rs`.
+    pub(crate) paused: AtomicBool,
 }
 
 impl Postgres {
@@ -63,7 +68,8 @@ impl Postgres {
         let mut copy = tied("cp", run.account(), "KILL");
         copy.args(["-a", "--reflink=auto"]).arg(template).arg(&data).current_dir(run.root());
         output(&mut copy, "copy the template")?;
-        Ok(Self { name: name.into(), bin: bin.into(), folder, port: Port::reserve()?, process: Mutex::new(None) })
+        let (port, process, paused) = (Port::reserve()?, Mutex::new(None), AtomicBool::new(false));
+        Ok(Self { name: name.into(), bin: bin.into(), folder, port, process, paused })
     }
 
     /// The name given to it: `primary`, `replica1`, ….
@@ -94,6 +100,20 @@ impl Postgres {
     /// What the server logged so far.
     pub fn log(&self) -> String {
         fs::read_to_string(self.log_file()).unwrap_or_default()
+    }
+
+    /// How long its log is, in bytes, for [`Postgres::log_since`].
+    pub fn log_length(&self) -> u64 {
+        fs::metadata(self.log_file()).map_or(0, |meta| meta.len())
+    }
+
+    /// What it has logged after its log was so long.
+    pub fn log_since(&self, length: u64) -> String {
+        let mut bytes = Vec::new();
+        if let Ok(mut file) = fs::File::open(self.log_file()) {
+            let _ = file.seek(SeekFrom::Start(length)).and_then(|_| file.read_to_end(&mut bytes));
+        }
+        String::from_utf8_lossy(&bytes).into_owned()
     }
 
     /// A connection string for the superuser over the unix socket.
@@ -225,12 +245,14 @@ impl Postgres {
             Stop::Fast => Signal::INT,
             Stop::Immediate => Signal::QUIT,
         };
+        self.resume();
         let process = self.process().take();
         process.map_or(Ok(()), |process| process.stop(signal).map(|_| ()))
     }
 
     /// Kills the postmaster; its children notice within moments.
     pub fn kill(&self) {
+        self.resume();
         drop(self.process().take());
     }
 
@@ -265,6 +287,13 @@ impl Postgres {
         let path = self.data().join(file);
         fs::write(&path, text).during(|| format!("write {}", path.display()))?;
         Run::current()?.give(&path)
+    }
+
+    /// One of PostgreSQL's programs, of this server's version, run as its account.
+    pub(crate) fn program(&self, name: &str) -> Result<Command> {
+        let mut command = tied(self.bin.join(name), Run::current()?.account(), "KILL");
+        command.current_dir(&self.folder);
+        Ok(command)
     }
 
     fn log_file(&self) -> PathBuf {

@@ -12,6 +12,7 @@ use super::doors::{self, NotListening};
 use crate::config::Config;
 use crate::gate::{self, Aside, Gate, Order};
 use crate::meter::Registry;
+use crate::pool::cluster::Clusters;
 use crate::pool::place::Place;
 use crate::wire::pid::WORKERS_MAX;
 use crate::worker::{self, Beside, Hand, Mailbox, WeakMailbox};
@@ -22,6 +23,8 @@ pub struct Running {
     pub config: Arc<Config>,
     /// Numbers.
     pub registry: Arc<Registry>,
+    /// The hosts of databases.
+    pub clusters: Arc<Clusters>,
     /// To every worker.
     pub workers: Vec<Mailbox>,
     /// To the gate.
@@ -65,7 +68,8 @@ pub fn boot(config: Config) -> Result<Running, BootError> {
     let doors = doors::open(&config)?;
     let registry = Arc::new(Registry::new());
     registry.set_databases(config.databases.keys().map(|name| Arc::from(name.as_str())));
-    let (count, budgets, wishes) = (worker_count(&config), Arc::default(), Arc::default());
+    let count = worker_count(&config);
+    let shared = Place { workers: count, ..Place::alone() };
     let (workers, mails): (Vec<Mailbox>, Vec<_>) = (0..count).map(|_| mpsc::unbounded_channel()).unzip();
     let mut secret = [0; 32];
     aws_lc_rs::rand::fill(&mut secret).map_err(|_| BootError::System("the system gave no random bytes".into()))?;
@@ -82,8 +86,7 @@ pub fn boot(config: Config) -> Result<Running, BootError> {
         if count == 1 { (Some(Box::new(|hand| Box::pin(open(Some(hand))))), None) } else { (None, Some(open)) };
     let mut threads = Vec::new();
     for (worker, mail) in (0..count).zip(mails) {
-        let (budgets, wishes) = (Arc::clone(&budgets), Arc::clone(&wishes));
-        let place = Place { worker, workers: count, budgets, wishes };
+        let place = Place { worker, ..shared.clone() };
         let (config, registry, all) = (Arc::clone(&config), Arc::clone(&registry), Arc::clone(&all));
         threads.push(worker::start(place, mail, config, registry, beside.take(), all)?);
     }
@@ -96,7 +99,7 @@ pub fn boot(config: Config) -> Result<Running, BootError> {
         })?);
     }
     registry.set_listening(true);
-    Ok(Running { config, registry, workers, gate, stats: doors.stats, threads })
+    Ok(Running { config, registry, clusters: shared.clusters, workers, gate, stats: doors.stats, threads })
 }
 
 /// Half the cores unless configured: PostgreSQL and the clients often share the machine, and a

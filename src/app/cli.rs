@@ -44,6 +44,25 @@ enum Command {
         /// Configuration file.
         file: PathBuf,
     },
+    /// Say which server would get a statement, and why.
+    ///
+    /// From the configuration, the text, and the catalog of the database if its primary answers. Exit status 0, or 2 for a bad configuration or database.
+    ExplainRoute {
+        /// Configuration file.
+        #[arg(long, short, value_name = "FILE", env = "PGWEIR_CONFIG")]
+        config: PathBuf,
+        /// The database, as clients name it. May be left out if there is only one.
+        #[arg(long, short)]
+        database: Option<String>,
+        /// The user who sends it.
+        #[arg(long, short, default_value = "")]
+        user: String,
+        /// The application_name under which it is sent, for rules that ask for it.
+        #[arg(long, short, default_value = "")]
+        application_name: String,
+        /// The statement.
+        sql: String,
+    },
 }
 
 /// Runs the program.
@@ -67,6 +86,20 @@ pub fn main() -> ExitCode {
                 ExitCode::from(BAD_CONFIGURATION)
             }
         },
+        Command::ExplainRoute { config, database, user, application_name, sql } => {
+            let loaded = Config::load(&config).map_err(|problems| problems.to_string());
+            let database = database.as_deref();
+            match loaded.and_then(|it| super::explain::explain(&it, database, &user, &application_name, &sql)) {
+                Ok(told) => {
+                    print!("{told}");
+                    ExitCode::SUCCESS
+                }
+                Err(error) => {
+                    eprintln!("{error}");
+                    ExitCode::from(BAD_CONFIGURATION)
+                }
+            }
+        }
         Command::Run { url, replica, config } => {
             let loaded = match (&config, &url) {
                 (Some(file), _) => Config::load(file),
@@ -90,7 +123,7 @@ fn run(config: Config, file: Option<&Path>) -> ExitCode {
         return ExitCode::from(BAD_CONFIGURATION);
     }
     super::log::warnings(&config);
-    match super::boot::boot(config).and_then(|running| super::run::run(running, file)) {
+    match super::run::run(config, file) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error}");

@@ -4,6 +4,7 @@
 pub mod boot;
 pub mod cli;
 mod doors;
+mod explain;
 pub mod log;
 mod notify;
 mod run;

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
-use super::boot::{BootError, Running};
+use super::boot::{BootError, Running, boot};
 use super::notify::{Notify, watchdog_period};
 use crate::config::Config;
 use crate::export::{self, Exporter};
@@ -24,23 +24,39 @@ const PROBE_PERIOD: Duration = Duration::from_secs(5);
 /// What the service manager shows.
 const SERVING: &str = "serving clients";
 
-/// Serves until a signal ends the program.
-///
-/// # Errors
-/// The control thread itself cannot run.
-pub fn run(running: Running, file: Option<&Path>) -> Result<(), BootError> {
-    let runtime = Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(control(running, file))
+/// What the program is told by signals.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
 }
 
-async fn control(mut running: Running, file: Option<&Path>) -> Result<(), BootError> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut hangup = signal(SignalKind::hangup())?;
+/// Starts the program and serves until a signal ends it.
+///
+/// # Errors
+/// It cannot start, or the control thread itself cannot run.
+pub fn run(config: Config, file: Option<&Path>) -> Result<(), BootError> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    // Before anybody can see that it listens, and ask it to read its configuration again.
+    let signals = {
+        let _inside = runtime.enter();
+        Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        }
+    };
+    let running = boot(config)?;
+    runtime.block_on(control(running, signals, file))
+}
+
+async fn control(mut running: Running, signals: Signals, file: Option<&Path>) -> Result<(), BootError> {
+    let Signals { mut terminate, mut interrupt, mut hangup } = signals;
     if let Some(listener) = running.stats.take() {
         let listener = tokio::net::TcpListener::from_std(listener)?;
         tracing::info!("metrics on http://{}/metrics", listener.local_addr()?);
-        let exporter = Arc::new(Exporter::new(Arc::clone(&running.registry)));
+        let exporter = Exporter::new(Arc::clone(&running.registry)).with_hosts(Arc::clone(&running.clusters));
+        let exporter = Arc::new(exporter);
         tokio::spawn(export::serve(listener, exporter, std::future::pending()));
     }
     let notify = Arc::new(Notify::from_env());

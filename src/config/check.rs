@@ -5,13 +5,16 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
+use super::check_rules::RawSteering;
 use super::doors::tcp;
 use super::encryption::{ChannelBinding, SslMode, TlsMode, TlsNegotiation};
 use super::leaf::{FilePath, RawSecret, Refresh, Timeout, Wait, Word};
-use super::model::{Config, Database, Listen, Log, Pool, Routing, Stats};
+use super::model::{Config, Database, Listen, Log, Pool, Stats};
+use super::modes::Roles;
 use super::password::Password;
 use super::problem::Problems;
 use super::reader::{Field, Named, Reader, Span};
+use super::reads::Routing;
 use super::schema::{RawConfig, RawDatabase, RawListen, RawLog, RawPool, RawStats};
 use super::terms::Overrides;
 
@@ -56,6 +59,7 @@ impl Check<'_> {
     /// must also drop the result when others were.
     pub(super) fn config(&mut self, raw: RawConfig) -> Option<Config> {
         self.suspect(&raw);
+        self.lags(&raw);
         let (port, auth_is_bad) = match &raw.listen {
             Field::Set(listen, _) => (listen.port.span(), matches!(listen.auth_type, Field::Bad)),
             Field::Absent => (None, false),
@@ -168,8 +172,30 @@ impl Check<'_> {
         raw.set()
     }
 
-    fn database(&mut self, name: String, span: Span, raw: RawDatabase) -> Option<Database> {
-        if raw.primary.is_absent() {
+    /// Notes servers that are listed in two ways, and roles that nobody could tell.
+    fn hosts(&mut self, name: &str, raw: &RawDatabase) {
+        let Field::Set(hosts, span) = &raw.hosts else { return };
+        if !raw.primary.is_absent() || !raw.replicas.is_absent() {
+            let title = format!("database `{name}` has `hosts` beside `primary` or `replicas`");
+            self.reader
+                .note(span.clone(), title, |problem| problem.expected("`hosts` alone, or `primary` and `replicas`"));
+        }
+        if hosts.is_empty() {
+            let title = format!("database `{name}` has no hosts");
+            self.reader.note(span.clone(), title, |problem| problem.expected(r#"hosts = ["host:5432"]"#));
+        }
+        if let Field::Set(word, span) = &raw.roles
+            && word.0 == Roles::Declared
+        {
+            let title = "with `hosts` nothing declares which one is the primary".to_owned();
+            self.reader
+                .note(span.clone(), title, |problem| problem.expected("`primary` and `replicas` instead of `hosts`"));
+        }
+    }
+
+    fn database(&mut self, name: String, span: Span, mut raw: RawDatabase) -> Option<Database> {
+        self.hosts(&name, &raw);
+        if raw.primary.is_absent() && raw.hosts.is_absent() {
             let title = format!("database `{name}` has no primary");
             self.reader.note(span.clone(), title, |problem| problem.expected(r#"primary = "host:5432""#));
         }
@@ -184,7 +210,12 @@ impl Check<'_> {
             self.reader.note(span.clone(), title, |problem| problem.expected("`user` and `password`, or neither"));
         }
         self.server_tls(&raw);
-        let no_replicas = matches!(&raw.replicas, Field::Set(list, _) if list.is_empty()) || raw.replicas.is_absent();
+        let lists = [(&raw.replicas, 1), (&raw.hosts, 2)];
+        let no_replicas = lists.iter().all(|(field, least)| match field {
+            Field::Set(list, _) => list.len() < *least,
+            Field::Absent => true,
+            Field::Bad => false,
+        });
         if let Field::Set(word, span) = &raw.routing
             && word.0 == Routing::On
             && no_replicas
@@ -193,6 +224,16 @@ impl Check<'_> {
             self.reader.note(span.clone(), title, |problem| problem.expected(r#"replicas = ["host:5432"]"#));
         }
         let by_replicas = if no_replicas { Routing::Off } else { Routing::On };
+        let routing = std::mem::take(&mut raw.routing).set().map_or(by_replicas, |word| word.0);
+        let hosts_known = !matches!(raw.hosts, Field::Bad) && !matches!(raw.replicas, Field::Bad);
+        let mut hosts = std::mem::take(&mut raw.hosts).set().unwrap_or_default().into_iter();
+        let primary = std::mem::take(&mut raw.primary).set().or_else(|| hosts.next())?;
+        let replicas: Vec<_> =
+            std::mem::take(&mut raw.replicas).set().unwrap_or_default().into_iter().chain(hosts).collect();
+        let hosts: Vec<_> = std::iter::once(&primary).chain(&replicas).cloned().collect();
+        let reads = self.reads(&mut raw, &hosts.iter().collect::<Vec<_>>());
+        let steering = RawSteering { groups: raw.groups, pools: raw.pools, rules: raw.rules };
+        let steering = self.steering(&name, steering, hosts_known.then_some(&hosts[..]), routing);
         let password = self.server_password(raw.password);
         let server_tls_ca_file = self.file(raw.server_tls_ca_file);
         let server_tls_cert_file = self.file(raw.server_tls_cert_file);
@@ -200,14 +241,17 @@ impl Check<'_> {
         Some(Database {
             dbname: raw.dbname.set().map_or_else(|| name.clone(), |text| text.0),
             name,
-            primary: raw.primary.set()?,
-            replicas: raw.replicas.set().unwrap_or_default(),
+            primary,
+            replicas,
+            roles: raw.roles.set().map_or(Roles::Found, |word| word.0),
             user: raw.user.set().map(|text| text.0),
             password,
             terms: overrides!(raw),
             max_db_connections: raw.max_db_connections.set().map(|n| n.0),
             max_client_connections: raw.max_client_connections.set().map(|n| n.0),
-            routing: raw.routing.set().map_or(by_replicas, |word| word.0),
+            routing,
+            reads,
+            steering,
             server_tls_sslmode: raw.server_tls_sslmode.set().map_or(SslMode::Prefer, |word| word.0),
             server_tls_negotiation: raw.server_tls_negotiation.set().map_or(TlsNegotiation::Postgres, |word| word.0),
             server_channel_binding: raw.server_channel_binding.set().map_or(ChannelBinding::Prefer, |word| word.0),
@@ -300,6 +344,14 @@ fn pool(raw: RawPool) -> Pool {
         idle_transaction_timeout: wait(raw.idle_transaction_timeout, default.idle_transaction_timeout),
         transaction_timeout: wait(raw.transaction_timeout, default.transaction_timeout),
         query_timeout: wait(raw.query_timeout, default.query_timeout),
+        check_interval: timeout(raw.check_interval, default.check_interval),
+        check_timeout: timeout(raw.check_timeout, default.check_timeout),
+        breaker_failures: raw.breaker_failures.set().map_or(default.breaker_failures, |n| n.0),
+        breaker_pause: timeout(raw.breaker_pause, default.breaker_pause),
+        slow_start: raw.slow_start.set().map_or(default.slow_start, |wait| wait.0),
+        zone: raw.zone.set().map(|text| text.0),
+        read_wait: raw.read_wait.set().map_or(default.read_wait, |wait| wait.0),
+        failover_wait: timeout(raw.failover_wait, default.failover_wait),
         catalog_refresh: raw.catalog_refresh.set().map_or(default.catalog_refresh, Refresh::period),
         server_reset_query: raw.server_reset_query.set().map_or(default.server_reset_query, |sql| sql.0),
         max_prepared_statements: raw.max_prepared_statements.set().map_or(default.max_prepared_statements, |n| n.0),

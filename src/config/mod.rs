@@ -12,6 +12,7 @@
 mod auth;
 mod check;
 mod check_auth;
+mod check_rules;
 mod check_users;
 mod doors;
 mod encryption;
@@ -22,6 +23,7 @@ mod hba_parse;
 mod ident;
 mod leaf;
 mod leaf_auth;
+mod leaf_rules;
 mod mask;
 mod model;
 mod modes;
@@ -30,6 +32,8 @@ mod network;
 mod password;
 mod problem;
 mod reader;
+mod reads;
+mod rules;
 mod schema;
 mod suspect;
 mod terms;
@@ -42,6 +46,8 @@ mod words;
 
 #[cfg(test)]
 mod auth_tests;
+#[cfg(test)]
+mod check_rules_tests;
 #[cfg(test)]
 mod hba_tests;
 #[cfg(test)]
@@ -63,11 +69,15 @@ pub use self::encryption::{ChannelBinding, SslMode, TlsMode, TlsNegotiation};
 pub use self::endpoint::{DEFAULT_PORT, Endpoint, EndpointError, Host};
 pub use self::hba::{ClientCert, Hba, HbaMethod, Rule, Visitor};
 pub use self::ident::Ident;
-pub use self::model::{AuthType, Config, Database, Listen, Log, LogFormat, Pool, Routing, Stats, User};
-pub use self::modes::{PoolMode, ServerOrder, SessionState, WaitAction};
+pub use self::model::{AuthType, Config, Database, Listen, Log, LogFormat, Pool, Stats, User};
+pub use self::modes::{PoolMode, Roles, ServerOrder, SessionState, WaitAction};
 pub use self::network::{BadNetwork, Network};
 pub use self::password::{BrokenVerifier, Password};
 pub use self::problem::{Problem, Problems};
+pub use self::reads::{Balance, MAX_HOSTS, NoReplica, Reads, Routing};
+pub use self::rules::{
+    DEFAULT_POOL, Destination, Fallback, Glob, Globs, HostGroup, RULES_MAX, RoutingRule, Steering, When, Workload,
+};
 pub use self::terms::{Overrides, Terms};
 pub use self::units::{DURATION_MAX, format_duration, format_size, parse_duration, parse_size};
 

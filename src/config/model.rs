@@ -12,10 +12,12 @@ use super::auth::AuthQuery;
 use super::doors::{Tcp, UnixSocket};
 use super::encryption::{ChannelBinding, SslMode, TlsMode, TlsNegotiation};
 use super::endpoint::Endpoint;
-use super::modes::{PoolMode, ServerOrder, SessionState, WaitAction};
+use super::modes::{PoolMode, Roles, ServerOrder, SessionState, WaitAction};
 use super::network::Network;
 use super::password::Password;
 use super::problem::Problems;
+use super::reads::{Reads, Routing};
+use super::rules::Steering;
 use super::terms::Overrides;
 use super::words::words;
 
@@ -223,6 +225,22 @@ pub struct Pool {
     pub transaction_timeout: Option<Duration>,
     /// A request that takes longer on the server is cancelled. Default: no limit.
     pub query_timeout: Option<Duration>,
+    /// How often a server of a database with several is asked what it is and how far it has come. Default 500 ms; never 0.
+    pub check_interval: Duration,
+    /// A server that takes longer to answer that is down. Default 5 s; never 0.
+    pub check_timeout: Duration,
+    /// Failures of a replica in a row after which it takes no reads for a while. Default 5; 0: never.
+    pub breaker_failures: u32,
+    /// How long that is at first; twice as long each time that it fails again. Default 1 s; never 0.
+    pub breaker_pause: Duration,
+    /// A replica that has come back gets more and more of its share for so long. Default 30 s; 0: all of it at once.
+    pub slow_start: Duration,
+    /// Where pgweir is: replicas of this zone come first. Default: nowhere.
+    pub zone: Option<String>,
+    /// How long a read waits for a replica to have what its client was shown by the primary. Default 10 ms; 0: not at all.
+    pub read_wait: Duration,
+    /// How long a client waits for a primary while there is none. Default 30 s; never 0.
+    pub failover_wait: Duration,
     /// How often it is looked whether the code of a database has changed; `None`: it is not read.
     pub catalog_refresh: Option<Duration>,
     /// Run on a server that a client of session mode has left. Default `DISCARD ALL`; may be empty.
@@ -270,6 +288,14 @@ impl Default for Pool {
             idle_transaction_timeout: None,
             transaction_timeout: None,
             query_timeout: None,
+            check_interval: Duration::from_millis(500),
+            check_timeout: Duration::from_secs(5),
+            breaker_failures: 5,
+            breaker_pause: Duration::from_secs(1),
+            slow_start: Duration::from_secs(30),
+            zone: None,
+            read_wait: Duration::from_millis(10),
+            failover_wait: Duration::from_secs(30),
             catalog_refresh: Some(Duration::from_secs(60)),
             server_reset_query: "DISCARD ALL".to_owned(),
             max_prepared_statements: 200,
@@ -289,10 +315,12 @@ pub struct Database {
     pub name: String,
     /// Its name on the servers. Default: `name`.
     pub dbname: String,
-    /// The server that takes writes.
+    /// The server that takes writes, as far as that is known without asking: the first of `hosts` where those are given.
     pub primary: Endpoint,
-    /// Servers that take reads; may be empty.
+    /// The other servers; may be empty.
     pub replicas: Vec<Endpoint>,
+    /// How it is known which of them takes writes. Default [`Roles::Found`].
+    pub roles: Roles,
     /// Role to log in with on the servers for every client. Default: the client's own.
     pub user: Option<String>,
     /// Password of `user`, never a SCRAM verifier. Only set when `user` is.
@@ -305,6 +333,10 @@ pub struct Database {
     pub max_client_connections: Option<u32>,
     /// Whether reads go to replicas. Default on when there are any, off without.
     pub routing: Routing,
+    /// Which of them a read goes to.
+    pub reads: Reads,
+    /// Its pools and rules.
+    pub steering: Steering,
     /// TLS to the servers. Default [`SslMode::Prefer`]. Unix sockets never use TLS.
     pub server_tls_sslmode: SslMode,
     /// Certificates that may sign the servers', PEM; only with a verifying mode. Default:
@@ -329,12 +361,15 @@ impl Database {
             dbname: name.to_owned(),
             primary,
             replicas: Vec::new(),
+            roles: Roles::Found,
             user: None,
             password: None,
             terms: Overrides::default(),
             max_db_connections: None,
             max_client_connections: None,
             routing: Routing::Off,
+            reads: Reads::default(),
+            steering: Steering::default(),
             server_tls_sslmode: SslMode::Prefer,
             server_tls_negotiation: TlsNegotiation::Postgres,
             server_channel_binding: ChannelBinding::Prefer,
@@ -342,6 +377,11 @@ impl Database {
             server_tls_cert_file: None,
             server_tls_key_file: None,
         }
+    }
+
+    /// Its servers.
+    pub fn hosts(&self) -> impl Iterator<Item = &Endpoint> {
+        std::iter::once(&self.primary).chain(&self.replicas)
     }
 
     /// What to log in with on this database's servers when `user` is the client: the
@@ -353,17 +393,6 @@ impl Database {
             None => (&user.name, user.password.as_ref()),
         }
     }
-}
-
-words! {
-    /// Whether reads go to replicas.
-    pub enum Routing {
-        /// Reads to replicas, all else to the primary.
-        On = "on",
-        /// Everything to the primary.
-        Off = "off",
-    }
-    refused {}
 }
 
 /// `[users.NAME]`: someone who may log in.

@@ -50,3 +50,14 @@ words! {
     }
     refused {}
 }
+
+words! {
+    /// How it is known which host of a database takes writes.
+    pub enum Roles {
+        /// The hosts are asked; a promoted standby takes over.
+        Found = "found",
+        /// The configuration says so, for good.
+        Declared = "declared",
+    }
+    refused {}
+}

@@ -11,9 +11,12 @@ use super::leaf::{
     Addresses, FilePath, Filter, HttpAddress, Number, RawSecret, Refresh, Size, Sql, Text, Timeout, Wait, Word,
 };
 use super::leaf_auth::{Moment, RawSecrets, Texts};
-use super::model::{AuthType, LogFormat, Routing};
-use super::modes::{PoolMode, ServerOrder, SessionState, WaitAction};
+use super::leaf_rules::{Listed, Shapes, Tags};
+use super::model::{AuthType, LogFormat};
+use super::modes::{PoolMode, Roles, ServerOrder, SessionState, WaitAction};
 use super::reader::{Field, Leaf, Named, Reader, join, section};
+use super::reads::{Balance, NoReplica, PerHost, Routing, Weight};
+use super::rules::{Fallback, Globs};
 
 section! {
     /// The whole file.
@@ -118,6 +121,14 @@ section! {
         idle_transaction_timeout: Wait,
         transaction_timeout: Wait,
         query_timeout: Wait,
+        check_interval: Timeout,
+        check_timeout: Timeout,
+        breaker_failures: Number<0, 1_000>,
+        breaker_pause: Timeout,
+        slow_start: Wait,
+        zone: Text,
+        read_wait: Wait,
+        failover_wait: Timeout,
         catalog_refresh: Refresh,
         server_reset_query: Sql,
         max_prepared_statements: Number<1, 1_000_000>,
@@ -142,6 +153,8 @@ section! {
     RawDatabase {
         primary: Endpoint,
         replicas: Vec<Endpoint>,
+        hosts: Vec<Endpoint>,
+        roles: Word<Roles>,
         dbname: Text,
         user: Text,
         password: RawSecret,
@@ -161,12 +174,51 @@ section! {
         max_db_connections: Number<0, 1_000_000>,
         max_client_connections: Number<0, 10_000_000>,
         routing: Word<Routing>,
+        balance: Word<Balance>,
+        weights: PerHost<Weight>,
+        zones: PerHost<Text>,
+        max_replica_lag: Timeout,
+        max_replica_lag_bytes: Size<8192, 0xffff_ffff>,
+        no_replica: Word<NoReplica>,
         server_tls_sslmode: Word<SslMode>,
         server_tls_ca_file: FilePath,
         server_tls_negotiation: Word<TlsNegotiation>,
         server_channel_binding: Word<ChannelBinding>,
         server_tls_cert_file: FilePath,
         server_tls_key_file: FilePath,
+        groups: Named<Vec<Endpoint>>,
+        pools: Named<RawWorkload>,
+        rules: Listed<RawRule>,
+    }
+}
+
+section! {
+    /// `[databases.NAME.pools.NAME]`
+    RawWorkload {
+        pool_size: Number<1, 100_000>,
+        query_wait_timeout: Wait,
+        query_timeout: Wait,
+        group: Text,
+        fallback: Word<Fallback>,
+    }
+}
+
+section! {
+    /// `[[databases.NAME.rules]]`
+    RawRule {
+        name: Text,
+        user: Globs,
+        application_name: Globs,
+        table: Globs,
+        schema: Globs,
+        shape: Shapes,
+        tag: Tags,
+        group: Text,
+        fallback: Word<Fallback>,
+        pool: Text,
+        refuse: Text,
+        rate: Number<1, 1_000_000>,
+        timeout: Wait,
     }
 }
 

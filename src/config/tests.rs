@@ -48,14 +48,22 @@ fn reference_equals_the_defaults() {
     assert_eq!(config, empty);
 }
 
+/// The section that a line begins, which may be an example.
+fn header(line: &str) -> Option<&str> {
+    let section = line.trim_start_matches("# ").strip_prefix('[')?.strip_suffix(']')?;
+    Some(section.trim_matches(['[', ']'])).filter(|name| !name.contains(' '))
+}
+
 #[test]
 fn reference_names_every_key_once() {
     let mut section = String::new();
     let mut found = Vec::new();
     for line in REFERENCE.lines() {
-        if let Some(name) = line.strip_prefix('[') {
-            section =
-                name.trim_end_matches(']').replace(".shop", ".NAME").replace(".app", ".NAME").replace(".2", ".NAME");
+        if let Some(name) = header(line) {
+            section = ["shop", "app", "2", "orders"]
+                .iter()
+                .fold(format!("{name}."), |section, name| section.replace(&format!(".{name}."), ".NAME."));
+            section.pop();
         }
         let Some((key, _)) = line.trim_start_matches("# ").split_once(" = ") else {
             continue;
@@ -63,7 +71,7 @@ fn reference_names_every_key_once() {
         if key.contains(' ') {
             continue; // prose
         }
-        found.push(reader::join(&section, key));
+        found.push(reader::join(&section, key).replace(".groups.replica-1", ".groups.NAME"));
     }
     let schema = schema::all_keys();
     assert_eq!(found.len(), schema.len());
@@ -73,7 +81,8 @@ fn reference_names_every_key_once() {
 #[test]
 fn examples_in_the_reference_can_be_uncommented() {
     let is_example = |line: &str| {
-        line.strip_prefix("# ").and_then(|line| line.split_once(" = ")).is_some_and(|(key, _)| !key.contains(' '))
+        let key = line.strip_prefix("# ").and_then(|line| line.split_once(" = "));
+        key.is_some_and(|(key, _)| !key.contains(' ')) || (line.starts_with("# ") && header(line).is_some())
     };
     let line = |line: &str| {
         if is_example(line) { line.replacen("# ", "", 1) } else { line.to_owned() }
@@ -136,6 +145,10 @@ query_wait_notify = 0
 transaction_timeout = "1m"
 query_timeout = "30s"
 catalog_refresh = "5s"
+breaker_failures = 0
+breaker_pause = "3s"
+slow_start = 0
+zone = "a"
 server_reset_query = ""
 server_idle_timeout = 0
 server_lifetime = "2m"
@@ -237,6 +250,10 @@ fn every_setting_arrives() {
             transaction_timeout: Some(Duration::from_secs(60)),
             query_timeout: Some(Duration::from_secs(30)),
             catalog_refresh: Some(Duration::from_secs(5)),
+            breaker_failures: 0,
+            breaker_pause: Duration::from_secs(3),
+            slow_start: Duration::ZERO,
+            zone: Some("a".to_owned()),
             server_reset_query: String::new(),
             server_idle_timeout: None,
             server_lifetime: Some(Duration::from_secs(120)),

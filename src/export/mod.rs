@@ -5,6 +5,7 @@ pub mod http;
 pub mod prometheus;
 
 mod family;
+mod hosts;
 mod pins;
 mod pools;
 mod process;

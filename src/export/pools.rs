@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use prometheus::proto::{LabelPair, MetricFamily, MetricType};
 
 use super::family::{family, label, number};
-use crate::meter::{PoolCounters, PoolTarget, Registry};
+use crate::meter::{PoolCounters, PoolTarget, Registry, Role};
 
 /// A number per pool and how it is shown.
 struct Field {
@@ -43,7 +43,7 @@ const fn servers(state: &'static str, get: fn(&PoolCounters) -> u64) -> Field {
 
 /// Every number of a pool.
 #[rustfmt::skip]
-static FIELDS: [Field; 41] = [
+static FIELDS: [Field; 42] = [
     clients("active", |p| p.clients_active.get()),
     clients("waiting", |p| p.clients_waiting.get()),
     clients("idle", |p| p.clients_idle.get()),
@@ -72,6 +72,7 @@ static FIELDS: [Field; 41] = [
     count("pgweir_pool_client_parses_total", "Named statements prepared by clients.", |p| p.total_client_parse_count.get()),
     count("pgweir_pool_server_parses_total", "Named statements prepared on servers.", |p| p.total_server_parse_count.get()),
     count("pgweir_pool_prepare_refusals_total", "Prepared statements refused for a limit in bytes.", |p| p.total_prepare_refusals.get()),
+    count("pgweir_pool_replica_refusals_total", "Batches that a replica did not run, and the primary did.", |p| p.total_replica_refusals.get()),
     count("pgweir_pool_batch_repeats_total", "Batches run again because what a server had prepared was outdated.", |p| p.total_batch_repeats.get()),
     count("pgweir_pool_session_questions_total", "Questions asked of servers about what a transaction has left in their session.", |p| p.total_session_questions.get()),
     count("pgweir_pool_catalog_reads_total", "Questions asked of servers about the code of their database.", |p| p.total_catalog_reads.get()),
@@ -93,12 +94,13 @@ pub(super) fn families() -> impl Iterator<Item = (&'static str, &'static str)> {
     FIELDS.iter().map(|field| (field.name, field.help))
 }
 
-fn labels(target: &PoolTarget, state: Option<&str>) -> Vec<LabelPair> {
+fn labels(target: &PoolTarget, role: Role, state: Option<&str>) -> Vec<LabelPair> {
     let mut labels = vec![
         label("database", &target.database),
         label("user", &target.user),
         label("host", &target.host),
-        label("role", target.role.as_str()),
+        label("pool", &target.pool),
+        label("role", role.as_str()),
     ];
     labels.extend(state.map(|state| label("state", state)));
     labels
@@ -107,9 +109,9 @@ fn labels(target: &PoolTarget, state: Option<&str>) -> Vec<LabelPair> {
 /// All families of pools; empty ones if there is no pool.
 pub(super) fn collect(registry: &Registry) -> Vec<MetricFamily> {
     let pools = registry.pools();
-    let mut sums: BTreeMap<&PoolTarget, [u64; FIELDS.len()]> = BTreeMap::new();
+    let mut sums: BTreeMap<(&PoolTarget, Role), [u64; FIELDS.len()]> = BTreeMap::new();
     for pool in pools.iter() {
-        let sum = sums.entry(&pool.target).or_insert([0; FIELDS.len()]);
+        let sum = sums.entry((&pool.target, pool.role())).or_insert([0; FIELDS.len()]);
         for (total, field) in sum.iter_mut().zip(&FIELDS) {
             let value = (field.get)(pool);
             // Waits do not add up: the oldest of all workers is the oldest.
@@ -119,9 +121,9 @@ pub(super) fn collect(registry: &Registry) -> Vec<MetricFamily> {
     }
     let mut families: Vec<MetricFamily> = Vec::new();
     for (at, field) in FIELDS.iter().enumerate() {
-        let metrics = sums.iter().map(|(target, sum)| {
+        let metrics = sums.iter().map(|((target, role), sum)| {
             let value = sum.get(at).copied().unwrap_or(0) as f64 * field.scale;
-            number(field.kind, labels(target, field.state), value)
+            number(field.kind, labels(target, *role, field.state), value)
         });
         match families.last_mut() {
             Some(last) if last.name() == field.name => last.mut_metric().extend(metrics),

@@ -10,8 +10,9 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::{MetricFamily, MetricType};
 
 use super::family::{family, keep, label, number};
-use super::{pins, pools, process, queries};
+use super::{hosts, pins, pools, process, queries};
 use crate::meter::{Registry, SharedCounter};
+use crate::pool::cluster::Clusters;
 
 /// Value of the `Content-Type` header of what [`Exporter::encode`] returns.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -44,6 +45,7 @@ const FAMILIES: [(&str, &str); 14] = [
 #[derive(Debug)]
 pub struct Exporter {
     registry: Arc<Registry>,
+    clusters: Arc<Clusters>,
     descs: Vec<Desc>,
     scrapes: SharedCounter,
     last_us: AtomicU64,
@@ -55,11 +57,18 @@ impl Exporter {
     pub fn new(registry: Arc<Registry>) -> Self {
         Self {
             registry,
+            clusters: Arc::default(),
             descs: descs(),
             scrapes: SharedCounter::default(),
             last_us: AtomicU64::new(0),
             last_shapes: AtomicU64::new(0),
         }
+    }
+
+    /// Shows these too.
+    #[must_use]
+    pub fn with_hosts(self, clusters: Arc<Clusters>) -> Self {
+        Self { clusters, ..self }
     }
 
     /// The registry that is read.
@@ -128,6 +137,7 @@ impl Collector for Exporter {
         families.extend(process::collect());
         families.extend(pools::collect(&self.registry));
         families.extend(pins::collect(&self.registry));
+        families.extend(hosts::collect(&self.clusters));
         keep(families)
     }
 }
@@ -138,6 +148,7 @@ fn descs() -> Vec<Desc> {
     names.extend(process::FAMILIES);
     names.extend(pools::families());
     names.extend(pins::FAMILIES);
+    names.extend(hosts::FAMILIES);
     names.dedup_by_key(|(name, _)| *name);
     let desc =
         |(name, help): (&str, &str)| Desc::new(name.to_owned(), help.to_owned(), Vec::new(), Default::default()).ok();

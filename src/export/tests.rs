@@ -139,7 +139,14 @@ fn label(database: &str) -> PoolLabel {
 }
 
 fn counters(host: &str, role: Role) -> PoolCounters {
-    PoolCounters::new(PoolTarget { database: "shop".into(), user: "app".into(), host: host.into(), role })
+    let counters = PoolCounters::new(PoolTarget {
+        database: "shop".into(),
+        user: "app".into(),
+        host: host.into(),
+        pool: "default".into(),
+    });
+    counters.set_role(role);
+    counters
 }
 
 #[test]

@@ -375,8 +375,10 @@ impl Replies {
             None => {}
         }
         // A statement that cannot be prepared again is the client's affair: it takes the place of
-        // the answer to its Bind. Only settings that fail to be carried over stay inside.
-        let swallow = hidden && head.is_some_and(|head| head.kind == Kind::Query);
+        // the answer to its Bind. Only settings that fail to be carried over stay inside. The end of the server while
+        // it is asked what a client has left there is that client's affair, too.
+        let ends = |head: Expect| error.fatal && head.origin == Origin::Asked;
+        let swallow = hidden && head.is_some_and(|head| head.kind == Kind::Query && !ends(head));
         self.farewell |= error.fatal && !swallow;
         self.rest = header.total - wanted;
         self.rest_swallow = swallow;

@@ -2,7 +2,7 @@
 //! Never uses an atomic read-modify-write on the data path; [`SharedCounter`] is for rare events.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 /// A number that only grows, with one writer and any number of readers.
 #[derive(Debug, Default)]
@@ -115,8 +115,8 @@ pub struct PoolTarget {
     pub user: Arc<str>,
     /// Server address as configured (`host:port` or the path of a socket).
     pub host: Arc<str>,
-    /// Role of that server.
-    pub role: Role,
+    /// Name of the workload pool, or `default`.
+    pub pool: Arc<str>,
 }
 
 /// Numbers of one pool (database, user, server) on one worker; readers add up the workers.
@@ -130,6 +130,8 @@ pub struct PoolTarget {
 pub struct PoolCounters {
     /// Which pool.
     pub target: PoolTarget,
+    /// Its server takes writes.
+    is_primary: AtomicBool,
     /// Clients that hold a server of this pool.
     pub clients_active: Gauge,
     /// Clients queued for a server of this pool.
@@ -182,6 +184,8 @@ pub struct PoolCounters {
     pub total_prepare_refusals: Counter,
     /// Batches run again because what a server had prepared was outdated.
     pub total_batch_repeats: Counter,
+    /// Batches that a replica did not run, and the primary did.
+    pub total_replica_refusals: Counter,
     /// Questions asked of servers about what a transaction has left in their session.
     pub total_session_questions: Counter,
     /// Questions asked of servers about the code of their database.
@@ -213,10 +217,21 @@ pub struct PoolCounters {
 }
 
 impl PoolCounters {
+    /// Role of the server.
+    pub fn role(&self) -> Role {
+        if self.is_primary.load(Relaxed) { Role::Primary } else { Role::Replica }
+    }
+
+    /// The server was seen to have this role.
+    pub fn set_role(&self, role: Role) {
+        self.is_primary.store(role == Role::Primary, Relaxed);
+    }
+
     /// All zero.
     pub fn new(target: PoolTarget) -> Self {
         Self {
             target,
+            is_primary: AtomicBool::new(false),
             clients_active: Gauge::default(),
             clients_waiting: Gauge::default(),
             clients_idle: Gauge::default(),
@@ -243,6 +258,7 @@ impl PoolCounters {
             total_server_parse_count: Counter::new(),
             total_prepare_refusals: Counter::new(),
             total_batch_repeats: Counter::new(),
+            total_replica_refusals: Counter::new(),
             total_session_questions: Counter::new(),
             total_catalog_reads: Counter::new(),
             total_bind_count: Counter::new(),

@@ -120,6 +120,11 @@ impl Histogram {
         copy
     }
 
+    /// Sum of the values, µs.
+    pub fn sum_us(&self) -> u64 {
+        self.sum_us.get()
+    }
+
     /// Adds a snapshot of this histogram to `sum`, without a temporary.
     pub fn add_to(&self, sum: &mut HistogramSnapshot) {
         for (total, bucket) in sum.buckets.iter_mut().zip(&self.buckets) {

@@ -297,10 +297,10 @@ fn unix_s(time: SystemTime) -> f64 {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::meter::{PoolTarget, Role, ShapeTable};
+    use crate::meter::{PoolTarget, ShapeTable};
 
     fn target(user: &str) -> PoolTarget {
-        PoolTarget { database: "db".into(), user: user.into(), host: "h:1".into(), role: Role::Primary }
+        PoolTarget { database: "db".into(), user: user.into(), host: "h:1".into(), pool: "default".into() }
     }
 
     #[test]

@@ -258,6 +258,12 @@ impl ShapeTable {
         }
     }
 
+    /// Mean server time of the slot's shape, µs; 0 if the id is stale or nothing was counted.
+    pub fn mean_us(&self, id: SlotId) -> u64 {
+        let slot = self.slots.get(id.index as usize).filter(|slot| slot.generation == id.generation);
+        slot.map_or(0, |slot| slot.stats.server.sum_us().checked_div(slot.stats.calls.get()).unwrap_or(0))
+    }
+
     fn id(&self, index: u32, pool: u32) -> SlotId {
         let generation = self.slots.get(index as usize).map_or(0, |s| s.generation);
         SlotId { index, generation, pool }

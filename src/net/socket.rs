@@ -4,6 +4,7 @@
 use std::io::{self, Read, Write};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
@@ -312,6 +313,16 @@ impl Conn {
     /// Whatever the system says.
     pub fn settle(&mut self) -> io::Result<()> {
         self.socket.settle()
+    }
+
+    /// Whatever is still on its way is given up when the connection is closed, and the peer hears of a reset (socket(7),
+    /// `SO_LINGER`): it must not come to one who is not to have it any more.
+    pub fn reset(&mut self) {
+        let outcome = match self.socket.plain_mut() {
+            Some(Plain::Tcp(stream)) => socket2::SockRef::from(&*stream).set_linger(Some(Duration::ZERO)),
+            _ => Ok(()),
+        };
+        drop(outcome);
     }
 
     /// Bytes that wait for the socket.

@@ -24,6 +24,8 @@ pub enum Scope {
     User(String),
     /// The connections of one pool: database, user, server.
     Pool(String, String, String),
+    /// The connections of a workload pool, all users together: database, name, server.
+    Workload(String, String, String),
 }
 
 /// All budgets of the process. A budget lives as long as somebody has a stake in it.

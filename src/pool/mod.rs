@@ -1,7 +1,13 @@
 //! Floor 5: who gets a server, and when one more is opened.
 //! Must never do I/O or know what a server or a client is made of.
 
+pub mod breaker;
 pub mod budget;
+pub mod cluster;
+pub mod heartbeat;
+pub mod member;
 pub mod place;
+pub mod rate;
+pub mod sight;
 pub mod slice;
 pub mod vacate;

@@ -5,6 +5,8 @@ use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::sync::Arc;
 
 use super::budget::Budgets;
+use super::cluster::Clusters;
+use super::rate::Rates;
 use super::vacate::Wishes;
 
 /// Servers that a slice should have: fewer are better shared by all clients of the pool, as one
@@ -22,13 +24,24 @@ pub struct Place {
     pub budgets: Arc<Budgets>,
     /// Databases that are to be left.
     pub wishes: Arc<Wishes>,
+    /// The hosts of databases.
+    pub clusters: Arc<Clusters>,
+    /// Rates that rules allow.
+    pub rates: Arc<Rates>,
 }
 
 impl Place {
     /// The only worker of a process.
     #[must_use]
     pub fn alone() -> Self {
-        Self { worker: 0, workers: 1, budgets: Arc::default(), wishes: Arc::default() }
+        Self {
+            worker: 0,
+            workers: 1,
+            budgets: Arc::default(),
+            wishes: Arc::default(),
+            clusters: Arc::default(),
+            rates: Arc::default(),
+        }
     }
 
     /// Over how many workers a pool of `pool_size` servers is cut: one per four servers.

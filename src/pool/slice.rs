@@ -118,6 +118,12 @@ impl<C: PartialEq, S: PartialEq> Slice<C, S> {
         }
     }
 
+    /// A place at the end of the queue for `client`, whatever rests here.
+    pub fn wait(&mut self, client: C) -> Taken<S> {
+        self.waiters.push_back(client);
+        Taken::Waits
+    }
+
     fn place_of(&self, server: &S) -> Option<usize> {
         let from_back = self.idle.iter().rev().take(NEAR).position(|idle| idle == server)?;
         Some(self.idle.len() - 1 - from_back)
@@ -205,6 +211,11 @@ impl<C: PartialEq, S: PartialEq> Slice<C, S> {
         let server = self.idle.pop_front()?;
         self.open = self.open.saturating_sub(1);
         Some(server)
+    }
+
+    /// Takes the server that has rested longest for a moment; it comes back by [`Slice::put`].
+    pub fn lend(&mut self) -> Option<S> {
+        self.idle.pop_front()
     }
 
     /// A client no longer waits.

@@ -6,14 +6,21 @@
 //! sight has deallocated. Both are found when it is bound or described, before anything ran.
 
 use super::attach::OWN;
+use super::client::State;
 use super::{ClientId, Relay, ServerId};
 use crate::flow::expect::{Expect, Kind, Origin};
 use crate::flow::replies::Event;
+use crate::meter::Role;
+use crate::sql::wish::Wish;
 use crate::wire::error::{ServerError, SqlState};
-use crate::wire::frame::Header;
+use crate::wire::frame::{HEADER, Header};
+use crate::wire::tag;
 
 /// Longest batch that is kept until it is answered, bytes.
-const BATCH_BYTES: usize = 16 * 1024;
+pub(super) const BATCH_BYTES: usize = 16 * 1024;
+
+/// So many servers may be lost with one batch: it may be what they die of.
+const LOSSES: u8 = 3;
 
 /// What is wrong with a statement that a server was thought to have prepared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,10 +36,14 @@ enum Missing {
 pub struct Again {
     /// As the client sent it; empty if it is not kept. Allocated once per server.
     batch: Vec<u8>,
+    /// It only reads, or a replica has it: it may be run again elsewhere whatever came of it here.
+    movable: bool,
     /// The next message is the first of a lease.
     lent: bool,
     /// It failed, and is run again at its ReadyForQuery.
     failed: bool,
+    /// Then on the primary: a replica could not run it.
+    elsewhere: bool,
     /// It is being run again: once is enough.
     repeated: bool,
 }
@@ -52,7 +63,8 @@ impl Again {
     }
 
     /// The whole batch was forwarded.
-    pub fn keep(&mut self, batch: &[u8]) {
+    pub fn keep(&mut self, batch: &[u8], movable: bool) {
+        self.movable = movable;
         if batch.len() <= BATCH_BYTES && !self.repeated {
             self.batch.extend_from_slice(batch);
         }
@@ -61,6 +73,11 @@ impl Again {
     /// The next message is the first of a lease.
     pub fn is_lent(&self) -> bool {
         self.lent
+    }
+
+    /// There is a batch that may be run elsewhere.
+    pub fn is_movable(&self) -> bool {
+        self.movable && !self.batch.is_empty()
     }
 
     /// A message was forwarded.
@@ -96,9 +113,95 @@ impl Relay {
         fit
     }
 
+    /// Whether a batch that begins may be run elsewhere. Of what comes first in a lease it is known whether it only reads.
+    pub(super) fn may_be_moved(&mut self, id: ClientId, server: ServerId, lent: bool) -> bool {
+        let (Some(client), Some(this)) = (self.clients.get_mut(id), self.servers.get(server)) else { return false };
+        let reads = std::mem::take(&mut client.reads) && lent;
+        let pool = &self.pools[this.pool];
+        pool.role == Role::Replica || (reads && self.groups[pool.group].cluster.is_watched())
+    }
+
+    /// A batch has failed. True if it will be run again, so that the client need not hear of this.
+    pub(super) fn is_repeated(
+        &mut self,
+        server: ServerId,
+        owner: Option<ClientId>,
+        event: &Event,
+        bytes: &[u8],
+    ) -> bool {
+        // What is outdated is prepared anew on the same server: no reason to take its like for what a replica refuses.
+        match event {
+            Event::Failed(Some(entry), error) if missing(entry, error, bytes).is_some() => {
+                self.outdated(server, owner, event, bytes)
+            }
+            _ => self.refused_here(server, owner, event),
+        }
+    }
+
+    /// A replica could not run the batch, and the primary may.
+    fn refused_here(&mut self, server: ServerId, owner: Option<ClientId>, event: &Event) -> bool {
+        let Event::Failed(entry, error) = event else { return false };
+        let (Some(this), Some(id)) = (self.servers.get_mut(server), owner) else { return false };
+        let on_replica = self.pools[this.pool].role == Role::Replica;
+        let elsewhere = if on_replica { is_of_replicas(error) } else { is_farewell(error) };
+        if let Some(entry) = entry
+            && on_replica
+            && is_for_good(error)
+        {
+            // Also if some of the answer has left, so that the client sees this error: it is the last of its kind.
+            self.shapes.is_refused(entry.cookie);
+        }
+        if this.again.batch.is_empty() || !this.again.movable || !elsewhere {
+            return false;
+        }
+        if self.clients.get(id).is_none_or(|client| client.params.wish == Wish::Standby) {
+            return false;
+        }
+        (this.again.failed, this.again.elsewhere) = (true, true);
+        let counters = &self.pools[this.pool].counters;
+        counters.total_replica_refusals.add(u64::from(on_replica));
+        true
+    }
+
+    /// The connection to a replica is gone or of no use, and of the answer to its client's batch no byte has left: the
+    /// primary runs it. False if that cannot be.
+    pub(super) fn goes_elsewhere(&mut self, server: ServerId) -> bool {
+        let Some(this) = self.servers.get(server) else { return false };
+        let Some(id) = this.owner() else { return false };
+        let Some(client) = self.clients.get(id) else { return false };
+        // Or it has not been forwarded yet, but for the settings in front of it.
+        let unanswered = (!this.again.batch.is_empty() && this.again.movable) || this.again.lent;
+        let has_others = self.groups[self.pools[this.pool].group].cluster.is_watched();
+        let moves = client.params.wish != Wish::Standby && client.arriving.is_none() && !self.keeps(client);
+        if !unanswered || !moves || !has_others || client.losses >= LOSSES {
+            return false;
+        }
+        let Some(this) = self.servers.get_mut(server) else { return false };
+        let batch = std::mem::take(&mut this.again.batch);
+        self.take_back_batch(id, server, &batch);
+        self.discard(server);
+        if let Some(client) = self.clients.get_mut(id) {
+            client.losses += 1;
+            client.state = State::Idle;
+            client.mid_batch = false;
+        }
+        true
+    }
+
+    /// The batch goes back to where it came from, and what it changed of the client's names is undone.
+    fn take_back_batch(&mut self, id: ClientId, server: ServerId, batch: &[u8]) {
+        let (Some(client), Some(this)) = (self.clients.get_mut(id), self.servers.get_mut(server)) else { return };
+        client.take_back_renames(usize::MAX);
+        if let Some(first) = this.unnamed_before.drain(..).next() {
+            client.unnamed = first;
+        }
+        client.inbox.splice(0..0, batch.iter().copied());
+        client.wake();
+    }
+
     /// A batch has failed. What was outdated is prepared anew at its next use; true if the batch
     /// will be run again, so that the client need not hear of this.
-    pub(super) fn outdated(&mut self, server: ServerId, owner: Option<ClientId>, event: &Event, bytes: &[u8]) -> bool {
+    fn outdated(&mut self, server: ServerId, owner: Option<ClientId>, event: &Event, bytes: &[u8]) -> bool {
         let Event::Failed(Some(entry), error) = event else { return false };
         let Some(missing) = missing(entry, error, bytes) else { return false };
         let (Some(this), Some(id)) = (self.servers.get_mut(server), owner) else { return false };
@@ -138,6 +241,12 @@ impl Relay {
         let Some(this) = self.servers.get_mut(server) else { return };
         this.again.failed = false;
         let Some(id) = this.owner() else { return this.again.forget() };
+        if std::mem::take(&mut this.again.elsewhere) {
+            let batch = std::mem::take(&mut this.again.batch);
+            self.take_back_batch(id, server, &batch);
+            self.clients.get_mut(id).into_iter().for_each(|client| client.refused = true);
+            return self.release(server);
+        }
         let Some(client) = self.clients.get_mut(id) else { return };
         client.take_back_renames(usize::MAX);
         if let Some(first) = this.unnamed_before.drain(..).next() {
@@ -157,6 +266,38 @@ impl Relay {
             self.lose(server, "pgweir: internal error: a batch could not be run again");
         }
     }
+}
+
+/// Whether a replica says so of what the primary would run (`src/backend/utils/errcodes.txt`): it writes, or needs what
+/// recovery does not allow; replay was in its way; it names what the replica may not have yet; the server goes.
+fn is_of_replicas(error: &ServerError) -> bool {
+    const CODES: [&[u8; 5]; 14] = [
+        b"25006", b"0A000", b"55000", b"40001", b"40P01", b"42P01", b"42703", b"42883", b"42704", b"3F000", b"57P01",
+        b"57P02", b"57P03", b"XX000",
+    ];
+    CODES.iter().any(|code| error.code == SqlState(**code)) || error.code.0.starts_with(b"08")
+}
+
+/// The warning with which a server ends when another process of its cluster has crashed, or it is to stop at once
+/// (`quickdie` in src/backend/tcop/postgres.c).
+pub(super) fn is_last_warning(bytes: &[u8]) -> bool {
+    if bytes.first() != Some(&tag::server::NOTICE) {
+        return false;
+    }
+    let Ok(Some(header)) = Header::peek(bytes, usize::MAX) else { return false };
+    let Some(body) = bytes.get(HEADER..header.total) else { return false };
+    let code = ServerError::parse(body).code;
+    code == SqlState(*b"57P01") || code == SqlState(*b"57P02")
+}
+
+/// Whether the server says that it goes.
+fn is_farewell(error: &ServerError) -> bool {
+    [b"57P01", b"57P02", b"57P03"].iter().any(|code| error.code == SqlState(**code))
+}
+
+/// Whether it would say so again.
+fn is_for_good(error: &ServerError) -> bool {
+    [b"25006", b"0A000", b"55000"].iter().any(|code| error.code == SqlState(**code))
 }
 
 /// What was wrong with the statement that `entry` used.

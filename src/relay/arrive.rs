@@ -6,14 +6,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::client::{Arriving, Rest, State, Unnamed};
-use super::floor::Floor;
-use super::lease::Lease;
+use super::lease::{Lease, Target};
+use super::rules::Course;
 use super::{Client, ClientId, PoolId, Relay, Server, ServerId};
 use crate::auth::ServerSecret;
 use crate::base::clock;
 use crate::flow::params::Settings;
+use crate::meter::Role;
 use crate::net::socket::{Conn, Socket};
 use crate::pool::budget::Stake;
+use crate::pool::cluster::Sight;
 use crate::server::open::{OpenError, Opened};
 use crate::sql::verdict::Effects;
 use crate::wire::build;
@@ -22,6 +24,9 @@ use crate::wire::pid::SLOTS_MAX;
 
 /// Room for what PostgreSQL reports at the start of a session: about 400 bytes.
 const WELCOME_BYTES: usize = 1024;
+
+/// How long a server that says it is full is left alone at most for sessions with a server of their own, microseconds.
+const FULL_US: u64 = 50_000;
 
 /// A place under a limit, given back on drop.
 #[derive(Debug)]
@@ -118,6 +123,11 @@ impl Relay {
             mid_batch: false,
             skipping: false,
             late: false,
+            refused: false,
+            losses: 0,
+            course: Course::NONE,
+            paid: false,
+            reads: false,
             group,
             start: Rc::clone(&params),
             params,
@@ -131,8 +141,10 @@ impl Relay {
             culprit: 0,
             draws: Default::default(),
             last: Default::default(),
-            floor: Floor::None,
+            sight: Sight::default(),
             wrote: false,
+            saw: false,
+            impatient: false,
             defines: false,
             changed: false,
             conforming: true,
@@ -158,15 +170,21 @@ impl Relay {
     }
 
     /// Welcomes a client whose settings are known to be good; otherwise gets a server to try them.
-    fn greet(&mut self, id: ClientId) {
+    pub(super) fn greet(&mut self, id: ClientId) {
         let Some(client) = self.clients.get(id) else { return };
-        let group = &self.groups[client.group];
-        let primary = group.primary;
+        let number = client.group;
+        self.follow_cluster(number);
+        let Some(client) = self.clients.get(id) else { return };
+        let group = &self.groups[number];
         if group.base.is_some() && client.params.reported.borrow().is_some() && !self.is_direct(client.group) {
             self.welcome(id);
             return;
         }
-        match self.lease(id, primary) {
+        if let Some(error) = self.refused_session(id) {
+            return self.fatal(id, &error.fatally());
+        }
+        let Some(pool) = self.choose(id, Target::Primary) else { return };
+        match self.lease(id, pool) {
             Lease::Server(server) if self.attach(id, server) => self.come_in(id, server),
             Lease::Server(_) | Lease::Waits => {}
             Lease::Refused(error) => self.fatal(id, &error.fatally()),
@@ -214,11 +232,12 @@ impl Relay {
         let this = &mut self.pools[pool];
         this.works();
         this.counters.total_server_opens.add(1);
-        if let Some(health) = &this.health {
+        let is_primary = this.role == Role::Primary;
+        if let Some(health) = this.health.as_ref().filter(|_| is_primary) {
             health.set_primary_reachable(true);
         }
         let group = &mut self.groups[this.group];
-        if group.base.is_none() || this.role == crate::meter::Role::Primary {
+        if group.base.is_none() || is_primary {
             group.base = Some(opened.parameters.clone());
         }
         this.slice.opened();
@@ -233,32 +252,44 @@ impl Relay {
     pub fn open_failed(&mut self, pool: PoolId, error: &OpenError) {
         self.now_us = clock::now_us();
         let longest_us = self.config.pool.server_login_retry.as_micros() as u64;
+        // Who has a connection of his own may hang up at any time.
+        let told_full = error.is_full() && self.is_direct(self.pools[pool].group);
         let this = &mut self.pools[pool];
         this.slice.open_failed();
         this.stakes.iter().for_each(Stake::give);
         this.counters.total_server_open_failures.add(1);
         // One refused user says nothing of the others; a host that does not answer does.
-        let backoff = if error.is_permanent() { &this.pause } else { &*this.host };
-        backoff.failed(self.now_us, longest_us);
-        if let Some(health) = &this.health
+        let backoff = if error.is_permanent() || error.is_full() { &this.pause } else { &*this.host };
+        backoff.failed(self.now_us, if told_full { longest_us.min(FULL_US) } else { longest_us });
+        let is_replica = this.role == Role::Replica;
+        if !error.is_permanent() && !error.is_full() {
+            self.host_fails(pool);
+        }
+        let this = &mut self.pools[pool];
+        if let Some(health) = this.health.as_ref().filter(|_| !is_replica)
             && this.slice.open() == 0
         {
             health.set_primary_reachable(false);
         }
+        self.groups[this.group].cluster.hurry();
         tracing::warn!(server = %this.dial.endpoint, user = %this.dial.user, "could not open a server connection: {error}");
         let told = error.to_client(&this.dial);
         this.failure = Some(told.message.clone().into());
         // One of several that fail says little while the others are still on their way.
         let nobody_knows_it = self.groups[this.group].base.is_none() && this.slice.opening() == 0;
-        let is_replica = this.role == crate::meter::Role::Replica;
         if this.slice.open() == 0 && (error.is_permanent() || nobody_knows_it || is_replica) {
-            self.turn_away(pool, is_replica, &told);
+            self.turn_away(pool, is_replica, &told, usize::MAX);
+        } else if told_full {
+            let room = this.slice.room();
+            // A session that begins hears what it would hear there, but for those whom the pool has no room for either.
+            self.turn_away(pool, false, &told, room);
         }
     }
 
-    /// Nobody waits in vain: readers of a replica that is down go elsewhere, all others are told.
-    fn turn_away(&mut self, pool: PoolId, elsewhere: bool, error: &PgError) {
-        while let Some(id) = self.pools[pool].slice.pop_waiter() {
+    /// At most so many do not wait in vain: readers of a replica that is down go elsewhere, all others are told.
+    pub(super) fn turn_away(&mut self, pool: PoolId, elsewhere: bool, error: &PgError, most: usize) {
+        for _ in 0..most {
+            let Some(id) = self.pools[pool].slice.pop_waiter() else { return };
             if let Some(client) = self.clients.get_mut(id) {
                 client.state = State::Idle;
             }
@@ -290,7 +321,9 @@ impl Relay {
                 let params = self.groups[group].intern(settings);
                 let start = self.groups[group].intern(start);
                 self.move_listening(id, self.clients.get(id).map_or(group, |client| client.group), group);
+                let cluster = &self.groups[group].cluster;
                 if let Some(client) = self.clients.get_mut(id) {
+                    client.sight = client.sight.moved(&self.groups[client.group].cluster, cluster);
                     client.group = group;
                     client.params = params;
                     client.start = start;

@@ -44,6 +44,7 @@ impl Relay {
         }
         counters.total_server_assignment_count.add(1);
         client.state = State::Attached(server);
+        client.paid = false;
         client.active_us = now_us;
         this.use_ = Use::Lent(id);
         this.again.lent();
@@ -155,6 +156,10 @@ impl Relay {
             tracing::warn!(server = %server_name, %sqlstate, "a server could not be reset and is closed");
             return self.discard(server);
         };
+        if self.goes_elsewhere(server) {
+            return;
+        }
+        let Some(this) = self.servers.get_mut(server) else { return };
         let told = PgError::fatal(error.code, error.message.clone());
         match this.prior.take() {
             Some(prior) if !this.replies.busy() => this.params = prior,

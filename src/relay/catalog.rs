@@ -5,6 +5,9 @@
 //! has ended that has, or may have, changed code, on whatever worker. Until then every statement counts as code that nobody
 //! can see into; where it cannot be read, every function that is not built in. One catalog serves all users of the same
 //! database on the same server.
+//!
+//! It also says which reads may leave the primary ([`crate::sql::footing`]). What it said of a shape is kept with the shape and the
+//! catalog's epoch, so that a known statement costs one comparison; until it is read the grammar alone decides.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -12,12 +15,13 @@ use std::sync::Arc;
 
 use super::inventory::{HIDDEN, SETTING};
 use super::pins::PINNING;
-use super::shapes::{LONG, Look};
+use super::shapes::{LONG, Look, Stand};
 use super::{ClientId, PoolId, Relay};
 use crate::config::Endpoint;
 use crate::meter::DatabaseHealth;
 use crate::server::open::Dial;
 use crate::sql::code::{Code, Resolved, may_define, names_in};
+use crate::sql::footing::Footing;
 use crate::sql::verdict::{Effects, Route, StatementKind};
 
 /// Statements for which code may have to be looked at even if no trigger, view or default is of interest.
@@ -49,6 +53,12 @@ pub(super) struct Catalog {
     pub(super) trust: Trust,
     /// What is known of shapes, and for which effects of their own.
     pub(super) shapes: HashMap<u64, (Effects, Rc<Resolved>), foldhash::fast::RandomState>,
+    /// Number of what it says: another whenever that is replaced, and of no other catalog of the worker; 0 until it is read.
+    pub(super) epoch: u32,
+    /// What it says of reads, by shape.
+    pub(super) stands: HashMap<u64, Footing, foldhash::fast::RandomState>,
+    /// Looks taken early, one after the other, that found nothing new.
+    pub(super) vain: u32,
     /// When to look again, microseconds.
     pub(super) due_us: u64,
     /// When it was last looked at.
@@ -75,11 +85,13 @@ pub(super) struct Catalogs {
     pub(super) due_us: u64,
     /// Some database may run code for statements that call no function of their own.
     pub(super) watching: bool,
+    /// The newest epoch of all.
+    pub(super) epoch: u32,
 }
 
 impl Default for Catalogs {
     fn default() -> Self {
-        Self { all: Vec::new(), due_us: u64::MAX, watching: false }
+        Self { all: Vec::new(), due_us: u64::MAX, watching: false, epoch: 0 }
     }
 }
 
@@ -99,6 +111,9 @@ impl Catalogs {
                 trust: Trust::Stale,
                 surprised: false,
                 shapes: HashMap::default(),
+                epoch: 0,
+                stands: HashMap::default(),
+                vain: 0,
                 due_us: 0,
                 looked_us: 0,
                 since_us: None,
@@ -156,6 +171,39 @@ impl Catalog {
 }
 
 impl Relay {
+    /// What the catalog says of a read, of which it was not asked since it was read. Parses the text at most once per shape and epoch.
+    pub(super) fn stand_of(&mut self, id: ClientId, number: usize, look: &Look, sql: &[u8]) -> Stand {
+        let conforming = self.clients.get(id).is_none_or(|client| client.conforming);
+        let Some(catalog) = self.catalogs.all.get_mut(number) else { return Stand::default() };
+        let footing = match catalog.stands.get(&look.shape) {
+            Some(footing) => *footing,
+            None => {
+                if catalog.stands.len() >= MAX_SHAPES {
+                    catalog.stands.clear();
+                }
+                let footing = catalog.code.footing(sql, conforming);
+                catalog.stands.insert(look.shape, footing);
+                footing
+            }
+        };
+        let stand = Stand { epoch: catalog.epoch, footing };
+        self.shapes.stands(look.shape, stand);
+        stand
+    }
+
+    /// A statement names what the catalog does not have: it may have been made since. The longer nothing of the kind is found, the
+    /// longer the pauses.
+    pub(super) fn look_soon(&mut self, number: usize) {
+        let Some(catalog) = self.catalogs.all.get(number) else { return };
+        let due_us = catalog.looked_us + (HURRY_US << catalog.vain.min(5));
+        if catalog.due_us > due_us && catalog.since_us.is_none() {
+            self.catalogs.change(number, |catalog| {
+                catalog.due_us = due_us;
+                catalog.vain = catalog.vain.saturating_add(1);
+            });
+        }
+    }
+
     /// What a statement about to run does to its session, with the code that it runs.
     pub(super) fn look_into(&mut self, id: ClientId, look: Look, sql: &[u8]) -> (Look, Option<Rc<Resolved>>) {
         if !self.catalogs.watching && !look.effects.any(CODE) {
@@ -170,7 +218,7 @@ impl Relay {
         }
         let Some(client) = self.clients.get(id) else { return (look, None) };
         let group = &self.groups[client.group];
-        let (number, has_replicas) = (group.catalog, !group.replicas.is_empty());
+        let (number, has_replicas) = (group.catalog, group.splits);
         if self.catalogs.all.get(number).is_some_and(Catalog::has_news) {
             self.catalogs.change(number, Catalog::changed);
         }
@@ -195,6 +243,12 @@ impl Relay {
             effects |= Effects::UNKNOWN_FUNCTION;
         }
         look.effects = effects;
+        // Or who calls nothing but such functions would be sent to the primary for what it wrote, again and again.
+        if look.route == Route::Catalog
+            && matches!(catalog.stands.get(&look.shape), Some(Footing::Safe | Footing::Optimistic))
+        {
+            (look.writes, look.draws) = (false, false);
+        }
         let due_us = catalog.looked_us + HURRY_US;
         if effects.any(HIDDEN) && catalog.due_us > due_us {
             // It may have changed code, or was made since.
@@ -205,8 +259,12 @@ impl Relay {
 
     /// Notes what a statement about to run does to the session, with the code that it runs, and whether it may write.
     pub(super) fn take_look(&mut self, id: ClientId, look: &Look, code: Option<&Resolved>, sql: &[u8]) {
-        if look.route == Route::Primary {
+        if look.writes || self.shapes.stays(look.shape) {
             self.note_write(id);
+        } else if look.route == Route::Replica
+            && let Some(client) = self.clients.get_mut(id)
+        {
+            client.saw = true;
         }
         if let Some(code) = code
             && (code.defines || (look.effects.any(Effects::OPAQUE) && may_define(sql)))
@@ -215,11 +273,16 @@ impl Relay {
         }
         if look.effects.any(Effects::DDL) {
             self.note_replaced(id, sql);
+            if let Some(client) = self.clients.get(id) {
+                let number = self.groups[client.group].catalog;
+                self.catalogs.change(number, |catalog| catalog.vain = 0);
+            }
         }
         if look.effects.is_empty() || self.looks_away(id) {
             return;
         }
-        let culprits = HIDDEN.union(SETTING).union(if code.is_some() { PINNING } else { Effects::NONE });
+        let culprits =
+            HIDDEN.union(SETTING).union(Effects::LISTEN).union(if code.is_some() { PINNING } else { Effects::NONE });
         if look.effects.any(culprits)
             && let Some(client) = self.clients.get_mut(id)
         {

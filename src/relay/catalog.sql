@@ -12,8 +12,6 @@ WITH watched AS MATERIALIZED (
     'pg_replication_origin_session_setup', 'pg_backup_start', 'pg_start_backup',
     'pg_create_physical_replication_slot', 'pg_create_logical_replication_slot',
     'pg_copy_physical_replication_slot', 'pg_copy_logical_replication_slot')
-), calls(pattern) AS (
-  SELECT concat(':(?:funcid|opfuncid|aggfnoid|winfnoid) (', string_agg(oid::text, '|'), ') ') FROM watched
 ), settings(oid) AS (
   SELECT 'pg_catalog.pg_settings'::regclass::oid
 ), bodies AS MATERIALIZED (
@@ -26,22 +24,28 @@ WITH watched AS MATERIALIZED (
       WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.refclassid = 'pg_extension'::regclass
         AND d.deptype = 'e' LIMIT 1) END AS extension
   FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang WHERE p.oid >= 16384
+), rules AS (
+  -- Who reads a materialized view runs nothing of what fills it.
+  SELECT w.oid, ev_class, ev_type, ev_action, ev_qual, ev_type = '1' AND c.relkind <> 'm' AS reads,
+    CASE WHEN ev_type = '1' AND c.relkind <> 'm' THEN 'r' ELSE 'w' END AS side
+  FROM pg_rewrite w JOIN pg_class c ON c.oid = w.ev_class WHERE w.oid >= 16384
 ), size AS (
   SELECT coalesce(sum(octet_length(prosrc)), 0) AS bytes FROM bodies
 ), trees(k, tree) AS (
   SELECT concat('p', oid), tree FROM bodies WHERE tree IS NOT NULL
   UNION ALL
-  SELECT concat(CASE WHEN ev_type = '1' THEN 'r' ELSE 'w' END, ev_class), concat(ev_action::text, ev_qual::text)
-  FROM pg_rewrite WHERE oid >= 16384
+  SELECT concat(side, ev_class), concat(ev_action::text, ev_qual::text) FROM rules
   UNION ALL SELECT concat('p', oid), proargdefaults::text FROM pg_proc WHERE oid >= 16384 AND proargdefaults IS NOT NULL
   UNION ALL SELECT concat('w', adrelid), adbin::text FROM pg_attrdef WHERE oid >= 16384
   UNION ALL SELECT concat('r', polrelid), concat(polqual::text, polwithcheck::text) FROM pg_policy WHERE oid >= 16384
   UNION ALL SELECT CASE WHEN conrelid <> 0 THEN concat('w', conrelid) ELSE 'a' END, conbin::text
   FROM pg_constraint WHERE contype = 'c' AND oid >= 16384
   UNION ALL SELECT concat('w', tgrelid), tgqual::text FROM pg_trigger WHERE tgqual IS NOT NULL AND oid >= 16384
+), called(k, field, oid) AS MATERIALIZED (
+  SELECT DISTINCT k, found[1], found[2]::oid
+  FROM trees, regexp_matches(tree, ':(funcid|opfuncid|aggfnoid|winfnoid|relid) ([0-9]+) ', 'g') AS m(found)
 ), builtin(f, name) AS (
-  SELECT DISTINCT t.k, w.proname FROM calls, trees t, regexp_matches(t.tree, calls.pattern, 'g') AS m(found)
-  JOIN watched w ON w.oid = m.found[1]::oid
+  SELECT DISTINCT k, proname FROM called JOIN watched USING (oid) WHERE field <> 'relid'
   UNION ALL
   SELECT DISTINCT concat('p', a.aggfnoid::oid), w.proname FROM pg_aggregate a JOIN watched w
     ON w.oid IN (aggtransfn, aggfinalfn, aggcombinefn, aggserialfn, aggdeserialfn, aggmtransfn, aggminvtransfn, aggmfinalfn)
@@ -62,8 +66,7 @@ WITH watched AS MATERIALIZED (
   SELECT concat('w', d.refobjid), 'nextval' FROM pg_sequence s JOIN pg_depend d ON d.objid = s.seqrelid
   WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND d.deptype = 'i'
 ), owners(class, object, k, reads) AS (
-  SELECT 'pg_rewrite'::regclass, oid, concat(CASE WHEN ev_type = '1' THEN 'r' ELSE 'w' END, ev_class),
-    ev_type = '1' FROM pg_rewrite WHERE oid >= 16384
+  SELECT 'pg_rewrite'::regclass, oid, concat(side, ev_class), reads FROM rules
   UNION ALL SELECT 'pg_attrdef'::regclass, oid, concat('w', adrelid), NULL FROM pg_attrdef WHERE oid >= 16384
   UNION ALL SELECT 'pg_policy'::regclass, oid, concat('r', polrelid), true FROM pg_policy WHERE oid >= 16384
   UNION ALL
@@ -96,13 +99,29 @@ WITH watched AS MATERIALIZED (
   UNION ALL
   -- ON DELETE CASCADE and the like.
   SELECT concat('w', confrelid), concat('w', conrelid) FROM pg_constraint WHERE contype = 'f' AND oid >= 16384
-  UNION ALL SELECT concat('w', inhparent), concat('w', inhrelid) FROM pg_inherits WHERE inhparent >= 16384
+  UNION ALL SELECT concat(side, inhparent), concat(side, inhrelid)
+  FROM pg_inherits JOIN pg_class c ON c.oid = inhparent AND c.relkind IN ('r', 'p', 'f'), (VALUES ('r'), ('w')) AS sides(side)
+  WHERE inhparent >= 16384
   UNION ALL SELECT concat('o', oid), concat('p', oprcode::oid) FROM pg_operator WHERE oid >= 16384 AND oprcode::oid >= 16384
   UNION ALL SELECT 'a', concat('p', castfunc) FROM pg_cast WHERE castfunc >= 16384
   UNION ALL SELECT 'a', concat('p', amproc::oid) FROM pg_amproc WHERE amproc::oid >= 16384
   UNION ALL SELECT 'a', concat('o', amopopr) FROM pg_amop WHERE amopopr >= 16384
   UNION ALL SELECT 'a', concat('p', rngsubdiff::oid) FROM pg_range WHERE rngsubdiff::oid >= 16384
+  UNION ALL SELECT 't', concat('p', io) FROM pg_type, unnest(ARRAY[typinput::oid, typoutput, typreceive, typsend]) AS io
+  WHERE pg_type.oid >= 16384 AND io >= 16384
   UNION ALL SELECT 'd', concat('p', evtfoid) FROM pg_event_trigger WHERE evtenabled <> 'D' AND evtevent <> 'login'
+), parts(f, oid) AS (
+  SELECT k, oid FROM called WHERE field <> 'relid'
+  UNION ALL
+  SELECT concat('p', aggfnoid::oid), part FROM pg_aggregate, unnest(ARRAY[aggtransfn::oid, aggfinalfn, aggcombinefn,
+    aggserialfn, aggdeserialfn, aggmtransfn, aggminvtransfn, aggmfinalfn]) AS part WHERE aggfnoid::oid >= 16384
+  UNION ALL SELECT concat('o', oid), oprcode FROM pg_operator WHERE oid >= 16384
+  UNION ALL SELECT 'a', castfunc FROM pg_cast WHERE oid >= 16384
+), marks(k, mark) AS (
+  SELECT k, 'locks' FROM trees WHERE strpos(tree, '{ROWMARKCLAUSE ') > 0
+  UNION ALL SELECT k, 'writes' FROM trees WHERE k LIKE 'p%' AND tree ~ ':commandType [2-9]'
+  UNION ALL SELECT DISTINCT k, 'catalog' FROM called WHERE field = 'relid' AND oid > 0 AND oid < 16384
+  UNION ALL SELECT concat('p', oid), 'definer' FROM pg_proc WHERE oid >= 16384 AND prosecdef
 ), named(k) AS (
   SELECT f FROM edges UNION SELECT f FROM builtin
 )
@@ -122,10 +141,16 @@ SELECT 's', concat('p', b.oid), lpad(piece::text, 9, '0'), substr(b.prosrc, piec
 FROM bodies b, size, generate_series(0, (length(b.prosrc) - 1) / 7000) AS piece
 WHERE b.prosrc <> '' AND b.prokind <> 'a' AND size.bytes <= /*LIMIT*/
 UNION ALL
-SELECT 'r', c.oid::text, n.nspname, c.relname, c.relkind::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE c.oid IN (SELECT substr(k, 2)::oid FROM named WHERE left(k, 1) IN ('r', 'w'))
+SELECT 'r', c.oid::text, n.nspname, c.relname, concat(c.relkind, c.relpersistence)
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE (c.oid >= 16384 AND c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f') AND c.relpersistence <> 't')
+  OR c.oid IN (SELECT substr(k, 2)::oid FROM named WHERE left(k, 1) IN ('r', 'w'))
 UNION ALL
 SELECT 'o', concat('o', o.oid), n.nspname, o.oprname, NULL FROM pg_operator o JOIN pg_namespace n ON n.oid = o.oprnamespace
-WHERE o.oid >= 16384 AND concat('o', o.oid) IN (SELECT k FROM named)
+WHERE o.oid >= 16384
 UNION ALL SELECT 'e', f, t, NULL, NULL FROM edges WHERE f <> t
 UNION ALL SELECT 'b', f, name, NULL, NULL FROM builtin
+UNION ALL SELECT 'm', k, mark, NULL, NULL FROM marks
+UNION ALL
+SELECT DISTINCT 'c', parts.f, p.proname, NULL, NULL FROM parts JOIN pg_proc p ON p.oid = parts.oid
+WHERE p.oid < 16384 AND p.provolatile <> 'i'

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::attach::NO_STATEMENT;
 use super::catalog::Trust;
+use super::grow::take;
 use super::server::{UnnamedOn, Use};
 use super::{PoolId, Relay, ServerId, Todo};
 use crate::flow::expect::{Expect, Kind, Origin};
@@ -34,6 +35,12 @@ const PATIENCE_US: u64 = 1_000_000;
 const MOMENT_US: u64 = 100_000;
 /// Most bytes of an answer: source and what surrounds it.
 const ANSWER_BYTES: usize = 2 * SOURCE_BYTES;
+
+/// What [`Code::new`] wants the answer to.
+pub fn catalog_question() -> String {
+    let sql = CATALOG.replace("/*FINGERPRINT*/", FINGERPRINT).replace("/*LIMIT*/", &SOURCE_BYTES.to_string());
+    format!("{AHEAD}{sql}")
+}
 
 /// An answer on its way.
 #[derive(Debug)]
@@ -102,6 +109,37 @@ impl Relay {
         self.ask_code(server, number, full)
     }
 
+    /// Asks a primary at rest, or one opened for that, where only replicas are used: nobody comes back from the primary of its own accord.
+    pub(super) fn read_code_for_readers(&mut self) {
+        if self.now_us < self.catalogs.due_us || self.draining || self.config.pool.catalog_refresh.is_none() {
+            return;
+        }
+        for group in self.groups.ids().collect::<Vec<_>>() {
+            let group = &self.groups[group];
+            let due = self.catalogs.all.get(group.catalog).is_some_and(|it| it.due_us <= self.now_us);
+            let (pool, reads) = (group.primary, group.splits && !group.retired);
+            if !due || !reads || self.pools[pool].barred {
+                continue;
+            }
+            let this = &mut self.pools[pool];
+            if let Some(server) = this.slice.lend() {
+                let usable = self.servers.get_mut(server).is_some_and(|it| it.conn.is_quiet() && !it.retire);
+                if !usable {
+                    self.pools[pool].slice.lost();
+                    self.drop_server(server);
+                } else if !self.read_code_due(server) {
+                    self.put(pool, server);
+                }
+            } else if this.slice.open() + this.slice.opening() == 0
+                && !this.pauses(self.now_us)
+                && take(this.stakes.iter(), true, false)
+            {
+                this.slice.opens();
+                self.todo.push(Todo::Open(pool));
+            }
+        }
+    }
+
     /// The only one who waits will have the server that is being asked in a moment: none is opened for that. The sweep
     /// looks again.
     pub(super) fn reads_for_a_moment(&self, pool: PoolId) -> bool {
@@ -123,13 +161,9 @@ impl Relay {
         let Some(this) = self.servers.get_mut(server) else { return false };
         let pool = this.pool;
         self.catalogs.change(number, |catalog| catalog.at = Some(pool));
-        let sql = if full {
-            CATALOG.replace("/*FINGERPRINT*/", FINGERPRINT).replace("/*LIMIT*/", &SOURCE_BYTES.to_string())
-        } else {
-            format!("SELECT 'f', {FINGERPRINT}")
-        };
+        let sql = if full { catalog_question() } else { format!("{AHEAD}SELECT 'f', {FINGERPRINT}") };
         let mut out = Vec::new();
-        build::query(&mut out, format!("{AHEAD}{sql}").as_bytes());
+        build::query(&mut out, sql.as_bytes());
         this.use_ = Use::Cleaning { until_us: now_us + READING_US };
         this.unnamed = UnnamedOn::Nobody;
         this.unnamed_before.clear();
@@ -234,7 +268,12 @@ impl Relay {
             );
         }
         let mut unseen = false;
+        self.catalogs.epoch = self.catalogs.epoch.checked_add(1).unwrap_or(1);
+        // Of a database that is too large nothing is known: the grammar alone decides.
+        let epoch = if code.is_too_large { 0 } else { self.catalogs.epoch };
         self.catalogs.change(number, |catalog| {
+            (catalog.epoch, catalog.vain) = (epoch, 0);
+            catalog.stands.clear();
             unseen = std::mem::take(&mut catalog.surprised) && !catalog.code.does_as(&code);
             catalog.code = code;
             catalog.shapes.clear();
@@ -242,6 +281,7 @@ impl Relay {
         if unseen {
             self.code_ran_unseen(number);
         }
+        self.shapes.forget_refused();
         self.code_known(number, changes);
     }
 

@@ -5,17 +5,18 @@ use std::rc::Rc;
 use std::task::Waker;
 
 use super::arrive::Seats;
-use super::floor::Floor;
 use super::group::ParamSet;
 use super::inventory::Touched;
 use super::listen::Listens;
 use super::names::Names;
 use super::pins::Pin;
+use super::rules::Course;
 use super::sequences::Draws;
 use super::statements::Statement;
 use super::{GroupId, PoolId, ServerId};
 use crate::meter::Role;
 use crate::net::socket::Conn;
+use crate::pool::cluster::Sight;
 use crate::sql::verdict::Effects;
 
 /// What a client is doing. The variants own exactly what the state may use.
@@ -115,6 +116,16 @@ pub struct Client {
     pub(super) skipping: bool,
     /// A request of its had waited too long; those that had come behind it by then have, too.
     pub(super) late: bool,
+    /// A replica has refused the batch at the front of its inbox.
+    pub(super) refused: bool,
+    /// How often the server was lost that had the batch at the front of its inbox.
+    pub(super) losses: u8,
+    /// The rule that its lease, or what it waits with, is under.
+    pub(super) course: Course,
+    /// The batch at the front of its inbox has been counted by the rule that limits its rate.
+    pub(super) paid: bool,
+    /// What it asked for last only reads.
+    pub(super) reads: bool,
     /// Its database and user.
     pub(super) group: GroupId,
     /// Its settings, as far as they are known: whatever changes them in a lease is learned at its end.
@@ -143,10 +154,14 @@ pub struct Client {
     pub(super) last: Last,
     /// What it runs may have changed the code of its database.
     pub(super) defines: bool,
-    /// How far a replica must have come to serve it.
-    pub(super) floor: Floor,
+    /// What it has seen, and a replica must have to serve it.
+    pub(super) sight: Sight,
     /// Something that may have written was forwarded in this lease.
     pub(super) wrote: bool,
+    /// Something that reads was forwarded in this lease.
+    pub(super) saw: bool,
+    /// It has waited for a replica long enough.
+    pub(super) impatient: bool,
     /// The lease has, or may have, settings of its own.
     pub(super) changed: bool,
     /// `standard_conforming_strings`: how literals are read.

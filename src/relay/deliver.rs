@@ -1,6 +1,7 @@
 //! A server's bytes on their way to its client.
 //! Must never send a client a byte that answers somebody else's message.
 
+use super::again::is_last_warning;
 use super::server::Use;
 use super::{Client, ClientId, OWED, Relay, ServerId};
 use crate::config::PoolMode;
@@ -50,7 +51,8 @@ impl Relay {
             let rest = data.get(at..).unwrap_or_default();
             let (keep, n) = match this.replies.step(rest) {
                 Step::More => break,
-                Step::Forward(n) => (owner.is_some(), n),
+                // Who has the batch run elsewhere need not hear that this server crashes.
+                Step::Forward(n) => (owner.is_some() && !(this.again.is_movable() && is_last_warning(rest)), n),
                 Step::Drop(n) => (false, n),
                 Step::Fake(kind) => {
                     edited.extend_from_slice(data.get(from..at).unwrap_or_default());
@@ -191,7 +193,7 @@ impl Relay {
         outlook: &mut Outlook,
     ) -> bool {
         match event {
-            Event::Failed(..) => self.outdated(server, owner, event, bytes),
+            Event::Failed(..) => self.is_repeated(server, owner, event, bytes),
             Event::Ready(..) => {
                 // Without a client there is nobody to run it for.
                 let Some(this) = self.servers.get_mut(server) else { return false };
@@ -285,7 +287,11 @@ impl Relay {
         pool.counters.total_query_time_us.add(server_us);
         pool.counters.total_errors.add(u64::from(error));
         let stats = self.groups[pool.group].stats;
-        self.shapes.record(stats, entry.cookie, &Sample { wait_us, server_us, rows, error });
+        let pool = this.pool;
+        let usual_us = self.shapes.record(stats, entry.cookie, &Sample { wait_us, server_us, rows, error });
+        if !error {
+            self.host_works(pool, began_us, server_us, usual_us);
+        }
     }
 
     fn parameter(&mut self, server: ServerId, owner: Option<ClientId>, swallow: bool, bytes: &[u8]) {
@@ -408,6 +414,10 @@ impl Relay {
 
     /// The connection is gone, or no longer makes sense. Its client, if it has one, is told.
     pub(super) fn lose(&mut self, server: ServerId, why: &str) {
+        self.host_loses(server);
+        if self.goes_elsewhere(server) {
+            return;
+        }
         let Some(this) = self.servers.get(server) else { return };
         let (owner, silently) = (this.owner(), this.replies.must_end_silently());
         let half = owner.and_then(|id| self.clients.get(id)).is_some_and(Client::is_mid_message);

@@ -3,12 +3,13 @@
 
 use super::attach::{NO_STATEMENT, UNNAMED};
 use super::client::{Rest, State, Unnamed};
-use super::lease::Lease;
+use super::lease::{Lease, Target};
 pub(super) use super::message::Message;
 use super::release::Farewell;
 use super::run::Before;
 use super::server::UnnamedOn;
 use super::shapes::Look;
+use super::unserved::no_replica;
 use super::{ClientId, LOOK_BYTES, OWED, READ_BYTES, Relay, Server, ServerId};
 use crate::flow::expect::{Expect, Kind, Origin};
 use crate::flow::requests::{Batch, End};
@@ -31,13 +32,26 @@ pub(super) struct Outgoing<'a> {
     pub begins: bool,
     /// Where the batch at hand began, if it may be kept to be run again.
     pub kept_from: Option<usize>,
-    /// It uses a statement that was prepared before.
-    pub uses_named: bool,
+    /// It may come to nothing through no fault of its own: it uses a statement that was prepared before, or goes to a
+    /// replica.
+    pub may_fail: bool,
+    /// The batch may be run elsewhere.
+    pub movable: bool,
 }
 
 impl<'a> Outgoing<'a> {
     fn new(data: &'a [u8], tx: Vec<u8>) -> Self {
-        Self { data, from: 0, edited: false, tx, flushed: false, begins: false, kept_from: None, uses_named: false }
+        Self {
+            data,
+            from: 0,
+            edited: false,
+            tx,
+            flushed: false,
+            begins: false,
+            kept_from: None,
+            may_fail: false,
+            movable: false,
+        }
     }
 
     /// Everything before `at` goes out as it came, the `skip` bytes there do not; what replaces
@@ -122,8 +136,22 @@ impl Relay {
         if !self.move_to_successor(id) {
             return None;
         }
-        let target = end.map_or(super::lease::Target::Primary, |end| self.target(id, data, end));
-        let pool = self.choose(id, target)?;
+        if let Some(done) = self.steer(id, data, end) {
+            return done;
+        }
+        let target = match end {
+            Some(end) => self.target(id, data, end),
+            None => self.target_unseen(id),
+        };
+        let pool = self.choose(id, target);
+        if target != Target::Primary && !self.is_where_it_should(id, pool) && self.waits_for_replica(id, target) {
+            return None;
+        }
+        let Some(pool) = pool else {
+            let ruled = target != Target::OnlyReplica && self.is_ruled(id);
+            let error = if ruled { self.nobody_serves(id) } else { no_replica(target) };
+            return self.fail_batch(id, data, &error);
+        };
         match self.lease(id, pool) {
             Lease::Server(server) => {
                 self.clients.get_mut(id)?.mid_batch = true;
@@ -226,7 +254,8 @@ impl Relay {
         out.begins = !mid_batch || lent;
         if out.begins {
             out.kept_from = self.batch_begins(id, server, lent).then_some(at);
-            out.uses_named = false;
+            out.movable = self.may_be_moved(id, server, lent);
+            out.may_fail = out.movable;
         }
         match header.tag {
             tag::QUERY => self.forward_query(id, server, &message, out),
@@ -247,10 +276,10 @@ impl Relay {
                 self.expect(id, server, Kind::Sync, Origin::Client, NO_STATEMENT, 0);
                 self.batch_over(id, server);
                 if let Some(from) = out.kept_from.take()
-                    && out.uses_named
+                    && out.may_fail
                     && let (Some(this), Some(batch)) = (self.servers.get_mut(server), out.data.get(from..at + HEADER))
                 {
-                    this.again.keep(batch);
+                    this.again.keep(batch, out.movable);
                 }
                 Taken::Bytes(HEADER)
             }
@@ -311,6 +340,13 @@ impl Relay {
             this.discarding |= look.effects.any(Effects::DISCARD_ALL);
         }
         self.batch_over(id, server);
+        if out.may_fail
+            && let Some(from) = out.kept_from.take()
+            && let Some(query) = out.data.get(from..message.at + message.header.total)
+            && let Some(this) = self.servers.get_mut(server)
+        {
+            this.again.keep(query, out.movable);
+        }
         if let Some(taken) = self.forward_followed(id, server, message, look.effects, sql, out) {
             return taken;
         }

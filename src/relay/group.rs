@@ -7,17 +7,23 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::backoff::Backoff;
-use super::floor::Positions;
+use super::balance::{Balancer, Pace};
+use super::floor::Held;
 use super::listen::Listener;
+use super::rules::{Fitting, Rules};
 use super::{ClientId, GroupId, PoolId, Relay, ServerId, Todo};
 use crate::auth::ServerSecret;
-use crate::config::{Config, Database, Endpoint, Overrides, Password, PoolMode, Routing, Terms};
+use crate::config::{Config, Database, Overrides, PoolMode, Reads, Routing, Terms, Workload};
 use crate::flow::params::{Settings, acts};
-use crate::meter::{DatabaseHealth, PinCounters, PoolCounters, PoolLabel, PoolTarget, Role};
+use crate::meter::{DatabaseHealth, PinCounters, PoolCounters, PoolLabel, Role};
 use crate::pool::budget::Stake;
+use crate::pool::cluster::{Cluster, Lsn};
 use crate::pool::slice::Slice;
 use crate::server::open::{Dial, Parameters, tls_of};
+use crate::server::position::parse_lsn;
+use crate::sql::wish::{self, Wish};
 use crate::wire::error::{PgError, SqlState};
+use tokio::sync::Notify;
 
 /// Settings of a session's start, shared by all sessions that have the same.
 #[derive(Debug, Default)]
@@ -28,6 +34,14 @@ pub struct ParamSet {
     pub acts: bool,
     /// Those of them that can change what a statement's text means.
     pub meaning: Rc<Settings>,
+    /// Where the session asks that its statements run.
+    pub wish: Wish,
+    /// What the rules of its database make of it.
+    pub(super) fitting: Fitting,
+    /// A position that its reads must not lie before, which it knows from another session.
+    pub min_lsn: Option<Lsn>,
+    /// Its transactions are serializable, which standbys refuse, unless they say otherwise.
+    pub serializable: bool,
     /// What a server reported when it first took them, over what it reports anyway. Present means
     /// that some server of the pool has accepted the settings, so they can be sent ahead of a
     /// request without waiting.
@@ -45,6 +59,9 @@ const MEANINGLESS: [&[u8]; 6] = [
     b"statement_timeout",
 ];
 
+/// Setting by which a session says what `SHOW pgweir.last_lsn` has told another.
+const MIN_LSN: &[u8] = b"pgweir.min_lsn";
+
 impl ParamSet {
     /// Of a server opened with its client's settings, and what that reported.
     pub(super) fn of_own(reported: Parameters) -> Self {
@@ -54,8 +71,14 @@ impl ParamSet {
     fn new(settings: Settings, reported: Option<Parameters>) -> Self {
         let means = |name: &[u8]| !name.contains(&b'.') && !MEANINGLESS.contains(&name);
         let meant = settings.iter().filter(|(name, _)| means(name)).cloned().collect();
+        let value = |name: &[u8]| settings.iter().find(|(known, _)| *known == name).map(|(_, value)| &value[..]);
+        let wish = value(wish::SETTING).and_then(Wish::of).unwrap_or_default();
+        let min_lsn = value(MIN_LSN).and_then(|text| std::str::from_utf8(text).ok()).and_then(parse_lsn);
+        let serializable =
+            value(b"default_transaction_isolation").is_some_and(|it| it.eq_ignore_ascii_case(b"serializable"));
         let acts = settings.iter().any(acts);
-        Self { settings, acts, meaning: Rc::new(meant), reported: RefCell::new(reported) }
+        let (meaning, reported, fitting) = (Rc::new(meant), RefCell::new(reported), Fitting::default());
+        Self { settings, acts, meaning, wish, fitting, min_lsn, serializable, reported }
     }
 }
 
@@ -67,20 +90,29 @@ pub struct Group {
     pub(super) user: String,
     /// Mode, sizes and limits.
     pub(super) terms: Terms,
-    /// Pool of the server that takes writes.
+    /// Pool of the server that takes writes, or took them last.
     pub(super) primary: PoolId,
-    /// Pools of the servers that take reads; empty when routing is off.
-    pub(super) replicas: Vec<PoolId>,
-    /// Where the search for the least busy replica starts.
-    pub(super) turn: usize,
+    /// Pools of its hosts, in the order of the cluster.
+    pub(super) members: Vec<PoolId>,
+    /// Pools of the workloads that were sent here, each as `members`; empty for those that were not.
+    pub(super) workloads: Vec<Vec<PoolId>>,
+    /// Rules that may be for its clients.
+    pub(super) rules: Option<Rc<Rules>>,
+    /// What is known of the hosts, and how much of it was taken over.
+    pub(super) cluster: Arc<Cluster>,
+    pub(super) seen: u64,
+    /// Reads go to replicas.
+    pub(super) splits: bool,
+    /// Clients that wait for one to catch up.
+    pub(super) held: Vec<Held>,
+    /// Chooses among replicas.
+    pub(super) balancer: Balancer,
     /// What servers report at their start.
     pub(super) base: Option<Parameters>,
     /// The settings of a server just opened: none.
     pub(super) no_params: Rc<ParamSet>,
     /// All settings in use.
     pub(super) sets: HashMap<Settings, Rc<ParamSet>>,
-    /// How far the servers have come.
-    pub(super) positions: Positions,
     /// Number of the catalog of its database's code.
     pub(super) catalog: usize,
     /// What listens for its clients, once one does.
@@ -93,6 +125,8 @@ pub struct Group {
     pub(super) pins: Arc<PinCounters>,
     /// Taken out of the configuration or replaced: serves those who are here, nobody new.
     pub(super) retired: bool,
+    /// Rung when the tasks that ask its servers are to end.
+    pub(super) ended_bell: Rc<Notify>,
     /// Tasks that are asking its servers for something and will come back to it.
     pub(super) asks: usize,
     /// Its user is known no more: its sessions end between transactions.
@@ -103,8 +137,12 @@ pub struct Group {
 pub struct Pool {
     /// Whose.
     pub(super) group: GroupId,
+    /// Number of the host in its cluster.
+    pub(super) number: usize,
     /// Role of the host.
     pub(super) role: Role,
+    /// It is not certain that the host takes writes: those wait until it is, or another does.
+    pub(super) barred: bool,
     /// How a connection is opened.
     pub dial: Rc<Dial>,
     /// Who waits and what rests.
@@ -119,8 +157,12 @@ pub struct Pool {
     pub(super) pause: Backoff,
     /// Pause after its host could not be reached, shared by all pools of the host.
     pub(super) host: Rc<Backoff>,
+    /// How long its host takes, shared likewise.
+    pub(super) pace: Rc<Pace>,
     /// Readiness of the database, told by the primary's pool.
     pub(super) health: Option<Arc<DatabaseHealth>>,
+    /// What it is for, if only clients come here whom a rule sends.
+    pub(super) workload: Option<Rc<Workload>>,
 }
 
 impl Pool {
@@ -133,7 +175,7 @@ impl Pool {
 
     /// Nothing is to be tried yet.
     pub(super) fn pauses(&self, now_us: u64) -> bool {
-        self.pause.until_us().max(self.host.until_us()) > now_us
+        self.barred || self.pause.until_us().max(self.host.until_us()) > now_us
     }
 }
 
@@ -153,6 +195,7 @@ impl Group {
             self.sets.retain(|_, set| Rc::strong_count(set) > 1);
         }
         let mut set = ParamSet::new(settings.clone(), None);
+        set.fitting = self.fitting(&settings);
         // One for all that mean the same, so that comparing is comparing pointers.
         let others = self.sets.values().chain([&self.no_params]);
         if let Some(same) = others.map(|other| &other.meaning).find(|meaning| **meaning == set.meaning) {
@@ -161,6 +204,10 @@ impl Group {
         let set = Rc::new(set);
         self.sets.insert(settings, Rc::clone(&set));
         set
+    }
+
+    fn fitting(&self, settings: &Settings) -> Fitting {
+        self.rules.as_ref().map_or_else(Fitting::default, |rules| rules.fitting(settings))
     }
 
     /// The shared form of settings that a server has in force.
@@ -201,88 +248,56 @@ impl Relay {
         let tls = tls_for(entry)?;
         let terms = config.terms(database, user);
         let group = self.groups.next();
-        let primary = self.add_pool(&config, group, entry, user, &entry.primary, Role::Primary, tls.as_ref());
+        let cluster = self.place.clusters.of(entry);
+        cluster.tell(&self.bell);
+        let members: Vec<PoolId> =
+            (0..).zip(entry.hosts()).map(|at| self.add_pool(&config, group, entry, user, at, tls.as_ref())).collect();
+        let primary = members[0];
         // Only a transaction can be sent elsewhere than the one before.
-        let routed = entry.routing == Routing::On && terms.pool_mode != PoolMode::Session;
-        let readers: &[Endpoint] = if routed { &entry.replicas } else { &[] };
-        let replicas: Vec<PoolId> = readers
-            .iter()
-            .map(|endpoint| self.add_pool(&config, group, entry, user, endpoint, Role::Replica, tls.as_ref()))
-            .collect();
-        let positions = Positions::new(replicas.len());
-        if !replicas.is_empty() {
+        let splits = entry.routing == Routing::On && terms.pool_mode != PoolMode::Session && members.len() > 1;
+        let balancer = self.balancer_of(entry, group);
+        let label = PoolLabel { database: database.into(), user: user.into() };
+        let asks = if cluster.is_watched() { members.len() } else { 0 };
+        if asks > 0 {
             self.todo.push(Todo::Watch(group));
         }
-        let label = PoolLabel { database: database.into(), user: user.into() };
-        let asks = if replicas.is_empty() { 0 } else { 1 + replicas.len() };
         let pins = self.pins_of(label.clone());
         let pool = &self.pools[primary];
         let catalog = self.catalogs.number(&pool.dial, pool.health.as_ref());
+        let rates = &self.place.rates;
+        let rules = Rules::new(entry, user, |rule, rate| rates.bucket(database, &rule.name, rate)).map(Rc::new);
+        let mut none = ParamSet::new(Settings::new(), Some(Parameters::new()));
+        none.fitting = rules.as_ref().map_or_else(Fitting::default, |rules| rules.fitting(&none.settings));
         let group = self.groups.insert(Group {
             database: database.to_owned(),
             user: user.to_owned(),
             terms,
             primary,
-            replicas,
-            turn: 0,
+            members,
+            workloads: Vec::new(),
+            rules,
+            cluster,
+            seen: 0,
+            splits,
+            held: Vec::new(),
+            balancer,
             base: None,
-            no_params: Rc::new(ParamSet::new(Settings::new(), Some(Parameters::new()))),
+            no_params: Rc::new(none),
             sets: HashMap::new(),
-            positions,
             catalog,
             listener: None,
             stats: self.shapes.add_pool(label),
             reads_sequences: false,
             pins,
             retired: false,
+            ended_bell: Rc::default(),
             asks,
             ended: false,
         });
         self.named.entry(database.into()).or_default().insert(user.into(), group);
         self.refresh_secret(group, secret);
+        self.follow_cluster(group);
         Ok(group)
-    }
-
-    #[allow(clippy::too_many_arguments, reason = "one call, all of it from one configuration entry")]
-    fn add_pool(
-        &mut self,
-        config: &Config,
-        group: GroupId,
-        entry: &Database,
-        user: &str,
-        endpoint: &Endpoint,
-        role: Role,
-        tls: Option<&Arc<rustls::ClientConfig>>,
-    ) -> PoolId {
-        let (login, password): (&str, Option<&Password>) = match (&entry.user, config.users.get(user)) {
-            (None, None) => (user, None),
-            (Some(forced), None) => (forced, entry.password.as_ref()),
-            (_, Some(known)) => entry.server_login(known),
-        };
-        let secret = ServerSecret::of(password.cloned());
-        let dial = Dial::new(config, entry, endpoint, login, secret, tls.cloned());
-        let target = PoolTarget {
-            database: entry.name.as_str().into(),
-            user: user.into(),
-            host: endpoint.to_string().into(),
-            role,
-        };
-        let (size, rotate) = self.size_of(&entry.name, user);
-        let stakes = self.stakes_of(&entry.name, user, endpoint);
-        let host = Rc::clone(self.hosts.entry(endpoint.clone()).or_default());
-        let counters = self.counters_of(target);
-        self.pools.insert(Pool {
-            group,
-            role,
-            dial: Rc::new(dial),
-            slice: Slice::new(size, rotate),
-            stakes,
-            counters,
-            failure: None,
-            pause: Backoff::default(),
-            host,
-            health: if role == Role::Primary { self.registry.database(&entry.name) } else { None },
-        })
     }
 
     /// Lets the newest login's secret open the servers of a group, unless its database has a role of its own.
@@ -291,8 +306,11 @@ impl Relay {
         if self.config.databases.get(&this.database).is_none_or(|entry| entry.user.is_some()) {
             return;
         }
-        for pool in std::iter::once(this.primary).chain(this.replicas.iter().copied()) {
+        for &pool in &this.members {
             self.pools[pool].dial.secret.borrow_mut().refresh(secret.clone());
+        }
+        if this.cluster.primary().is_none() {
+            this.cluster.hurry();
         }
     }
 
@@ -329,6 +347,7 @@ impl Relay {
                     ..Overrides::default()
                 },
                 max_db_connections: None,
+                reads: Reads::default(),
                 ..database.clone()
             };
             let same = |before: &Database, after: &Database| lean(before) == lean(after);
@@ -350,6 +369,7 @@ impl Relay {
             if unchanged {
                 self.renew_tls(index, &mut read);
                 self.resize(index);
+                self.rebalance(index);
             } else {
                 let own_role = old.databases.get(database).is_some_and(|entry| entry.user.is_some());
                 if taken && !own_role {
@@ -382,15 +402,14 @@ impl Relay {
             tls.unwrap_or_default()
         });
         let Some(tls) = tls else { return };
-        for pool in std::iter::once(this.primary).chain(this.replicas.iter().copied()) {
+        for &pool in &this.members {
             *self.pools[pool].dial.tls.borrow_mut() = Some(Arc::clone(tls));
         }
     }
 
-    /// The pools of a group, the primary's first.
+    /// The pools of a group.
     pub(super) fn pools_of(&self, group: GroupId) -> Vec<PoolId> {
-        let group = &self.groups[group];
-        std::iter::once(group.primary).chain(group.replicas.iter().copied()).collect()
+        self.groups[group].numbered().map(|(_, pool)| pool).collect()
     }
 }
 

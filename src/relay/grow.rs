@@ -35,6 +35,7 @@ impl Relay {
     /// Something shared with others has changed: gives up what they need more, takes what is free.
     pub fn share(&mut self) {
         self.now_us = crate::base::clock::now_us();
+        self.follow_clusters();
         for index in 0..self.pools.slots() {
             let Some(pool) = self.pools.id_at(index) else { continue };
             self.spare(pool);

@@ -12,12 +12,13 @@ use std::rc::Rc;
 use super::attach::NO_STATEMENT;
 use super::client::Unnamed;
 use super::group::ParamSet;
+use super::question::question;
 use super::run::LASTING;
 use super::settle::{self, Session, Told};
 use super::{Client, ClientId, Relay, Server, ServerId};
 use crate::config::{PoolMode, SessionState};
 use crate::flow::expect::{Expect, Kind, Origin};
-use crate::flow::params::{IDENTITY, literal};
+use crate::flow::params::IDENTITY;
 use crate::sql::settings::{Named, is_made_up};
 use crate::sql::verdict::Effects;
 use crate::wire::build;
@@ -106,7 +107,7 @@ impl Server {
 impl Touched {
     /// Whether a few values are all there is to ask about settings, by names that PostgreSQL has for everybody to
     /// set, or that applications have made up.
-    fn is_plain(&self, client: &Client) -> bool {
+    pub(super) fn is_plain(&self, client: &Client) -> bool {
         let acts = |name: &[u8]| IDENTITY.contains(&name);
         !self.doubt
             && !self.named.others
@@ -149,7 +150,8 @@ impl Relay {
         if removing && client.pinned.any(CARRYING) {
             effects |= HIDDEN;
         }
-        if !removing && !effects.any(ASKING) {
+        let asks = removing || effects.any(ASKING);
+        if !asks && (!effects.any(Effects::SET_LOCAL) || client.start.settings.is_empty()) {
             return;
         }
         let terms = &self.groups[client.group].terms;
@@ -159,6 +161,10 @@ impl Relay {
         }
         let held = client.server().and_then(|server| self.servers.get(server));
         let touched = client.touched.get_or_insert_default();
+        if !asks {
+            // What code behind it in its transaction does is told from it.
+            return touched.named.say_local(sql, client.conforming);
+        }
         touched.effects |= effects;
         // It is read over: something before it in its batch has failed.
         touched.doubt |= held.is_some_and(|this| this.replies.is_skipping());
@@ -187,6 +193,9 @@ impl Relay {
         let Some(id) = this.owner() else { return false };
         let Some(client) = self.clients.get_mut(id) else { return false };
         let Some(mut touched) = client.touched.take() else { return false };
+        if touched.effects.is_empty() {
+            return false;
+        }
         if matches!(client.unnamed, Unnamed::There { used: false }) {
             // The question would take away a statement that cannot be prepared again.
             client.pinned |= touched.effects.intersection(ASKING);
@@ -375,76 +384,4 @@ fn column<'a>(bytes: &mut &'a [u8]) -> Option<Option<&'a [u8]>> {
     let (value, rest) = rest.split_at_checked(length)?;
     *bytes = rest;
     Some(Some(value))
-}
-
-/// What to ask, and the names if it is only for their values. Everything is qualified: the session's search_path is
-/// its own affair.
-fn question(client: &Client, touched: &Touched) -> (String, Option<Vec<Box<[u8]>>>) {
-    let effects = touched.effects;
-    let hidden = effects.any(HIDDEN);
-    let mut parts: Vec<String> = Vec::new();
-    let asks = |what: Effects| hidden || effects.any(what.union(Effects::DISCARD)) || client.pinned.any(what);
-    let mut things = |kind: char, name: &str, from: &str| {
-        parts.push(format!(
-            "(SELECT '{kind}',{name}::pg_catalog.text,NULL::pg_catalog.text,NULL::pg_catalog.text FROM {from})"
-        ));
-    };
-    if asks(Effects::TEMP) {
-        // Whatever is in a schema depends on it: 2615 is pg_namespace.
-        things(
-            't',
-            "''",
-            "pg_catalog.pg_depend WHERE refclassid OPERATOR(pg_catalog.=) 2615 \
-             AND refobjid OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema() LIMIT 1",
-        );
-    }
-    if asks(Effects::HOLD_CURSOR) {
-        things('h', "''", "pg_catalog.pg_cursors WHERE is_holdable LIMIT 1");
-    }
-    if asks(Effects::ADVISORY_LOCK) {
-        things(
-            'a',
-            "''",
-            "pg_catalog.pg_locks WHERE locktype OPERATOR(pg_catalog.=) 'advisory' \
-             AND pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() LIMIT 1",
-        );
-    }
-    if asks(Effects::LISTEN) {
-        things('l', "channel", "pg_catalog.pg_listening_channels() AS l(channel)");
-    }
-    if hidden || client.pinned.any(Effects::OPAQUE) {
-        things('p', "''", "pg_catalog.pg_prepared_statements WHERE from_sql LIMIT 1");
-        // DEALLOCATE in code takes away what is shared; those are numbered.
-        let shared =
-            "pg_catalog.pg_prepared_statements WHERE NOT from_sql AND name OPERATOR(pg_catalog.~) '^__pgweir_[0-9]'";
-        things('c', "pg_catalog.count(*)", shared);
-    }
-    let settings = effects.any(SETTING.union(HIDDEN).union(Effects::DISCARD_ALL));
-    if settings && parts.is_empty() && touched.is_plain(client) {
-        let names = touched.named.names.clone();
-        let columns: String =
-            names.iter().map(|name| format!(",pg_catalog.current_setting({},true)", literal(name))).collect();
-        let sql = if names.is_empty() { String::new() } else { format!("SELECT 'n'{columns}") };
-        return (sql, Some(names));
-    }
-    if settings {
-        parts.push(
-            "SELECT 's',pg_catalog.lower(name),CASE WHEN setting IS NOT NULL THEN pg_catalog.current_setting(name) END,\
-             context FROM pg_catalog.pg_settings WHERE source OPERATOR(pg_catalog.=) 'session'"
-                .into(),
-        );
-        // PostgreSQL does not list these (GUC_NO_SHOW_ALL), nor those that applications make up.
-        let known = client.params.settings.iter().map(|(name, _)| &name[..]);
-        let mut names: Vec<&[u8]> = touched.named.names.iter().map(|name| &**name).chain(known).collect();
-        names.retain(|name| name.contains(&b'.'));
-        names.extend(IDENTITY);
-        names.sort_unstable();
-        names.dedup();
-        let names: Vec<String> = names.into_iter().map(literal).collect();
-        parts.push(format!(
-            "SELECT 's',n,pg_catalog.current_setting(n,true),NULL FROM pg_catalog.unnest(ARRAY[{}]::pg_catalog.text[]) AS n",
-            names.join(",")
-        ));
-    }
-    (parts.join(" UNION ALL "), None)
 }

@@ -1,22 +1,41 @@
 //! Which server a batch needs, and how a client gets one.
 //! Must never let a client pass another in the same queue.
 
+use super::again::BATCH_BYTES;
+use super::catalog::Trust;
 use super::client::{State, Unnamed};
+use super::shapes::{Look, Stand};
+use super::statements::Statement;
 use super::{ClientId, LOOK_BYTES, PoolId, Relay, ServerId};
+use crate::config::Fallback;
 use crate::flow::requests::{Batch, End, batch};
 use crate::meter::Role;
 use crate::pool::slice::Taken;
-use crate::sql::verdict::Route;
+use crate::sql::footing::Footing;
+use crate::sql::verdict::{Effects, Route};
+use crate::sql::wish::Wish;
 use crate::wire::error::{PgError, SqlState};
 use crate::wire::frame::{HEADER, Header, cstr};
 use crate::wire::tag::client as tag;
 
-/// What kind of server a batch may run on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What kind of server a batch may run on. In the order in which the statements of a batch are agreed: the first counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Target {
+    /// The primary.
     Primary,
+    /// As below, but only if the batch can be run again on the primary: the replica may refuse it.
+    Retriable,
+    /// A replica that serves the client, else the primary.
     AnyReplica,
+    /// The same, and it is certain that it does nothing but read: what becomes of it on a server that is lost does not matter.
+    Pure,
+    /// A replica, else nothing.
+    OnlyReplica,
 }
+
+/// Effects of statements by which a session says where it wants to go.
+const STEERING: Effects =
+    Effects::SET_SESSION.union(Effects::RESET).union(Effects::SET_CONFIG).union(Effects::DISCARD_ALL);
 
 /// How a client got on with its wish for a server.
 pub(super) enum Lease {
@@ -31,67 +50,133 @@ pub(super) enum Lease {
 impl Relay {
     /// What the batch at the front of `data` may run on.
     pub(super) fn target(&mut self, id: ClientId, data: &[u8], end: End) -> Target {
-        let Some(client) = self.clients.get(id) else { return Target::Primary };
-        if self.groups[client.group].replicas.is_empty() {
+        let Some(client) = self.clients.get_mut(id) else { return Target::Primary };
+        let wish = client.params.wish;
+        client.reads = false;
+        if std::mem::take(&mut client.refused) || (!self.groups[client.group].splits && wish != Wish::Standby) {
             return Target::Primary;
         }
         let conforming = client.conforming;
-        let read = match end {
+        let target = match end {
             End::Query if data.first() == Some(&tag::QUERY) => {
                 let sql = data.get(HEADER..).and_then(cstr).map_or(&[][..], |(sql, _)| sql);
-                may_leave(self.shapes.look(sql, conforming).route)
+                let look = self.shapes.look(sql, conforming);
+                // One that is too long to be kept is not longer than its text by much.
+                self.target_of(id, &look, look.stand, sql).0.of_batch(sql.len() + HEADER + 1)
             }
-            End::Sync => self.batch_reads_only(id, data),
+            End::Sync => self.target_of_batch(id, data).unwrap_or_else(|| no_statement(wish)),
             // Behind a Flush anything may follow in the same implicit transaction.
-            End::Query | End::Call | End::Flush => false,
+            End::Query | End::Call | End::Flush => no_statement(wish),
         };
-        if read { Target::AnyReplica } else { Target::Primary }
+        if let Some(client) = self.clients.get_mut(id) {
+            client.reads = target == Target::Pure;
+        }
+        target
     }
 
-    /// Every statement of an extended batch may run on a replica.
-    fn batch_reads_only(&mut self, id: ClientId, data: &[u8]) -> bool {
+    /// What a batch that is too long to be looked at may run on.
+    pub(super) fn target_unseen(&self, id: ClientId) -> Target {
+        self.clients.get(id).map_or(Target::Primary, |client| no_statement(client.params.wish))
+    }
+
+    /// What one statement may run on. `stand`: what the catalog said of it when it was asked last; and what it says now.
+    fn target_of(&mut self, id: ClientId, look: &Look, stand: Stand, sql: &[u8]) -> (Target, Stand) {
+        let Some(client) = self.clients.get(id) else { return (Target::Primary, stand) };
+        let target = match look.wish.or(client.params.wish) {
+            Wish::Primary => Target::Primary,
+            Wish::Replica if self.shapes.stays(look.shape) => Target::Primary,
+            Wish::Replica => Target::AnyReplica,
+            // Or nobody could take the wish back while there is none.
+            Wish::Standby if look.effects.any(STEERING) => Target::AnyReplica,
+            Wish::Standby => Target::OnlyReplica,
+            Wish::Auto if client.params.serializable || self.shapes.stays(look.shape) => Target::Primary,
+            Wish::Auto => match look.route {
+                Route::Replica | Route::Catalog => return self.target_by_catalog(id, look, stand, sql),
+                Route::BeginReadOnly => Target::AnyReplica,
+                Route::Primary | Route::FollowTransaction => Target::Primary,
+            },
+        };
+        (target, stand)
+    }
+
+    /// What a read may run on: what grammar and catalog both allow. Until a catalog has been read the grammar decides, and calls of functions
+    /// that are not built in stay.
+    fn target_by_catalog(&mut self, id: ClientId, look: &Look, mut stand: Stand, sql: &[u8]) -> (Target, Stand) {
+        let number = self.clients.get(id).map_or(usize::MAX, |client| self.groups[client.group].catalog);
+        let reads = look.route == Route::Replica;
+        let Some(catalog) = self.catalogs.all.get(number).filter(|catalog| catalog.epoch > 0) else {
+            return (if reads { Target::AnyReplica } else { Target::Primary }, stand);
+        };
+        let is_sure = catalog.trust == Trust::Full;
+        if stand.epoch != catalog.epoch {
+            stand = self.stand_of(id, number, look, sql);
+        }
+        let target = match stand.footing {
+            Footing::Safe if is_sure => Target::Pure,
+            Footing::Safe if reads => Target::AnyReplica,
+            Footing::Optimistic if is_sure => Target::Retriable,
+            Footing::Safe | Footing::Optimistic => Target::Primary,
+            footing @ Footing::Primary(_) => {
+                if footing.is_unheard() {
+                    self.look_soon(number);
+                }
+                Target::Primary
+            }
+        };
+        (target, stand)
+    }
+
+    /// What an extended batch may run on: the most that all of its statements may. `None` if it has none.
+    fn target_of_batch(&mut self, id: ClientId, data: &[u8]) -> Option<Target> {
         let mut at = 0;
         let mut parsed: Vec<&[u8]> = Vec::new();
+        let mut all: Option<Target> = None;
         while let Some(rest) = data.get(at..)
             && let Ok(Some(header)) = Header::peek(rest, usize::MAX)
             && let Some(body) = rest.get(HEADER..header.total)
         {
-            let ok = match header.tag {
-                tag::PARSE => match cstr(body) {
-                    Some((name, tail)) => {
-                        parsed.push(name);
-                        may_leave(self.statement_for(id, tail).look.route)
-                    }
-                    None => false,
-                },
-                tag::BIND => match cstr(body).and_then(|(_, rest)| cstr(rest)) {
-                    Some((name, _)) => parsed.contains(&name) || self.named_reads_only(id, name),
-                    None => false,
-                },
+            let one = match header.tag {
+                tag::PARSE => cstr(body).map(|(name, tail)| {
+                    parsed.push(name);
+                    let statement = self.statement_for(id, tail);
+                    Some(self.target_of_statement(id, &statement))
+                }),
+                tag::BIND => {
+                    let name = cstr(body).and_then(|(_, rest)| cstr(rest)).map(|(name, _)| name);
+                    name.map(|name| self.target_of_named(id, name, &parsed))
+                }
                 tag::DESCRIBE => match body.split_first() {
-                    Some((b'S', name)) => {
-                        let name = cstr(name).map_or(&[][..], |(name, _)| name);
-                        parsed.contains(&name) || self.named_reads_only(id, name)
-                    }
-                    _ => true,
+                    Some((b'S', name)) => cstr(name).map(|(name, _)| self.target_of_named(id, name, &parsed)),
+                    _ => Some(None),
                 },
-                tag::EXECUTE | tag::CLOSE | tag::SYNC => true,
-                _ => false,
+                tag::EXECUTE | tag::CLOSE | tag::SYNC => Some(None),
+                _ => None,
             };
-            if !ok {
-                return false;
+            all = match (one?, all) {
+                (None, all) => all,
+                (Some(one), None) => Some(one),
+                (Some(one), Some(all)) => Some(one.min(all)),
+            };
+            if all == Some(Target::Primary) || header.tag == tag::SYNC {
+                break;
             }
             at += header.total;
-            if header.tag == tag::SYNC {
-                // A lone Sync reads nothing: it goes where everything else goes.
-                return at > HEADER;
-            }
         }
-        false
+        all.map(|all| all.of_batch(data.len().min(at + HEADER)))
     }
 
-    fn named_reads_only(&self, id: ClientId, name: &[u8]) -> bool {
-        let Some(client) = self.clients.get(id) else { return false };
+    fn target_of_statement(&mut self, id: ClientId, statement: &Statement) -> Target {
+        let (target, stand) = self.target_of(id, &statement.look, statement.stand.get(), statement.sql());
+        statement.stand.set(stand);
+        target
+    }
+
+    /// What a statement that was prepared may run on; `None` if it is one of those that this batch has prepared.
+    fn target_of_named(&mut self, id: ClientId, name: &[u8], parsed: &[&[u8]]) -> Option<Target> {
+        if parsed.contains(&name) {
+            return None;
+        }
+        let Some(client) = self.clients.get(id) else { return Some(Target::Primary) };
         let statement = if name.is_empty() {
             match &client.unnamed {
                 Unnamed::Known(statement) => Some(statement),
@@ -100,33 +185,37 @@ impl Relay {
         } else {
             client.prepared.as_ref().and_then(|prepared| prepared.get(name))
         };
-        statement.is_some_and(|statement| may_leave(statement.look.route))
+        let statement = statement.cloned();
+        Some(statement.map_or(Target::Primary, |statement| self.target_of_statement(id, &statement)))
     }
 
-    /// The pool that a batch for `target` goes to: the least busy replica that answers and has
-    /// what the client wrote, else the primary.
+    /// The pool that a batch for `target` goes to: the best of the replicas that answer, are not too far behind and
+    /// have what the client wrote; else the primary. `None` if there is no such pool.
     pub(super) fn choose(&mut self, id: ClientId, target: Target) -> Option<PoolId> {
-        let group = self.groups.get_mut(self.clients.get(id)?.group)?;
+        let number = self.clients.get(id)?.group;
+        self.follow_cluster(number);
+        let way = self.way(self.clients.get(id)?);
+        self.furnish(number, way.set);
+        let group = self.groups.get(number)?;
+        let primary = if way.set == 0 { group.primary } else { *group.set(way.set).get(group.primary_number())? };
         if target == Target::Primary {
-            return Some(group.primary);
+            return Some(primary);
         }
-        group.turn = group.turn.wrapping_add(1);
-        let client = self.clients.get_mut(id)?;
-        client.floor = group.positions.settle(client.floor);
-        let n = group.replicas.len();
-        let now_us = self.now_us;
-        let pools = &self.pools;
-        let fit = (0..n)
-            .map(|offset| (group.turn + offset) % n)
-            .filter(|&replica| group.positions.serves(replica, client.floor))
-            .map(|replica| group.replicas[replica])
-            .filter(|&pool| !pools[pool].pauses(now_us));
-        fit.min_by_key(|&pool| pools[pool].slice.load()).or(Some(group.primary))
+        let sight = self.sight_of(id);
+        let search = self.search(number, way, target, &sight);
+        let goes_on = match target {
+            Target::OnlyReplica => false,
+            // What a replica might refuse is not known to be a read.
+            Target::AnyReplica | Target::Pure if search.fails => false,
+            _ => way.fallback != Fallback::Fail || !self.groups[number].splits,
+        };
+        search.found.or(goes_on.then_some(primary))
     }
 
     /// Gives the client a server of `pool` at once, or a place in the queue.
     pub(super) fn lease(&mut self, id: ClientId, pool: PoolId) -> Lease {
         let last = self.clients.get(id).map(|client| client.last.of(self.pools[pool].role));
+        let barred = self.pools[pool].barred;
         loop {
             let slice = &mut self.pools[pool].slice;
             // One that came with a request which has waited too long will not wait anew.
@@ -141,7 +230,8 @@ impl Relay {
                     PgError::error(SqlState::TOO_MANY_CONNECTIONS, message).hint("The limit is max_waiting_clients.");
                 return Lease::Refused(error);
             }
-            match slice.take(id, last) {
+            let taken = if barred { slice.wait(id) } else { slice.take(id, last) };
+            match taken {
                 Taken::Server(server) => {
                     // Whatever stirred on a server at rest is its end, or the start of it.
                     if self.servers.get_mut(server).is_some_and(|s| s.conn.is_quiet() && !s.retire) {
@@ -174,9 +264,16 @@ impl Relay {
 
     /// Whether a replica may take this batch of a client that it already serves.
     pub(super) fn may_follow(&mut self, id: ClientId, server: ServerId, data: &[u8]) -> bool {
+        if !self.keeps_course(id, server, data) {
+            return false;
+        }
         let Some(pool) = self.pool_of(server) else { return false };
         if pool.role == Role::Primary || self.servers.get(server).is_none_or(|s| s.replies.status() != b'I') {
             return true;
+        }
+        // What replicas refuse runs on the primary, so that nothing may be under way behind it.
+        if self.servers.get(server).is_some_and(|this| this.replies.busy()) {
+            return false;
         }
         // A session that left its state on the replica cannot leave it: it hears the replica's own
         // refusal (25006) of what it may not do there.
@@ -184,7 +281,7 @@ impl Relay {
             return true;
         }
         match self.front(data) {
-            Ok(Batch::Whole { end, .. }) => self.target(id, data, end) == Target::AnyReplica,
+            Ok(Batch::Whole { end, .. }) => self.target(id, data, end) != Target::Primary,
             // A batch that will not fit goes to the primary; errors are found where it is taken.
             Ok(Batch::Oversize | Batch::Incomplete) => false,
             _ => true,
@@ -192,9 +289,21 @@ impl Relay {
     }
 }
 
-fn may_leave(route: Route) -> bool {
-    match route {
-        Route::Replica | Route::BeginReadOnly => true,
-        Route::Primary | Route::FollowTransaction => false,
+impl Target {
+    /// Of a batch of so many bytes, if its statements are for this.
+    fn of_batch(self, bytes: usize) -> Self {
+        match self {
+            Self::Retriable if bytes > BATCH_BYTES => Self::Primary,
+            Self::Retriable => Self::AnyReplica,
+            other => other,
+        }
+    }
+}
+
+/// For a batch in which there is no statement, or of which not all is known.
+fn no_statement(wish: Wish) -> Target {
+    match wish {
+        Wish::Auto | Wish::Primary | Wish::Replica => Target::Primary,
+        Wish::Standby => Target::OnlyReplica,
     }
 }

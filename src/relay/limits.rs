@@ -3,7 +3,7 @@
 
 use super::client::{Client, State};
 use super::{GroupId, PoolId, Relay};
-use crate::config::{Endpoint, ServerOrder};
+use crate::config::{Endpoint, ServerOrder, Workload};
 use crate::pool::budget::{Scope, Stake};
 use crate::pool::slice::Size;
 
@@ -12,9 +12,10 @@ impl Relay {
     pub(super) fn resize(&mut self, group: GroupId) {
         let (database, user) = (self.groups[group].database.clone(), self.groups[group].user.clone());
         self.groups[group].terms = self.config.terms(&database, &user);
-        let (size, rotate) = self.size_of(&database, &user);
         for pool in self.pools_of(group) {
-            let stakes = self.stakes_of(&database, &user, &self.pools[pool].dial.endpoint);
+            let workload = self.pools[pool].workload.clone();
+            let (size, rotate) = self.size_of(&database, &user, workload.as_deref());
+            let stakes = self.stakes_of(&database, &user, &self.pools[pool].dial.endpoint, workload.as_deref());
             let this = &mut self.pools[pool];
             let exist = this.slice.open() + this.slice.opening();
             this.stakes.clear();
@@ -46,25 +47,43 @@ impl Relay {
     }
 
     /// How many servers this worker's slice of a pool may have, and whether they take turns.
-    pub(super) fn size_of(&self, database: &str, user: &str) -> (Size, bool) {
+    pub(super) fn size_of(&self, database: &str, user: &str, workload: Option<&Workload>) -> (Size, bool) {
         let (pool, terms) = (&self.config.pool, self.config.terms(database, user));
+        let (burst, rotate) = (pool.server_connect_burst as usize, pool.server_order == ServerOrder::Rotate);
+        if let Some(workload) = workload {
+            return (Size::of_workload(workload, burst), rotate);
+        }
         let size = Size {
             limit: terms.pool_size as usize,
             min: self.place.part_of(terms.min_pool_size, database, user, terms.pool_size) as usize,
             reserve: terms.reserve_pool_size as usize,
-            burst: pool.server_connect_burst as usize,
+            burst,
         };
-        (size, pool.server_order == ServerOrder::Rotate)
+        (size, rotate)
     }
 
     /// Stakes in the limits that reach beyond one slice.
-    pub(super) fn stakes_of(&self, database: &str, user: &str, endpoint: &Endpoint) -> Vec<Stake> {
+    pub(super) fn stakes_of(
+        &self,
+        database: &str,
+        user: &str,
+        endpoint: &Endpoint,
+        workload: Option<&Workload>,
+    ) -> Vec<Stake> {
         let config = &self.config;
         let terms = config.terms(database, user);
         // Also a pool of one slice: before a reload it may have had more.
         let sliced = if self.place.workers > 1 { terms.pool_size } else { 0 };
+        let own = match workload {
+            // All users share it.
+            Some(workload) => {
+                let scope = Scope::Workload(database.into(), workload.name.clone(), endpoint.to_string());
+                (scope, workload.pool_size, 0)
+            }
+            None => (Scope::Pool(database.into(), user.into(), endpoint.to_string()), sliced, terms.reserve_pool_size),
+        };
         let limits = [
-            (Scope::Pool(database.into(), user.into(), endpoint.to_string()), sliced, terms.reserve_pool_size),
+            own,
             (Scope::Database(database.into()), config.max_db_connections(database), 0),
             (Scope::User(user.into()), config.max_user_connections(user), 0),
         ];

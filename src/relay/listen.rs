@@ -41,6 +41,8 @@ pub struct Listens {
     pub queue: Vec<u8>,
     /// Notifications dropped since the client was last told so.
     pub dropped: u64,
+    /// A round was done for the statement that is about to give channels up.
+    pub has_heard: bool,
 }
 
 /// Who hears of a channel.
@@ -275,9 +277,11 @@ impl Listener {
 
     /// The connection is gone: nothing is listened to, and nothing will be answered. Returns who waited.
     pub(super) fn lost(&mut self) -> Vec<ServerId> {
-        self.up = false;
-        self.done = self.begun.max(self.needed);
-        self.begun = self.done;
+        // One that was never there may still come, for what is needed.
+        if std::mem::take(&mut self.up) {
+            self.done = self.begun.max(self.needed);
+            self.begun = self.done;
+        }
         self.asked.clear();
         self.marks.clear();
         let mut live: Vec<ClientId> = Vec::new();

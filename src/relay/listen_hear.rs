@@ -170,7 +170,7 @@ impl Relay {
     }
 
     /// What goes in front of the ReadyForQuery that ends a transaction; `None` for nothing. True if the
-    /// ReadyForQuery itself must wait: the client's own notifications come before it.
+    /// ReadyForQuery itself must wait: what was notified before comes before it.
     pub(super) fn before_ready(&mut self, server: ServerId, owner: Option<ClientId>) -> Option<(Vec<u8>, bool)> {
         let this = self.servers.get_mut(server)?;
         let id = owner?;
@@ -181,7 +181,9 @@ impl Relay {
         }
         let speaks = this.speaker.as_mut().filter(|speaker| speaker.client == id);
         let fresh = speaks.is_some_and(|speaker| std::mem::take(&mut speaker.fresh));
-        if fresh
+        // Nor does PostgreSQL say that it is ready before it has told of all that was committed before.
+        let listens_there = !listens.channels.is_empty() && this.onto.is_none();
+        if (fresh || listens_there)
             && !this.replies.busy()
             && let Some(listener) = self.groups[client.group].listener.as_mut().filter(|listener| listener.up)
         {

@@ -26,7 +26,8 @@ pub enum Stage {
     Leaving(Leaving),
     /// The ReadyForQuery is kept back until the listener has heard what the transaction before it sent.
     Hearing,
-    /// The client's NOTIFY waits until what the client before it sent on this server has been heard.
+    /// The client's NOTIFY waits until what the client before it sent on this server has been heard, or its UNLISTEN
+    /// until everything has.
     Yielding,
 }
 
@@ -278,6 +279,7 @@ impl Relay {
             }
             Stage::Yielding => {
                 this.speaker = None;
+                self.hear(id);
                 self.pump_inbox(id);
             }
         }

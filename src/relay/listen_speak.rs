@@ -5,7 +5,7 @@
 //! were told at their start. Which client that was is known where the statement says NOTIFY or pg_notify: the server
 //! remembers its *speaker* until the listener has heard everything it said. Where one speaker follows another
 //! before that, and listens, it waits for a round; who does not listen never waits. What triggers and functions
-//! send keeps the id of the server.
+//! send keeps the id of the server, and so does what several have sent by way of one while there is no listener.
 
 use super::forward::Outgoing;
 use super::listen_over::Stage;
@@ -45,6 +45,9 @@ impl Relay {
         at: usize,
         out: &mut Outgoing<'_>,
     ) -> bool {
+        if effects.any(Effects::UNLISTEN) && out.begins && !self.hears_first(id, server) {
+            return false;
+        }
         let undone = effects.any(NESTING) && self.servers.get(server).is_some_and(|this| this.onto.is_some());
         if !(effects.any(CHANNELS) || undone) || self.clients.get(id).is_none_or(|client| self.keeps(client)) {
             return true;
@@ -66,6 +69,21 @@ impl Relay {
         true
     }
 
+    /// The client is about to give up channels: first it hears of all that was committed before. False if it must wait.
+    fn hears_first(&mut self, id: ClientId, server: ServerId) -> bool {
+        let (Some(client), Some(this)) = (self.clients.get_mut(id), self.servers.get_mut(server)) else { return true };
+        let Some(listens) = client.listens.as_mut().filter(|listens| !listens.channels.is_empty()) else { return true };
+        let listener = self.groups[client.group].listener.as_mut().filter(|listener| listener.up);
+        let (Some(listener), b'I') = (listener, this.replies.status()) else { return true };
+        if std::mem::take(&mut listens.has_heard) || this.replies.batch_owed() {
+            return true;
+        }
+        listens.has_heard = true;
+        this.handing = Some(Box::new(Stage::Yielding));
+        listener.wait(server);
+        false
+    }
+
     /// The client is about to notify. False if it must wait.
     fn speaks(&mut self, id: ClientId, server: ServerId) -> bool {
         let (pid, Some(this), Some(client)) = (self.told_pid(id), self.servers.get_mut(server), self.clients.get(id))
@@ -74,6 +92,7 @@ impl Relay {
         };
         let group = self.pools[this.pool].group;
         let listener = self.groups[group].listener.as_mut().filter(|listener| listener.up);
+        let up = listener.is_some();
         if let Some(before) = this.speaker.filter(|before| before.client != id)
             && client.listens.is_some()
             && let Some(listener) = listener
@@ -83,6 +102,10 @@ impl Relay {
             listener.wait(server);
             return false;
         }
+        // Who hears it without the listener, on a server of his own, hears it at any time: then nobody knows which of the
+        // two has said it.
+        let mixed = this.speaker.is_some_and(|before| before.client != id || before.pid == this.key.pid);
+        let pid = if mixed && !up { this.key.pid } else { pid };
         this.speaker = Some(Speaker { client: id, pid, fresh: true, until: None });
         true
     }
@@ -92,7 +115,8 @@ impl Relay {
         let Some(this) = self.servers.get_mut(server) else { return };
         let Some(speaker) = this.speaker.as_mut().filter(|speaker| speaker.until.is_none()) else { return };
         let group = self.pools[this.pool].group;
-        match self.groups[group].listener.as_mut().filter(|listener| listener.up) {
+        // One that is not there yet will need that round as well; until then who listens does so on a server of his own.
+        match self.groups[group].listener.as_mut() {
             Some(listener) => speaker.until = Some(listener.need_round()),
             None => this.speaker = None,
         }

@@ -12,17 +12,20 @@ mod again;
 mod arrive;
 mod attach;
 mod backoff;
+mod balance;
 mod catalog;
 mod catalog_read;
 mod clearing;
 mod client;
 mod client_turn;
+mod course;
 mod deliver;
-pub mod floor;
+mod floor;
 mod follow;
 mod forward;
 mod group;
 mod grow;
+mod hosts;
 mod inventory;
 mod lease;
 mod limits;
@@ -38,6 +41,7 @@ mod own;
 mod pids;
 mod pins;
 mod prepared;
+mod question;
 mod refuse;
 mod release;
 mod renames;
@@ -45,6 +49,8 @@ mod reported;
 mod restate;
 mod retell;
 mod retire;
+mod roles;
+pub mod rules;
 mod run;
 mod sequences;
 mod server;
@@ -63,6 +69,7 @@ mod told;
 mod unserved;
 mod vacate;
 mod watch;
+mod workloads;
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -77,6 +84,7 @@ use crate::pool::place::Place;
 use crate::server::open::{BackendKey, Dial};
 
 pub use arrive::{Arrival, Seat, Seats};
+pub use catalog_read::catalog_question;
 pub use client::{Client, Key};
 pub use group::{Group, Pool};
 pub use pids::{Aimed, Answers, Ask, Awaited, Held, Reach};
@@ -145,8 +153,8 @@ pub struct Relay {
     named: HashMap<Box<str>, HashMap<Box<str>, GroupId>>,
     /// Groups that nobody comes to any more, until all who are there have left.
     retired: Vec<GroupId>,
-    /// Pauses after failures, by host.
-    hosts: HashMap<Endpoint, Rc<backoff::Backoff>>,
+    /// Pauses after failures, and how long statements take, by host.
+    hosts: HashMap<Endpoint, (Rc<backoff::Backoff>, Rc<balance::Pace>)>,
     /// Rung when a limit shared with others has something to take or to give.
     bell: Arc<Notify>,
     /// Where this worker stands among all.

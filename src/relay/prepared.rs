@@ -231,7 +231,7 @@ impl Relay {
                 } else {
                     self.pool_of(server).inspect(|pool| pool.counters.total_bind_count.add(1));
                     number = self.ensure_prepared(id, server, statement, message.at, out);
-                    out.uses_named = true;
+                    out.may_fail = true;
                 }
                 statement.look.shape
             }
@@ -311,7 +311,7 @@ impl Relay {
             }
             Named::Known(statement) => {
                 number = self.ensure_prepared(id, server, statement, message.at, out);
-                out.uses_named = true;
+                out.may_fail = true;
             }
             Named::Unknown if name.is_empty() => self.without_unnamed(id, server, message.at, out),
             Named::Unknown | Named::Unkept => {}

@@ -10,7 +10,6 @@ use super::server::{Left, UnnamedOn, Use};
 use super::{Client, ClientId, LOOK_BYTES, PoolId, Relay, ServerId, Todo};
 use crate::config::PoolMode;
 use crate::flow::expect::{Expect, Kind, Origin};
-use crate::meter::Role;
 use crate::pool::budget::Stake;
 use crate::pool::slice::Next;
 use crate::wire::build;
@@ -69,8 +68,7 @@ impl Relay {
     pub(super) fn release(&mut self, server: ServerId) {
         let owner = self.servers.get(server).and_then(super::Server::owner);
         if let Some(id) = owner {
-            let on_primary = self.pool_of(server).is_some_and(|pool| pool.role == Role::Primary);
-            self.raise_floor(id, on_primary);
+            self.note_seen(id, server);
         }
         if let Some(client) = owner.and_then(|id| self.clients.get_mut(id)) {
             client.state = State::Idle;
@@ -109,6 +107,10 @@ impl Relay {
 
     /// Puts a clean server into its pool, or into the hands of who waits for one.
     pub(super) fn put(&mut self, pool: PoolId, server: ServerId) {
+        if self.pools[pool].barred {
+            self.pools[pool].slice.lost();
+            return self.drop_server(server);
+        }
         let stakes = &self.pools[pool].stakes;
         if stakes.iter().any(|stake| stake.is_pressed() && stake.must_give_up()) {
             // Another pool starves for want of a connection, and this one has more than its part.

@@ -11,7 +11,7 @@ use super::statements::{ServerName, Statement};
 use super::{ClientId, Relay, ServerId};
 use crate::config::SessionState;
 use crate::flow::expect::{Kind, Origin};
-use crate::sql::pids::{numbers, pids, signal, with_own_pid};
+use crate::sql::pids::{last_lsn, numbers, pids, signal, with_own_pid};
 use crate::sql::verdict::Effects;
 use crate::wire::build;
 use crate::wire::frame::cstr;
@@ -73,6 +73,9 @@ impl Relay {
         }
         let (conforming, told) = (client.conforming, self.told_pid(id));
         let bind = bind.unwrap_or_default();
+        if let Some(text) = last_lsn(sql, conforming) {
+            return Ok(Some(Restated { text: Some(text), bind: bind.to_vec() }));
+        }
         if !is_process(told)
             && let Some(text) = with_own_pid(sql, conforming, told)
         {

@@ -13,6 +13,7 @@ impl Relay {
     pub(super) fn retire(&mut self, group: GroupId) {
         let this = &mut self.groups[group];
         this.retired = true;
+        this.ended_bell.notify_waiters();
         if let Some(users) = self.named.get_mut(this.database.as_str()) {
             users.remove(this.user.as_str());
             if users.is_empty() {
@@ -73,7 +74,7 @@ impl Relay {
         }
         let gone = self.groups.remove(group);
         gone.inspect(|gone| self.forget_pins(&gone.pins));
-        self.hosts.retain(|_, pause| Rc::strong_count(pause) > 1);
+        self.hosts.retain(|_, (pause, _)| Rc::strong_count(pause) > 1);
     }
 
     /// Where a new pool counts: where its predecessor does as long as that exists, so that no sum goes

@@ -38,7 +38,13 @@ impl Relay {
         message: &Message<'_>,
         out: &mut Outgoing<'_>,
     ) -> Before {
-        if look.only_reads() && !self.catalogs.watching && self.clients.get(id).is_some_and(|it| it.pinned.is_empty()) {
+        if look.only_reads()
+            && !self.shapes.stays(look.shape)
+            && !self.catalogs.watching
+            && let Some(client) = self.clients.get_mut(id)
+            && client.pinned.is_empty()
+        {
+            client.saw = true;
             return Before::Runs(look);
         }
         if self.must_settle(server, look) {

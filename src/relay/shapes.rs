@@ -1,14 +1,16 @@
 //! Verdict and statistics by shape: the one place where a statement's text is looked at.
 //! Must never parse a shape twice, nor let the number of shapes grow without bound.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::meter::{PoolLabel, Sample, ShapeTable, ShapeView};
 use crate::sql::classify::classify;
-use crate::sql::shape::{normalized, scan};
+use crate::sql::footing::Footing;
+use crate::sql::shape::{Flags, normalized, scan};
 use crate::sql::vacates::vacated;
 use crate::sql::verdict::{Effects, Route, StatementKind, Verdict};
+use crate::sql::wish::{Wish, wish};
 
 /// Most shapes whose verdict is remembered; beyond that all are forgotten and learned anew.
 const MAX_SHAPES: usize = 20_000;
@@ -17,6 +19,15 @@ const TEXT_BYTES: usize = 1000;
 
 /// Shape of statements too long to be looked at.
 pub const LONG: u64 = 1;
+
+/// What a catalog has said of a shape.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stand {
+    /// Number of the catalog's state; 0 if none was asked.
+    pub epoch: u32,
+    /// How far statements of the shape may leave the primary.
+    pub footing: Footing,
+}
 
 /// What is known of a statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,20 +40,35 @@ pub struct Look {
     pub effects: Effects,
     /// It may draw from a sequence.
     pub draws: bool,
+    /// What its client reads afterwards may hang on it.
+    pub writes: bool,
+    /// Where its comments ask that it runs.
+    pub wish: Wish,
     /// What it is.
     pub kind: StatementKind,
+    /// What the catalog said that was asked last.
+    pub stand: Stand,
 }
 
 impl Look {
     /// A statement too long to be looked at: to the primary. What it does to the session is
     /// unknown, so `effects` says what to assume.
     pub const fn long(effects: Effects) -> Self {
-        Self { shape: LONG, route: Route::Primary, effects, draws: true, kind: StatementKind::Unknown }
+        Self {
+            shape: LONG,
+            route: Route::Primary,
+            effects,
+            draws: true,
+            writes: true,
+            wish: Wish::Auto,
+            kind: StatementKind::Unknown,
+            stand: Stand { epoch: 0, footing: Footing::Safe },
+        }
     }
 
     /// It only reads, and leaves nothing behind: there is nothing to do before it runs.
     pub fn only_reads(&self) -> bool {
-        self.effects.is_empty() && !self.draws && self.route != Route::Primary
+        self.effects.is_empty() && !self.draws && !self.writes
     }
 }
 
@@ -51,6 +77,7 @@ struct Shape {
     text: Arc<str>,
     /// Clients read what it draws in another transaction.
     read_behind: bool,
+    stand: Stand,
 }
 
 type Known = HashMap<u64, Shape, foldhash::fast::RandomState>;
@@ -68,6 +95,8 @@ pub struct Shapes {
     known: Known,
     /// There is a shape that is read behind.
     any_read_behind: bool,
+    /// What looked like a read and was refused by a replica.
+    refused: HashSet<u64, foldhash::fast::RandomState>,
     table: ShapeTable,
     /// The text looked at last, by address and length: routing and forwarding look at the same
     /// bytes one after the other.
@@ -77,7 +106,13 @@ pub struct Shapes {
 impl Shapes {
     /// Statistics for `capacity` shapes.
     pub fn new(capacity: usize) -> Self {
-        Self { known: HashMap::default(), any_read_behind: false, table: ShapeTable::new(capacity), last: None }
+        Self {
+            known: HashMap::default(),
+            any_read_behind: false,
+            refused: HashSet::default(),
+            table: ShapeTable::new(capacity),
+            last: None,
+        }
     }
 
     /// The readers' side of the statistics.
@@ -111,8 +146,9 @@ impl Shapes {
     fn look_anew(&mut self, sql: &[u8], conforming: bool) -> Look {
         let scanned = scan(sql, conforming);
         let shape = scanned.shape;
-        let known = self.known.get(&shape).map(|known| known.verdict);
-        let verdict = match known {
+        let known = self.known.get(&shape).map(|known| (known.verdict, known.stand));
+        let stand = known.map(|(_, stand)| stand).unwrap_or_default();
+        let verdict = match known.map(|(verdict, _)| verdict) {
             Some(verdict) if verdict.follows_from_shape() => verdict,
             _ => {
                 let verdict = classify(sql, &scanned);
@@ -121,12 +157,53 @@ impl Shapes {
                         self.known.clear();
                     }
                     let text = normalized(sql, conforming, TEXT_BYTES).into();
-                    self.known.insert(shape, Shape { verdict, text, read_behind: false });
+                    self.known.insert(shape, Shape { verdict, text, read_behind: false, stand });
                 }
                 verdict
             }
         };
-        Look { shape, route: verdict.route, effects: verdict.effects, draws: verdict.may_draw(), kind: verdict.kind }
+        let asks = scanned.flags.has(Flags::COMMENT_HINT);
+        let wish = if asks { wish(sql, conforming) } else { Wish::Auto };
+        Look {
+            shape,
+            route: verdict.route,
+            effects: verdict.effects,
+            draws: verdict.may_draw(),
+            writes: verdict.may_write(),
+            wish,
+            kind: verdict.kind,
+            stand,
+        }
+    }
+
+    /// Remembers what a catalog says of a shape.
+    pub fn stands(&mut self, shape: u64, stand: Stand) {
+        if let Some(known) = self.known.get_mut(&shape) {
+            known.stand = stand;
+        }
+        if let Some((_, _, look)) = &mut self.last
+            && look.shape == shape
+        {
+            look.stand = stand;
+        }
+    }
+
+    /// A replica has refused a statement of this shape as one that writes: from now on such go to the primary.
+    pub fn is_refused(&mut self, shape: u64) {
+        if self.refused.len() >= MAX_SHAPES {
+            self.refused.clear();
+        }
+        self.refused.insert(shape);
+    }
+
+    /// Whether a replica is known to refuse statements of this shape.
+    pub fn stays(&self, shape: u64) -> bool {
+        !self.refused.is_empty() && self.refused.contains(&shape)
+    }
+
+    /// What replicas refuse may have changed.
+    pub fn forget_refused(&mut self) {
+        self.refused.clear();
     }
 
     /// A client was seen to read what statements of this shape draw in another transaction.
@@ -153,10 +230,11 @@ impl Shapes {
         vacated(known.text.as_bytes())
     }
 
-    /// Counts a finished statement.
-    pub fn record(&mut self, pool: u32, shape: u64, sample: &Sample) {
+    /// Counts a finished statement. How long its shape takes on average, this one included, microseconds.
+    pub fn record(&mut self, pool: u32, shape: u64, sample: &Sample) -> u64 {
         let text = || text_of(&self.known, shape).to_string();
         let slot = self.table.slot(pool, shape, text);
         self.table.record(slot, sample);
+        self.table.mean_us(slot)
     }
 }

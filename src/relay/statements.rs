@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::shapes::Look;
+use super::shapes::{Look, Stand};
 use crate::flow::params::Settings;
 use crate::meter::WorkerGauge;
 use crate::wire::frame::cstr;
@@ -60,6 +60,8 @@ pub struct Statement {
     text: u32,
     /// What the text says.
     pub look: Look,
+    /// What the catalog said of it that was asked last.
+    pub stand: Cell<Stand>,
     /// Clients may share it: it means the same to all that find it.
     pub shared: bool,
     under: Under,
@@ -176,7 +178,16 @@ impl Statements {
         self.tally.add(tail.len() + STATEMENT_BYTES);
         let text = cstr(tail).map_or(tail.len(), |(sql, _)| sql.len()) as u32;
         let tally = Rc::clone(&self.tally);
-        Rc::new(Statement { id: self.number(), tail: tail.into(), text, look, shared, under, tally })
+        Rc::new(Statement {
+            id: self.number(),
+            tail: tail.into(),
+            text,
+            look,
+            stand: Cell::new(look.stand),
+            shared,
+            under,
+            tally,
+        })
     }
 
     fn number(&mut self) -> u32 {

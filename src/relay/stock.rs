@@ -205,6 +205,7 @@ impl Relay {
         if self.changes_heard != changes {
             self.changes_heard = changes;
             self.statements.part();
+            self.shapes.forget_refused();
         }
     }
 

@@ -22,6 +22,8 @@ impl Relay {
         self.now_us = clock::now_us();
         self.free_retired();
         self.hear_code_changes();
+        self.follow_clusters();
+        self.sweep_rates();
         for index in 0..self.pools.slots() {
             let Some(pool) = self.pools.id_at(index) else { continue };
             self.sweep_waiters(pool);
@@ -32,11 +34,13 @@ impl Relay {
             self.tell_wants(pool);
             self.grow(pool);
         }
+        self.read_code_for_readers();
         self.sweep_servers();
         self.make_way();
         self.sweep_pids();
         self.sweep_clients();
         self.gauges();
+        self.show_paces();
         self.show_pins();
     }
 
@@ -54,12 +58,14 @@ impl Relay {
 
     /// The queue is in the order of arrival and all have the same limit: only its head can be late.
     fn sweep_waiters(&mut self, pool: PoolId) {
-        let Some(limit) = self.groups[self.pools[pool].group].terms.query_wait_timeout else { return };
+        let (waits, barred) = (self.query_wait_timeout(pool), self.pools[pool].barred);
+        let failover = barred.then_some(self.config.pool.failover_wait);
+        let Some(limit) = waits.into_iter().chain(failover).min() else { return };
         while let Some(&id) = self.pools[pool].slice.first_waiter() {
             if self.waits_for_us(id) < limit.as_micros() as u64 {
                 return;
             }
-            let error = self.waited_too_long(pool);
+            let error = if failover == Some(limit) { self.no_primary() } else { self.waited_too_long(pool) };
             match self.config.pool.query_wait_timeout_action {
                 WaitAction::Error => {
                     if let Some(client) = self.clients.get_mut(id) {
@@ -148,10 +154,11 @@ impl Relay {
             return self.fatal(client, &error.hint("The limit is pgweir's transaction_timeout."));
         }
         let works_us = server.works_us(self.now_us);
-        if !busy || !past(terms.query_timeout, works_us) || server.prior.is_some() {
+        let limit = self.query_timeout(server, client);
+        if !busy || !past(limit, works_us) || server.prior.is_some() {
             return;
         }
-        let grace = terms.query_timeout.is_some_and(|limit| works_us < limit.as_micros() as u64 + GRACE_US);
+        let grace = limit.is_some_and(|limit| works_us < limit.as_micros() as u64 + GRACE_US);
         if !grace {
             let message = "pgweir: a statement took longer than query_timeout and could not be cancelled";
             return self.fatal(client, &PgError::fatal(SqlState::QUERY_CANCELED, message));
@@ -160,7 +167,9 @@ impl Relay {
             && !std::mem::replace(&mut server.overdue, true)
         {
             server.cancels += 1;
-            self.pools[server.pool].counters.total_query_timeouts.add(1);
+            let pool = server.pool;
+            self.pools[pool].counters.total_query_timeouts.add(1);
+            self.host_fails(pool);
             self.todo.push(Todo::Cancel(id));
         }
     }
@@ -261,7 +270,9 @@ impl Relay {
         self.statement_gauges();
         for group in self.groups.values() {
             let channels = group.listener.as_ref().map_or(0, |listener| listener.channel_count());
-            self.pools[group.primary].counters.channels_listened.add(channels as u64);
+            let counters = &self.pools[group.primary].counters;
+            counters.channels_listened.add(channels as u64);
+            counters.clients_waiting.add(group.rules.as_ref().map_or(0, |rules| rules.waiting()));
         }
         for index in 0..self.clients.slots() {
             let Some(client) = self.clients.id_at(index).and_then(|id| self.clients.get(id)) else { continue };

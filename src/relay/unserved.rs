@@ -2,6 +2,7 @@
 //! Must never answer a batch twice, nor take what follows it for a part of it.
 
 use super::client::{Rest, State};
+use super::lease::Target;
 use super::release::Farewell;
 use super::{ClientId, PoolId, Relay};
 use crate::wire::build;
@@ -38,10 +39,18 @@ impl Relay {
     pub(super) fn waited_too_long(&self, pool: PoolId) -> PgError {
         let this = &self.pools[pool];
         this.counters.total_query_wait_timeouts.add(1);
-        let limit = self.groups[this.group].terms.query_wait_timeout.unwrap_or_default();
+        let limit = self.query_wait_timeout(pool).unwrap_or_default();
         let message = format!("pgweir: no server connection became free within {} s", limit.as_secs_f32());
-        let error = PgError::error(SqlState::TOO_MANY_CONNECTIONS, message)
-            .hint("The limit is query_wait_timeout; more connections are allowed by default_pool_size or pool_size.");
+        let error = PgError::error(SqlState::TOO_MANY_CONNECTIONS, message);
+        let error = match &this.workload {
+            Some(workload) => error.hint(format!(
+                "The limit is query_wait_timeout of the pool \"{}\"; more connections are allowed by its pool_size.",
+                workload.name
+            )),
+            None => error.hint(
+                "The limit is query_wait_timeout; more connections are allowed by default_pool_size or pool_size.",
+            ),
+        };
         match &this.failure {
             Some(failure) => error.detail(format!("The last attempt to open one failed: {failure}")),
             None => match self.pinned_in(this.group) {
@@ -63,6 +72,7 @@ impl Relay {
         };
         let client = self.clients.get_mut(id)?;
         client.state = State::Idle;
+        client.paid = false;
         let mut out = Vec::new();
         error.encode(&mut out);
         if matches!(header.tag, tag::QUERY | tag::FUNCTION_CALL) {
@@ -122,4 +132,17 @@ impl Relay {
             }
         }
     }
+}
+
+/// What is told of a batch that no replica may serve now, and nothing else may.
+pub(super) fn no_replica(target: Target) -> PgError {
+    let error = PgError::error(SqlState::CANNOT_CONNECT_NOW, "pgweir: no replica may serve this session now");
+    if target == Target::OnlyReplica {
+        return error
+            .detail("It asks for a standby: pgweir.target is \"standby\" or \"read-only\".")
+            .hint("With pgweir.target = 'replica' the primary serves it in the meantime.");
+    }
+    error
+        .detail("None of them answers and is near enough to the primary, and no_replica of its database is \"fail\".")
+        .hint("With pgweir.target = 'primary' the primary serves it.")
 }

@@ -7,6 +7,7 @@
 //! run again: what comes to rest is closed, on all workers, and the statement goes on by itself.
 
 use super::{Relay, Server};
+use crate::pool::cluster::Member;
 use crate::pool::vacate::Wish;
 
 /// How long a statement must have been at work, microseconds.
@@ -47,7 +48,7 @@ impl Relay {
             }
             let group = &mut self.groups[this.group];
             if group.primary == pool {
-                group.positions.step_aside();
+                group.cluster.members.iter().for_each(Member::step_aside);
                 if let Some(listener) = group.listener.as_mut().filter(|listener| listener.is_idle()) {
                     listener.in_the_way = true;
                     listener.wake.notify_one();

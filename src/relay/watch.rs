@@ -1,107 +1,139 @@
-//! The tasks that ask a group's servers how far they have come.
+//! The tasks that ask the hosts of a database what they are and how far they have come.
 //! Must never ask more often than somebody needs to know.
+//!
+//! A host is down when a connection to it is lost and another one cannot be had. There is no number of retries to wait
+//! for: whoever is silent has had all of `check_timeout`, and to be taken for down by mistake costs one
+//! [`RETRY_PAUSE`], after which it is asked again. What a host does to clients while it answers here is for its circuit
+//! breaker ([`crate::pool::breaker`]).
+//!
+//! Every group has a task per host, but of all tasks of a process only one has a connection to a host at a time: the
+//! others wait for their turn, which comes when the group of the one is gone or its login is not good enough.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Notify;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
-use super::floor::{IDLE_PAUSE, Lsn, PRIMARY_PAUSE, REPLICA_PAUSE};
-use super::task::Shared;
-use super::{GroupId, PoolId};
-use crate::server::open::{Dial, OpenError};
-use crate::server::position::{Asker, REPLAYED, WRITTEN};
+use super::GroupId;
+use super::task::{Shared, guarded};
+use crate::pool::cluster::{Cluster, Member, Says, Standing};
+use crate::server::open::OpenError;
+use crate::server::position::{Asker, WRITTEN};
 
-/// Starts a task per server of the group; they end when the group is retired.
+/// Pause between two questions to the primary while clients wait for an answer: at most 500 a second.
+const PRIMARY_PAUSE: Duration = Duration::from_millis(2);
+/// Pause between two questions to a replica while clients wait for it to catch up.
+const REPLICA_PAUSE: Duration = Duration::from_millis(5);
+/// Pause after a failure.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+
+/// Starts a task per host of the group; they end when the group is retired.
 pub(super) fn start(relay: &Shared, group: GroupId) {
-    let (primary, replicas) = relay.borrow().watched(group);
-    tokio::task::spawn_local(primary_task(Rc::clone(relay), group, primary));
-    for (number, pool) in replicas.into_iter().enumerate() {
-        tokio::task::spawn_local(replica_task(Rc::clone(relay), group, number, pool));
-    }
-}
-
-async fn primary_task(relay: Shared, group: GroupId, pool: PoolId) {
-    let wanted = Rc::clone(&relay.borrow_mut().positions(group).wanted);
-    while !relay.borrow().is_retired(group) {
-        let dial = relay.borrow().dial(pool);
-        let mut asker = match Asker::connect(&dial).await {
-            Ok(asker) => asker,
-            Err(error) => {
-                tracing::debug!(server = %dial.endpoint, "cannot ask for the position of the primary: {error}");
-                tokio::time::sleep(IDLE_PAUSE).await;
-                continue;
-            }
-        };
-        while !relay.borrow().is_retired(group) {
-            // The pause in between looks whether the group still exists.
-            if timeout(IDLE_PAUSE, wanted.notified()).await.is_err() {
-                continue;
-            }
-            if std::mem::take(&mut relay.borrow_mut().positions(group).in_the_way) {
-                // Who waits for an answer waits for the next.
-                wanted.notify_one();
-                break;
-            }
-            let number = relay.borrow_mut().positions(group).ask();
-            match asker.ask(WRITTEN).await {
-                Ok(Some(lsn)) => relay.borrow_mut().positions(group).answer(number, lsn),
-                Ok(None) => {}
-                Err(error) => {
-                    tracing::debug!(server = %dial.endpoint, "the primary does not tell its position: {error}");
-                    // Who waits for the answer waits for the next.
-                    wanted.notify_one();
-                    break;
+    let (cluster, ended) = {
+        let relay = relay.borrow();
+        (Arc::clone(&relay.groups[group].cluster), Rc::clone(&relay.groups[group].ended_bell))
+    };
+    for number in 0..cluster.members.len() {
+        let (relay, cluster, ended) = (Rc::clone(relay), Arc::clone(&cluster), Rc::clone(&ended));
+        tokio::task::spawn_local(async move {
+            let asks = async {
+                while let Some(member) = cluster.members.get(number) {
+                    take_turn(&relay, group, &cluster, number, member).await;
                 }
+            };
+            tokio::select! {
+                () = ended.notified() => {}
+                () = asks => {}
             }
-            tokio::time::sleep(PRIMARY_PAUSE).await;
-        }
+            relay.borrow_mut().unwatch(group);
+        });
     }
-    relay.borrow_mut().unwatch(group);
 }
 
-async fn replica_task(relay: Shared, group: GroupId, number: usize, pool: PoolId) {
-    while !relay.borrow().is_retired(group) {
-        if let Err(error) = follow(&relay, group, number, pool).await {
-            let was_up = relay.borrow_mut().positions(group).is_up(number);
-            relay.borrow_mut().positions(group).replay(number, None);
-            if was_up {
-                let dial = relay.borrow().dial(pool);
-                tracing::warn!(server = %dial.endpoint, "reads go elsewhere: {error}");
+/// Asks the host until that fails.
+async fn take_turn(relay: &Shared, group: GroupId, cluster: &Cluster, number: usize, member: &Member) {
+    let turn = member.asking.lock().await;
+    let mut heard = false;
+    let outcome = follow(relay, group, cluster, number, member, &mut heard).await;
+    let Err(error) = outcome else { return };
+    if member.standing() != Standing::Down {
+        tracing::debug!(server = %member.endpoint, "the server does not say what it is: {error}");
+    }
+    // A connection that was lost says little until another one could not be had; one that is silent does.
+    if !heard || matches!(error, OpenError::Timeout(_)) {
+        if is_about_host(&error) {
+            if member.standing() != Standing::Down {
+                tracing::warn!(server = %member.endpoint, "the server is down: {error}");
             }
-            tokio::time::sleep(IDLE_PAUSE).await;
+            cluster.is_down(number);
+        } else {
+            cluster.is_silent(number);
+            let _ = guarded(relay, |relay| relay.nobody_tells(group, number, &error));
         }
+        drop(turn);
+        let _ = timeout(RETRY_PAUSE, member.wake.notified()).await;
+        // Whoever wants to know must not make this a busy loop.
+        tokio::time::sleep(PRIMARY_PAUSE).await;
     }
-    relay.borrow_mut().unwatch(group);
 }
 
-/// Asks one replica again and again until it does not answer.
-async fn follow(relay: &Shared, group: GroupId, number: usize, pool: PoolId) -> Result<(), OpenError> {
-    let dial = relay.borrow().dial(pool);
-    let mut asker = Asker::connect(&dial).await?;
-    while !relay.borrow().is_retired(group) {
-        let lsn: Option<Lsn> = asker.ask(REPLAYED).await?;
-        let (pause, stirred) = heard(relay, group, number, lsn, &dial);
-        let _ = timeout(pause, stirred.notified()).await;
-        if pause == IDLE_PAUSE {
-            // Woken early: still no more often than the shorter pause.
-            tokio::time::sleep(REPLICA_PAUSE).await;
-        }
+/// Whether nobody could use the host; otherwise it is this login that cannot.
+fn is_about_host(error: &OpenError) -> bool {
+    match error {
+        OpenError::Io(_) | OpenError::Timeout(_) => true,
+        // Starting up, shutting down.
+        OpenError::Refused(error) => error.code.0.starts_with(b"57P") || error.code.0.starts_with(b"08"),
+        OpenError::Tls(_) | OpenError::Login(_) => false,
     }
-    Ok(())
 }
 
-/// Takes a replica's answer down; how long the next question may wait, and what may end the wait.
-fn heard(relay: &Shared, group: GroupId, number: usize, lsn: Option<Lsn>, dial: &Dial) -> (Duration, Rc<Notify>) {
-    let mut relay = relay.borrow_mut();
-    let positions = relay.positions(group);
-    if lsn.is_none() && positions.is_up(number) {
-        tracing::warn!(server = %dial.endpoint, "reads go elsewhere: the server is no standby any more");
-    } else if lsn.is_some() && !positions.is_up(number) {
-        tracing::info!(server = %dial.endpoint, "the replica takes reads");
+async fn follow(
+    relay: &Shared,
+    group: GroupId,
+    cluster: &Cluster,
+    number: usize,
+    member: &Member,
+    heard: &mut bool,
+) -> Result<(), OpenError> {
+    let (dial, interval, limit) = {
+        let relay = relay.borrow();
+        let pool = &relay.config.pool;
+        (relay.dial(relay.groups[group].members[number]), pool.check_interval, pool.check_timeout)
+    };
+    let mut asker = Asker::connect(&dial, limit).await?;
+    loop {
+        let question = member.ask();
+        let place = asker.role().await?;
+        *heard = true;
+        let says = Says {
+            standby: place.standby,
+            lsn: place.lsn.unwrap_or(0),
+            shown: place.shown.or(place.lsn).unwrap_or(0),
+            timeline: place.timeline.unwrap_or(0),
+        };
+        cluster.heard(number, question, says);
+        let next = Instant::now() + interval;
+        while Instant::now() < next && !member.take_hurried() {
+            if member.take_in_the_way() {
+                return Ok(());
+            }
+            if !member.take_wanted() {
+                let _ = timeout_at(next, member.wake.notified()).await;
+            } else if place.standby {
+                let question = member.ask();
+                match asker.replayed().await? {
+                    Some((lsn, shown)) => cluster.replay(number, question, lsn, shown),
+                    None => break,
+                }
+                tokio::time::sleep(REPLICA_PAUSE).await;
+            } else {
+                let question = cluster.ask();
+                if let Some(lsn) = asker.ask(WRITTEN).await? {
+                    cluster.answer(number, question, lsn);
+                }
+                tokio::time::sleep(PRIMARY_PAUSE).await;
+            }
+        }
     }
-    positions.replay(number, lsn);
-    let pause = if std::mem::take(&mut positions.behind) { REPLICA_PAUSE } else { IDLE_PAUSE };
-    (pause, Rc::clone(&positions.stirred))
 }

@@ -6,5 +6,6 @@ pub mod login;
 pub mod open;
 pub mod position;
 pub mod probe;
+pub mod rows;
 pub mod stream;
 pub mod user;

@@ -103,6 +103,11 @@ impl OpenError {
         }
     }
 
+    /// A limit of the server's own: of all its connections, of the database's, of the role's. Somebody has to hang up.
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Refused(error) if error.code == SqlState::TOO_MANY_CONNECTIONS)
+    }
+
     /// The server did not take what we proved ourselves with.
     fn is_about_secret(&self) -> bool {
         match self {

@@ -11,60 +11,122 @@ use crate::wire::{build, tag};
 
 /// The end of the write-ahead log on a primary.
 pub const WRITTEN: &str = "SELECT pg_catalog.pg_current_wal_insert_lsn()";
-/// How far a standby has replayed; nothing if it is no standby.
-pub const REPLAYED: &str =
-    "SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn() END";
-
-/// An answer later than this is none.
-const LIMIT: Duration = Duration::from_secs(5);
+/// How far a standby has replayed, and what it cannot have shown more than; nothing if it is no standby.
+const REPLAYED: &str = "SELECT pg_catalog.pg_last_wal_replay_lsn(), \
+    GREATEST(pg_catalog.pg_last_wal_receive_lsn(), pg_catalog.pg_last_wal_replay_lsn()) WHERE pg_catalog.pg_is_in_recovery()";
+/// Whether it is a standby, its position, and its timeline. A standby's own record of that may be as old as its last
+/// restart point or what it needed last to be consistent; a primary's is in the name of the file that it writes.
+const ROLE: &str = "SELECT r, CASE WHEN r THEN pg_catalog.pg_last_wal_replay_lsn() ELSE pg_catalog.pg_current_wal_insert_lsn() END, \
+    CASE WHEN r THEN (SELECT pg_catalog.to_hex(GREATEST(c.timeline_id, m.min_recovery_end_timeline)) \
+    FROM pg_catalog.pg_control_checkpoint() AS c, pg_catalog.pg_control_recovery() AS m) \
+    ELSE pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()), 1, 8) END, \
+    CASE WHEN r THEN GREATEST(pg_catalog.pg_last_wal_receive_lsn(), pg_catalog.pg_last_wal_replay_lsn()) END \
+    FROM pg_catalog.pg_is_in_recovery() AS r";
 
 /// A connection to ask on.
-pub struct Asker(Stream);
+pub struct Asker {
+    stream: Stream,
+    limit: Duration,
+}
+
+/// What a server says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// It is in recovery.
+    pub standby: bool,
+    /// How far it has replayed, or written.
+    pub lsn: Option<u64>,
+    /// As a standby, what nobody can have read more than there: the commit that is being replayed may be seen before it
+    /// counts as replayed (`ApplyWalRecord` in src/backend/access/transam/xlogrecovery.c), and all of it was received.
+    pub shown: Option<u64>,
+    /// Its timeline.
+    pub timeline: Option<u32>,
+}
 
 impl Asker {
-    /// Connects and logs in.
+    /// Connects and logs in; that, and every answer, takes no longer than `limit`.
     ///
     /// # Errors
     /// As for any server connection.
-    pub async fn connect(dial: &Dial) -> Result<Self, OpenError> {
-        Ok(Self(Stream::new(dial.open().await?.socket)))
+    pub async fn connect(dial: &Dial, limit: Duration) -> Result<Self, OpenError> {
+        let late = |_| Err(OpenError::Timeout(limit));
+        let opened = tokio::time::timeout(limit, dial.open()).await.unwrap_or_else(late)?;
+        Ok(Self { stream: Stream::new(opened.socket), limit })
+    }
+
+    /// Asks what the server is.
+    ///
+    /// # Errors
+    /// The connection is of no further use: no answer in time, or none that makes sense.
+    pub async fn role(&mut self) -> Result<Place, OpenError> {
+        let row = self.row(ROLE).await?;
+        let mut columns = texts(&row);
+        let standby = match columns.next().flatten() {
+            Some("t") => true,
+            Some("f") => false,
+            _ => return Err(OpenError::Login("the server would not say whether it is in recovery".into())),
+        };
+        let lsn = columns.next().flatten().and_then(parse_lsn);
+        let timeline = columns.next().flatten().and_then(|hex| u32::from_str_radix(hex, 16).ok());
+        let shown = columns.next().flatten().and_then(parse_lsn);
+        Ok(Place { standby, lsn, shown, timeline })
+    }
+
+    /// Asks a standby how far it is: what it has replayed, and [`Place::shown`]. `None` if it is none.
+    ///
+    /// # Errors
+    /// As for [`Asker::ask`].
+    pub async fn replayed(&mut self) -> Result<Option<(u64, u64)>, OpenError> {
+        let row = self.row(REPLAYED).await?;
+        let mut columns = texts(&row).map(|text| text.and_then(parse_lsn));
+        Ok(columns.next().flatten().zip(columns.next().flatten()))
     }
 
     /// Asks one of the questions above; `None` if the answer is NULL.
     ///
     /// # Errors
-    /// The connection is of no further use: no answer in 5 s, or an error.
+    /// The connection is of no further use: no answer in time, or an error.
     pub async fn ask(&mut self, question: &str) -> Result<Option<u64>, OpenError> {
-        let late = |_| Err(OpenError::Timeout(LIMIT));
-        tokio::time::timeout(LIMIT, self.exchange(question)).await.unwrap_or_else(late)
+        let row = self.row(question).await?;
+        Ok(texts(&row).next().flatten().and_then(parse_lsn))
     }
 
-    async fn exchange(&mut self, question: &str) -> Result<Option<u64>, OpenError> {
-        let mut query = Vec::new();
-        build::query(&mut query, question.as_bytes());
-        self.0.send(&query).await?;
-        let mut answer = None;
-        loop {
-            let message = self.0.next().await?;
-            match message.tag {
-                tag::server::DATA_ROW => answer = lsn_of_row(&message.body),
-                tag::server::ERROR => return Err(OpenError::Refused(ServerError::parse(&message.body))),
-                tag::server::READY => return Ok(answer),
-                _ => {}
-            }
+    async fn row(&mut self, question: &str) -> Result<Vec<u8>, OpenError> {
+        let late = |_| Err(OpenError::Timeout(self.limit));
+        tokio::time::timeout(self.limit, exchange(&mut self.stream, question)).await.unwrap_or_else(late)
+    }
+}
+
+/// The body of the one DataRow that answers a question.
+async fn exchange(stream: &mut Stream, question: &str) -> Result<Vec<u8>, OpenError> {
+    let mut query = Vec::new();
+    build::query(&mut query, question.as_bytes());
+    stream.send(&query).await?;
+    let mut answer = Vec::new();
+    loop {
+        let message = stream.next().await?;
+        match message.tag {
+            tag::server::DATA_ROW => answer = message.body.to_vec(),
+            tag::server::ERROR => return Err(OpenError::Refused(ServerError::parse(&message.body))),
+            tag::server::READY => return Ok(answer),
+            _ => {}
         }
     }
 }
 
-/// The position in a row of one column; `None` for NULL or nonsense.
-fn lsn_of_row(row: &[u8]) -> Option<u64> {
-    let length = be_u32(row.get(2..)?)?;
-    let text = std::str::from_utf8(row.get(6..6usize.checked_add(length as usize)?)?).ok()?;
-    parse_lsn(text)
+/// The columns of a row; `None` for NULL or nonsense.
+fn texts(row: &[u8]) -> impl Iterator<Item = Option<&str>> {
+    let mut rest = row.get(2..).unwrap_or_default();
+    std::iter::from_fn(move || {
+        let length = be_u32(rest)?;
+        let (value, tail) = rest.get(4..)?.split_at_checked(if length == u32::MAX { 0 } else { length as usize })?;
+        rest = tail;
+        Some(std::str::from_utf8(value).ok().filter(|_| length != u32::MAX))
+    })
 }
 
 /// Reads `XXXXXXXX/XXXXXXXX` (`pg_lsn_in_internal`, src/backend/utils/adt/pg_lsn.c).
-fn parse_lsn(text: &str) -> Option<u64> {
+pub fn parse_lsn(text: &str) -> Option<u64> {
     let (high, low) = text.split_once('/')?;
     Some(u64::from(u32::from_str_radix(high, 16).ok()?) << 32 | u64::from(u32::from_str_radix(low, 16).ok()?))
 }
@@ -84,10 +146,13 @@ mod tests {
     }
 
     #[test]
-    fn reads_a_row_or_nothing() {
-        assert_eq!(lsn_of_row(b"\0\x01\0\0\0\x030/A"), Some(10));
-        assert_eq!(lsn_of_row(b"\0\x01\xff\xff\xff\xff"), None);
-        assert_eq!(lsn_of_row(b"\0\x01\0\0\0\x090/A"), None);
-        assert_eq!(lsn_of_row(b""), None);
+    fn reads_columns_or_nothing() {
+        let lsn = |row| texts(row).next().flatten().and_then(parse_lsn);
+        assert_eq!(lsn(b"\0\x01\0\0\0\x030/A"), Some(10));
+        assert_eq!(lsn(b"\0\x01\xff\xff\xff\xff"), None);
+        assert_eq!(lsn(b"\0\x01\0\0\0\x090/A"), None);
+        assert_eq!(lsn(b""), None);
+        let row = b"\0\x03\0\0\0\x01t\xff\xff\xff\xff\0\0\0\x011";
+        assert_eq!(texts(row).collect::<Vec<_>>(), [Some("t"), None, Some("1")]);
     }
 }

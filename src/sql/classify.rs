@@ -124,7 +124,8 @@ fn parsed(words: Words<'_>, scanned: &Scanned, summary: &pg_query::SummaryResult
         return verdict(all.route, all.reason, all.effects, all.kind);
     }
     let (route, reason) = match why_not(words, scanned, summary) {
-        Some(reason) => (Route::Primary, reason),
+        Some((reason, true)) => (Route::Catalog, reason),
+        Some((reason, false)) => (Route::Primary, reason),
         None if summary.functions.iter().any(|f| standing(&f.function_name) == Standing::Harmless) => {
             (Route::Replica, Reason::VolatileRead)
         }
@@ -133,30 +134,39 @@ fn parsed(words: Words<'_>, scanned: &Scanned, summary: &pg_query::SummaryResult
     verdict(route, reason, all.effects, all.kind)
 }
 
-/// Why a statement that starts like a read is not one for a standby.
-fn why_not(words: Words<'_>, scanned: &Scanned, summary: &pg_query::SummaryResult) -> Option<Reason> {
-    let flags = scanned.flags;
-    if flags.has(Flags::FOR_LOCK) {
-        return Some(Reason::Locking);
+/// Why a statement that starts like a read is not one for a standby, and whether the catalog may know better.
+fn why_not(words: Words<'_>, scanned: &Scanned, summary: &pg_query::SummaryResult) -> Option<(Reason, bool)> {
+    let grammar = || {
+        let flags = scanned.flags;
+        if flags.has(Flags::FOR_LOCK) {
+            return Some(Reason::Locking);
+        }
+        if flags.has(Flags::UNICODE_WORD) {
+            return Some(Reason::UnicodeName);
+        }
+        let plain = |name: &String| matches!(name.as_str(), "SelectStmt" | "ExplainStmt" | "CopyStmt");
+        if !summary.statement_types.iter().all(plain) {
+            return Some(Reason::DataModifyingCte);
+        }
+        if flags.has(Flags::INTO) || summary.tables.iter().any(|t| t.context != Context::Select) {
+            return Some(Reason::Into);
+        }
+        // Independent of the grammar's walk: by name, wherever it stands.
+        if !words.call_effects().is_empty() {
+            return Some(Reason::Function);
+        }
+        let denied = |call| function(call).filter(|reason| *reason == Reason::Function);
+        summary.functions.iter().find_map(denied).or_else(|| relations(summary))
+    };
+    if let Some(reason) = grammar() {
+        return Some((reason, false));
     }
-    if flags.has(Flags::UNICODE_WORD) {
-        return Some(Reason::UnicodeName);
-    }
-    let plain = |name: &String| matches!(name.as_str(), "SelectStmt" | "ExplainStmt");
-    if !summary.statement_types.iter().all(plain) {
-        return Some(Reason::DataModifyingCte);
-    }
-    if flags.has(Flags::INTO) || summary.tables.iter().any(|t| t.context != Context::Select) {
-        return Some(Reason::Into);
-    }
-    // Independent of the grammar's walk: by name, wherever it stands.
-    if !words.call_effects().is_empty() {
-        return Some(Reason::Function);
-    }
-    if words.names_foreign_operator() {
-        return Some(Reason::Operator);
-    }
-    summary.functions.iter().find_map(function).or_else(|| relations(words, summary))
+    let catalog = if words.names_foreign_operator() {
+        Some(Reason::Operator)
+    } else {
+        summary.functions.iter().find_map(function).or_else(|| sequences(words, summary))
+    };
+    catalog.map(|reason| (reason, true))
 }
 
 fn function(call: &pg_query::Function) -> Option<Reason> {
@@ -170,7 +180,7 @@ fn function(call: &pg_query::Function) -> Option<Reason> {
     }
 }
 
-fn relations(words: Words<'_>, summary: &pg_query::SummaryResult) -> Option<Reason> {
+fn relations(summary: &pg_query::SummaryResult) -> Option<Reason> {
     for table in &summary.tables {
         let (schema, name) = (table.schema_name.as_str(), table.table_name.as_str());
         if schema.starts_with("pg_temp") {
@@ -180,15 +190,15 @@ fn relations(words: Words<'_>, summary: &pg_query::SummaryResult) -> Option<Reas
         {
             return Some(Reason::CatalogRelation);
         }
-        if name.ends_with("_seq") {
-            return Some(Reason::Sequence);
-        }
     }
     // The summary forgets where a CTE is visible: one of this name would hide the catalog everywhere.
-    if summary.cte_names.iter().any(|name| name.starts_with("pg_") || name.ends_with("_seq")) {
-        return Some(Reason::CatalogRelation);
-    }
-    words.names_sequence_column().then_some(Reason::Sequence)
+    summary.cte_names.iter().any(|name| name.starts_with("pg_")).then_some(Reason::CatalogRelation)
+}
+
+/// By what they look like: which relation is a sequence only the catalog knows.
+fn sequences(words: Words<'_>, summary: &pg_query::SummaryResult) -> Option<Reason> {
+    let mut names = summary.tables.iter().map(|table| &table.table_name).chain(&summary.cte_names);
+    (names.any(|name| name.ends_with("_seq")) || words.names_sequence_column()).then_some(Reason::Sequence)
 }
 
 /// Whether a function outside the built-in list may run. The summary does not look into RETURNING nor into cursors.
@@ -205,11 +215,12 @@ fn calls_unknown(words: Words<'_>, summary: &pg_query::SummaryResult) -> bool {
         })
 }
 
-/// Names of the functions outside the built-in list that a text may call, folded as the server folds them, whatever
-/// their schema. `None` if nobody can tell.
-pub(crate) fn unknown_calls(sql: &[u8], standard_conforming_strings: bool) -> Option<Vec<Vec<u8>>> {
-    let tokens = tokens(sql, standard_conforming_strings);
-    let words = Words::new(sql, &tokens);
+/// The grammar's summary of a text with these words, if its names are clear.
+pub(crate) fn parses(
+    sql: &[u8],
+    standard_conforming_strings: bool,
+    words: Words<'_>,
+) -> Option<pg_query::SummaryResult> {
     if sql.len() > PARSE_LIMIT_BYTES || words.names_are_unclear() {
         return None;
     }
@@ -218,7 +229,15 @@ pub(crate) fn unknown_calls(sql: &[u8], standard_conforming_strings: bool) -> Op
     } else {
         pg_query::ParserOptions::DISABLE_STANDARD_CONFORMING_STRINGS
     };
-    let summary = pg_query::summary(&text_of(sql), options, -1).ok()?;
+    pg_query::summary(&text_of(sql), options, -1).ok()
+}
+
+/// Names of the functions outside the built-in list that a text may call, folded as the server folds them, whatever
+/// their schema. `None` if nobody can tell.
+pub(crate) fn unknown_calls(sql: &[u8], standard_conforming_strings: bool) -> Option<Vec<Vec<u8>>> {
+    let tokens = tokens(sql, standard_conforming_strings);
+    let words = Words::new(sql, &tokens);
+    let summary = parses(sql, standard_conforming_strings, words)?;
     let named = summary.functions.iter().filter(|f| function(f) == Some(Reason::FunctionUnknown));
     let mut names: Vec<Vec<u8>> = named.map(|f| f.function_name.clone().into_bytes()).collect();
     // The summary does not look into these.

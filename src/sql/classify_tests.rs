@@ -9,10 +9,13 @@ fn verdict_of(sql: &str) -> Verdict {
     classify(sql.as_bytes(), &scan(sql.as_bytes(), true))
 }
 
-/// Checks rows of (statement, reason code); the route follows from the section.
+/// Checks rows of (statement, reason code); the route follows from the section. Of functions, operators and sequences that are not built in
+/// the catalog has the last word: see `footing_tests.rs`.
 fn check(route: Route, rows: &[(&str, &str)]) {
     for (sql, code) in rows {
         let verdict = verdict_of(sql);
+        let asks = route == Route::Primary && ["function_unknown", "operator_unknown", "sequence"].contains(code);
+        let route = if asks { Route::Catalog } else { route };
         assert_eq!((verdict.route, verdict.reason.code()), (route, *code), "{sql}\n{verdict:?}");
     }
 }
@@ -68,6 +71,10 @@ fn reads_go_to_a_replica() {
     check(
         Route::Replica,
         &[
+            ("COPY t TO STDOUT", "pure_read"),
+            ("COPY app.t (a, b) TO STDOUT WITH (FORMAT csv, HEADER)", "pure_read"),
+            ("COPY (SELECT * FROM t WHERE a IN (SELECT 1)) TO STDOUT", "pure_read"),
+            ("COPY (TABLE t) TO STDOUT (FORMAT binary)", "pure_read"),
             ("SELECT random()", "volatile_read"),
             ("SELECT gen_random_uuid()", "volatile_read"),
             ("SELECT pg_sleep(1)", "volatile_read"),
@@ -93,9 +100,16 @@ fn what_only_looks_like_a_read_goes_to_the_primary() {
             ("SELECT pg_catalog.pg_try_advisory_lock(1)", "function_denied"),
             ("SELECT 1; INSERT INTO t VALUES (1)", "many_statements"),
             ("BEGIN ISOLATION LEVEL SERIALIZABLE READ ONLY", "begin_serializable"),
-            ("COPY (SELECT nextval('s')) TO STDOUT", "copy"),
+            ("COPY (SELECT nextval('s')) TO STDOUT", "function_denied"),
+            ("COPY (DELETE FROM t RETURNING *) TO STDOUT", "select_into"),
+            ("COPY (WITH d AS (DELETE FROM t RETURNING *) TABLE d) TO STDOUT", "select_into"),
+            ("COPY (SELECT * FROM t FOR UPDATE) TO STDOUT", "locking"),
+            ("COPY pg_stat_activity TO STDOUT", "catalog_relation"),
+            ("COPY orders_id_seq TO STDOUT", "sequence"),
+            ("COPY (SELECT f()) TO STDOUT", "function_unknown"),
+            ("COPY (SELECT 1) TO PROGRAM 'cat'", "copy"),
+            ("COPY (SELECT 1) TO '/srv/x.csv'", "copy"),
             ("COPY t TO '/srv/x.csv'", "copy"),
-            ("COPY tmp_table TO STDOUT", "copy"),
             ("SELECT last_value FROM seq", "sequence"),
             ("SELECT * FROM orders_id_seq", "sequence"),
             ("WITH d AS (UPDATE t SET a = 1 RETURNING *) SELECT * FROM d", "data_modifying_cte"),

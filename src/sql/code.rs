@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use super::bodies::{self, Language, Touch};
 use super::classify::unknown_calls;
 use super::code_graph::{Graph, rows};
+use super::footing::{self, Footing};
 use super::functions::{self, Standing};
 use super::lex::Kind;
 use super::verdict::Effects;
@@ -41,6 +42,10 @@ pub struct Function {
     pub kind: u8,
     /// What it may do to the session, with all that it calls.
     pub touch: Touch,
+    /// How far a read that calls it may leave the primary.
+    pub footing: Footing,
+    /// It can be called as if it were a column: `t.f` for `f(t)`.
+    pub is_attribute: bool,
 }
 
 /// What the things of one name may do, if anything.
@@ -55,6 +60,9 @@ struct Entry {
     /// A relation that is written to.
     write: Touch,
 }
+
+/// Schema and footing of the relations of a name.
+type Places = Vec<(Box<[u8]>, Footing)>;
 
 /// The code of one database.
 #[derive(Debug, Default)]
@@ -73,6 +81,12 @@ pub struct Code {
     on_ddl: Touch,
     watches: bool,
     settings: Vec<Box<[u8]>>,
+    /// Schema and footing of all relations by name: of those who read them.
+    pub(super) relations: HashMap<Box<[u8]>, Places>,
+    /// Footing of all operators that are not built in.
+    pub(super) operators: HashMap<Box<[u8]>, Footing>,
+    /// Footing of what no statement names.
+    pub(super) implied: Footing,
 }
 
 /// What a statement may do to its session.
@@ -145,14 +159,32 @@ impl Code {
                 _ => Volatility::Volatile,
             };
             let kind = flags.first().copied().unwrap_or(b'f');
-            let function = Function { schema: schema.into(), volatility, kind, touch };
+            let (footing, is_attribute) = (graph.footing_named(key), flags.get(3) == Some(&b'a'));
+            let function = Function { schema: schema.into(), volatility, kind, touch, footing, is_attribute };
             self.functions.entry(name.into()).or_default().push(function);
         }
+        self.stand(graph, bytes);
         for (name, nodes) in &graph.others {
             self.note(name, nodes.iter().map(|&node| (graph.touch_of(node), Touch::default())));
         }
         for (name, nodes) in &graph.relations {
             self.note(name, nodes.iter().map(|&(read, write)| (graph.touch_of(read), graph.touch_of(write))));
+        }
+    }
+
+    /// How far reads of what there is may leave the primary.
+    fn stand(&mut self, graph: &Graph<'_>, bytes: &[u8]) {
+        self.implied = graph.footing_named(b"a").and(graph.footing_named(b"t")).implied();
+        for &node in IMPLIED.iter().filter_map(|name| graph.others.get(name)).flatten() {
+            self.implied.merge(graph.footing_of(node).implied());
+        }
+        for (name, nodes) in &graph.others {
+            let all = nodes.iter().map(|&node| graph.footing_of(node));
+            self.operators.insert((*name).into(), all.fold(Footing::Safe, Footing::and));
+        }
+        for [_, key, schema, name, flags] in rows(bytes).filter(|row| row[0] == b"r") {
+            let footing = footing::stored(flags).and(graph.footing_named(&[b"r", key].concat()));
+            self.relations.entry(name.into()).or_default().push((schema.into(), footing));
         }
     }
 

@@ -10,6 +10,7 @@ use std::collections::HashMap;
 
 use super::bodies::{self, Language, Touch};
 use super::code::{Code, SOURCE_BYTES, WRITING};
+use super::footing::{self, Footing};
 use super::functions;
 use super::verdict::Effects;
 
@@ -97,6 +98,8 @@ pub(crate) struct Graph<'a> {
     /// Number of a node by its key, `p16384` and the like.
     nodes: HashMap<Vec<u8>, usize>,
     pub(crate) touches: Vec<Touch>,
+    /// Beside what a touch says of it: see [`Graph::footing_of`].
+    footings: Vec<Footing>,
     /// From what happens to where it then happens too.
     back: Vec<Vec<usize>>,
     /// Nodes by name: functions, operators, and relations when they are read and when written to.
@@ -145,6 +148,14 @@ impl<'a> Graph<'a> {
                     let node = graph.node(from);
                     graph.touch(node, &builtin(name));
                 }
+                [b"c", from, name, ..] => {
+                    let node = graph.node(from);
+                    graph.stand(node, footing::built_in(name));
+                }
+                [b"m", from, mark, ..] => {
+                    let node = graph.node(from);
+                    graph.stand(node, footing::marked(mark));
+                }
                 _ => {}
             }
         }
@@ -159,6 +170,7 @@ impl<'a> Graph<'a> {
         let node = self.touches.len();
         self.nodes.insert(key.to_vec(), node);
         self.touches.push(Touch::default());
+        self.footings.push(Footing::Safe);
         self.back.push(Vec::new());
         node
     }
@@ -178,6 +190,12 @@ impl<'a> Graph<'a> {
         }
     }
 
+    fn stand(&mut self, node: usize, footing: Footing) {
+        if let Some(known) = self.footings.get_mut(node) {
+            known.merge(footing);
+        }
+    }
+
     fn enter(&mut self, row: &Row<'a>) {
         let &[kind, key, _, name, flags] = row;
         match kind {
@@ -185,10 +203,12 @@ impl<'a> Graph<'a> {
                 let node = self.node(key);
                 self.functions.entry(name).or_default().push(node);
                 self.touch(node, &opaque(flags));
+                self.stand(node, footing::declared(flags, QUIET));
             }
             b"r" => {
                 let read = self.node(&[b"r", key].concat());
                 let write = self.node(&[b"w", key].concat());
+                self.stand(read, footing::stored(flags));
                 self.relations.entry(name).or_default().push((read, write));
                 // Who writes may read: WHERE, RETURNING.
                 self.edge(write, read);
@@ -207,11 +227,13 @@ impl<'a> Graph<'a> {
         let mut found: Vec<usize> = Vec::new();
         let mut relations: Vec<(usize, usize)> = Vec::new();
         let (mut writes, mut defines) = (false, false);
+        let mut footing = Footing::Safe;
         let touch = bodies::read(body, language, &mut |name| {
             found.extend(self.functions.get(name).into_iter().chain(self.others.get(name)).flatten());
             relations.extend(self.relations.get(name).into_iter().flatten());
             writes |= WRITING.iter().any(|word| word.as_bytes() == name);
             defines |= DEFINING.contains(&name);
+            footing.merge(footing::word(name));
         });
         found.extend(relations.into_iter().map(|(read, write)| if writes { write } else { read }));
         if defines {
@@ -224,15 +246,20 @@ impl<'a> Graph<'a> {
             self.edge(from, to);
         }
         self.touch(from, &touch);
+        self.stand(from, footing);
     }
 
     /// Lets everything happen wherever it is run from.
     fn spread(&mut self) {
         let mut due: Vec<usize> = (0..self.touches.len()).rev().collect();
         while let Some(node) = due.pop() {
-            let Some(touch) = self.touches.get(node).filter(|touch| !touch.is_none()).cloned() else { continue };
+            let (touch, footing) = (self.touch_of(node), self.footings.get(node).copied().unwrap_or_default());
+            if touch.is_none() && footing == Footing::Safe {
+                continue;
+            }
             for &from in self.back.get(node).into_iter().flatten() {
-                if self.touches.get_mut(from).is_some_and(|known| known.merge(&touch)) {
+                let touched = self.touches.get_mut(from).is_some_and(|known| known.merge(&touch));
+                if self.footings.get_mut(from).is_some_and(|known| known.merge(footing)) || touched {
                     due.push(from);
                 }
             }
@@ -241,6 +268,16 @@ impl<'a> Graph<'a> {
 
     pub(crate) fn touch_of(&self, node: usize) -> Touch {
         self.touches.get(node).cloned().unwrap_or_default()
+    }
+
+    /// How far who reads or calls this may leave the primary.
+    pub(crate) fn footing_of(&self, node: usize) -> Footing {
+        let own = self.footings.get(node).copied().unwrap_or_default();
+        own.and(self.touches.get(node).map(|touch| footing::touching(touch.effects)).unwrap_or_default())
+    }
+
+    pub(crate) fn footing_named(&self, key: &[u8]) -> Footing {
+        self.nodes.get(key).map(|&node| self.footing_of(node)).unwrap_or_default()
     }
 
     pub(crate) fn named(&self, key: &[u8]) -> Touch {

@@ -53,6 +53,13 @@ impl Named {
         self.said.push(Mention { name: name.to_ascii_lowercase().into(), local });
     }
 
+    /// Adds what the statements of `sql`, SET LOCAL, give a value to.
+    pub fn say_local(&mut self, sql: &[u8], standard_conforming_strings: bool) {
+        let mut named = Self::default();
+        named.read(sql, standard_conforming_strings);
+        named.said.iter().for_each(|said| self.say(&said.name, said.local));
+    }
+
     /// Whether a statement has given it a value, and perhaps only for the transaction.
     pub fn has_said(&self, name: &[u8], or_local: bool) -> bool {
         self.said.iter().any(|said| (or_local || !said.local) && said.name.eq_ignore_ascii_case(name))

@@ -53,7 +53,7 @@ impl Words<'_> {
             First::Delete => write(S::Delete),
             First::Merge => write(S::Merge),
             First::Explain => self.explain(),
-            First::Copy => primary(S::Copy, Reason::Copy, Effects::COPY),
+            First::Copy => Reading { read: self.copies_out(), ..primary(S::Copy, Reason::Copy, Effects::COPY) },
             First::Call => primary(S::Call, Reason::Opaque, Effects::OPAQUE),
             First::Do => primary(S::Do, Reason::Opaque, Effects::OPAQUE),
             First::Lock => primary(S::Lock, Reason::Locking, Effects::NONE),
@@ -136,6 +136,21 @@ impl Words<'_> {
         }
         let (route, reason) = (Route::Primary, Reason::Into);
         Reading { kind: S::Select, route, reason, effects, read: effects.is_empty() }
+    }
+
+    /// COPY of a relation or a query to the client: neither from it, nor to a file or program of the server's.
+    fn copies_out(self) -> bool {
+        let mut depth = 0i64;
+        for at in 1..self.len() {
+            match self.kind(at) {
+                Some(Kind::Open) => depth += 1,
+                Some(Kind::Close) => depth -= 1,
+                _ if depth == 0 && self.is(at, "from") => return false,
+                _ if depth == 0 && self.is(at, "to") => return self.is(at + 1, "stdout"),
+                _ => {}
+            }
+        }
+        false
     }
 
     /// WITH: the first statement keyword outside parentheses that is not the name of a CTE.

@@ -4,9 +4,11 @@
 /// Where a statement may run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Route {
-    /// One read that a standby answers as the primary would, as far as grammar and built-in functions tell. Views, user-defined operators, casts and
-    /// unlogged tables need the catalog. Only outside an explicit transaction; inside, the transaction decides.
+    /// One read that a standby answers as the primary would, as far as grammar and built-in functions tell. What the catalog says of views,
+    /// operators, casts and tables may hold it on the primary. Only outside an explicit transaction; inside, the transaction decides.
     Replica,
+    /// One read that a standby may answer if the catalog says so of what it names ([`super::code::Code::footing`]); else the primary.
+    Catalog,
     /// The primary.
     Primary,
     /// Opens a transaction that may run on a replica as a whole, unless the session's `default_transaction_isolation` is serializable.
@@ -52,7 +54,7 @@ reasons! {
     Ddl "ddl" "changes the schema",
     Maintenance "maintenance" "maintenance command",
     Locking "locking" "locks rows or tables",
-    Into "select_into" "SELECT INTO creates a table",
+    Into "select_into" "makes a table or changes one",
     DataModifyingCte "data_modifying_cte" "changes data in a WITH clause",
     Function "function_denied" "calls a function that writes, locks, keeps session state, or describes the node it runs on",
     FunctionUnknown "function_unknown" "calls a function that is not known to be safe on a standby",
@@ -72,6 +74,15 @@ reasons! {
     InTransaction "in_transaction" "belongs to the open transaction",
     ReadWriteRequested "read_write_requested" "asks that the transaction may write, be serializable or take a snapshot over",
     TwoPhase "two_phase" "two-phase commit",
+    StableRead "stable_read" "reads by way of code that seems only to read",
+    UnknownRelation "unknown_relation" "reads a relation that was not there when the catalog was read",
+    ForeignTable "foreign_table" "reads a foreign table, or one with such a part",
+    UnloggedTable "unlogged_table" "reads an unlogged table, or one with such a part: standbys do not have it",
+    ViewLocksRows "view_locks_rows" "a view or function that it uses locks rows",
+    VolatileFunction "volatile_function" "runs code that writes, locks, or is declared volatile and cannot be looked into",
+    SecurityDefiner "security_definer" "runs code of another role (SECURITY DEFINER)",
+    UnseenCode "unseen_code" "runs code that nobody can look into: another language, or SQL put together as it runs",
+    CatalogStale "catalog_stale" "code was changed, and the catalog has not been read again since",
 }
 
 /// What a statement does to the session or the transaction, as a set of bits; a text of several statements has the union.
@@ -303,11 +314,30 @@ impl Verdict {
             || self.effects.any(BY_NAME.union(Effects::EXECUTE))
             || match self.kind {
                 StatementKind::Insert | StatementKind::Update | StatementKind::Delete | StatementKind::Merge => true,
-                StatementKind::Copy | StatementKind::Many => true,
+                StatementKind::Copy => matches!(self.route, Route::Primary),
+                StatementKind::Many => true,
                 StatementKind::Explain => matches!(self.reason, Reason::ExplainOfWrite),
                 StatementKind::Unknown => matches!(self.route, Route::Primary),
                 _ => false,
             }
+    }
+
+    /// Whether running it on the primary may change what its client reads afterwards; what only the catalog or a standby
+    /// can tell of a read is not considered.
+    #[must_use]
+    pub const fn may_write(&self) -> bool {
+        match self.route {
+            Route::Replica | Route::BeginReadOnly | Route::FollowTransaction => false,
+            Route::Primary | Route::Catalog => match self.reason {
+                Reason::Empty | Reason::BeginReadWrite | Reason::BeginSerializable | Reason::ReadWriteRequested => {
+                    false
+                }
+                Reason::CatalogRelation | Reason::Sequence | Reason::TemporaryRelation => false,
+                Reason::Session => !matches!(self.kind, StatementKind::Load),
+                Reason::SessionObject => matches!(self.kind, StatementKind::Execute | StatementKind::Declare),
+                _ => true,
+            },
+        }
     }
 
     /// Whether the verdict holds for every text of the shape. Not so where it hangs on the text: a literal of the wrong kind makes one text unparsable

@@ -30,6 +30,7 @@ states! {
     INVALID_AUTHORIZATION = b"28000", "invalid_authorization_specification";
     INVALID_PASSWORD = b"28P01", "invalid_password";
     INVALID_CATALOG_NAME = b"3D000", "invalid_catalog_name (no such database)";
+    INSUFFICIENT_PRIVILEGE = b"42501", "insufficient_privilege";
     SYNTAX_ERROR = b"42601", "syntax_error";
     TOO_MANY_CONNECTIONS = b"53300", "too_many_connections";
     CONFIGURATION_LIMIT = b"53400", "configuration_limit_exceeded";

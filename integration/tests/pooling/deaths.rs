@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 use crate::common::client::{outcome, said, tags};
-use crate::common::{Client, Conf, eventually};
+use crate::common::{Client, Conf, eventually, know};
 use crate::{cluster, conf};
 use integration::wire::Script;
 use integration::{Cluster, DATABASE};
@@ -23,6 +23,8 @@ fn a_server_killed_at_rest_is_never_handed_out() {
     let cluster = Cluster::builder().start().unwrap();
     let pgweir = Conf::trust(&cluster).size(5).start();
     let mut clients: Vec<Client> = (0..5).map(|_| Client::connect(pgweir.port())).collect();
+    // Until then a server is asked what its client has left there, and is not at rest.
+    know(&pgweir);
     let mut admin = cluster.primary().admin("postgres").unwrap();
     let kill = format!(
         "SELECT count(*) FROM (SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = '{DATABASE}') AS killed"

@@ -5,9 +5,19 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod balance;
+mod catalog;
+mod checker;
+mod elsewhere;
 mod failures;
+mod hosts;
+mod lag;
+mod promotion;
+mod rules;
+mod sight;
 mod statements;
 mod transactions;
+mod wishes;
 
 use std::sync::OnceLock;
 

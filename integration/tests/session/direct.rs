@@ -103,6 +103,36 @@ fn a_login_that_the_server_refuses_is_refused_in_its_words() {
     assert_eq!(Client::connect(pgweir.port()).value("SHOW work_mem"), "4MB");
 }
 
+/// Of the role; the same for that of the database and of the whole server.
+#[test]
+fn a_login_beyond_the_servers_limit_is_refused_at_once() {
+    let primary = cluster().primary();
+    primary.query("CREATE ROLE few LOGIN CONNECTION LIMIT 2").unwrap();
+    let pgweir = conf().size(8).user("few", "").start();
+    for port in [primary.port(), pgweir.port()] {
+        let start: &[(&str, &str)] = &[("user", "few")];
+        let (mut one, two) = (Client::connect_with(port, start), Client::connect_with(port, start));
+        for _ in 0..3 {
+            let refused = come(port, start).welcome().unwrap_err();
+            assert_eq!(said(&refused), "53300 too many connections for role \"few\"");
+        }
+        // Nobody else is in a role that has too many.
+        assert_eq!(Client::connect(port).value("SELECT 1"), "1");
+        assert_eq!(one.value("SELECT current_user"), "few");
+        two.end();
+        eventually("one has gone", || {
+            let mut three = come(port, start);
+            three.welcome().is_ok() && three.value("SELECT current_user") == "few"
+        });
+        drop(one);
+        let gone =
+            "SELECT count(*) = 0 FROM pg_stat_activity WHERE usename = 'few' AND backend_type = 'client backend'";
+        if port == primary.port() {
+            primary.wait_true(gone).unwrap();
+        }
+    }
+}
+
 #[test]
 fn who_waits_for_a_server_to_come_in_is_in_nobodys_way() {
     let pgweir = conf().size(1).pool("query_wait_timeout = \"2s\"").user("other", "").start();

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use integration::wire::{Frame, Script};
-use integration::{Cluster, DATABASE, Pgweir};
+use integration::{Cluster, DATABASE, Pgweir, Signal};
+use rustix::process::{Pid, kill_process};
 
 use crate::common::client::tags;
 use crate::common::{Client, Conf, crowd, eventually, metric};
@@ -443,6 +444,29 @@ fn without_room_a_listener_keeps_its_server() {
     assert_eq!(next(&mut listener), "room:two");
 }
 
+/// The same: who has notified is known as long as nobody else has by way of that server, and is nobody else ever.
+#[test]
+fn without_room_a_notification_is_nobody_elses() {
+    let cluster = Cluster::builder().start().unwrap();
+    let pgweir = Conf::trust(&cluster).size(2).database("max_db_connections = 2").start();
+    let [mut listener, mut one, mut two] = [(); 3].map(|()| Client::connect(pgweir.port()));
+    listener.query("LISTEN room").unwrap();
+    let mut hear = |payload: &str| loop {
+        let heard = note(&listener.read().expect("the connection ended"));
+        if let Some((pid, _, _)) = heard.filter(|heard| heard.2 == payload) {
+            return pid;
+        }
+    };
+    one.query("NOTIFY room, 'one'").unwrap();
+    assert_eq!(hear("one"), own_pid(&one));
+    two.query("NOTIFY room, 'two'").unwrap();
+    let heard = hear("two");
+    let server = "SELECT count(*) FROM pg_stat_activity WHERE pid = ";
+    assert_eq!(cluster.primary().value_in("postgres", &format!("{server}{heard}")).unwrap(), "1");
+    one.query("NOTIFY room, 'three'").unwrap();
+    assert_eq!(hear("three"), heard);
+}
+
 /// A database that is configured anew takes its listeners along.
 #[test]
 fn a_reload_takes_listeners_along() {
@@ -520,17 +544,20 @@ fn one_that_also_runs_what_it_prepared_goes_on() {
 }
 
 /// A server process that is stopped, and goes on in the end.
-struct Stopped(String);
+struct Stopped(Pid);
 
 impl Stopped {
-    fn signal(&self, signal: &str) {
-        assert!(std::process::Command::new("kill").args([signal, &self.0]).status().unwrap().success());
+    fn new(pid: &str) -> Self {
+        let pid = Pid::from_raw(pid.parse().unwrap()).unwrap();
+        kill_process(pid, Signal::STOP).unwrap();
+        Self(pid)
     }
 }
 
 impl Drop for Stopped {
     fn drop(&mut self) {
-        self.signal("-CONT");
+        // It may have ended: that is no reason to fail, least of all while a test does.
+        let _ = kill_process(self.0, Signal::CONT);
     }
 }
 
@@ -545,17 +572,44 @@ fn a_connection_that_says_nothing_is_given_up() {
     // What it has said last, or nothing.
     let sql = "SELECT pid FROM pg_stat_activity WHERE query IN ('LISTEN \"c\";', '') AND datname = ";
     let sql = format!("{sql}'{DATABASE}'");
-    let stopped = Stopped(cluster.primary().value_in("postgres", &sql).unwrap());
-    stopped.signal("-STOP");
+    let pid = cluster.primary().value_in("postgres", &sql).unwrap();
+    let _stopped = Stopped::new(&pid);
     // It listens to this channel already, but never hears the mark.
     second.query("LISTEN c").unwrap();
     second.patience(Duration::from_secs(30));
     assert_eq!(second.value("SELECT 1"), "1");
-    let again = format!("SELECT count(*) FROM pg_stat_activity WHERE query = 'LISTEN \"c\";' AND pid <> {}", stopped.0);
+    let again = format!("SELECT count(*) FROM pg_stat_activity WHERE query = 'LISTEN \"c\";' AND pid <> {pid}");
     eventually("another listens", || {
         cluster.primary().value_in("postgres", &format!("{again} AND state = 'idle'")).is_ok_and(|count| count == "1")
     });
     first.patience(Duration::from_secs(30));
     direct(&cluster).query("NOTIFY c, 'again'").unwrap();
     assert_eq!([next(&mut second), next(&mut first)], ["c:again", "c:again"]);
+}
+
+/// Whoever is told that a NOTIFY was committed finds the listeners told of it when they are asked next, and so does
+/// whoever gives his channels up then: however late the connection hears of it that listens for all.
+#[test]
+fn what_was_committed_before_is_told_before() {
+    let cluster = Cluster::builder().start().unwrap();
+    let pgweir = Conf::trust(&cluster).size(2).start();
+    let mut client = Client::connect(pgweir.port());
+    let sql = "SELECT pid FROM pg_stat_activity WHERE query IN ('LISTEN \"c\";', '') AND datname = ";
+    for (ends, answer) in [("SELECT 1", 3), ("UNLISTEN c", 0), ("UNLISTEN *", 0)] {
+        client.query("LISTEN c").unwrap();
+        shared(&pgweir, 1);
+        let pid = format!("{sql}'{DATABASE}'");
+        cluster.primary().wait_true(&format!("SELECT count(*) = 1 FROM ({pid}) AS l")).unwrap();
+        let stopped = Stopped::new(&cluster.primary().value_in("postgres", &pid).unwrap());
+        direct(&cluster).query("NOTIFY c, 'early'").unwrap();
+        client.send(&Script::new().query(ends));
+        // All but the ReadyForQuery, and before what gives channels up nothing; it would come by now.
+        (0..answer).for_each(|_| drop(client.read().unwrap()));
+        assert!(!client.speaks_within(Duration::from_millis(200)), "{ends}");
+        drop(stopped);
+        let frames = client.ready(1);
+        assert_eq!(frames.iter().filter(|frame| note(frame).is_some()).count(), 1, "{ends}");
+        client.query("UNLISTEN *").unwrap();
+        eventually("it is over", || metric(&pgweir, "pgweir_pool_listened_channels", &[]) == 0.0);
+    }
 }

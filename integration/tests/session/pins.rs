@@ -262,6 +262,17 @@ fn the_log_names_the_statement_and_no_value() {
     assert!(!log.contains("4711") && !log.contains("secret"));
 }
 
+/// LISTEN keeps a server only under another encoding than that of the connection which listens for all.
+#[test]
+fn the_log_names_a_listen() {
+    // Also where nothing is known of the database's code.
+    let pgweir = conf().size(1).pool("catalog_refresh = 0").start();
+    let mut client = Client::connect_with(pgweir.port(), &[("user", "boss"), ("client_encoding", "latin1")]);
+    client.query("LISTEN what").unwrap();
+    eventually("a pin", || pins(&pgweir).contains("LISTEN"));
+    assert!(pgweir.log().contains("keeps a server to itself behind this statement: listen what"), "{}", pgweir.log());
+}
+
 /// PgBouncer's rules, by what a client of one server and its neighbour see.
 #[test]
 fn by_pgbouncers_rules_only_reported_settings_follow() {

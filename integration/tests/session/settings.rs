@@ -218,3 +218,38 @@ fn what_fails_behind_discard_all_leaves_the_start() {
         assert_eq!(client.value("SELECT current_setting('app.tenant')"), "start", "{fails}, later");
     }
 }
+
+/// PostgreSQL compiles a plan that costs more than `jit_above_cost`, and a plan costs more than anything that uses what
+/// `enable_..` forbids: to answer a question of pgweir's took it the better part of a second.
+#[test]
+fn a_question_is_not_compiled_whatever_plans_cost() {
+    let cluster = Cluster::builder().setting("jit", "on").start().unwrap();
+    let pgweir = Conf::trust(&cluster).size(2).pool("server_order = \"rotate\"").start();
+    let (mut one, mut two) = (Client::connect(pgweir.port()), Client::connect(pgweir.port()));
+    for jit in ["on", "off"] {
+        for forbidden in ["enable_seqscan", "enable_indexscan", "enable_bitmapscan"] {
+            one.query(&format!("SET {forbidden} = off")).unwrap();
+        }
+        if jit == "off" {
+            one.query("SET jit = off").unwrap();
+        }
+        // Of all that there may be, and of one thing.
+        one.query("DO $$ BEGIN CREATE TEMP TABLE t (n int); END $$").unwrap();
+        one.query("CREATE TEMP TABLE u (n int)").unwrap();
+        let pid = one.value("SELECT concat(pg_backend_pid())");
+        one.query("DROP TABLE t, u").unwrap();
+        for _ in 0..4 {
+            assert_eq!(one.value("SHOW jit"), jit);
+            assert_eq!(one.value("SHOW enable_seqscan"), "off");
+            assert_eq!(two.value("SHOW jit") + &two.value("SHOW enable_seqscan"), "onon");
+        }
+        let compiles = || std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap().contains("llvmjit");
+        assert!(!compiles());
+    }
+    // What it would be like.
+    one.query("RESET jit; CREATE TEMP TABLE t (n int); SELECT * FROM pg_depend LIMIT 1").unwrap();
+    let compiled = "SELECT pg_jit_available()";
+    let there = cluster.primary().query(compiled).unwrap() == [["t"]];
+    let pid = one.value("SELECT concat(pg_backend_pid())");
+    assert_eq!(std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap().contains("llvmjit"), there);
+}

@@ -1,0 +1,94 @@
+//! What a session has written or been shown it sees again, wherever it reads.
+//! It must never take a replica's lag for granted: replay is stopped where it matters.
+
+use crate::common::{Client, Conf};
+use crate::{Went, mark, runs, start_cluster, start_with, went};
+use integration::Cluster;
+
+/// Stops replay, or lets it go on.
+fn pause(cluster: &Cluster, replica: usize, pause: bool) {
+    let what = if pause { "pg_wal_replay_pause" } else { "pg_wal_replay_resume" };
+    let server = &cluster.replicas()[replica];
+    server.query(&format!("SELECT {what}()")).unwrap();
+    if pause {
+        server.wait_true("SELECT pg_get_wal_replay_pause_state() = 'paused'").unwrap();
+    }
+}
+
+fn conf(cluster: &Cluster) -> Conf {
+    Conf::trust(cluster).size(3)
+}
+
+/// A read on the primary shows what no replica has: the next one must not go back behind it.
+#[test]
+fn nobody_travels_back_in_time() {
+    let cluster = start_cluster();
+    let (pgweir, mut reader) = start_with(&cluster, &conf(&cluster));
+    pause(&cluster, 0, true);
+    pause(&cluster, 1, true);
+    let mut writer = Client::connect(pgweir.port());
+    writer.query("UPDATE fish SET name = 'new' WHERE id = 1").unwrap();
+    // Its own writes.
+    assert_eq!(writer.value("SELECT name FROM fish WHERE id = 1"), "new");
+    // Others may see the old or the new, but not the old after the new.
+    assert_eq!(reader.value("SELECT name FROM fish WHERE id = 1"), "fish 1");
+    assert_eq!(reader.value("/* pgweir: primary */ SELECT name FROM fish WHERE id = 1"), "new");
+    for _ in 0..20 {
+        assert_eq!(reader.value("SELECT name FROM fish WHERE id = 1"), "new");
+    }
+    pause(&cluster, 0, false);
+    pause(&cluster, 1, false);
+    // And it leaves the primary again, though it never stops reading.
+    let on = mark("on and on");
+    for _ in 0..50 {
+        assert_eq!(reader.value(&format!("{on} SELECT name FROM fish WHERE id = 1")), "new");
+    }
+    let counts = runs(&cluster, &on);
+    assert!(counts[0] < 25, "{counts:?}");
+}
+
+/// Of two replicas one is behind: who has read from the other does not go there.
+#[test]
+fn from_replica_to_replica_only_forward() {
+    let cluster = start_cluster();
+    let (pgweir, _) = start_with(&cluster, &conf(&cluster));
+    pause(&cluster, 1, true);
+    cluster.primary().query_in(integration::DATABASE, "UPDATE fish SET name = 'new' WHERE id = 2").unwrap();
+    cluster.replicas()[0].wait_true("SELECT true").unwrap();
+    let mut clients: Vec<Client> = (0..6).map(|_| Client::connect(pgweir.port())).collect();
+    let mut seen = vec![false; clients.len()];
+    for _ in 0..200 {
+        for (client, seen) in clients.iter_mut().zip(&mut seen) {
+            let new = client.value("SELECT name FROM fish WHERE id = 2") == "new";
+            assert!(new || !*seen, "back in time");
+            *seen |= new;
+        }
+    }
+    assert!(seen.iter().any(|seen| *seen));
+    pause(&cluster, 1, false);
+}
+
+/// What one session wrote another sees if it is told the position.
+#[test]
+fn a_position_is_passed_on() {
+    let cluster = start_cluster();
+    let (pgweir, mut other) = start_with(&cluster, &conf(&cluster));
+    pause(&cluster, 0, true);
+    pause(&cluster, 1, true);
+    let mut writer = Client::connect(pgweir.port());
+    writer.query("UPDATE fish SET name = 'new' WHERE id = 3").unwrap();
+    let position = writer.value("SHOW pgweir.last_lsn");
+    assert!(position.contains('/'), "{position}");
+    assert_eq!(other.value("SELECT name FROM fish WHERE id = 3"), "fish 3");
+    other.query(&format!("SET pgweir.min_lsn = '{position}'")).unwrap();
+    let after = mark("told the position");
+    assert_eq!(other.value(&format!("{after} SELECT name FROM fish WHERE id = 3")), "new");
+    assert_eq!(went(&cluster, &after), Went::Primary);
+    let mut third = Client::connect_with(
+        pgweir.port(),
+        &[("user", "app"), ("database", integration::DATABASE), ("options", &format!("-c pgweir.min_lsn={position}"))],
+    );
+    assert_eq!(third.value("SELECT name FROM fish WHERE id = 3"), "new");
+    pause(&cluster, 0, false);
+    pause(&cluster, 1, false);
+}

@@ -1,0 +1,84 @@
+//! What applications ask for: comments, `pgweir.target`, and isolation that standbys do not have.
+//! It must never be the router's own choice that is seen.
+
+use crate::common::{Client, Conf, eventually};
+use crate::{Went, cluster, mark, start, start_cluster, start_with, went};
+use integration::{DATABASE, Stop};
+
+/// Runs a statement a few times and asserts where it goes. A client that wrote, or is not done with its setting yet, is
+/// served by the primary for a moment.
+fn goes(client: &mut Client, name: &str, sql: &str, where_to: Went) {
+    let mut rounds = 0;
+    eventually(name, || {
+        rounds += 1;
+        let mark = mark(&format!("{name} (round {rounds})"));
+        (0..4).for_each(|_| drop(client.query(&format!("{mark} {sql}")).unwrap()));
+        let went = went(cluster(), &mark);
+        assert!(where_to == Went::Replicas || went == where_to, "{name}: {went:?}");
+        went == where_to
+    });
+}
+
+#[test]
+fn a_comment_says_where() {
+    let (_pgweir, mut client) = start();
+    goes(&mut client, "pgweir: primary", "SELECT count(*) FROM fish", Went::Primary);
+    goes(&mut client, "pgweir: read-write, please", "SELECT count(*) FROM fish", Went::Primary);
+    goes(&mut client, "pgweir: replica", "SELECT own_function(), 'by comment'", Went::Replicas);
+    goes(&mut client, "pgweir: standby", "SELECT count(*) FROM pg_stat_activity", Went::Replicas);
+    // Words elsewhere say nothing.
+    let mark = mark("words elsewhere");
+    client.query(&format!("{mark} SELECT '/* pgweir: primary */', count(*) FROM fish")).unwrap();
+    assert_eq!(went(cluster(), &mark), Went::Replicas);
+}
+
+#[test]
+fn a_setting_says_where() {
+    let (pgweir, mut client) = start();
+    client.query("SET pgweir.target = 'primary'").unwrap();
+    goes(&mut client, "set primary", "SELECT count(*) FROM fish", Went::Primary);
+    assert_eq!(client.value("SHOW pgweir.target"), "primary");
+    client.query("RESET pgweir.target").unwrap();
+    goes(&mut client, "reset", "SELECT count(*) FROM fish", Went::Replicas);
+    client.query("SET pgweir.target = 'prefer-standby'").unwrap();
+    goes(&mut client, "set replica", "SELECT own_function(), 'by setting'", Went::Replicas);
+    // What it cannot do there it does on the primary.
+    assert_eq!(client.value("SELECT setval('counter', 77)"), "77");
+    let options = [("database", DATABASE), ("options", "-c pgweir.target=read-only")];
+    let mut standby = Client::connect_with(pgweir.port(), &options);
+    assert_eq!(standby.value("SELECT pg_is_in_recovery()"), "t");
+    assert!(standby.query("UPDATE fish SET name = name WHERE id = 9").unwrap_err().starts_with("25006"));
+    standby.query("BEGIN").unwrap();
+    assert_eq!(standby.value("SELECT pg_is_in_recovery()"), "t");
+    standby.query("COMMIT").unwrap();
+    standby.query("SET pgweir.target = auto").unwrap();
+    standby.query("UPDATE fish SET name = name WHERE id = 9").unwrap();
+}
+
+#[test]
+fn serializable_sessions_read_from_the_primary() {
+    let (pgweir, _) = start();
+    let options = [("database", DATABASE), ("options", "-c default_transaction_isolation=serializable")];
+    let mut client = Client::connect_with(pgweir.port(), &options);
+    goes(&mut client, "serializable from the start", "SELECT count(*) FROM fish", Went::Primary);
+    let mut client = Client::connect(pgweir.port());
+    client.query("SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL SERIALIZABLE").unwrap();
+    goes(&mut client, "serializable later", "SELECT count(*) FROM fish", Went::Primary);
+}
+
+#[test]
+fn without_a_standby() {
+    let cluster = start_cluster();
+    let (pgweir, _) = start_with(&cluster, &Conf::trust(&cluster).size(3));
+    let with = |target: &str| {
+        let options = format!("-c pgweir.target={target}");
+        Client::connect_with(pgweir.port(), &[("database", DATABASE), ("options", &options)])
+    };
+    let (mut only, mut either) = (with("standby"), with("replica"));
+    assert_eq!(only.value("SELECT 1"), "1");
+    cluster.replicas().iter().for_each(|replica| replica.stop(Stop::Fast).unwrap());
+    eventually("it is told", || only.query("SELECT 1").is_err_and(|error| error.starts_with("57P03")));
+    assert_eq!(either.value("SELECT pg_is_in_recovery()"), "f");
+    only.query("SET pgweir.target = 'replica'").unwrap();
+    assert_eq!(only.value("SELECT 2"), "2");
+}

@@ -1,0 +1,199 @@
+//! One host: what it was seen to be, how far it has come, and how it does.
+//! Must never take a lock on the data path: everything that is read there is an atomic.
+
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64};
+
+use tokio::sync::Notify;
+
+use super::breaker::Breaker;
+use super::cluster::Lsn;
+use crate::config::Endpoint;
+
+/// What a host was seen to be when it was asked last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Standing {
+    /// It was not asked yet.
+    Unknown,
+    /// It does not answer.
+    Down,
+    /// It follows another.
+    Standby,
+    /// It is not in recovery.
+    Primary,
+}
+
+/// What a host says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Says {
+    /// It is in recovery.
+    pub standby: bool,
+    /// How far it has replayed, or written; 0 if it does not say.
+    pub lsn: Lsn,
+    /// What nobody can have read more than there.
+    pub shown: Lsn,
+    /// Its timeline; 0 if it does not say.
+    pub timeline: u32,
+}
+
+/// One host.
+#[derive(Debug)]
+pub struct Member {
+    /// Where it is.
+    pub endpoint: Endpoint,
+    /// Held by who asks it.
+    pub asking: tokio::sync::Mutex<()>,
+    /// Wakes who asks it: somebody waits for an answer, or something has happened to it.
+    pub wake: Notify,
+    /// What real traffic says of it.
+    pub breaker: Breaker,
+    pub(super) standing: AtomicU8,
+    pub(super) timeline: AtomicU32,
+    pub(super) replayed: AtomicU64,
+    /// What nobody can have read more than there, by the same answer.
+    pub(super) shown: AtomicU64,
+    /// Questions sent to it, and the last of them that was answered.
+    pub(super) asked: AtomicU64,
+    pub(super) answered: AtomicU64,
+    /// When the primary was first seen to be further than this has replayed, as of its last answer, microseconds; 0 if it
+    /// has all that was seen.
+    behind_us: AtomicU64,
+    /// When it came back after it was away, microseconds; 0 if it never was.
+    back_us: AtomicU64,
+    /// How long statements take on it, microseconds.
+    latency_us: AtomicU64,
+    /// Somebody waits for its position.
+    wanted: AtomicBool,
+    /// It is to be asked at once what it is.
+    hurried: AtomicBool,
+    /// The connection that asks it is in somebody's way.
+    in_the_way: AtomicBool,
+}
+
+impl Member {
+    pub(super) fn new(endpoint: Endpoint, standing: Standing) -> Self {
+        Self {
+            endpoint,
+            asking: tokio::sync::Mutex::default(),
+            wake: Notify::new(),
+            breaker: Breaker::default(),
+            standing: AtomicU8::new(standing as u8),
+            timeline: AtomicU32::new(0),
+            replayed: AtomicU64::new(0),
+            shown: AtomicU64::new(0),
+            asked: AtomicU64::new(0),
+            answered: AtomicU64::new(0),
+            behind_us: AtomicU64::new(0),
+            back_us: AtomicU64::new(0),
+            latency_us: AtomicU64::new(0),
+            wanted: AtomicBool::new(false),
+            hurried: AtomicBool::new(false),
+            in_the_way: AtomicBool::new(false),
+        }
+    }
+
+    /// What it was seen to be.
+    pub fn standing(&self) -> Standing {
+        match self.standing.load(SeqCst) {
+            s if s == Standing::Down as u8 => Standing::Down,
+            s if s == Standing::Standby as u8 => Standing::Standby,
+            s if s == Standing::Primary as u8 => Standing::Primary,
+            _ => Standing::Unknown,
+        }
+    }
+
+    /// A question is about to be sent to it; its number.
+    pub fn ask(&self) -> u64 {
+        self.asked.fetch_add(1, SeqCst) + 1
+    }
+
+    /// It has replayed so much by question `number`.
+    pub(super) fn replayed_by(&self, number: u64, lsn: Lsn, shown: Lsn) {
+        // In this order: who sees the number sees a position that is no older.
+        self.replayed.store(lsn, SeqCst);
+        self.shown.store(shown, SeqCst);
+        self.answered.store(number, SeqCst);
+    }
+
+    /// Somebody waits for its position; says so once.
+    pub fn take_wanted(&self) -> bool {
+        self.wanted.swap(false, SeqCst)
+    }
+
+    /// It is to be asked at once what it is.
+    pub fn take_hurried(&self) -> bool {
+        self.hurried.swap(false, SeqCst)
+    }
+
+    /// The connection that asks it is to be closed.
+    pub fn take_in_the_way(&self) -> bool {
+        self.in_the_way.swap(false, SeqCst)
+    }
+
+    pub(super) fn want(&self) {
+        // The one who asks is woken once per answer, by whoever is first.
+        if !self.wanted.swap(true, SeqCst) {
+            self.wake.notify_one();
+        }
+    }
+
+    /// The connection that asks it is in somebody's way.
+    pub fn step_aside(&self) {
+        self.in_the_way.store(true, SeqCst);
+        self.wake.notify_one();
+    }
+
+    /// Something has happened to it.
+    pub fn hurry(&self) {
+        self.hurried.store(true, SeqCst);
+        self.wake.notify_one();
+    }
+
+    /// Its timeline; 0 if it is not known.
+    pub fn timeline(&self) -> u32 {
+        self.timeline.load(SeqCst)
+    }
+
+    /// Since when it has been behind; 0: it is not.
+    pub(super) fn is_behind_since(&self, us: u64) {
+        self.behind_us.store(us, Relaxed);
+    }
+
+    /// How long ago the primary was where this has not come to yet, microseconds; 0 if it had all that was known when it
+    /// was asked last. As precise as the hosts are asked often.
+    pub fn lag_us(&self, now_us: u64) -> u64 {
+        match self.behind_us.load(Relaxed) {
+            0 => 0,
+            since_us => now_us.saturating_sub(since_us),
+        }
+    }
+
+    /// It was away and takes part again.
+    pub fn is_back(&self, now_us: u64) {
+        self.back_us.store(now_us.max(1), Relaxed);
+    }
+
+    /// How much of its share of reads it is to have, in thousandths: little when it has just come back, all of it
+    /// `slow_start_us` later.
+    pub fn share(&self, now_us: u64, slow_start_us: u64) -> u32 {
+        /// Or nothing would ever warm it.
+        const LEAST: u64 = 20;
+        let back_us = self.back_us.load(Relaxed);
+        let for_us = now_us.saturating_sub(back_us);
+        if back_us == 0 || for_us >= slow_start_us {
+            return 1000;
+        }
+        (for_us.saturating_mul(1000) / slow_start_us).clamp(LEAST, 1000) as u32
+    }
+
+    /// Notes how long statements take on it, microseconds.
+    pub fn takes(&self, us: u64) {
+        self.latency_us.store(us, Relaxed);
+    }
+
+    /// What was noted last; 0 if nothing was.
+    pub fn latency_us(&self) -> u64 {
+        self.latency_us.load(Relaxed)
+    }
+}

@@ -1,0 +1,89 @@
+//! Where an application asks that its statements run: `/* pgweir: replica */`, or `SET pgweir.target = 'replica'`.
+//! Must never be asked about a text in which [`super::shape::Flags::COMMENT_HINT`] was not seen: it reads the text again.
+
+use super::lex::{Kind, Lexer};
+
+/// Name of the setting, folded.
+pub const SETTING: &[u8] = b"pgweir.target";
+
+/// Where statements are to run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Wish {
+    /// Wherever the router thinks best.
+    #[default]
+    Auto,
+    /// The primary, reads too.
+    Primary,
+    /// A replica that may serve this client, whatever the statement looks like; the primary if there is none, and for
+    /// what a replica refuses.
+    Replica,
+    /// A replica; where none may serve, an error.
+    Standby,
+}
+
+impl Wish {
+    /// The spellings, those of libpq's `target_session_attrs` among them (`src/interfaces/libpq/fe-connect.c`).
+    #[must_use]
+    pub fn of(word: &[u8]) -> Option<Self> {
+        let word = word.to_ascii_lowercase();
+        Some(match &word[..] {
+            b"auto" | b"any" => Self::Auto,
+            b"primary" | b"read-write" => Self::Primary,
+            b"replica" | b"prefer-replica" | b"prefer-standby" => Self::Replica,
+            b"standby" | b"read-only" => Self::Standby,
+            _ => return None,
+        })
+    }
+
+    /// This one, or `other` where it says nothing.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        if self == Self::Auto { other } else { self }
+    }
+}
+
+/// What the comments of a text ask for: the last of them that says `pgweir:` and a word of [`Wish::of`]. In one, words
+/// follow each other with commas or blanks between them, and those of another kind are passed over.
+#[must_use]
+pub fn wish(sql: &[u8], standard_conforming_strings: bool) -> Wish {
+    let comments = Lexer::new(sql, standard_conforming_strings).filter(|token| token.kind == Kind::Comment);
+    comments.filter_map(|token| in_comment(token.bytes(sql))).last().unwrap_or_default()
+}
+
+fn in_comment(comment: &[u8]) -> Option<Wish> {
+    const MARK: &[u8] = b"pgweir:";
+    let at = memchr::memmem::find(comment, MARK)? + MARK.len();
+    let words = comment.get(at..)?.split(|byte| matches!(byte, b' ' | b'\t' | b'\r' | b'\n' | b',' | b'*' | b'/'));
+    words.filter_map(|word| Wish::of(word.strip_prefix(b"target=").unwrap_or(word))).next_back()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn comments_say_where() {
+        let cases: [(&str, Wish); 10] = [
+            ("/* pgweir: primary */ SELECT 1", Wish::Primary),
+            ("SELECT 1 -- pgweir:replica", Wish::Replica),
+            ("SELECT 1 -- pgweir: target=Read-Only, other=7\n", Wish::Standby),
+            ("SELECT 1 /*pgweir:prefer-standby*/", Wish::Replica),
+            ("/* pgweir: primary */ SELECT 1 /* pgweir: replica */", Wish::Replica),
+            ("/* pgweir: primary */ SELECT 1 /* pgweir: nonsense */", Wish::Primary),
+            ("SELECT '/* pgweir: primary */'", Wish::Auto),
+            ("/* primary */ SELECT 1", Wish::Auto),
+            ("/* pgweir: */ SELECT 1", Wish::Auto),
+            ("/* a /* pgweir: primary */ b */ SELECT 1", Wish::Primary),
+        ];
+        for (sql, expected) in cases {
+            assert_eq!(wish(sql.as_bytes(), true), expected, "{sql}");
+        }
+    }
+
+    #[test]
+    fn what_a_statement_says_comes_first() {
+        assert_eq!(Wish::Auto.or(Wish::Standby), Wish::Standby);
+        assert_eq!(Wish::Primary.or(Wish::Standby), Wish::Primary);
+        assert_eq!(Wish::of(b"secondary"), None);
+    }
+}
