@@ -67,6 +67,9 @@ has() { command -v "$1" >/dev/null 2>&1; }
 has_clang() { has clang || compgen -G '/usr/lib/llvm-*/bin/clang' >/dev/null; }
 has_libclang() { find /usr/lib/llvm-*/lib /usr/lib/*-linux-gnu -name 'libclang*.so*' 2>/dev/null | grep -q .; }
 
+# Answers for names of hosts in place of the system's, in tests.
+has_nss_wrapper() { compgen -G '/usr/lib/*-linux-gnu/libnss_wrapper.so' >/dev/null; }
+
 # Adds a package to $missing unless the test succeeds: need PACKAGE COMMAND…
 need() {
     local package=$1
@@ -96,6 +99,7 @@ install_missing() {
         # nodesource's nodejs has npm inside and refuses Debian's.
         has npm || missing+=(npm)
         need ruby has ruby
+        need libnss-wrapper has_nss_wrapper
         need ruby-pg ruby -e 'require "pg"'
         need ruby-sequel ruby -e 'require "sequel"'
     fi

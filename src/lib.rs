@@ -37,6 +37,8 @@
 //!    that all workers read ([`pool::cluster`]), and which pool takes writes follows from it (`relay::roles`).
 //!    A batch on a replica is kept until the first byte of its answer leaves, and goes to the primary if the replica cannot
 //!    run it (`relay::again`); one that certainly only reads is kept on the primary, too, in case that is lost.
+//!    With `reads_in_transactions` a transaction begins on no server until it does anything but read (`relay::unopened`): what its
+//!    reads then answer must not hang on the time or on the transaction ([`sql::timed`]).
 //! 9. Each finished statement is one record in the statistics of its shape ([`meter`]): two clock reads per
 //!    transaction, plain stores, no lock. The control thread ([`export`]) reads them at any time.
 //!
@@ -91,6 +93,9 @@
 //!   in the same order (`relay::listen`). It is the one connection whose task is no turn: `relay::listen_task`.
 //! - A client never reads from a replica that may lack what it wrote. A prepared statement is shared only between
 //!   clients whose settings give its text the same meaning.
+//! - Who the servers of a database are may be found out as the program runs (`app::discover`): on the control thread, and it
+//!   takes effect as a reload does. What was seen of a server, and the newest timeline, goes over from one cluster of a
+//!   database to the next ([`pool::clusters`]); a group that was replaced watches its servers as long as one of them is in use.
 //! - A rule of the operator's ([`config::Steering`], [`relay::rules`]) decides for a whole lease, when it begins, and only
 //!   between servers that may have it anyway: where reads go, from which workload's pools, how fast, how long. It is held
 //!   against a session once per set of settings and against a statement once per shape; `relay::course` applies it.

@@ -45,6 +45,7 @@ const LOCKS: &[(&str, &str)] = &[
         "limits that workers share; taken when connections are opened and closed, never per transaction",
     ),
     ("pool/cluster.rs", "what hosts say of themselves; taken by who asks them, by the others when a session begins"),
+    ("pool/clusters.rs", "who has a database's cluster; taken when a worker makes a group, never per transaction"),
     (
         "pool/rate.rs",
         "who has a rate's bucket; taken when a worker meets the rules of a database, never per transaction",

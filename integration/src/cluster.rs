@@ -2,12 +2,14 @@
 //! It must never be shared state between tests: a test starts its own, which takes about a second.
 
 use std::fs;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use crate::certs::Certificates;
 use crate::error::{During, Error, Result};
 use crate::link::Link;
+use crate::port::Port;
 use crate::postgres::{Postgres, Stop, bin, newer_bin};
 use crate::process::{output, tied};
 use crate::run::Run;
@@ -73,9 +75,17 @@ pub struct Builder {
     tls: bool,
     settings: String,
     sql: Vec<String>,
+    one_port: bool,
 }
 
 impl Builder {
+    /// All servers listen on the same port: the primary on 127.0.0.1, replicas on the addresses behind that.
+    #[must_use]
+    pub fn one_port(mut self) -> Self {
+        self.one_port = true;
+        self
+    }
+
     /// Servers of version 18 or newer; see [`newer_bin`].
     #[must_use]
     pub fn newer(mut self) -> Self {
@@ -134,11 +144,17 @@ impl Builder {
         let bin = if self.newer { newer_bin()? } else { bin()? };
         let template = template(&bin)?;
         let certificates = self.tls.then(Certificates::new).transpose()?;
-        let primary = Postgres::copy_of(&template, &bin, "primary")?;
+        let mut primary = Postgres::copy_of(&template, &bin, "primary")?;
+        if self.one_port {
+            primary.listen_on(Ipv4Addr::LOCALHOST, &Port::reserve_on(1 + self.replicas as u8)?);
+        }
         self.configure(&primary, certificates.as_ref())?;
         let mut replicas = Vec::new();
         for number in 1..=self.replicas {
-            let replica = Postgres::copy_of(&template, &bin, &format!("replica{number}"))?;
+            let mut replica = Postgres::copy_of(&template, &bin, &format!("replica{number}"))?;
+            if self.one_port {
+                replica.listen_on(Ipv4Addr::new(127, 0, 0, 1 + number as u8), primary.reservation());
+            }
             self.configure(&replica, certificates.as_ref())?;
             follow(&replica, &primary)?;
             replicas.push(replica);
@@ -165,7 +181,7 @@ impl Builder {
         let mut rules = String::from("local all postgres trust\nlocal replication postgres trust\n");
         rules += &self.hba_lines;
         rules += &format!(
-            "local all all {method}\nhost all all 127.0.0.1/32 {method}\nhost replication all 127.0.0.1/32 {method}\n"
+            "local all all {method}\nhost all all 127.0.0.0/8 {method}\nhost replication all 127.0.0.0/8 {method}\n"
         );
         node.write("pg_hba.conf", &rules)
     }
@@ -193,7 +209,16 @@ impl Cluster {
     /// One primary without replicas, trusting everybody, without TLS, until told otherwise.
     pub fn builder() -> Builder {
         let (hba_lines, settings) = (String::new(), String::new());
-        Builder { newer: false, replicas: 0, hba: Hba::Trust, hba_lines, tls: false, settings, sql: Vec::new() }
+        Builder {
+            newer: false,
+            replicas: 0,
+            hba: Hba::Trust,
+            hba_lines,
+            tls: false,
+            settings,
+            sql: Vec::new(),
+            one_port: false,
+        }
     }
 
     /// The server started as primary.

@@ -47,6 +47,21 @@ impl Port {
         Err(Error::new(format!("no free loopback port between {low} and {high}")))
     }
 
+    /// Reserves a port that nobody listens on at the first so many loopback addresses.
+    ///
+    /// # Errors
+    /// As [`Port::reserve`].
+    pub fn reserve_on(addresses: u8) -> Result<Self> {
+        for _ in 0..ATTEMPTS {
+            let port = Self::reserve()?;
+            let is_free = |last: u8| TcpListener::bind((Ipv4Addr::new(127, 0, 0, last), port.number())).is_ok();
+            if (1..=addresses).all(is_free) {
+                return Ok(port);
+            }
+        }
+        Err(Error::new(format!("no port is free on {addresses} addresses")))
+    }
+
     /// Reserves this very port when it is free, else any other.
     ///
     /// # Errors

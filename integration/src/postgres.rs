@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io::{Read, Seek, SeekFrom};
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::AtomicBool;
@@ -53,6 +54,8 @@ pub struct Postgres {
     name: String,
     bin: PathBuf,
     folder: PathBuf,
+    /// Where it listens, whatever its configuration says.
+    host: Option<Ipv4Addr>,
     port: Port,
     process: Mutex<Option<Process>>,
     /// Its processes do not run until told to; see `halt.rs`.
@@ -69,7 +72,16 @@ impl Postgres {
         copy.args(["-a", "--reflink=auto"]).arg(template).arg(&data).current_dir(run.root());
         output(&mut copy, "copy the template")?;
         let (port, process, paused) = (Port::reserve()?, Mutex::new(None), AtomicBool::new(false));
-        Ok(Self { name: name.into(), bin: bin.into(), folder, port, process, paused })
+        Ok(Self { name: name.into(), bin: bin.into(), folder, host: None, port, process, paused })
+    }
+
+    /// Where it is to listen once it is started.
+    pub(crate) fn listen_on(&mut self, host: Ipv4Addr, port: &Port) {
+        (self.host, self.port) = (Some(host), port.clone());
+    }
+
+    pub(crate) fn reservation(&self) -> &Port {
+        &self.port
     }
 
     /// The name given to it: `primary`, `replica1`, ….
@@ -77,14 +89,19 @@ impl Postgres {
         &self.name
     }
 
-    /// The port it listens on, on 127.0.0.1.
+    /// The loopback address it listens on, 127.0.0.1 unless they are all on one port.
+    pub fn host(&self) -> Ipv4Addr {
+        self.host.unwrap_or(Ipv4Addr::LOCALHOST)
+    }
+
+    /// The port it listens on, on [`Postgres::host`].
     pub fn port(&self) -> u16 {
         self.port.number()
     }
 
-    /// `127.0.0.1:PORT`.
+    /// `127.0.0.1:PORT`, or its own address.
     pub fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.port())
+        format!("{}:{}", self.host(), self.port())
     }
 
     /// The directory of its unix socket. `postgres` is trusted there whatever the rules for others.
@@ -223,6 +240,9 @@ impl Postgres {
         let mut command = tied(self.bin.join("postgres"), run.account(), "QUIT");
         command.arg("-D").arg(&data).current_dir(&self.folder);
         command.args(["-c", &format!("port={}", self.port()), "-c", &format!("cluster_name={}", self.name)]);
+        if let Some(host) = self.host {
+            command.args(["-c", &format!("listen_addresses={host}")]);
+        }
         command.args(["-c", &format!("unix_socket_directories={}", self.folder.display())]);
         *self.process() = Some(Process::start(command, &self.name, &self.log_file())?);
         Ok(())

@@ -5,7 +5,9 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use crate::auth::ServerSecret;
-use crate::config::{Config, Database, Destination, HostGroup, PoolMode, Routing, format_duration};
+use crate::config::{
+    Config, Database, Destination, Endpoint, HostGroup, MAX_HOSTS, PoolMode, Routing, format_duration,
+};
 use crate::pool::rate::Bucket;
 use crate::relay::catalog_question;
 use crate::relay::rules::Rules;
@@ -30,24 +32,56 @@ pub fn explain(
     sql: &str,
 ) -> Result<String, String> {
     let entry = entry(config, database)?;
+    if entry.discover.is_some() && entry.primary == Endpoint::UNKNOWN {
+        let config = found(config, &entry.name)?;
+        return explain(&config, Some(&entry.name), user, application, sql);
+    }
     let verdict = classify(sql.as_bytes(), &scan(sql.as_bytes(), true));
     let asks = matches!(verdict.route, Route::Replica | Route::Catalog);
     told(config, entry, (user, application), sql, asks.then(|| catalog(config, entry, user)))
 }
 
-/// The code that the database has, by the primary.
-fn catalog(config: &Config, entry: &Database, user: &str) -> Result<Code, String> {
+/// The configuration with the servers of this database as they are now.
+fn found(config: &Config, database: &str) -> Result<Config, String> {
+    let mut config = config.clone();
+    config.databases.retain(|name, _| name == database);
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
+    runtime.block_on(super::discover::fill(&mut config, None));
+    let known = config.databases.values().all(|entry| entry.primary != Endpoint::UNKNOWN);
+    if known { Ok(config) } else { Err(format!("nobody tells who the servers of \"{database}\" are")) }
+}
+
+/// The code that the database has, by the primary or the first server found that answers, and which that is.
+fn catalog(config: &Config, entry: &Database, user: &str) -> Result<(Code, Endpoint), String> {
+    let mut failed = Vec::new();
+    // Of those that were found out nothing says which is the primary.
+    for host in entry.hosts().take(if entry.discover.is_some() { MAX_HOSTS } else { 1 }) {
+        match catalog_of(config, entry, host, user) {
+            Ok(code) => return Ok((code, host.clone())),
+            Err(error) => failed.push(error),
+        }
+    }
+    Err(failed.join("; "))
+}
+
+fn catalog_of(config: &Config, entry: &Database, host: &Endpoint, user: &str) -> Result<Code, String> {
     let (login, password) = match (config.users.get(user), &entry.user) {
         (Some(known), _) => entry.server_login(known),
         (None, Some(forced)) => (forced.as_str(), entry.password.as_ref()),
         (None, None) => (user, None),
     };
     let tls = tls_of(entry).map_err(|error| error.to_string())?;
-    let dial = Dial::new(config, entry, &entry.primary, login, ServerSecret::of(password.cloned()), tls);
+    let dial = Dial::new(config, entry, host, login, ServerSecret::of(password.cloned()), tls);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let asked = runtime.map_err(|error| error.to_string())?.block_on(rows(&dial, &catalog_question()));
-    let code = Code::new(&asked.map_err(|error| format!("{}: {error}", entry.primary))?);
+    let code = Code::new(&asked.map_err(|error| format!("{host}: {error}"))?, is_global(entry));
     if code.is_too_large { Err("the database has too much code".into()) } else { Ok(code) }
+}
+
+/// Which tables of the database are global.
+fn is_global(entry: &Database) -> impl Fn(&[u8], &[u8]) -> bool {
+    |schema, name| entry.reads.global_tables.iter().any(|table| table.is(schema, name))
 }
 
 /// With what was heard of the catalog, if it was asked for.
@@ -56,15 +90,17 @@ fn told(
     entry: &Database,
     (user, application): (&str, &str),
     sql: &str,
-    catalog: Option<Result<Code, String>>,
+    catalog: Option<Result<(Code, Endpoint), String>>,
 ) -> Result<String, String> {
     let scanned = scan(sql.as_bytes(), true);
     let mut verdict = classify(sql.as_bytes(), &scanned);
+    let mut is_global = false;
     let heard = match catalog {
         None => None,
-        Some(Ok(code)) => {
+        Some(Ok((code, host))) => {
             verdict = verdict.and_catalog(code.footing(sql.as_bytes(), true));
-            Some(format!("as {} has it", entry.primary))
+            is_global = code.reads_globals(sql.as_bytes(), true);
+            Some(format!("as {host} has it"))
         }
         Some(Err(error)) => Some(format!("not asked, so that the grammar alone decides: {error}")),
     };
@@ -84,6 +120,12 @@ fn told(
     }
     rule(&mut out, entry, user, application, sql, scanned.shape);
     let _ = writeln!(out, "server:    {}", server(config, entry, user, &verdict, asks));
+    if is_global && verdict.route == Route::Replica {
+        let _ = writeln!(
+            out,
+            "note:      it reads global_tables: it waits for a replica that has all that was committed before"
+        );
+    }
     if let Some(note) = note(&verdict) {
         let _ = writeln!(out, "note:      {note}");
     }
@@ -142,8 +184,19 @@ fn name(route: Route) -> &'static str {
 }
 
 fn server(config: &Config, entry: &Database, user: &str, verdict: &Verdict, asks: Wish) -> String {
-    let primary = format!("{} (primary)", entry.primary);
-    let replicas = entry.replicas.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ");
+    let list = |hosts: &mut dyn Iterator<Item = &Endpoint>| hosts.map(ToString::to_string).collect::<Vec<_>>();
+    let (primary, replicas) = match entry.discover {
+        None => (format!("{} (primary)", entry.primary), list(&mut entry.replicas.iter()).join(" or ")),
+        // Nothing says which is which but they themselves.
+        Some(_) => {
+            let spared = |host: &&Endpoint| !entry.reads.spared.contains(host);
+            let replicas = list(&mut entry.hosts().filter(spared)).join(", ");
+            (
+                format!("the primary among {}", list(&mut entry.hosts()).join(", ")),
+                format!("a replica among {replicas}"),
+            )
+        }
+    };
     let reads = matches!(verdict.route, Route::Replica | Route::BeginReadOnly);
     if config.terms(&entry.name, user).pool_mode == PoolMode::Session {
         return format!("{primary}: in session mode a client keeps one server");
@@ -223,6 +276,18 @@ mod tests {
             assert!(told.contains(expected), "{sql}:\n{told}");
         }
         assert!(!told(&file, Some("b"), "SELECT 1").unwrap().contains("rule:"));
+    }
+
+    #[test]
+    fn asks_who_the_servers_are() {
+        let file = "[databases.a]\ndiscover = [\"dns://127.0.0.1:1\", \"dns://127.0.0.2:1\"]\n[users.app]\npassword = \"secret\"\n";
+        let config = Config::parse(file, "test.toml").unwrap();
+        let told = explain(&config, None, "app", "", "SELECT 1").unwrap();
+        let both = "127.0.0.1:1, 127.0.0.2:1";
+        assert!(told.contains(&format!("server:    a replica among {both}; the primary among {both} while")), "{told}");
+        assert!(told.contains("catalog:   not asked, so that the grammar alone decides: 127.0.0.1:1: "), "{told}");
+        let config = Config::parse(&file.replace("127.0.0.", "nowhere.invalid."), "test.toml").unwrap();
+        assert!(explain(&config, None, "app", "", "SELECT 1").is_err());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 pub mod boot;
 pub mod cli;
+mod discover;
 mod doors;
 mod explain;
 pub mod log;

@@ -1,6 +1,7 @@
 //! The control thread: statistics over HTTP, signals, reload, the end.
 //! Must never be waited for by a worker.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,8 +13,9 @@ use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
 use super::boot::{BootError, Running, boot};
+use super::discover::{self, Discovery, News};
 use super::notify::{Notify, watchdog_period};
-use crate::config::Config;
+use crate::config::{Config, MAX_HOSTS, Roles};
 use crate::export::{self, Exporter};
 use crate::gate::{self, Order};
 use crate::server::probe::probe;
@@ -46,8 +48,12 @@ pub fn run(config: Config, file: Option<&Path>) -> Result<(), BootError> {
             hangup: signal(SignalKind::hangup())?,
         }
     };
-    let running = boot(config)?;
-    runtime.block_on(control(running, signals, file))
+    let mut config = config;
+    runtime.block_on(discover::fill(&mut config, None));
+    let outcome = boot(config).and_then(|running| runtime.block_on(control(running, signals, file)));
+    // A question for an address may be under way, which nobody waits for.
+    runtime.shutdown_background();
+    outcome
 }
 
 async fn control(mut running: Running, signals: Signals, file: Option<&Path>) -> Result<(), BootError> {
@@ -63,15 +69,19 @@ async fn control(mut running: Running, signals: Signals, file: Option<&Path>) ->
     let watchdog = watchdog_period().map(|period| watch(&running, Arc::clone(&notify), period));
     notify.ready(SERVING);
     let mut tick = tokio::time::interval(PROBE_PERIOD);
+    let mut discovery = Discovery::new();
+    discovery.watch(&running.config, &running.clusters);
     loop {
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             _ = hangup.recv() => {
                 notify.reloading();
-                reload(&mut running, file);
+                reload(&mut running, file).await;
+                discovery.watch(&running.config, &running.clusters);
                 notify.ready(SERVING);
             }
+            Some(news) = discovery.news() => take_over(&mut running, news),
             _ = tick.tick() => probe_primaries(&running),
         }
     }
@@ -108,23 +118,37 @@ fn watch(running: &Running, notify: Arc<Notify>, period: Duration) -> JoinHandle
 }
 
 /// Asks every primary whether it is there, so that readiness is known before the first client and
-/// without any. An answer that takes longer than the period is none.
+/// without any. An answer that takes longer than the period is none. Where the servers of a database are asked anyway, for
+/// its clients, that says more.
 fn probe_primaries(running: &Running) {
+    let watched: HashMap<_, _> = running.clusters.shown().into_iter().collect();
     for database in running.config.databases.values() {
         let Some(health) = running.registry.database(&database.name) else { continue };
-        let primary = database.primary.clone();
+        if let (Some(cluster), Roles::Found) = (watched.get(&database.name), database.roles) {
+            health.set_primary_reachable(cluster.primary().is_some());
+            continue;
+        }
+        // Which of those that were found out is the primary is not known; it will be if any of them is there.
+        let hosts: Vec<_> =
+            database.hosts().take(if database.discover.is_some() { MAX_HOSTS } else { 1 }).cloned().collect();
         tokio::spawn(async move {
-            let answer = probe(&primary, PROBE_PERIOD).await;
-            if let (Err(error), true) = (&answer, health.primary_reachable()) {
-                tracing::warn!(server = %primary, "the primary does not answer: {error}");
+            let mut failed = None;
+            for host in &hosts {
+                match probe(host, PROBE_PERIOD / hosts.len() as u32).await {
+                    Ok(()) => return health.set_primary_reachable(true),
+                    Err(error) => failed = Some((host, error)),
+                }
             }
-            health.set_primary_reachable(answer.is_ok());
+            if let (Some((host, error)), true) = (failed, health.primary_reachable()) {
+                tracing::warn!(server = %host, "the primary does not answer: {error}");
+            }
+            health.set_primary_reachable(false);
         });
     }
 }
 
 /// Reads the configuration again: all of it takes effect, or none.
-fn reload(running: &mut Running, file: Option<&Path>) {
+async fn reload(running: &mut Running, file: Option<&Path>) {
     let Some(file) = file else {
         tracing::warn!("nothing to reload: pgweir was started without a configuration file");
         return;
@@ -142,6 +166,7 @@ fn reload(running: &mut Running, file: Option<&Path>) {
             }
             // Clients have keys with the old one.
             config.listen.instance_id = running.config.listen.instance_id;
+            discover::fill(&mut config, Some(&running.config)).await;
             let config = Arc::new(config);
             running.registry.set_databases(config.databases.keys().map(|name| Arc::from(name.as_str())));
             let _ = running.gate.send(Order::Reload(Arc::clone(&config), tls));
@@ -157,6 +182,17 @@ fn reload(running: &mut Running, file: Option<&Path>) {
             tracing::error!("the configuration is refused and the old one stays in force:\n{problems}");
         }
     }
+}
+
+/// The servers of a database are others than before.
+fn take_over(running: &mut Running, news: News) {
+    let Some(config) = news.into_config(&running.config) else { return };
+    let config = Arc::new(config);
+    let _ = running.gate.send(Order::Servers(Arc::clone(&config)));
+    for worker in &running.workers {
+        let _ = worker.send(Mail::Reload(Arc::clone(&config)));
+    }
+    running.config = config;
 }
 
 fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {

@@ -8,8 +8,10 @@ use std::path::Path;
 use super::check_rules::RawSteering;
 use super::doors::tcp;
 use super::encryption::{ChannelBinding, SslMode, TlsMode, TlsNegotiation};
+use super::endpoint::Endpoint;
 use super::leaf::{FilePath, RawSecret, Refresh, Timeout, Wait, Word};
-use super::model::{Config, Database, Listen, Log, Pool, Stats};
+use super::logging::Log;
+use super::model::{Config, Database, Listen, Pool, Stats};
 use super::modes::Roles;
 use super::password::Password;
 use super::problem::Problems;
@@ -60,6 +62,7 @@ impl Check<'_> {
     pub(super) fn config(&mut self, raw: RawConfig) -> Option<Config> {
         self.suspect(&raw);
         self.lags(&raw);
+        self.globals(&raw);
         let (port, auth_is_bad) = match &raw.listen {
             Field::Set(listen, _) => (listen.port.span(), matches!(listen.auth_type, Field::Bad)),
             Field::Absent => (None, false),
@@ -195,7 +198,9 @@ impl Check<'_> {
 
     fn database(&mut self, name: String, span: Span, mut raw: RawDatabase) -> Option<Database> {
         self.hosts(&name, &raw);
-        if raw.primary.is_absent() && raw.hosts.is_absent() {
+        let found_out = !raw.discover.is_absent();
+        let discover = self.discover(&name, &mut raw);
+        if raw.primary.is_absent() && raw.hosts.is_absent() && !found_out {
             let title = format!("database `{name}` has no primary");
             self.reader.note(span.clone(), title, |problem| problem.expected(r#"primary = "host:5432""#));
         }
@@ -211,11 +216,12 @@ impl Check<'_> {
         }
         self.server_tls(&raw);
         let lists = [(&raw.replicas, 1), (&raw.hosts, 2)];
-        let no_replicas = lists.iter().all(|(field, least)| match field {
-            Field::Set(list, _) => list.len() < *least,
-            Field::Absent => true,
-            Field::Bad => false,
-        });
+        let no_replicas = !found_out
+            && lists.iter().all(|(field, least)| match field {
+                Field::Set(list, _) => list.len() < *least,
+                Field::Absent => true,
+                Field::Bad => false,
+            });
         if let Field::Set(word, span) = &raw.routing
             && word.0 == Routing::On
             && no_replicas
@@ -227,13 +233,14 @@ impl Check<'_> {
         let routing = std::mem::take(&mut raw.routing).set().map_or(by_replicas, |word| word.0);
         let hosts_known = !matches!(raw.hosts, Field::Bad) && !matches!(raw.replicas, Field::Bad);
         let mut hosts = std::mem::take(&mut raw.hosts).set().unwrap_or_default().into_iter();
-        let primary = std::mem::take(&mut raw.primary).set().or_else(|| hosts.next())?;
+        let unknown = || discover.is_some().then_some(Endpoint::UNKNOWN);
+        let primary = std::mem::take(&mut raw.primary).set().or_else(|| hosts.next()).or_else(unknown)?;
         let replicas: Vec<_> =
             std::mem::take(&mut raw.replicas).set().unwrap_or_default().into_iter().chain(hosts).collect();
         let hosts: Vec<_> = std::iter::once(&primary).chain(&replicas).cloned().collect();
-        let reads = self.reads(&mut raw, &hosts.iter().collect::<Vec<_>>());
+        let reads = self.reads(&mut raw, (!found_out).then_some(&hosts[..]), routing);
         let steering = RawSteering { groups: raw.groups, pools: raw.pools, rules: raw.rules };
-        let steering = self.steering(&name, steering, hosts_known.then_some(&hosts[..]), routing);
+        let steering = self.steering(&name, steering, (hosts_known && !found_out).then_some(&hosts[..]), routing);
         let password = self.server_password(raw.password);
         let server_tls_ca_file = self.file(raw.server_tls_ca_file);
         let server_tls_cert_file = self.file(raw.server_tls_cert_file);
@@ -243,6 +250,8 @@ impl Check<'_> {
             name,
             primary,
             replicas,
+            discover,
+            tls_names: BTreeMap::new(),
             roles: raw.roles.set().map_or(Roles::Found, |word| word.0),
             user: raw.user.set().map(|text| text.0),
             password,
@@ -346,6 +355,7 @@ fn pool(raw: RawPool) -> Pool {
         query_timeout: wait(raw.query_timeout, default.query_timeout),
         check_interval: timeout(raw.check_interval, default.check_interval),
         check_timeout: timeout(raw.check_timeout, default.check_timeout),
+        discover_interval: raw.discover_interval.set().map_or(default.discover_interval, |interval| interval.0),
         breaker_failures: raw.breaker_failures.set().map_or(default.breaker_failures, |n| n.0),
         breaker_pause: timeout(raw.breaker_pause, default.breaker_pause),
         slow_start: raw.slow_start.set().map_or(default.slow_start, |wait| wait.0),

@@ -20,12 +20,14 @@ pub enum Host {
     Tcp(String),
     /// The directory of a unix socket, an absolute path.
     Unix(PathBuf),
+    /// Nowhere as yet: of a database whose servers are to be found out, while none is known.
+    Unknown,
 }
 
 /// One PostgreSQL server.
 ///
 /// Written as `host:port`, `host`, `[::1]:5432`, `/var/run/postgresql` or `/dir:5433`; the
-/// port defaults to 5432. `Display` writes what `FromStr` reads.
+/// port defaults to 5432. `Display` writes what `FromStr` reads, but for [`Endpoint::UNKNOWN`].
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Endpoint {
     /// Host or socket directory.
@@ -48,12 +50,15 @@ const NOT_A_URL: EndpointError =
 const TOO_LONG: EndpointError = EndpointError("a shorter directory: a socket's path has at most 107 bytes");
 
 impl Endpoint {
+    /// What stands for the servers of a database while none of them is known.
+    pub const UNKNOWN: Self = Self { host: Host::Unknown, port: 0 };
+
     /// The socket file when this is a unix socket: `DIR/.s.PGSQL.PORT`
     /// (PostgreSQL: `UNIXSOCK_PATH` in `src/include/libpq/pqcomm.h`).
     #[must_use]
     pub fn socket_path(&self) -> Option<PathBuf> {
         match &self.host {
-            Host::Tcp(_) => None,
+            Host::Tcp(_) | Host::Unknown => None,
             Host::Unix(dir) => Some(socket_path(dir, self.port)),
         }
     }
@@ -129,6 +134,7 @@ impl fmt::Display for Endpoint {
             Host::Tcp(host) if host.contains(':') => write!(f, "[{host}]:{}", self.port),
             Host::Tcp(host) => write!(f, "{host}:{}", self.port),
             Host::Unix(dir) => write!(f, "{}:{}", dir.display(), self.port),
+            Host::Unknown => f.write_str("unknown"),
         }
     }
 }

@@ -138,6 +138,11 @@ impl Leaf for Timeout {
 pub(super) struct Refresh(Duration);
 
 impl Refresh {
+    /// There are none.
+    pub(super) fn is_never(&self) -> bool {
+        self.0.is_zero()
+    }
+
     /// Between two looks, if there are any.
     pub(super) fn period(self) -> Option<Duration> {
         (!self.0.is_zero()).then_some(self.0)

@@ -9,9 +9,11 @@ use std::time::{Duration, SystemTime};
 use super::auth::Auth;
 #[cfg(doc)]
 use super::auth::AuthQuery;
+use super::discover::Discover;
 use super::doors::{Tcp, UnixSocket};
 use super::encryption::{ChannelBinding, SslMode, TlsMode, TlsNegotiation};
 use super::endpoint::Endpoint;
+use super::logging::Log;
 use super::modes::{PoolMode, Roles, ServerOrder, SessionState, WaitAction};
 use super::network::Network;
 use super::password::Password;
@@ -229,6 +231,8 @@ pub struct Pool {
     pub check_interval: Duration,
     /// A server that takes longer to answer that is down. Default 5 s; never 0.
     pub check_timeout: Duration,
+    /// How often is asked who the servers of a database with `discover` are. Default 5 s; at least 100 ms.
+    pub discover_interval: Duration,
     /// Failures of a replica in a row after which it takes no reads for a while. Default 5; 0: never.
     pub breaker_failures: u32,
     /// How long that is at first; twice as long each time that it fails again. Default 1 s; never 0.
@@ -290,6 +294,7 @@ impl Default for Pool {
             query_timeout: None,
             check_interval: Duration::from_millis(500),
             check_timeout: Duration::from_secs(5),
+            discover_interval: Duration::from_secs(5),
             breaker_failures: 5,
             breaker_pause: Duration::from_secs(1),
             slow_start: Duration::from_secs(30),
@@ -319,6 +324,10 @@ pub struct Database {
     pub primary: Endpoint,
     /// The other servers; may be empty.
     pub replicas: Vec<Endpoint>,
+    /// How it is found out who they are; then `primary` is one of them, or [`Endpoint::UNKNOWN`] while none is known.
+    pub discover: Option<Discover>,
+    /// Names that certificates of theirs must have, where that is not the host.
+    pub tls_names: BTreeMap<Endpoint, String>,
     /// How it is known which of them takes writes. Default [`Roles::Found`].
     pub roles: Roles,
     /// Role to log in with on the servers for every client. Default: the client's own.
@@ -361,6 +370,8 @@ impl Database {
             dbname: name.to_owned(),
             primary,
             replicas: Vec::new(),
+            discover: None,
+            tls_names: BTreeMap::new(),
             roles: Roles::Found,
             user: None,
             password: None,
@@ -420,31 +431,4 @@ impl User {
     pub fn passwords(&self) -> impl Iterator<Item = &Password> {
         self.password.iter().chain(&self.also)
     }
-}
-
-/// `[log]`: what is logged and how.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Log {
-    /// `error`, `warn`, `info`, `debug`, `trace` or `off`, also per target: `info,pgweir::pool=debug`.
-    /// Default `info`.
-    pub level: String,
-    /// Default text.
-    pub format: LogFormat,
-}
-
-impl Default for Log {
-    fn default() -> Self {
-        Self { level: "info".to_owned(), format: LogFormat::Text }
-    }
-}
-
-words! {
-    /// Form of a log line.
-    pub enum LogFormat {
-        /// For people.
-        Text = "text",
-        /// One JSON object per line.
-        Json = "json",
-    }
-    refused {}
 }

@@ -1,7 +1,7 @@
 //! Which replica serves a read, and what reads do without one.
 //! Must never accept a host that the database does not have: whoever wrote it believes that it counts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use super::check::Check;
+use super::consistency::{Consistency, TableName};
 use super::endpoint::Endpoint;
 use super::leaf::{Number, Text};
 use super::model::Pool;
@@ -56,6 +57,17 @@ words! {
     refused {}
 }
 
+words! {
+    /// Where reads inside of explicit transactions go that are not READ ONLY.
+    pub enum InTransactions {
+        /// To the primary.
+        Primary = "primary",
+        /// Under READ COMMITTED to replicas, until the transaction does anything but read.
+        ReplicaUntilWrite = "replica_until_write",
+    }
+    refused {}
+}
+
 /// How reads of a database are spread over its replicas.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reads {
@@ -69,8 +81,16 @@ pub struct Reads {
     pub max_replica_lag: Option<Duration>,
     /// The same in bytes of the write-ahead log.
     pub max_replica_lag_bytes: Option<u32>,
+    /// Hosts that take no reads, unless they are the primary: as was found out, never as configured.
+    pub spared: BTreeSet<Endpoint>,
     /// Default [`NoReplica::Primary`].
     pub no_replica: NoReplica,
+    /// Default [`InTransactions::Primary`].
+    pub in_transactions: InTransactions,
+    /// Default [`Consistency::Session`].
+    pub consistency: Consistency,
+    /// Reads of these show whatever anybody had written before they came.
+    pub global_tables: Vec<TableName>,
 }
 
 impl Default for Reads {
@@ -81,7 +101,11 @@ impl Default for Reads {
             zones: BTreeMap::new(),
             max_replica_lag: None,
             max_replica_lag_bytes: None,
+            spared: BTreeSet::new(),
             no_replica: NoReplica::Primary,
+            in_transactions: InTransactions::Primary,
+            consistency: Consistency::Session,
+            global_tables: Vec::new(),
         }
     }
 }
@@ -111,8 +135,8 @@ impl<T: Leaf> Leaf for PerHost<T> {
 pub(super) type Weight = Number<1, 1000>;
 
 impl Check<'_> {
-    /// How reads of this database are spread over `hosts`.
-    pub(super) fn reads(&mut self, raw: &mut RawDatabase, hosts: &[&Endpoint]) -> Reads {
+    /// How reads of this database are spread over `hosts`; `None` if these are to be found out.
+    pub(super) fn reads(&mut self, raw: &mut RawDatabase, hosts: Option<&[Endpoint]>, routing: Routing) -> Reads {
         let default = Reads::default();
         let balance = raw.balance.word(default.balance);
         if let (Field::Set(_, span), Some(balance)) = (&raw.weights, balance)
@@ -125,7 +149,7 @@ impl Check<'_> {
             let title = "`balance` is \"weights\" but there are no `weights`";
             self.reader.note(span.clone(), title, |problem| problem.expected(r#"weights = { "host:5432" = 2 }"#));
         }
-        if hosts.len() > MAX_HOSTS
+        if hosts.is_some_and(|hosts| hosts.len() > MAX_HOSTS)
             && let Some(span) = raw.hosts.span().or(raw.replicas.span())
         {
             let title = format!("a database has at most {MAX_HOSTS} servers");
@@ -137,20 +161,34 @@ impl Check<'_> {
             zones: self.per_host(std::mem::take(&mut raw.zones), hosts, |zone: Text| zone.0),
             max_replica_lag: std::mem::take(&mut raw.max_replica_lag).set().map(|lag| lag.0),
             max_replica_lag_bytes: std::mem::take(&mut raw.max_replica_lag_bytes).set().map(|size| size.0),
+            spared: BTreeSet::new(),
             no_replica: raw.no_replica.word(default.no_replica).unwrap_or(default.no_replica),
+            in_transactions: self.in_transactions(raw, routing),
+            consistency: raw.consistency.word(default.consistency).unwrap_or(default.consistency),
+            global_tables: std::mem::take(&mut raw.global_tables).set().unwrap_or_default(),
         }
+    }
+
+    fn in_transactions(&mut self, raw: &RawDatabase, routing: Routing) -> InTransactions {
+        let Field::Set(word, span) = &raw.reads_in_transactions else { return InTransactions::Primary };
+        if word.0 == InTransactions::ReplicaUntilWrite && routing == Routing::Off {
+            let title = "reads go nowhere but to the primary: `routing` is off, or there are no replicas";
+            let expected = "no `reads_in_transactions`, or replicas and `routing`";
+            self.reader.note(span.clone(), title, |problem| problem.expected(expected));
+        }
+        word.0
     }
 
     fn per_host<T, V>(
         &mut self,
         field: Field<PerHost<T>>,
-        hosts: &[&Endpoint],
+        hosts: Option<&[Endpoint]>,
         value: impl Fn(T) -> V,
     ) -> BTreeMap<Endpoint, V> {
         let mut map = BTreeMap::new();
         for (endpoint, span, raw) in field.set().map_or(Vec::new(), |list| list.0) {
             let expected = "one of the database's servers, written as there";
-            if !hosts.contains(&&endpoint) {
+            if hosts.is_some_and(|hosts| !hosts.contains(&endpoint)) {
                 self.reader.note(span, format!("{endpoint} is no server of this database"), |it| it.expected(expected));
             } else if map.insert(endpoint.clone(), value(raw)).is_some() {
                 self.reader.note(span, format!("{endpoint} is there twice"), |problem| problem);
@@ -215,6 +253,11 @@ mod tests {
             ("max_replica_lag = \"400ms\"", "shorter than `check_interval`, 500 ms"),
             ("max_replica_lag = 0", "cannot be turned off"),
             ("no_replica = \"wait\"", "\"primary\" or \"fail\""),
+            (
+                "routing = \"off\"\nreads_in_transactions = \"replica_until_write\"",
+                "no `reads_in_transactions`, or replicas",
+            ),
+            ("reads_in_transactions = \"replica\"", "\"primary\" or \"replica_until_write\""),
             ("balance = \"best\"", "\"least_outstanding\", \"round_robin\", \"random\" or \"weights\""),
         ];
         for (lines, part) in cases {

@@ -4,6 +4,8 @@
 use toml::Spanned;
 use toml::de::DeValue;
 
+use super::consistency::{Consistency, TableName};
+use super::discover::{Interval, Sources};
 use super::doors::{Mode, Networks, PeerAddress};
 use super::encryption::{ChannelBinding, SslMode, TlsMode, TlsNegotiation};
 use super::endpoint::Endpoint;
@@ -12,10 +14,11 @@ use super::leaf::{
 };
 use super::leaf_auth::{Moment, RawSecrets, Texts};
 use super::leaf_rules::{Listed, Shapes, Tags};
-use super::model::{AuthType, LogFormat};
+use super::logging::LogFormat;
+use super::model::AuthType;
 use super::modes::{PoolMode, Roles, ServerOrder, SessionState, WaitAction};
 use super::reader::{Field, Leaf, Named, Reader, join, section};
-use super::reads::{Balance, NoReplica, PerHost, Routing, Weight};
+use super::reads::{Balance, InTransactions, NoReplica, PerHost, Routing, Weight};
 use super::rules::{Fallback, Globs};
 
 section! {
@@ -123,6 +126,7 @@ section! {
         query_timeout: Wait,
         check_interval: Timeout,
         check_timeout: Timeout,
+        discover_interval: Interval,
         breaker_failures: Number<0, 1_000>,
         breaker_pause: Timeout,
         slow_start: Wait,
@@ -154,6 +158,8 @@ section! {
         primary: Endpoint,
         replicas: Vec<Endpoint>,
         hosts: Vec<Endpoint>,
+        discover: Sources,
+        discover_ca_file: FilePath,
         roles: Word<Roles>,
         dbname: Text,
         user: Text,
@@ -180,6 +186,9 @@ section! {
         max_replica_lag: Timeout,
         max_replica_lag_bytes: Size<8192, 0xffff_ffff>,
         no_replica: Word<NoReplica>,
+        reads_in_transactions: Word<InTransactions>,
+        consistency: Word<Consistency>,
+        global_tables: Vec<TableName>,
         server_tls_sslmode: Word<SslMode>,
         server_tls_ca_file: FilePath,
         server_tls_negotiation: Word<TlsNegotiation>,

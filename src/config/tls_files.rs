@@ -29,9 +29,7 @@ impl Check<'_> {
         key: &Field<FilePath>,
         ca: &Field<FilePath>,
     ) {
-        if let Some((path, span)) = self.named(ca) {
-            self.authorities(&format!("{side}_tls_ca_file"), &path, span);
-        }
+        self.authorities_of(&format!("{side}_tls_ca_file"), ca);
         let (Some((cert_path, cert_span)), Some((key_path, key_span))) = (self.named(cert), self.named(key)) else {
             return;
         };
@@ -67,6 +65,13 @@ impl Check<'_> {
                 };
                 self.reader.note(cert_span, title, |problem| problem.expected(expected));
             }
+        }
+    }
+
+    /// Notes what is wrong with the file of authorities that the key `name` names.
+    pub(super) fn authorities_of(&mut self, name: &str, ca: &Field<FilePath>) {
+        if let Some((path, span)) = self.named(ca) {
+            self.authorities(name, &path, span);
         }
     }
 

@@ -43,7 +43,7 @@ const fn servers(state: &'static str, get: fn(&PoolCounters) -> u64) -> Field {
 
 /// Every number of a pool.
 #[rustfmt::skip]
-static FIELDS: [Field; 42] = [
+static FIELDS: [Field; 43] = [
     clients("active", |p| p.clients_active.get()),
     clients("waiting", |p| p.clients_waiting.get()),
     clients("idle", |p| p.clients_idle.get()),
@@ -61,6 +61,7 @@ static FIELDS: [Field; 42] = [
     count("pgweir_pool_notifications_queued_total", "Notifications that waited for a transaction's end or a slow client.", |p| p.total_notifications_queued.get()),
     count("pgweir_pool_notifications_dropped_total", "Notifications dropped because too many waited for a client.", |p| p.total_notifications_dropped.get()),
     count("pgweir_pool_transactions_total", "Transactions finished.", |p| p.total_xact_count.get()),
+    count("pgweir_pool_unopened_transactions_total", "Clients' transactions that only read, each statement by itself: reads_in_transactions.", |p| p.total_unopened_xacts.get()),
     count("pgweir_pool_queries_total", "Statements finished.", |p| p.total_query_count.get()),
     count("pgweir_pool_received_bytes_total", "Message bytes received from clients.", |p| p.total_received.get()),
     count("pgweir_pool_sent_bytes_total", "Message bytes relayed from servers to clients.", |p| p.total_sent.get()),

@@ -167,6 +167,11 @@ impl Replies {
         self.farewell || (self.rest > 0 && !self.rest_swallow)
     }
 
+    /// The client was not told of the server's end after all.
+    pub fn was_not_told(&mut self) {
+        self.farewell = false;
+    }
+
     /// [`Replies::dropped`] would tell of some.
     pub fn has_dropped(&self) -> bool {
         !self.dropped.is_empty()

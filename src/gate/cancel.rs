@@ -118,7 +118,7 @@ impl Instances {
                     Ok(_) => {}
                     Err(_) => names.push((host.as_str(), endpoint.port)),
                 },
-                Host::Unix(_) => {}
+                Host::Unix(_) | Host::Unknown => {}
             }
         }
         if !names.is_empty() && self.looked_up.get().is_none_or(|when| when.elapsed() >= RESOLVED_FOR) {

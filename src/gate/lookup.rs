@@ -41,7 +41,8 @@ struct State {
     resting: HashMap<String, Vec<Resting>>,
     /// A task looks after them.
     swept: bool,
-    dials: HashMap<String, Rc<Dial>>,
+    /// To all servers of each database, the one to be tried first in front.
+    dials: HashMap<String, Vec<Rc<Dial>>>,
     /// Databases whose server failed, and when.
     failed: HashMap<String, Instant>,
 }
@@ -164,25 +165,47 @@ impl Lookup {
             return Ok(secret);
         }
         // It may have died at rest: a new one tells.
-        let dial = self.dial(config, query, database)?;
         let opened = Instant::now();
-        let mut asker = UserAsker::connect(&dial).await?;
+        let mut asker = self.connect(config, query, database).await?;
         let secret = asker.ask(&query.sql, user).await?;
         self.rest(&database.name, asker, opened, limits);
         Ok(secret)
     }
 
+    /// To the first server of the database that takes a connection: they all know its users. One that does not is tried
+    /// last from then on.
+    async fn connect(&self, config: &Config, query: &AuthQuery, database: &Database) -> Result<UserAsker, OpenError> {
+        for _ in &database.replicas {
+            let dial = self.dial(config, query, database)?;
+            match UserAsker::connect(&dial).await {
+                Err(error) if !error.is_permanent() => {
+                    if let Some(dials) = self.state.borrow_mut().dials.get_mut(&database.name)
+                        && dials.first().is_some_and(|first| Rc::ptr_eq(first, &dial))
+                    {
+                        dials.rotate_left(1);
+                    }
+                }
+                outcome => return outcome,
+            }
+        }
+        UserAsker::connect(&*self.dial(config, query, database)?).await
+    }
+
     fn dial(&self, config: &Config, query: &AuthQuery, database: &Database) -> Result<Rc<Dial>, OpenError> {
         let mut state = self.state.borrow_mut();
-        if let Some(dial) = state.dials.get(&database.name) {
+        if let Some(dial) = state.dials.get(&database.name).and_then(|dials| dials.first()) {
             return Ok(Rc::clone(dial));
         }
         let secret = ServerSecret::of(query.password.clone());
         let tls = crate::server::open::tls_of(database).map_err(|error| OpenError::Tls(error.to_string()))?;
-        let dial = Dial::new(config, database, &database.primary, &query.user, secret, tls);
-        let dial = Rc::new(Dial { startup: settings(), ..dial });
-        state.dials.insert(database.name.clone(), Rc::clone(&dial));
-        Ok(dial)
+        let dial = |host| {
+            let dial = Dial::new(config, database, host, &query.user, secret.clone(), tls.clone());
+            Rc::new(Dial { startup: settings(), ..dial })
+        };
+        let first = dial(&database.primary);
+        let others = database.replicas.iter().map(dial);
+        state.dials.insert(database.name.clone(), std::iter::once(Rc::clone(&first)).chain(others).collect());
+        Ok(first)
     }
 
     fn rest(&self, database: &str, asker: UserAsker, opened: Instant, limits: Limits) {

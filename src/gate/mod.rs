@@ -45,6 +45,8 @@ use rate::Rates;
 pub enum Order {
     /// From now on by this configuration, whose certificate is already read.
     Reload(Arc<Config>, Option<Arc<tls::Listener>>),
+    /// The same configuration with other servers.
+    Servers(Arc<Config>),
     /// Shows that the gate runs: it drops this.
     Ping(oneshot::Sender<()>),
     /// Accept nobody any more.
@@ -154,8 +156,12 @@ impl Gate {
             Ok(cache) => *self.verifiers.borrow_mut() = cache,
             Err(error) => tracing::error!("passwords are prepared as clients come: {error}"),
         }
-        *self.config.borrow_mut() = config;
         *self.tls.borrow_mut() = tls;
+        self.serve(config);
+    }
+
+    fn serve(&self, config: Arc<Config>) {
+        *self.config.borrow_mut() = config;
         *self.lookup.borrow_mut() = Rc::new(Lookup::new());
     }
 
@@ -173,6 +179,7 @@ impl Gate {
         while let Some(order) = orders.recv().await {
             match order {
                 Order::Reload(config, tls) => self.reconfigure(config, tls).await,
+                Order::Servers(config) => self.serve(config),
                 Order::Ping(done) => drop(done),
                 Order::Close => accepting.drain(..).for_each(|task| task.abort()),
             }

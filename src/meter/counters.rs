@@ -158,8 +158,10 @@ pub struct PoolCounters {
     pub client_statements: Gauge,
     /// Bytes of their names and texts, as `max_client_prepared_bytes` counts them.
     pub client_statement_bytes: Gauge,
-    /// Transactions finished.
+    /// Transactions finished, on servers: a read in a transaction that no server has is one of its own.
     pub total_xact_count: Counter,
+    /// Clients' transactions that ended before any server had them.
+    pub total_unopened_xacts: Counter,
     /// Statements finished.
     pub total_query_count: Counter,
     /// Message bytes received from clients.
@@ -246,6 +248,7 @@ impl PoolCounters {
             client_statements: Gauge::default(),
             client_statement_bytes: Gauge::default(),
             total_xact_count: Counter::new(),
+            total_unopened_xacts: Counter::new(),
             total_query_count: Counter::new(),
             total_received: Counter::new(),
             total_sent: Counter::new(),

@@ -33,6 +33,12 @@ pub async fn unix(directory: &Path, port: u16) -> io::Result<Plain> {
     Ok(Plain::Unix(UnixStream::connect(directory.join(format!(".s.PGSQL.{port}"))).await?))
 }
 
+/// Why nobody can connect to a server of which it is not known where it is.
+#[must_use]
+pub fn unknown() -> io::Error {
+    io::Error::new(io::ErrorKind::NotFound, "none of the database's servers has been found yet")
+}
+
 /// No delay, and the kernel's means against peers that vanish, so that they are noticed. Connections
 /// inherit what is set on the socket that listens for them (tcp(7)).
 ///

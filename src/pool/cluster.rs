@@ -9,18 +9,18 @@
 //! Positions: after a client has written its floor is the number of the last question that was sent to the primary by
 //! then; the answer to a later one is a position which the commit cannot lie behind.
 
-use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
+pub use super::clusters::Clusters;
 use super::heartbeat::{self, Heartbeats};
 pub use super::member::{Member, Says, Standing};
 pub use super::sight::{Floor, Lsn, Seen, Sight};
 use crate::base::clock;
-use crate::config::{Database, Endpoint, Roles};
+use crate::config::{Endpoint, Roles};
 
 /// How long the first host that says it is the primary waits for the others to say what they are.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -33,12 +33,14 @@ pub struct Cluster {
     /// In the order of the configuration.
     pub members: Box<[Member]>,
     roles: Roles,
+    /// Its members are asked what they are.
+    watched: bool,
     /// Number of the member that takes writes, or [`NONE`].
     primary: AtomicUsize,
     /// Goes up whenever a member's standing or the primary changes.
     changes: AtomicU64,
-    /// The newest timeline that was ever seen.
-    newest: AtomicU32,
+    /// The newest timeline that was ever seen, also by those whose hosts these were before.
+    pub(super) newest: Arc<AtomicU32>,
     /// Questions for the position of the primary, and the last that was answered, with the answer.
     asked: AtomicU64,
     answered: AtomicU64,
@@ -67,14 +69,25 @@ impl Cluster {
     #[must_use]
     pub fn new(endpoints: impl Iterator<Item = Endpoint>, roles: Roles) -> Self {
         let endpoints: Vec<Endpoint> = endpoints.collect();
-        let alone = endpoints.len() == 1;
+        Self::of(&endpoints, roles, endpoints.len() > 1)
+    }
+
+    /// Of hosts that were found out: a single one may be anything.
+    #[must_use]
+    pub(super) fn found(endpoints: &[Endpoint]) -> Self {
+        Self::of(endpoints, Roles::Found, true)
+    }
+
+    fn of(endpoints: &[Endpoint], roles: Roles, watched: bool) -> Self {
+        let alone = !watched;
         let standing = if alone { Standing::Primary } else { Standing::Unknown };
         Self {
-            members: endpoints.into_iter().map(|endpoint| Member::new(endpoint, standing)).collect(),
+            members: endpoints.iter().map(|endpoint| Member::new(endpoint.clone(), standing)).collect(),
             roles,
+            watched,
             primary: AtomicUsize::new(if alone || roles == Roles::Declared { 0 } else { NONE }),
             changes: AtomicU64::new(1),
-            newest: AtomicU32::new(0),
+            newest: Arc::default(),
             asked: AtomicU64::new(0),
             answered: AtomicU64::new(0),
             position: AtomicU64::new(0),
@@ -87,7 +100,31 @@ impl Cluster {
     /// Whether its members are to be asked what they are.
     #[must_use]
     pub fn is_watched(&self) -> bool {
-        self.members.len() > 1
+        self.watched
+    }
+
+    /// The same hosts as those of `before`, more or fewer: what was seen of these a moment ago holds for as long, and
+    /// nobody has to wait until all were asked again. An older timeline than one seen there is never believed.
+    pub(super) fn succeed(&mut self, before: &Self, now_us: u64) {
+        let of_before = before.deciding.lock().unwrap_or_else(PoisonError::into_inner);
+        for (number, member) in self.members.iter_mut().enumerate() {
+            let Some(at) = before.members.iter().position(|it| it.endpoint == member.endpoint) else { continue };
+            let known = before.members.get(at).is_some_and(|it| member.succeed(it, now_us));
+            if known && before.primary() == Some(at) {
+                self.primary.store(number, SeqCst);
+                self.written.store(before.written.load(SeqCst), SeqCst);
+            }
+        }
+        if let Ok(deciding) = self.deciding.get_mut() {
+            deciding.beats = of_before.beats.clone();
+        }
+    }
+
+    /// Whether this member takes itself for the primary, and another one's timeline has left it behind.
+    #[must_use]
+    pub fn is_left_behind(&self, number: usize) -> bool {
+        let member = self.members.get(number).filter(|member| member.standing() == Standing::Primary);
+        member.is_some_and(|member| member.timeline.load(SeqCst) < self.newest.load(SeqCst))
     }
 
     /// The member that takes writes, if there is one for certain.
@@ -120,6 +157,7 @@ impl Cluster {
         member.replayed_by(question, if says.standby { says.lsn } else { 0 }, says.shown);
         self.newest.fetch_max(says.timeline, SeqCst);
         let now_us = clock::now_us();
+        member.is_heard(now_us);
         let before = member.standing.swap(standing as u8, SeqCst);
         if before == Standing::Down as u8 {
             member.is_back(now_us);
@@ -222,7 +260,7 @@ impl Cluster {
         let deciding = self.deciding.lock().unwrap_or_else(PoisonError::into_inner);
         if self.primary.load(SeqCst) == member {
             // In this order: who sees the number sees a position that is no older.
-            self.position.store(lsn, SeqCst);
+            self.position.store(heartbeat::certain_end(lsn), SeqCst);
             self.answered.store(number, SeqCst);
             self.written.fetch_max(heartbeat::end(lsn), SeqCst);
         }
@@ -355,44 +393,6 @@ impl Cluster {
     #[must_use]
     pub fn has_standby(&self) -> bool {
         self.members.iter().any(|member| member.standing() == Standing::Standby)
-    }
-}
-
-/// All clusters of the process, by their hosts.
-#[derive(Debug, Default)]
-pub struct Clusters(Mutex<Known>);
-
-#[derive(Debug, Default)]
-struct Known {
-    /// By their hosts, and how their roles are known.
-    by_hosts: HashMap<(Vec<Endpoint>, Roles), Weak<Cluster>>,
-    /// By the name of a database that each holds.
-    by_name: BTreeMap<String, Weak<Cluster>>,
-}
-
-impl Clusters {
-    /// The cluster that holds this database.
-    pub fn of(&self, database: &Database) -> Arc<Cluster> {
-        let hosts: Vec<Endpoint> = database.hosts().cloned().collect();
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.by_hosts.retain(|_, cluster| cluster.strong_count() > 0);
-        let key = (hosts, database.roles);
-        let cluster = known.by_hosts.get(&key).and_then(Weak::upgrade).unwrap_or_else(|| {
-            let cluster = Arc::new(Cluster::new(key.0.iter().cloned(), database.roles));
-            known.by_hosts.insert(key, Arc::downgrade(&cluster));
-            cluster
-        });
-        known.by_name.insert(database.name.clone(), Arc::downgrade(&cluster));
-        cluster
-    }
-
-    /// Those of databases with several hosts that are in use, by the name of the database.
-    #[must_use]
-    pub fn shown(&self) -> Vec<(String, Arc<Cluster>)> {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.by_name.retain(|_, cluster| cluster.strong_count() > 0);
-        let shown = known.by_name.iter().filter_map(|(name, cluster)| Some((name.clone(), cluster.upgrade()?)));
-        shown.filter(|(_, cluster)| cluster.is_watched()).collect()
     }
 }
 

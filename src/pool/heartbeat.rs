@@ -19,7 +19,7 @@ const PAGE: u64 = 8192;
 const HEADERS: [u64; 2] = [24, 40];
 
 /// Where the primary was seen, oldest first.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Heartbeats(VecDeque<(Lsn, u64)>);
 
 impl Heartbeats {
@@ -64,6 +64,13 @@ pub fn end(lsn: Lsn) -> Lsn {
     if HEADERS.contains(&(lsn % PAGE)) { lsn - lsn % PAGE } else { lsn }
 }
 
+/// The same, but no lower than the last record's end for certain: so far behind the start of a page that it might be the
+/// longer header, the rest of a record may end that began on the page before.
+#[must_use]
+pub fn certain_end(lsn: Lsn) -> Lsn {
+    if lsn % PAGE == HEADERS[0] { lsn - HEADERS[0] } else { lsn }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -76,6 +83,19 @@ mod tests {
             beats.note(n * 100, n * 1000);
         }
         assert_eq!([1000, 999, 550, 100, 5].map(|lsn| beats.passed(lsn)), [0, 10_000, 6_000, 2_000, 1_000]);
+    }
+
+    #[test]
+    fn behind_the_header_of_a_page_is_nothing_yet() {
+        for (lsn, last, certain) in [
+            (8192, 8192, 8192),
+            (8216, 8192, 8192),
+            (8232, 8192, 8232),
+            (8240, 8240, 8240),
+            (1 << 24 | 40, 1 << 24, 1 << 24 | 40),
+        ] {
+            assert_eq!((end(lsn), certain_end(lsn)), (last, certain), "{lsn}");
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! One host: what it was seen to be, how far it has come, and how it does.
 //! Must never take a lock on the data path: everything that is read there is an atomic.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64};
 
@@ -47,7 +48,7 @@ pub struct Member {
     /// Wakes who asks it: somebody waits for an answer, or something has happened to it.
     pub wake: Notify,
     /// What real traffic says of it.
-    pub breaker: Breaker,
+    pub breaker: Arc<Breaker>,
     pub(super) standing: AtomicU8,
     pub(super) timeline: AtomicU32,
     pub(super) replayed: AtomicU64,
@@ -56,6 +57,8 @@ pub struct Member {
     /// Questions sent to it, and the last of them that was answered.
     pub(super) asked: AtomicU64,
     pub(super) answered: AtomicU64,
+    /// When it answered last what it is, microseconds.
+    heard_us: AtomicU64,
     /// When the primary was first seen to be further than this has replayed, as of its last answer, microseconds; 0 if it
     /// has all that was seen.
     behind_us: AtomicU64,
@@ -63,6 +66,8 @@ pub struct Member {
     back_us: AtomicU64,
     /// How long statements take on it, microseconds.
     latency_us: AtomicU64,
+    /// As a primary: transactions are under READ COMMITTED there unless somebody says otherwise.
+    read_committed: AtomicBool,
     /// Somebody waits for its position.
     wanted: AtomicBool,
     /// It is to be asked at once what it is.
@@ -77,20 +82,48 @@ impl Member {
             endpoint,
             asking: tokio::sync::Mutex::default(),
             wake: Notify::new(),
-            breaker: Breaker::default(),
+            breaker: Arc::default(),
             standing: AtomicU8::new(standing as u8),
             timeline: AtomicU32::new(0),
             replayed: AtomicU64::new(0),
             shown: AtomicU64::new(0),
             asked: AtomicU64::new(0),
             answered: AtomicU64::new(0),
+            heard_us: AtomicU64::new(0),
             behind_us: AtomicU64::new(0),
             back_us: AtomicU64::new(0),
             latency_us: AtomicU64::new(0),
+            read_committed: AtomicBool::new(false),
             wanted: AtomicBool::new(false),
             hurried: AtomicBool::new(false),
             in_the_way: AtomicBool::new(false),
         }
+    }
+
+    /// It has answered what it is.
+    pub(super) fn is_heard(&self, now_us: u64) {
+        self.heard_us.store(now_us, Relaxed);
+    }
+
+    /// Takes over what was seen of the same host for another cluster, if that was a moment ago; whether it was.
+    pub(super) fn succeed(&mut self, before: &Self, now_us: u64) -> bool {
+        /// Several of the shortest usual intervals, and less than it takes to decide on a promotion.
+        const MOMENT_US: u64 = 2_000_000;
+        let copy = |to: &AtomicU64, from: &AtomicU64| to.store(from.load(SeqCst), SeqCst);
+        copy(&self.back_us, &before.back_us);
+        copy(&self.latency_us, &before.latency_us);
+        self.breaker = Arc::clone(&before.breaker);
+        let heard_us = before.heard_us.load(Relaxed);
+        if before.standing() == Standing::Unknown || heard_us == 0 || now_us.saturating_sub(heard_us) > MOMENT_US {
+            return false;
+        }
+        copy(&self.heard_us, &before.heard_us);
+        copy(&self.replayed, &before.replayed);
+        copy(&self.shown, &before.shown);
+        copy(&self.behind_us, &before.behind_us);
+        self.timeline.store(before.timeline.load(SeqCst), SeqCst);
+        self.standing.store(before.standing() as u8, SeqCst);
+        true
     }
 
     /// What it was seen to be.
@@ -101,6 +134,16 @@ impl Member {
             s if s == Standing::Primary as u8 => Standing::Primary,
             _ => Standing::Unknown,
         }
+    }
+
+    /// Says whether transactions are under READ COMMITTED there for everybody who says nothing else.
+    pub fn tell_read_committed(&self, is: bool) {
+        self.read_committed.store(is, Relaxed);
+    }
+
+    /// Whether they were when it was asked last, as a primary.
+    pub fn is_read_committed(&self) -> bool {
+        self.read_committed.load(Relaxed)
     }
 
     /// A question is about to be sent to it; its number.

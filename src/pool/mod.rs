@@ -4,6 +4,7 @@
 pub mod breaker;
 pub mod budget;
 pub mod cluster;
+pub mod clusters;
 pub mod heartbeat;
 pub mod member;
 pub mod place;

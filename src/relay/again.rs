@@ -141,9 +141,10 @@ impl Relay {
     /// A replica could not run the batch, and the primary may.
     fn refused_here(&mut self, server: ServerId, owner: Option<ClientId>, event: &Event) -> bool {
         let Event::Failed(entry, error) = event else { return false };
+        let fails_there = owner.is_some_and(|id| self.fails_on_primary(id, error));
         let (Some(this), Some(id)) = (self.servers.get_mut(server), owner) else { return false };
         let on_replica = self.pools[this.pool].role == Role::Replica;
-        let elsewhere = if on_replica { is_of_replicas(error) } else { is_farewell(error) };
+        let elsewhere = if on_replica { is_of_replicas(error) || fails_there } else { is_farewell(error) };
         if let Some(entry) = entry
             && on_replica
             && is_for_good(error)
@@ -158,6 +159,7 @@ impl Relay {
             return false;
         }
         (this.again.failed, this.again.elsewhere) = (true, true);
+        this.replies.was_not_told();
         let counters = &self.pools[this.pool].counters;
         counters.total_replica_refusals.add(u64::from(on_replica));
         true

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use super::client::{Arriving, Rest, State, Unnamed};
 use super::lease::{Lease, Target};
 use super::rules::Course;
+use super::unopened::Unopened;
 use super::{Client, ClientId, PoolId, Relay, Server, ServerId};
 use crate::auth::ServerSecret;
 use crate::base::clock;
@@ -128,6 +129,7 @@ impl Relay {
             course: Course::NONE,
             paid: false,
             reads: false,
+            unopened: Unopened::default(),
             group,
             start: Rc::clone(&params),
             params,
@@ -145,6 +147,7 @@ impl Relay {
             wrote: false,
             saw: false,
             impatient: false,
+            current: false,
             defines: false,
             changed: false,
             conforming: true,
@@ -171,6 +174,9 @@ impl Relay {
 
     /// Welcomes a client whose settings are known to be good; otherwise gets a server to try them.
     pub(super) fn greet(&mut self, id: ClientId) {
+        if !self.move_to_successor(id) {
+            return;
+        }
         let Some(client) = self.clients.get(id) else { return };
         let number = client.group;
         self.follow_cluster(number);

@@ -25,13 +25,14 @@ pub(super) const ALL: u32 = u32::MAX - 3;
 
 impl Relay {
     /// Lends `server` to the client. False while the client's settings are being tried on the
-    /// server: its bytes must wait until [`Relay::settled`].
+    /// server, or its transaction is being opened there: its bytes must wait until [`Relay::settled`].
     pub(super) fn attach(&mut self, id: ClientId, server: ServerId) -> bool {
         let now_us = self.now_us;
         let (Some(client), Some(this)) = (self.clients.get_mut(id), self.servers.get_mut(server)) else {
             return false;
         };
         let role = self.pools[this.pool].role;
+        this.opening = false;
         // Elsewhere the role of this name may be another one by now.
         let acts = client.params.acts && client.last.of(role) != server;
         client.last.note(role, server);
@@ -44,25 +45,34 @@ impl Relay {
         }
         counters.total_server_assignment_count.add(1);
         client.state = State::Attached(server);
-        client.paid = false;
+        (client.paid, client.current) = (false, false);
         client.active_us = now_us;
         this.use_ = Use::Lent(id);
         this.again.lent();
-        if Rc::ptr_eq(&client.params, &this.params) && this.smudged.is_none_or(|by| by == id) && !acts {
+        let same = Rc::ptr_eq(&client.params, &this.params) && this.smudged.is_none_or(|by| by == id) && !acts;
+        let unopened = client.unopened.is_there();
+        if same {
             self.groups[client.group].accepted(&client.params, &this.status);
-            return true;
+            if !unopened {
+                return true;
+            }
         }
+        let opens = unopened && self.must_open(id, server);
         let mut ahead = std::mem::take(&mut self.tx);
-        let proven = self.change_settings(id, server, &mut ahead);
+        let proven = same || self.change_settings(id, server, &mut ahead);
+        if proven && opens {
+            self.open_transaction(id, server, &mut ahead);
+        }
         self.tx = ahead;
-        if !proven && let Some(this) = self.servers.get_mut(server) {
+        let follows = proven && !opens;
+        if !follows && let Some(this) = self.servers.get_mut(server) {
             let sent = this.send(&self.tx);
             self.tx.clear();
             if !sent {
                 this.wake();
             }
         }
-        proven
+        follows
     }
 
     /// Puts into `out` what gives the server its client's settings. True if a request may follow at once: a server
@@ -138,6 +148,14 @@ impl Relay {
         let Some(client) = self.clients.get(id) else { return };
         if client.arriving.is_some() {
             self.come_in(id, server);
+        } else if self.must_open(id, server) {
+            let mut out = Vec::new();
+            self.open_transaction(id, server, &mut out);
+            self.servers
+                .get_mut(server)
+                .into_iter()
+                .filter_map(|this| (!this.send(&out)).then_some(this))
+                .for_each(|this| this.wake());
         } else {
             self.pump_inbox(id);
         }

@@ -102,6 +102,8 @@ pub(super) struct Balancer {
     max_lag_us: u64,
     max_lag_bytes: u64,
     fails: bool,
+    /// Those that are to take no reads.
+    spared: Hosts,
     /// Those that are left out for being behind.
     behind: Hosts,
     turn: usize,
@@ -111,7 +113,8 @@ pub(super) struct Balancer {
 impl Balancer {
     /// For the hosts of this database, seen from `zone`; `seed` is another for each.
     pub(super) fn new(database: &Database, zone: Option<&str>, seed: u64) -> Self {
-        let Reads { balance, weights, zones, max_replica_lag, max_replica_lag_bytes, no_replica } = &database.reads;
+        let Reads { balance, weights, zones, max_replica_lag, max_replica_lag_bytes, no_replica, spared, .. } =
+            &database.reads;
         let weights = database.hosts().map(|host| weights.get(host).copied().unwrap_or(1)).collect();
         let near = |host| zone.is_some() && zones.get(host).map(String::as_str) == zone;
         Self {
@@ -121,6 +124,7 @@ impl Balancer {
             max_lag_us: max_replica_lag.map_or(u64::MAX, |lag| lag.as_micros() as u64),
             max_lag_bytes: max_replica_lag_bytes.map_or(u64::MAX, u64::from),
             fails: *no_replica == NoReplica::Fail,
+            spared: set(database.hosts().enumerate().filter(|(_, host)| spared.contains(host)).map(|(n, _)| n)),
             behind: 0,
             turn: 0,
             random: (seed + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15),
@@ -130,7 +134,7 @@ impl Balancer {
     /// Of `hosts`, those that follow the primary closely enough to serve anybody at all.
     pub(super) fn able(&mut self, hosts: Hosts, cluster: &Cluster, now_us: u64) -> Hosts {
         let (mut able, limited) = (0, self.max_lag_us != u64::MAX || self.max_lag_bytes != u64::MAX);
-        for number in numbers(hosts) {
+        for number in numbers(hosts & !self.spared) {
             let Some(member) = cluster.members.get(number).filter(|it| it.standing() == Standing::Standby) else {
                 continue;
             };

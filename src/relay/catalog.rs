@@ -17,9 +17,8 @@ use super::inventory::{HIDDEN, SETTING};
 use super::pins::PINNING;
 use super::shapes::{LONG, Look, Stand};
 use super::{ClientId, PoolId, Relay};
-use crate::config::Endpoint;
+use crate::config::{Endpoint, TableName};
 use crate::meter::DatabaseHealth;
-use crate::server::open::Dial;
 use crate::sql::code::{Code, Resolved, may_define, names_in};
 use crate::sql::footing::Footing;
 use crate::sql::verdict::{Effects, Route, StatementKind};
@@ -56,7 +55,7 @@ pub(super) struct Catalog {
     /// Number of what it says: another whenever that is replaced, and of no other catalog of the worker; 0 until it is read.
     pub(super) epoch: u32,
     /// What it says of reads, by shape.
-    pub(super) stands: HashMap<u64, Footing, foldhash::fast::RandomState>,
+    pub(super) stands: HashMap<u64, Stand, foldhash::fast::RandomState>,
     /// Looks taken early, one after the other, that found nothing new.
     pub(super) vain: u32,
     /// When to look again, microseconds.
@@ -76,6 +75,8 @@ pub(super) struct Catalog {
     pub(super) surprised: bool,
     /// Settings that code names which was made here since it was read.
     pub(super) fresh: Vec<Box<[u8]>>,
+    /// Tables whose reads must show everything.
+    pub(super) globals: Arc<[TableName]>,
 }
 
 /// All catalogs of a worker.
@@ -97,16 +98,16 @@ impl Default for Catalogs {
 
 impl Catalogs {
     /// The number of the catalog of a database.
-    pub fn number(&mut self, dial: &Dial, health: Option<&Arc<DatabaseHealth>>) -> usize {
+    pub fn number(&mut self, endpoint: &Endpoint, dbname: &str, health: Option<&Arc<DatabaseHealth>>) -> usize {
         let name = |health: Option<&Arc<DatabaseHealth>>| health.map(|health| Arc::clone(&health.database));
-        let Dial { endpoint, dbname, .. } = dial;
-        let known = self.all.iter().position(|it| {
-            it.endpoint == *endpoint && it.dbname == *dbname && name(it.health.as_ref()) == name(health)
-        });
+        let known = self
+            .all
+            .iter()
+            .position(|it| it.endpoint == *endpoint && it.dbname == dbname && name(it.health.as_ref()) == name(health));
         known.unwrap_or_else(|| {
             self.all.push(Catalog {
                 endpoint: endpoint.clone(),
-                dbname: dbname.clone(),
+                dbname: dbname.to_owned(),
                 code: Code::default(),
                 trust: Trust::Stale,
                 surprised: false,
@@ -120,6 +121,7 @@ impl Catalogs {
                 at: None,
                 changes: 0,
                 fresh: Vec::new(),
+                globals: Arc::default(),
                 health: health.cloned(),
                 heard: health.map_or(0, |health| health.code_changes()),
             });
@@ -131,6 +133,18 @@ impl Catalogs {
     fn settle(&mut self) {
         self.due_us = self.all.iter().map(|it| it.due_us).min().unwrap_or(u64::MAX);
         self.watching = self.all.iter().any(|it| it.code.watches() || it.trust == Trust::Stale);
+    }
+
+    /// Reads of these tables must show everything: if that is new, the catalog is read again, and until then counts as unread.
+    pub(super) fn set_globals(&mut self, number: usize, globals: &[TableName]) {
+        if self.all.get(number).is_some_and(|catalog| *catalog.globals != *globals) {
+            self.change(number, |catalog| {
+                catalog.globals = globals.into();
+                catalog.code.fingerprint = Box::default();
+                catalog.epoch = 0;
+                catalog.changed();
+            });
+        }
     }
 
     pub(super) fn change(&mut self, number: usize, change: impl FnOnce(&mut Catalog)) {
@@ -175,18 +189,19 @@ impl Relay {
     pub(super) fn stand_of(&mut self, id: ClientId, number: usize, look: &Look, sql: &[u8]) -> Stand {
         let conforming = self.clients.get(id).is_none_or(|client| client.conforming);
         let Some(catalog) = self.catalogs.all.get_mut(number) else { return Stand::default() };
-        let footing = match catalog.stands.get(&look.shape) {
-            Some(footing) => *footing,
+        let stand = match catalog.stands.get(&look.shape) {
+            Some(stand) => *stand,
             None => {
                 if catalog.stands.len() >= MAX_SHAPES {
                     catalog.stands.clear();
                 }
-                let footing = catalog.code.footing(sql, conforming);
-                catalog.stands.insert(look.shape, footing);
-                footing
+                let (footing, global) =
+                    (catalog.code.footing(sql, conforming), catalog.code.reads_globals(sql, conforming));
+                let stand = Stand { epoch: catalog.epoch, footing, global };
+                catalog.stands.insert(look.shape, stand);
+                stand
             }
         };
-        let stand = Stand { epoch: catalog.epoch, footing };
         self.shapes.stands(look.shape, stand);
         stand
     }
@@ -245,7 +260,10 @@ impl Relay {
         look.effects = effects;
         // Or who calls nothing but such functions would be sent to the primary for what it wrote, again and again.
         if look.route == Route::Catalog
-            && matches!(catalog.stands.get(&look.shape), Some(Footing::Safe | Footing::Optimistic))
+            && matches!(
+                catalog.stands.get(&look.shape).map(|stand| stand.footing),
+                Some(Footing::Safe | Footing::Timed | Footing::Optimistic)
+            )
         {
             (look.writes, look.draws) = (false, false);
         }

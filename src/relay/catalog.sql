@@ -120,6 +120,8 @@ WITH watched AS MATERIALIZED (
 ), marks(k, mark) AS (
   SELECT k, 'locks' FROM trees WHERE strpos(tree, '{ROWMARKCLAUSE ') > 0
   UNION ALL SELECT k, 'writes' FROM trees WHERE k LIKE 'p%' AND tree ~ ':commandType [2-9]'
+  -- CURRENT_DATE and the like, and texts that become something else: 'now' becomes a time.
+  UNION ALL SELECT DISTINCT k, 'timed' FROM trees WHERE tree ~ '[{](SQLVALUEFUNCTION|COERCEVIAIO) '
   UNION ALL SELECT DISTINCT k, 'catalog' FROM called WHERE field = 'relid' AND oid > 0 AND oid < 16384
   UNION ALL SELECT concat('p', oid), 'definer' FROM pg_proc WHERE oid >= 16384 AND prosecdef
 ), named(k) AS (

@@ -5,6 +5,7 @@
 //! has changed, for everything (`catalog.sql`). What it says is understood aside ([`crate::sql::code`]) and then swapped in
 //! as a whole. If it would not answer, what was known stays, and is asked for again later.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::attach::NO_STATEMENT;
@@ -12,6 +13,7 @@ use super::catalog::Trust;
 use super::grow::take;
 use super::server::{UnnamedOn, Use};
 use super::{PoolId, Relay, ServerId, Todo};
+use crate::config::TableName;
 use crate::flow::expect::{Expect, Kind, Origin};
 use crate::meter::Role;
 use crate::sql::code::{Code, SOURCE_BYTES};
@@ -55,23 +57,32 @@ pub(super) struct Reading {
     failed: bool,
 }
 
+/// Whose source something is, and of when.
+#[derive(Debug)]
+pub struct Looked {
+    pub(super) catalog: usize,
+    changes: u64,
+    globals: Arc<[TableName]>,
+}
+
 /// What was read, to be understood.
 #[derive(Debug)]
 pub struct Source {
     catalog: usize,
     changes: u64,
     rows: Vec<u8>,
+    globals: Arc<[TableName]>,
 }
 
 impl Source {
     /// Understands it; takes up to a second for the largest.
     pub fn read(&self) -> Code {
-        Code::new(&self.rows)
+        Code::new(&self.rows, |schema, name| self.globals.iter().any(|table| table.is(schema, name)))
     }
 
     /// Whose it is, for [`Relay::understood`].
-    pub fn place(&self) -> (usize, u64) {
-        (self.catalog, self.changes)
+    pub fn looked(&self) -> Looked {
+        Looked { catalog: self.catalog, changes: self.changes, globals: Arc::clone(&self.globals) }
     }
 }
 
@@ -216,7 +227,8 @@ impl Relay {
             return false;
         }
         if full {
-            self.todo.push(Todo::Understand(Source { catalog: number, changes, rows }));
+            let globals = Arc::clone(&catalog.globals);
+            self.todo.push(Todo::Understand(Source { catalog: number, changes, rows, globals }));
             return false;
         }
         if !catalog.code.is_as(&rows) {
@@ -254,8 +266,13 @@ impl Relay {
     }
 
     /// Takes over what a catalog's source says.
-    pub fn understood(&mut self, place: (usize, u64), code: Code) {
-        let (number, changes) = place;
+    pub fn understood(&mut self, looked: &Looked, code: Code) {
+        let (number, changes) = (looked.catalog, looked.changes);
+        if self.catalogs.all.get(number).is_some_and(|catalog| !Arc::ptr_eq(&catalog.globals, &looked.globals)) {
+            // Other tables are asked after now.
+            self.catalogs.change(number, |catalog| (catalog.since_us, catalog.due_us) = (None, 0));
+            return;
+        }
         if let Some(catalog) = self.catalogs.all.get(number)
             && code.is_too_large
             && !catalog.code.is_too_large

@@ -13,6 +13,7 @@ use super::pins::Pin;
 use super::rules::Course;
 use super::sequences::Draws;
 use super::statements::Statement;
+use super::unopened::Unopened;
 use super::{GroupId, PoolId, ServerId};
 use crate::meter::Role;
 use crate::net::socket::Conn;
@@ -126,6 +127,8 @@ pub struct Client {
     pub(super) paid: bool,
     /// What it asked for last only reads.
     pub(super) reads: bool,
+    /// Its transaction, if it has begun one that no server has.
+    pub(super) unopened: Unopened,
     /// Its database and user.
     pub(super) group: GroupId,
     /// Its settings, as far as they are known: whatever changes them in a lease is learned at its end.
@@ -162,6 +165,8 @@ pub struct Client {
     pub(super) saw: bool,
     /// It has waited for a replica long enough.
     pub(super) impatient: bool,
+    /// What it must see covers whatever was committed before the batch at the front of its inbox came.
+    pub(super) current: bool,
     /// The lease has, or may have, settings of its own.
     pub(super) changed: bool,
     /// `standard_conforming_strings`: how literals are read.

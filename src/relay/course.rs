@@ -5,6 +5,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::client::{State, Unnamed};
+use super::lease::Parsed;
+use super::retell::sql_of;
 use super::rules::{Bits, Course, Fitting, Kept, Rules, Way};
 use super::{Client, ClientId, GroupId, PoolId, Relay, Server, ServerId};
 use crate::config::{Fallback, WaitAction};
@@ -37,7 +39,7 @@ impl Relay {
     /// The rules that some statement of an extended batch fits.
     fn fit_batch(&mut self, id: ClientId, rules: &Rules, fitting: &Fitting, data: &[u8]) -> Bits {
         let mut at = 0;
-        let mut parsed: Vec<&[u8]> = Vec::new();
+        let mut parsed = Parsed::new();
         let mut fits = 0;
         while let Some(rest) = data.get(at..)
             && let Ok(Some(header)) = Header::peek(rest, usize::MAX)
@@ -51,10 +53,14 @@ impl Relay {
                 _ => None,
             };
             let statement = match (header.tag, name) {
-                (tag::PARSE, _) => cstr(body).map(|(name, tail)| {
-                    parsed.push(name);
-                    self.statement_for(id, tail)
-                }),
+                (tag::PARSE, _) => {
+                    if let Some((name, tail)) = cstr(body) {
+                        parsed.push(name);
+                        let shape = self.shapes.look(sql_of(tail), conforming).shape;
+                        fits |= rules.fit(fitting, shape, sql_of(tail), conforming);
+                    }
+                    None
+                }
                 (_, Some(name)) if parsed.contains(&name) => None,
                 (_, Some([])) => match &client.unnamed {
                     Unnamed::Known(statement) => Some(Rc::clone(statement)),

@@ -51,8 +51,14 @@ impl Relay {
             let rest = data.get(at..).unwrap_or_default();
             let (keep, n) = match this.replies.step(rest) {
                 Step::More => break,
-                // Who has the batch run elsewhere need not hear that this server crashes.
-                Step::Forward(n) => (owner.is_some() && !(this.again.is_movable() && is_last_warning(rest)), n),
+                Step::Forward(n) if owner.is_some() && this.again.is_movable() && is_last_warning(rest) => {
+                    // Who has the batch run elsewhere need not hear that this server crashes; and with its warning it sends
+                    // what it had kept of the answer.
+                    edited.clear();
+                    from = at + n;
+                    (true, n)
+                }
+                Step::Forward(n) => (owner.is_some(), n),
                 Step::Drop(n) => (false, n),
                 Step::Fake(kind) => {
                     edited.extend_from_slice(data.get(from..at).unwrap_or_default());
@@ -67,7 +73,7 @@ impl Relay {
                         // Names mean again what they meant to the message that failed.
                         self.undo_dropped(server, Some(entry));
                     }
-                    let aside = matches!(event, Event::Failed(None, _)) && !self.hears_farewell(server);
+                    let aside = matches!(event, Event::Failed(None, _)) && self.is_untold(server);
                     if self.repeats(server, owner, &event, bytes, &mut outlook) {
                         // Nothing of the batch's answer has left, and nothing of it may.
                         edited.clear();
@@ -220,7 +226,7 @@ impl Relay {
                     self.unanswered(server);
                     self.hand_failed(server);
                 } else if swallow {
-                    outlook.refused = Some(error);
+                    outlook.refused = (!self.is_meant(server, owner, &error)).then_some(error);
                 } else if let Some(entry) = entry {
                     self.failed(server, owner, &entry);
                 }
@@ -269,6 +275,7 @@ impl Relay {
         }
         self.count(server, owner, entry, 0, true);
         if let Some(id) = owner {
+            self.clients.get_mut(id).into_iter().for_each(|client| client.unopened.fails());
             self.doubt(id, bare);
         }
     }
@@ -316,14 +323,13 @@ impl Relay {
         if outlook.refused.is_none() {
             self.undo_dropped(server, None);
         }
-        if entry.origin == Origin::Injected && outlook.refused.is_none() {
-            self.settings_changed(server);
-        }
+        let put_in = entry.origin == Origin::Injected && outlook.refused.is_none();
+        let opened = put_in && self.came_through(server, owner, status, &mut outlook.fault);
         let Some(this) = self.servers.get_mut(server) else { return };
         this.discarding &= this.replies.busy();
         this.discarded = false;
-        if entry.origin == Origin::Injected && outlook.refused.is_none() && owner.is_some() {
-            outlook.settled = this.prior.is_some();
+        if put_in && owner.is_some() {
+            outlook.settled = this.prior.is_some() || opened;
             if let Some(client) = owner.and_then(|id| self.clients.get(id))
                 && !client.inbox.is_empty()
             {
@@ -395,40 +401,14 @@ impl Relay {
     }
 
     /// A transaction, the session's state or an unfinished request holds the server.
-    fn stays(&self, server: ServerId) -> bool {
+    pub(super) fn stays(&self, server: ServerId) -> bool {
         let client = self.servers.get(server).and_then(|this| this.owner()).and_then(|id| self.clients.get(id));
         self.is_unfinished(server) || client.is_some_and(|client| !client.pinned.is_empty() || self.keeps(client))
-    }
-
-    /// An end that the server announces unasked is the affair of a client that is in a transaction there or keeps
-    /// the server, but not of one that has not been welcomed yet.
-    fn hears_farewell(&self, server: ServerId) -> bool {
-        let owner = self.servers.get(server).and_then(super::Server::owner).and_then(|id| self.clients.get(id));
-        owner.is_some_and(|client| client.arriving.is_none()) && self.stays(server)
     }
 
     /// The client keeps its server to its end whatever it does.
     pub(super) fn keeps(&self, client: &Client) -> bool {
         client.own || self.groups[client.group].terms.pool_mode == PoolMode::Session
-    }
-
-    /// The connection is gone, or no longer makes sense. Its client, if it has one, is told.
-    pub(super) fn lose(&mut self, server: ServerId, why: &str) {
-        self.host_loses(server);
-        if self.goes_elsewhere(server) {
-            return;
-        }
-        let Some(this) = self.servers.get(server) else { return };
-        let (owner, silently) = (this.owner(), this.replies.must_end_silently());
-        let half = owner.and_then(|id| self.clients.get(id)).is_some_and(Client::is_mid_message);
-        if let Some(this) = self.servers.get_mut(server) {
-            this.cut_off |= half;
-        }
-        self.discard(server);
-        if let Some(id) = owner {
-            let error = PgError::fatal(SqlState::CONNECTION_FAILURE, why.to_owned());
-            self.end(id, if silently { None } else { Some(&error) });
-        }
     }
 
     /// How a server is named in logs.

@@ -11,13 +11,18 @@
 //! A read on the primary raises the floor as a write does, for it may have shown what no replica has yet; or else a client
 //! would travel back in time. One that reads on and on would then never leave the primary, as each read comes before the
 //! answer to the question behind the one before: so such a read waits for a replica, `read_wait` at most.
+//! A read of a table that is configured as global must show what anybody had committed before it came: its floor is raised
+//! as if its client had written just now, which is the read index of Raft (Ongaro, "Consensus: Bridging Theory and
+//! Practice", 6.4): the primary says how far it has written, and any server that has that may answer. Nobody has to know who
+//! wrote what, and writers past pgweir count too.
 //! From one replica a client goes to another only if that has replayed at least what the first one says when it is asked
 //! after the read; until then it stays.
 
 use super::lease::Target;
 use super::{ClientId, GroupId, Relay, ServerId};
+use crate::config::Consistency;
 use crate::meter::Role;
-use crate::pool::cluster::Floor;
+use crate::pool::cluster::{Floor, Sight};
 
 /// A client that waits for a replica, and until when, microseconds.
 pub(super) type Held = (ClientId, u64);
@@ -39,6 +44,10 @@ impl Relay {
         if !group.splits || !(wrote || saw) {
             return;
         }
+        if group.consistency == Consistency::Off {
+            client.sight = Sight::default();
+            return;
+        }
         match self.pools[this.pool].role {
             Role::Primary => {
                 client.sight.floor = group.cluster.wrote();
@@ -49,6 +58,16 @@ impl Relay {
                 let number = group.numbered().find(|&(_, pool)| pool == this.pool);
                 client.sight.last = number.and_then(|(number, _)| group.cluster.read_from(number));
             }
+        }
+    }
+
+    /// The client's read at hand must show what anybody has committed by now.
+    pub(super) fn must_be_current(&mut self, id: ClientId) {
+        if let Some(client) = self.clients.get_mut(id)
+            && !std::mem::replace(&mut client.current, true)
+        {
+            client.sight.floor = self.groups[client.group].cluster.wrote();
+            client.sight.by_read = true;
         }
     }
 

@@ -139,10 +139,18 @@ impl Relay {
         if let Some(done) = self.steer(id, data, end) {
             return done;
         }
+        if let Some(done) = self.answer_block(id, data, end) {
+            return Some(done);
+        }
+        self.asks_current = false;
         let target = match end {
             Some(end) => self.target(id, data, end),
             None => self.target_unseen(id),
         };
+        let target = self.target_unopened(id, target, data);
+        if self.asks_current && target != Target::Primary {
+            self.must_be_current(id);
+        }
         let pool = self.choose(id, target);
         if target != Target::Primary && !self.is_where_it_should(id, pool) && self.waits_for_replica(id, target) {
             return None;

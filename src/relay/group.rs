@@ -11,9 +11,10 @@ use super::balance::{Balancer, Pace};
 use super::floor::Held;
 use super::listen::Listener;
 use super::rules::{Fitting, Rules};
+use super::unopened::defers;
 use super::{ClientId, GroupId, PoolId, Relay, ServerId, Todo};
 use crate::auth::ServerSecret;
-use crate::config::{Config, Database, Overrides, PoolMode, Reads, Routing, Terms, Workload};
+use crate::config::{Config, Consistency, Database, Overrides, PoolMode, Reads, Routing, Terms, Workload};
 use crate::flow::params::{Settings, acts};
 use crate::meter::{DatabaseHealth, PinCounters, PoolCounters, PoolLabel, Role};
 use crate::pool::budget::Stake;
@@ -42,6 +43,10 @@ pub struct ParamSet {
     pub min_lsn: Option<Lsn>,
     /// Its transactions are serializable, which standbys refuse, unless they say otherwise.
     pub serializable: bool,
+    /// Its transactions are under READ COMMITTED unless they say otherwise.
+    pub is_read_committed: bool,
+    /// Nothing in it says what transactions are unless they say so, but perhaps that.
+    pub is_plain: bool,
     /// What a server reported when it first took them, over what it reports anyway. Present means
     /// that some server of the pool has accepted the settings, so they can be sent ahead of a
     /// request without waiting.
@@ -74,11 +79,14 @@ impl ParamSet {
         let value = |name: &[u8]| settings.iter().find(|(known, _)| *known == name).map(|(_, value)| &value[..]);
         let wish = value(wish::SETTING).and_then(Wish::of).unwrap_or_default();
         let min_lsn = value(MIN_LSN).and_then(|text| std::str::from_utf8(text).ok()).and_then(parse_lsn);
-        let serializable =
-            value(b"default_transaction_isolation").is_some_and(|it| it.eq_ignore_ascii_case(b"serializable"));
+        let isolation = value(b"default_transaction_isolation");
+        let isolated = |level: &[u8]| isolation.is_some_and(|it| it.eq_ignore_ascii_case(level));
+        let (serializable, is_read_committed) = (isolated(b"serializable"), isolated(b"read committed"));
+        let modes = settings.iter().filter(|(name, _)| name.starts_with(b"default_transaction_")).count();
+        let is_plain = modes == usize::from(is_read_committed);
         let acts = settings.iter().any(acts);
         let (meaning, reported, fitting) = (Rc::new(meant), RefCell::new(reported), Fitting::default());
-        Self { settings, acts, meaning, wish, fitting, min_lsn, serializable, reported }
+        Self { settings, acts, meaning, wish, fitting, min_lsn, serializable, is_read_committed, is_plain, reported }
     }
 }
 
@@ -103,6 +111,12 @@ pub struct Group {
     pub(super) seen: u64,
     /// Reads go to replicas.
     pub(super) splits: bool,
+    /// Transactions of its clients may begin on no server.
+    pub(super) defers: bool,
+    /// What reads must show of what was there before.
+    pub(super) consistency: Consistency,
+    /// There are tables whose reads must show everything.
+    pub(super) has_globals: bool,
     /// Clients that wait for one to catch up.
     pub(super) held: Vec<Held>,
     /// Chooses among replicas.
@@ -255,6 +269,7 @@ impl Relay {
         let primary = members[0];
         // Only a transaction can be sent elsewhere than the one before.
         let splits = entry.routing == Routing::On && terms.pool_mode != PoolMode::Session && members.len() > 1;
+        let defers = defers(entry, &terms, splits);
         let balancer = self.balancer_of(entry, group);
         let label = PoolLabel { database: database.into(), user: user.into() };
         let asks = if cluster.is_watched() { members.len() } else { 0 };
@@ -263,7 +278,8 @@ impl Relay {
         }
         let pins = self.pins_of(label.clone());
         let pool = &self.pools[primary];
-        let catalog = self.catalogs.number(&pool.dial, pool.health.as_ref());
+        let catalog = self.catalogs.number(entry.landmark(), &pool.dial.dbname, pool.health.as_ref());
+        self.catalogs.set_globals(catalog, &entry.reads.global_tables);
         let rates = &self.place.rates;
         let rules = Rules::new(entry, user, |rule, rate| rates.bucket(database, &rule.name, rate)).map(Rc::new);
         let mut none = ParamSet::new(Settings::new(), Some(Parameters::new()));
@@ -279,6 +295,9 @@ impl Relay {
             cluster,
             seen: 0,
             splits,
+            defers,
+            consistency: entry.reads.consistency,
+            has_globals: !entry.reads.global_tables.is_empty(),
             held: Vec::new(),
             balancer,
             base: None,
@@ -334,6 +353,7 @@ impl Relay {
         let old = std::mem::replace(&mut self.config, config);
         let config = Arc::clone(&self.config);
         let mut read = HashMap::new();
+        let before = self.retired.len();
         for index in self.groups.ids().collect::<Vec<_>>() {
             let group = &self.groups[index];
             if group.retired {
@@ -380,6 +400,9 @@ impl Relay {
                 self.groups[index].ended = ended;
                 self.retire(index);
             }
+        }
+        for group in self.retired.get(before..).unwrap_or_default().to_vec() {
+            self.succeed(group);
         }
     }
 

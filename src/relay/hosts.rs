@@ -1,9 +1,12 @@
 //! What real traffic tells of a replica's host, and who is chosen by that.
 //! Must never leave out a host that its own asker says is well because of what one client did there.
 
+use std::sync::Arc;
+
 use super::balance::{Balancer, Load, bit, set};
 use super::lease::Target;
 use super::rules::Way;
+use super::unopened::defers;
 use super::{ClientId, GroupId, PoolId, Relay, ServerId};
 use crate::config::{Database, Fallback};
 use crate::meter::Role;
@@ -28,10 +31,17 @@ impl Relay {
         Balancer::new(database, self.config.pool.zone.as_deref(), seed)
     }
 
-    /// The configuration has changed what the group's balancer goes by.
+    /// The configuration has changed how the group's reads are spread, or what they must show.
     pub(super) fn rebalance(&mut self, group: GroupId) {
-        let Some(database) = self.config.databases.get(&self.groups[group].database) else { return };
-        self.groups[group].balancer = self.balancer_of(database, group);
+        let config = Arc::clone(&self.config);
+        let Some(database) = config.databases.get(&self.groups[group].database) else { return };
+        let balancer = self.balancer_of(database, group);
+        let this = &mut self.groups[group];
+        this.defers = defers(database, &this.terms, this.splits);
+        this.balancer = balancer;
+        this.consistency = database.reads.consistency;
+        this.has_globals = !database.reads.global_tables.is_empty();
+        self.catalogs.set_globals(this.catalog, &database.reads.global_tables);
     }
 
     /// A server for reads of a client of this group that has seen so much, where its rule sends it.

@@ -1,9 +1,12 @@
 //! Which server a batch needs, and how a client gets one.
 //! Must never let a client pass another in the same queue.
 
+use smallvec::SmallVec;
+
 use super::again::BATCH_BYTES;
 use super::catalog::Trust;
 use super::client::{State, Unnamed};
+use super::retell::sql_of;
 use super::shapes::{Look, Stand};
 use super::statements::Statement;
 use super::{ClientId, LOOK_BYTES, PoolId, Relay, ServerId};
@@ -29,6 +32,8 @@ pub(super) enum Target {
     AnyReplica,
     /// The same, and it is certain that it does nothing but read: what becomes of it on a server that is lost does not matter.
     Pure,
+    /// The same, and its answer does not hang on what transaction it is in.
+    Steady,
     /// A replica, else nothing.
     OnlyReplica,
 }
@@ -36,6 +41,9 @@ pub(super) enum Target {
 /// Effects of statements by which a session says where it wants to go.
 const STEERING: Effects =
     Effects::SET_SESSION.union(Effects::RESET).union(Effects::SET_CONFIG).union(Effects::DISCARD_ALL);
+
+/// Names of the statements that a batch has prepared so far.
+pub(super) type Parsed<'a> = SmallVec<[&'a [u8]; 4]>;
 
 /// How a client got on with its wish for a server.
 pub(super) enum Lease {
@@ -53,6 +61,7 @@ impl Relay {
         let Some(client) = self.clients.get_mut(id) else { return Target::Primary };
         let wish = client.params.wish;
         client.reads = false;
+        self.asks_current = false;
         if std::mem::take(&mut client.refused) || (!self.groups[client.group].splits && wish != Wish::Standby) {
             return Target::Primary;
         }
@@ -69,7 +78,7 @@ impl Relay {
             End::Query | End::Call | End::Flush => no_statement(wish),
         };
         if let Some(client) = self.clients.get_mut(id) {
-            client.reads = target == Target::Pure;
+            client.reads = matches!(target, Target::Pure | Target::Steady);
         }
         target
     }
@@ -92,6 +101,8 @@ impl Relay {
             Wish::Auto if client.params.serializable || self.shapes.stays(look.shape) => Target::Primary,
             Wish::Auto => match look.route {
                 Route::Replica | Route::Catalog => return self.target_by_catalog(id, look, stand, sql),
+                // Each of its statements would have to wait for what was committed before it.
+                Route::BeginReadOnly if self.groups[client.group].has_globals => Target::Primary,
                 Route::BeginReadOnly => Target::AnyReplica,
                 Route::Primary | Route::FollowTransaction => Target::Primary,
             },
@@ -102,8 +113,9 @@ impl Relay {
     /// What a read may run on: what grammar and catalog both allow. Until a catalog has been read the grammar decides, and calls of functions
     /// that are not built in stay.
     fn target_by_catalog(&mut self, id: ClientId, look: &Look, mut stand: Stand, sql: &[u8]) -> (Target, Stand) {
-        let number = self.clients.get(id).map_or(usize::MAX, |client| self.groups[client.group].catalog);
-        let reads = look.route == Route::Replica;
+        let Some(client) = self.clients.get(id) else { return (Target::Primary, stand) };
+        let (number, has_globals) = (self.groups[client.group].catalog, self.groups[client.group].has_globals);
+        let reads = look.route == Route::Replica && !has_globals;
         let Some(catalog) = self.catalogs.all.get(number).filter(|catalog| catalog.epoch > 0) else {
             return (if reads { Target::AnyReplica } else { Target::Primary }, stand);
         };
@@ -111,11 +123,13 @@ impl Relay {
         if stand.epoch != catalog.epoch {
             stand = self.stand_of(id, number, look, sql);
         }
+        self.asks_current |= has_globals && stand.global;
         let target = match stand.footing {
-            Footing::Safe if is_sure => Target::Pure,
-            Footing::Safe if reads => Target::AnyReplica,
+            Footing::Safe if is_sure => Target::Steady,
+            Footing::Timed if is_sure => Target::Pure,
+            Footing::Safe | Footing::Timed if reads => Target::AnyReplica,
             Footing::Optimistic if is_sure => Target::Retriable,
-            Footing::Safe | Footing::Optimistic => Target::Primary,
+            Footing::Safe | Footing::Timed | Footing::Optimistic => Target::Primary,
             footing @ Footing::Primary(_) => {
                 if footing.is_unheard() {
                     self.look_soon(number);
@@ -129,7 +143,7 @@ impl Relay {
     /// What an extended batch may run on: the most that all of its statements may. `None` if it has none.
     fn target_of_batch(&mut self, id: ClientId, data: &[u8]) -> Option<Target> {
         let mut at = 0;
-        let mut parsed: Vec<&[u8]> = Vec::new();
+        let mut parsed = Parsed::new();
         let mut all: Option<Target> = None;
         while let Some(rest) = data.get(at..)
             && let Ok(Some(header)) = Header::peek(rest, usize::MAX)
@@ -138,8 +152,7 @@ impl Relay {
             let one = match header.tag {
                 tag::PARSE => cstr(body).map(|(name, tail)| {
                     parsed.push(name);
-                    let statement = self.statement_for(id, tail);
-                    Some(self.target_of_statement(id, &statement))
+                    Some(self.target_of_text(id, tail))
                 }),
                 tag::BIND => {
                     let name = cstr(body).and_then(|(_, rest)| cstr(rest)).map(|(name, _)| name);
@@ -163,6 +176,15 @@ impl Relay {
             at += header.total;
         }
         all.map(|all| all.of_batch(data.len().min(at + HEADER)))
+    }
+
+    /// What the text behind the name of a Parse may run on. One that is not known yet is kept when it is forwarded.
+    fn target_of_text(&mut self, id: ClientId, tail: &[u8]) -> Target {
+        let found = self.find_text(id, tail);
+        match found.known {
+            Some(statement) => self.target_of_statement(id, &statement),
+            None => self.target_of(id, &found.look, found.look.stand, sql_of(tail)).0,
+        }
     }
 
     fn target_of_statement(&mut self, id: ClientId, statement: &Statement) -> Target {
@@ -205,8 +227,10 @@ impl Relay {
         let search = self.search(number, way, target, &sight);
         let goes_on = match target {
             Target::OnlyReplica => false,
+            // In a transaction nothing has to be read anywhere else.
+            _ if self.clients.get(id)?.unopened.is_there() => true,
             // What a replica might refuse is not known to be a read.
-            Target::AnyReplica | Target::Pure if search.fails => false,
+            Target::AnyReplica | Target::Pure | Target::Steady if search.fails => false,
             _ => way.fallback != Fallback::Fail || !self.groups[number].splits,
         };
         search.found.or(goes_on.then_some(primary))
@@ -267,6 +291,10 @@ impl Relay {
         if !self.keeps_course(id, server, data) {
             return false;
         }
+        // The read before it runs by itself: this one may need a server that has the transaction.
+        if self.clients.get(id).is_some_and(|client| client.unopened.is_there()) {
+            return false;
+        }
         let Some(pool) = self.pool_of(server) else { return false };
         if pool.role == Role::Primary || self.servers.get(server).is_none_or(|s| s.replies.status() != b'I') {
             return true;
@@ -281,7 +309,7 @@ impl Relay {
             return true;
         }
         match self.front(data) {
-            Ok(Batch::Whole { end, .. }) => self.target(id, data, end) != Target::Primary,
+            Ok(Batch::Whole { end, .. }) => self.target(id, data, end) != Target::Primary && !self.asks_current,
             // A batch that will not fit goes to the primary; errors are found where it is taken.
             Ok(Batch::Oversize | Batch::Incomplete) => false,
             _ => true,

@@ -35,6 +35,7 @@ mod listen_onto;
 mod listen_over;
 mod listen_speak;
 mod listen_task;
+mod lost;
 mod message;
 mod names;
 mod own;
@@ -66,6 +67,7 @@ pub mod task;
 #[cfg(test)]
 mod tests;
 mod told;
+mod unopened;
 mod unserved;
 mod vacate;
 mod watch;
@@ -171,6 +173,8 @@ pub struct Relay {
     spare: Vec<Vec<u8>>,
     /// Bytes being put together for a server.
     tx: Vec<u8>,
+    /// The batch that was looked at last reads what must be current.
+    asks_current: bool,
     /// Left for the tasks.
     todo: Vec<Todo>,
     /// Clock of this turn, microseconds.
@@ -209,6 +213,7 @@ impl Relay {
             rx: vec![0; READ_BYTES].into_boxed_slice(),
             spare: Vec::new(),
             tx: Vec::new(),
+            asks_current: false,
             todo: Vec::new(),
             now_us: crate::base::clock::now_us(),
             catalogs: catalog::Catalogs::default(),

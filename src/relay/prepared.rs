@@ -34,7 +34,7 @@ const NAME_BYTES: usize = 16 * 1024;
 
 /// A text that was looked for among those known.
 pub(super) struct Found {
-    known: Option<Rc<Statement>>,
+    pub known: Option<Rc<Statement>>,
     pub under: Under,
     pub look: Look,
     shareable: bool,
@@ -47,7 +47,8 @@ impl Relay {
         self.keep_text(tail, found)
     }
 
-    fn find_text(&mut self, id: ClientId, tail: &[u8]) -> Found {
+    /// Looks for the text of a Parse behind its name.
+    pub(super) fn find_text(&mut self, id: ClientId, tail: &[u8]) -> Found {
         self.hear_of_changes();
         let (under, changed) = match self.clients.get(id) {
             Some(client) => {

@@ -268,7 +268,7 @@ impl Relay {
         // A message cut off in the middle, or data that never ends, cannot be made good.
         let cut_off = client.rest.is_forwarded();
         this.cut_off = cut_off;
-        this.asking = None;
+        (this.asking, this.opening) = (None, false);
         if this.handing.take().is_some()
             && let Some(listener) = self.groups[self.pools[this.pool].group].listener.as_mut()
         {
@@ -376,10 +376,11 @@ impl Relay {
             return false;
         };
         let Some(this) = self.servers.get_mut(server) else { return false };
-        // One under way is enough; and what tries settings, or asks for them, is not the client's query.
+        // One under way is enough; and what tries settings, asks for them or opens a transaction is not the client's query.
         if !this.replies.busy()
             || this.cancels > 0
             || this.prior.is_some()
+            || this.opening
             || this.asking.is_some()
             || this.handing.is_some()
         {

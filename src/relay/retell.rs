@@ -24,7 +24,10 @@ impl Relay {
         bytes: &[u8],
     ) -> Option<Vec<u8>> {
         match event {
-            Event::Ready(..) => return self.start_values(server, owner?, bytes),
+            Event::Ready(entry, _) => {
+                let id = owner?;
+                return self.ready_unopened(id, entry).or_else(|| self.start_values(server, id, bytes));
+            }
             Event::Parameter => return self.start_value(server, owner?, bytes),
             _ => {}
         }

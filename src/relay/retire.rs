@@ -13,7 +13,6 @@ impl Relay {
     pub(super) fn retire(&mut self, group: GroupId) {
         let this = &mut self.groups[group];
         this.retired = true;
-        this.ended_bell.notify_waiters();
         if let Some(users) = self.named.get_mut(this.database.as_str()) {
             users.remove(this.user.as_str());
             if users.is_empty() {
@@ -31,6 +30,23 @@ impl Relay {
             {
                 server.retire = true;
             }
+        }
+    }
+
+    /// A retired group that has clients gets its successor at once: who waits goes on waiting there, as it may have servers
+    /// that this one does not know; and should one of those take the place of the primary, then who is in the middle of a
+    /// transaction has to hear of it.
+    pub(super) fn succeed(&mut self, group: GroupId) {
+        let this = &self.groups[group];
+        if !this.ended && self.clients.values().any(|client| client.group == group) {
+            let (database, user) = (this.database.clone(), this.user.clone());
+            let secret = self.inherited_secret(group);
+            // If there is none each client is told so when it comes to it.
+            let _ = self.group_for(&database, &user, secret);
+        }
+        let waiters: Vec<_> = self.pools_of(group).into_iter().flat_map(|pool| self.waiters_of(pool)).collect();
+        for (id, since_us) in waiters {
+            self.choose_again(id, since_us);
         }
     }
 
@@ -52,9 +68,16 @@ impl Relay {
         self.retired.clone().into_iter().for_each(|group| self.close_idle(group));
         let of_clients = self.clients.values().map(|client| client.group.index());
         let of_servers = self.servers.values().map(|server| self.pools[server.pool].group.index());
-        let meant: HashSet<u32> = of_clients.chain(of_servers).collect();
+        let served: HashSet<u32> = of_servers.collect();
+        let meant: HashSet<u32> = of_clients.chain(served.iter().copied()).collect();
         let opening =
             |relay: &Self, group| relay.pools_of(group).iter().any(|&pool| relay.pools[pool].slice.opening() > 0);
+        // As long as a transaction is under way there it is to be known whether its server is still what it was.
+        for &group in &self.retired {
+            if !served.contains(&group.index()) && !opening(self, group) {
+                self.groups[group].ended_bell.notify_waiters();
+            }
+        }
         let is_free =
             |group: GroupId| !meant.contains(&group.index()) && self.groups[group].asks == 0 && !opening(self, group);
         let (free, kept) = self.retired.iter().partition(|&&group| is_free(group));

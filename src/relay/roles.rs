@@ -50,7 +50,8 @@ impl Relay {
             if hangs || this.barred || (replaced && was_primary) {
                 self.close_rest(pool);
             }
-            if hangs || (replaced && was_primary) {
+            // Also where the one that has taken its place is none of these: a successor of the group has it.
+            if hangs || (replaced && was_primary) || cluster.is_left_behind(number) {
                 self.close_lent(pool, &format!("pgweir: the server {} is gone", member.endpoint));
             }
         }
@@ -84,7 +85,7 @@ impl Relay {
         }
     }
 
-    fn waiters_of(&mut self, pool: PoolId) -> Vec<(super::ClientId, u64)> {
+    pub(super) fn waiters_of(&mut self, pool: PoolId) -> Vec<(super::ClientId, u64)> {
         let mut waiters = Vec::new();
         while let Some(id) = self.pools[pool].slice.pop_waiter() {
             let Some(client) = self.clients.get_mut(id) else { continue };

@@ -95,6 +95,8 @@ pub struct Server {
     pub(super) replaces: bool,
     /// Settings were sent ahead of a request: nothing that ends a transaction may follow before they are answered.
     pub(super) settling: bool,
+    /// Its client's transaction is being opened on it.
+    pub(super) opening: bool,
     /// A Query takes all settings away: nothing may follow before it is answered.
     pub(super) discarding: bool,
     /// It has, and its ReadyForQuery is still to come.
@@ -171,6 +173,7 @@ impl Server {
             smudged: None,
             replaces: false,
             settling: false,
+            opening: false,
             discarding: false,
             discarded: false,
             status,
@@ -207,10 +210,11 @@ impl Server {
         }
     }
 
-    /// Its settings are still being tried, what its client has left is being asked or handed over, or the batch before
+    /// Its settings are still being tried, its client's transaction is being opened, what its client has left is being asked or handed over, or the batch before
     /// is about to be run again: nothing else may be sent to it.
     pub(super) fn is_reserved(&self) -> bool {
-        self.prior.is_some() || self.asking.is_some() || self.handing.is_some() || self.again.has_failed()
+        let asked = self.prior.is_some() || self.asking.is_some() || self.handing.is_some();
+        asked || self.opening || self.again.has_failed()
     }
 
     /// Who holds it.

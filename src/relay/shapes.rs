@@ -27,6 +27,8 @@ pub struct Stand {
     pub epoch: u32,
     /// How far statements of the shape may leave the primary.
     pub footing: Footing,
+    /// They may read tables whose reads must show everything.
+    pub global: bool,
 }
 
 /// What is known of a statement.
@@ -62,7 +64,7 @@ impl Look {
             writes: true,
             wish: Wish::Auto,
             kind: StatementKind::Unknown,
-            stand: Stand { epoch: 0, footing: Footing::Safe },
+            stand: Stand { epoch: 0, footing: Footing::Safe, global: false },
         }
     }
 

@@ -200,12 +200,13 @@ impl Relay {
                 {
                     self.end_idle_pin(id);
                 }
-                State::Attached(server)
-                    if past(terms.idle_transaction_timeout, quiet_us) && self.waits_for_client(client, server) =>
+                State::Idle | State::Attached(_)
+                    if past(terms.idle_transaction_timeout, quiet_us) && self.waits_for_client(client) =>
                 {
-                    if let Some(pool) = self.pool_of(server) {
-                        pool.counters.total_query_timeouts.add(1);
-                    }
+                    let primary = self.groups[client.group].primary;
+                    let pool =
+                        client.server().and_then(|server| self.servers.get(server)).map_or(primary, |it| it.pool);
+                    self.pools[pool].counters.total_query_timeouts.add(1);
                     let message = "pgweir: idle in transaction for longer than idle_transaction_timeout";
                     self.fatal(id, &PgError::fatal(SqlState::IDLE_TRANSACTION_TIMEOUT, message));
                 }
@@ -225,6 +226,7 @@ impl Relay {
     /// Between transactions, with nothing received that is still to be done.
     pub(super) fn is_at_rest(&self, client: &Client) -> bool {
         let held = match client.state {
+            State::Idle if client.unopened.is_there() => return false,
             State::Idle => None,
             State::Attached(server) => self.servers.get(server),
             State::Waiting { .. } | State::Closing { .. } => return false,
@@ -237,7 +239,8 @@ impl Relay {
 
     /// A transaction is open, or a batch without its Sync, and nothing is owed: it is the client's
     /// turn.
-    fn waits_for_client(&self, client: &Client, server: ServerId) -> bool {
+    fn waits_for_client(&self, client: &Client) -> bool {
+        let Some(server) = client.server() else { return client.unopened.is_there() };
         self.servers
             .get(server)
             .is_some_and(|server| !server.replies.busy() && (server.replies.status() != b'I' || client.mid_batch))

@@ -174,11 +174,11 @@ async fn answers(relay: Shared, client: ClientId, awaited: Awaited) {
 
 /// On a thread of its own: much code takes long to read.
 async fn understand(relay: Shared, source: Source) {
-    let place = source.place();
+    let looked = source.looked();
     let read = tokio::task::spawn_blocking(move || source.read()).await;
     guarded(&relay, |relay| match read {
-        Ok(code) => relay.understood(place, code),
-        Err(_) => relay.code_unknown(place.0),
+        Ok(code) => relay.understood(&looked, code),
+        Err(_) => relay.code_unknown(looked.catalog),
     });
 }
 

@@ -72,12 +72,13 @@ impl Relay {
         };
         let client = self.clients.get_mut(id)?;
         client.state = State::Idle;
-        client.paid = false;
+        (client.paid, client.current) = (false, false);
+        client.unopened.fails();
         let mut out = Vec::new();
         error.encode(&mut out);
         if matches!(header.tag, tag::QUERY | tag::FUNCTION_CALL) {
             client.rest = Rest { bytes: header.total, drop: true };
-            build::ready(&mut out, b'I');
+            build::ready(&mut out, client.unopened.status());
         } else {
             client.skipping = true;
         }
@@ -100,7 +101,7 @@ impl Relay {
             tag::SYNC if header.total == HEADER => {
                 client.skipping = false;
                 let mut out = Vec::new();
-                build::ready(&mut out, b'I');
+                build::ready(&mut out, client.unopened.status());
                 client.send(&out);
                 Some(HEADER)
             }

@@ -103,6 +103,7 @@ async fn follow(
     };
     let mut asker = Asker::connect(&dial, limit).await?;
     loop {
+        let defers = relay.borrow().defers_any(group);
         let question = member.ask();
         let place = asker.role().await?;
         *heard = true;
@@ -113,6 +114,9 @@ async fn follow(
             timeline: place.timeline.unwrap_or(0),
         };
         cluster.heard(number, question, says);
+        if !place.standby && defers {
+            member.tell_read_committed(asker.is_read_committed().await?);
+        }
         let next = Instant::now() + interval;
         while Instant::now() < next && !member.take_hurried() {
             if member.take_in_the_way() {

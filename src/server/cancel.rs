@@ -52,6 +52,7 @@ pub async fn pass_on(peer: &Endpoint, tcp: &Tcp, pid: u32, key: &[u8]) -> io::Re
     let plain = match &peer.host {
         Host::Tcp(host) => dial::tcp(host, peer.port, tcp).await?,
         Host::Unix(directory) => dial::unix(directory, peer.port).await?,
+        Host::Unknown => return Err(dial::unknown()),
     };
     let mut stream = Stream::new(Socket::Plain(plain));
     let mut request = Vec::new();

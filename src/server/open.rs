@@ -26,6 +26,8 @@ use crate::wire::{build, startup, tag};
 pub struct Dial {
     /// Where.
     pub endpoint: Endpoint,
+    /// The name that its certificate must have, if that is not the host.
+    pub tls_name: Option<String>,
     /// The database's name on the server.
     pub dbname: String,
     /// Role to log in with.
@@ -158,6 +160,7 @@ impl Dial {
     ) -> Self {
         Self {
             endpoint: endpoint.clone(),
+            tls_name: entry.tls_names.get(endpoint).cloned(),
             dbname: entry.dbname.clone(),
             user: user.to_owned(),
             secret: Rc::new(RefCell::new(secret)),
@@ -177,6 +180,7 @@ impl Dial {
     pub fn with_startup(&self, startup: Parameters) -> Self {
         Self {
             endpoint: self.endpoint.clone(),
+            tls_name: self.tls_name.clone(),
             dbname: self.dbname.clone(),
             user: self.user.clone(),
             secret: Rc::clone(&self.secret),
@@ -250,6 +254,7 @@ impl Dial {
         let plain = match &self.endpoint.host {
             Host::Tcp(host) => dial::tcp(host, self.endpoint.port, &self.tcp).await?,
             Host::Unix(directory) => dial::unix(directory, self.endpoint.port).await?,
+            Host::Unknown => return Err(dial::unknown().into()),
         };
         if encrypt == Encrypt::No {
             return Ok(Socket::Plain(plain));
@@ -279,6 +284,7 @@ impl Dial {
         let (Some(config), Host::Tcp(host)) = (config, &self.endpoint.host) else {
             return Err(OpenError::Tls("TLS is not configured for this server".into()));
         };
+        let host = self.tls_name.as_ref().unwrap_or(host);
         let name = ServerName::try_from(host.clone())
             .map_err(|_| OpenError::Tls(format!("`{host}` is no name a certificate could have")))?;
         let connected = TlsConnector::from(config).connect(name, plain).await;

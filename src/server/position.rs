@@ -23,6 +23,12 @@ const ROLE: &str = "SELECT r, CASE WHEN r THEN pg_catalog.pg_last_wal_replay_lsn
     CASE WHEN r THEN GREATEST(pg_catalog.pg_last_wal_receive_lsn(), pg_catalog.pg_last_wal_replay_lsn()) END \
     FROM pg_catalog.pg_is_in_recovery() AS r";
 
+/// Whether transactions are under READ COMMITTED, whoever begins them, unless somebody says otherwise: by the server's own settings, and by those of
+/// all roles and databases.
+const READ_COMMITTED: &str = "SELECT pg_catalog.texteq(pg_catalog.current_setting('default_transaction_isolation'), 'read committed') \
+    AND NOT EXISTS (SELECT FROM pg_catalog.pg_db_role_setting \
+    WHERE pg_catalog.textregexeq(pg_catalog.array_to_string(setconfig, ' '), 'default_transaction_isolation'))";
+
 /// A connection to ask on.
 pub struct Asker {
     stream: Stream,
@@ -82,6 +88,18 @@ impl Asker {
         Ok(columns.next().flatten().zip(columns.next().flatten()))
     }
 
+    /// Asks whether transactions are under READ COMMITTED unless somebody says otherwise. No if the login may not know.
+    ///
+    /// # Errors
+    /// As for [`Asker::ask`].
+    pub async fn is_read_committed(&mut self) -> Result<bool, OpenError> {
+        match self.row(READ_COMMITTED).await {
+            Ok(row) => Ok(texts(&row).next().flatten() == Some("t")),
+            Err(OpenError::Refused(error)) if !error.fatal => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Asks one of the questions above; `None` if the answer is NULL.
     ///
     /// # Errors
@@ -102,13 +120,19 @@ async fn exchange(stream: &mut Stream, question: &str) -> Result<Vec<u8>, OpenEr
     let mut query = Vec::new();
     build::query(&mut query, question.as_bytes());
     stream.send(&query).await?;
-    let mut answer = Vec::new();
+    let (mut answer, mut refused) = (Vec::new(), None);
     loop {
         let message = stream.next().await?;
         match message.tag {
             tag::server::DATA_ROW => answer = message.body.to_vec(),
-            tag::server::ERROR => return Err(OpenError::Refused(ServerError::parse(&message.body))),
-            tag::server::READY => return Ok(answer),
+            tag::server::ERROR => {
+                let error = ServerError::parse(&message.body);
+                if error.fatal {
+                    return Err(OpenError::Refused(error));
+                }
+                refused = Some(error);
+            }
+            tag::server::READY => return refused.map_or(Ok(answer), |error| Err(OpenError::Refused(error))),
             _ => {}
         }
     }

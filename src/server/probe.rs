@@ -21,6 +21,7 @@ pub async fn probe(endpoint: &Endpoint, limit: Duration) -> io::Result<()> {
         let plain = match &endpoint.host {
             Host::Tcp(host) => dial::tcp(host, endpoint.port, &Tcp::default()).await?,
             Host::Unix(directory) => return unix(directory, endpoint.port).await,
+            Host::Unknown => return Err(dial::unknown()),
         };
         let mut stream = Stream::new(Socket::Plain(plain));
         let mut request = Vec::new();

@@ -10,6 +10,7 @@ use super::classify::unknown_calls;
 use super::code_graph::{Graph, rows};
 use super::footing::{self, Footing};
 use super::functions::{self, Standing};
+use super::globals::Globals;
 use super::lex::Kind;
 use super::verdict::Effects;
 use super::words::{Words, tokens};
@@ -87,6 +88,7 @@ pub struct Code {
     pub(super) operators: HashMap<Box<[u8]>, Footing>,
     /// Footing of what no statement names.
     pub(super) implied: Footing,
+    pub(super) globals: Globals,
 }
 
 /// What a statement may do to its session.
@@ -109,18 +111,21 @@ const SWEEPING: [&str; 6] = ["vacuum", "analyze", "analyse", "cluster", "reindex
 
 /// Operators that words of the grammar stand for (`a_expr` in src/backend/parser/gram.y): IN, BETWEEN, LIKE, NULLIF,
 /// CASE, USING, DISTINCT.
-const IMPLIED: [&[u8]; 12] = [b"=", b"<>", b"<", b">", b"<=", b">=", b"~", b"~~", b"!~~", b"~~*", b"!~~*", b"!~"];
+pub(crate) const IMPLIED: [&[u8]; 12] =
+    [b"=", b"<>", b"<", b">", b"<=", b">=", b"~", b"~~", b"!~~", b"~~*", b"!~~*", b"!~"];
 
 impl Code {
-    /// From the DataRow bodies that `relay/catalog.sql` gave. Takes long for much code: not for the data path.
+    /// From the DataRow bodies that `relay/catalog.sql` gave; who reads the tables for which `is_global` holds, by schema
+    /// and name, is found too. Takes long for much code: not for the data path.
     #[must_use]
-    pub fn new(bytes: &[u8]) -> Self {
+    pub fn new(bytes: &[u8], is_global: impl Fn(&[u8], &[u8]) -> bool) -> Self {
         let mut code = Self::default();
         let Some(graph) = Graph::of(bytes, &mut code) else {
             code.watches = code.is_too_large;
             return code;
         };
         code.take(&graph, bytes);
+        code.globals = Globals::of(&graph, bytes, is_global);
         code
     }
 

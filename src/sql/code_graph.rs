@@ -92,6 +92,16 @@ pub(crate) fn rows(bytes: &[u8]) -> impl Iterator<Item = Row<'_>> {
     })
 }
 
+/// Nodes at which something is read.
+pub(crate) struct Readers(Vec<bool>);
+
+impl Readers {
+    /// Whether this is one of them.
+    pub(crate) fn has(&self, node: usize) -> bool {
+        self.0.get(node).copied().unwrap_or_default()
+    }
+}
+
 /// The graph while it is made.
 #[derive(Default)]
 pub(crate) struct Graph<'a> {
@@ -268,6 +278,25 @@ impl<'a> Graph<'a> {
 
     pub(crate) fn touch_of(&self, node: usize) -> Touch {
         self.touches.get(node).cloned().unwrap_or_default()
+    }
+
+    /// The nodes at which these are read, by way of whatever else, as a set of keys.
+    pub(crate) fn readers_of(&self, sources: impl Iterator<Item = Vec<u8>>) -> Readers {
+        let mut seen = vec![false; self.back.len()];
+        let mut due: Vec<usize> = sources.filter_map(|key| self.nodes.get(&key).copied()).collect();
+        while let Some(node) = due.pop() {
+            if let Some(seen) = seen.get_mut(node)
+                && !std::mem::replace(seen, true)
+            {
+                due.extend(self.back.get(node).into_iter().flatten());
+            }
+        }
+        Readers(seen)
+    }
+
+    /// Whether the node of this key is one of those.
+    pub(crate) fn is_reader(&self, readers: &Readers, key: &[u8]) -> bool {
+        self.nodes.get(key).is_some_and(|&node| readers.has(node))
     }
 
     /// How far who reads or calls this may leave the primary.

@@ -24,7 +24,7 @@ fn facts(rows: &[&[&str]]) -> Vec<u8> {
 fn code(rows: &[&[&str]]) -> Code {
     let mut all: Vec<&[&str]> = vec![&["f", "1"], &["z", "100"]];
     all.extend_from_slice(rows);
-    Code::new(&facts(&all))
+    Code::new(&facts(&all), |_, _| false)
 }
 
 const LOGIN: &[&[&str]] = &[
@@ -181,7 +181,7 @@ fn what_defines_code() {
 #[test]
 fn too_much_is_not_looked_into() {
     let rows: &[&[&str]] = &[&["f", "1"], &["z", "99999999"], LOGIN[0], LOGIN[1]];
-    let code = Code::new(&facts(rows));
+    let code = Code::new(&facts(rows), |_, _| false);
     assert!(code.is_too_large && code.watches() && code.is_as(&facts(&[&["f", "1"]])));
     for sql in ["SELECT login('x')", "INSERT INTO t VALUES (1)"] {
         assert!(resolve(&code, sql).touch.effects.any(Effects::UNKNOWN_FUNCTION), "{sql}");
@@ -192,6 +192,39 @@ fn too_much_is_not_looked_into() {
 fn garbage_is_no_panic() {
     for bytes in [&b""[..], b"\0", b"\0\x05\0\0\0\x01", b"\xff\xff\xff\xff\xff\xff", &facts(&[&["p"], &["e"], &["s"]])]
     {
-        let _ = Code::new(bytes);
+        let _ = Code::new(bytes, |_, _| false);
     }
+}
+
+#[test]
+fn readers_of_global_tables_are_found_by_any_way() {
+    let rows: &[&[&str]] = &[
+        &["f", "1"],
+        &["z", "100"],
+        &["r", "1", "app", "part", "rp"],
+        &["r", "2", "app", "whole", "pp"],
+        &["e", "r2", "r1"],
+        &["r", "3", "app", "shown", "vp"],
+        &["e", "r3", "p4"],
+        &["p", "p4", "app", "first", "fss-"],
+        &["s", "p4", "000000000", "SELECT min(a) FROM app.part"],
+        &["r", "5", "other", "part2", "rp"],
+        &["o", "o6", "app", "<=>"],
+        &["e", "o6", "p4"],
+    ];
+    let code = Code::new(&facts(rows), |schema, name| schema == b"app" && name == b"part");
+    for (sql, reads) in [
+        ("SELECT * FROM part", true),
+        ("TABLE app.\"part\"", true),
+        ("SELECT * FROM WHOLE w", true),
+        ("SELECT * FROM shown", true),
+        ("SELECT first()", true),
+        ("SELECT 1 <=> 2", true),
+        ("SELECT * FROM U&\"p\\0061rt\"", true),
+        ("SELECT * FROM part2", false),
+        ("SELECT 'part', 1 <= 2", false),
+    ] {
+        assert_eq!(code.reads_globals(sql.as_bytes(), true), reads, "{sql}");
+    }
+    assert!(!Code::new(&facts(rows), |_, _| false).reads_globals(b"SELECT * FROM part", true));
 }

@@ -5,6 +5,7 @@
 //! than the primary without an error (advisory locks, statistics, positions of sequences, its own addresses) must be found here.
 
 use super::functions::{self, Standing};
+use super::timed;
 use super::verdict::{Effects, Reason, Route, Verdict};
 
 /// How far a read may leave the primary. In this order, and what has parts has the last of theirs.
@@ -13,6 +14,8 @@ pub enum Footing {
     /// It does on a standby what it does on the primary.
     #[default]
     Safe,
+    /// It does, but in another transaction its answer may be another, as it hangs on what time it is.
+    Timed,
     /// It seems to; if a standby refuses it the primary must run it, so that nothing of its answer may have been seen.
     Optimistic,
     /// It must not.
@@ -23,8 +26,9 @@ impl Footing {
     const fn rank(self) -> u8 {
         match self {
             Self::Safe => 0,
-            Self::Optimistic => 1,
-            Self::Primary(_) => 2,
+            Self::Timed => 1,
+            Self::Optimistic => 2,
+            Self::Primary(_) => 3,
         }
     }
 
@@ -68,8 +72,8 @@ impl Verdict {
     pub fn and_catalog(self, footing: Footing) -> Self {
         let (route, reason) = match (self.route, footing) {
             (Route::Primary | Route::BeginReadOnly | Route::FollowTransaction, _) => (self.route, self.reason),
-            (Route::Replica, Footing::Safe) => (Route::Replica, self.reason),
-            (Route::Replica | Route::Catalog, Footing::Safe | Footing::Optimistic) => {
+            (Route::Replica, Footing::Safe | Footing::Timed) => (Route::Replica, self.reason),
+            (Route::Replica | Route::Catalog, Footing::Safe | Footing::Timed | Footing::Optimistic) => {
                 (Route::Replica, Reason::StableRead)
             }
             (Route::Replica | Route::Catalog, Footing::Primary(reason)) => (Route::Primary, reason),
@@ -164,6 +168,9 @@ pub(crate) fn stored(flags: &[u8]) -> Footing {
 
 /// Of a mark that `relay/catalog.sql` sets.
 pub(crate) fn marked(mark: &[u8]) -> Footing {
+    if mark == b"timed" {
+        return Footing::Timed;
+    }
     Footing::Primary(match mark {
         b"locks" => Reason::ViewLocksRows,
         b"catalog" => Reason::CatalogRelation,
@@ -176,6 +183,7 @@ pub(crate) fn marked(mark: &[u8]) -> Footing {
 /// Of a built-in function that is not immutable, called in a stored expression.
 pub(crate) fn built_in(name: &[u8]) -> Footing {
     match std::str::from_utf8(name).map_or(Standing::Unknown, functions::standing) {
+        Standing::Pure | Standing::Harmless if timed::tells_time(name) => Footing::Timed,
         Standing::Pure | Standing::Harmless => Footing::Safe,
         Standing::Denied => Footing::Primary(Reason::Function),
         Standing::Unknown => Footing::Primary(Reason::FunctionUnknown),

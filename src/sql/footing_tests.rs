@@ -5,6 +5,7 @@ use super::*;
 use crate::sql::code::Code;
 
 const SAFE: Footing = Footing::Safe;
+const TIMED: Footing = Footing::Timed;
 const MAYBE: Footing = Footing::Optimistic;
 
 fn no(reason: Reason) -> Footing {
@@ -16,6 +17,9 @@ fn the_worst_part_decides() {
     let (one, two) = (no(Reason::Sequence), no(Reason::ForeignTable));
     for (a, b, both) in [
         (SAFE, SAFE, SAFE),
+        (SAFE, TIMED, TIMED),
+        (TIMED, SAFE, TIMED),
+        (TIMED, MAYBE, MAYBE),
         (SAFE, MAYBE, MAYBE),
         (MAYBE, SAFE, MAYBE),
         (MAYBE, one, one),
@@ -94,7 +98,7 @@ fn code(rows: &[&[&str]]) -> Code {
             out.extend_from_slice(value.as_bytes());
         }
     }
-    Code::new(&out)
+    Code::new(&out, |_, _| false)
 }
 
 const ROWS: &[&[&str]] = &[
@@ -118,8 +122,11 @@ const ROWS: &[&[&str]] = &[
     &["r", "13", "app", "node", "vp"],
     &["c", "r13", "pg_is_in_recovery"],
     &["r", "14", "app", "fine", "vp"],
-    &["c", "r14", "now"],
     &["c", "r14", "random"],
+    &["r", "15", "app", "recent", "vp"],
+    &["c", "r15", "now"],
+    &["r", "16", "app", "dated", "vp"],
+    &["m", "r16", "timed"],
     &["p", "p1", "app", "pure", "fip-"],
     &["s", "p1", "0", "BEGIN RETURN $1 + 1; END"],
     &["p", "p2", "app", "looks", "fss-"],
@@ -178,6 +185,10 @@ fn reads_stand_as_what_they_name() {
         ("SELECT * FROM watch", no(Reason::CatalogRelation)),
         ("SELECT * FROM node", no(Reason::Function)),
         ("SELECT * FROM fine", SAFE),
+        ("SELECT * FROM recent", TIMED),
+        ("SELECT * FROM fine, dated", TIMED),
+        ("SELECT current_date, looks()", MAYBE),
+        ("SELECT a::date FROM t", TIMED),
         ("SELECT pure(1)", SAFE),
         ("SELECT app.pure(1)", SAFE),
         ("SELECT looks()", MAYBE),
@@ -193,7 +204,7 @@ fn reads_stand_as_what_they_name() {
         ("SELECT far_away()", no(Reason::ForeignTable)),
         ("SELECT total(a) FROM t", no(Reason::VolatileFunction)),
         ("SELECT now()", no(Reason::VolatileFunction)),
-        ("SELECT pg_catalog.now()", SAFE),
+        ("SELECT pg_catalog.now()", TIMED),
         ("SELECT lower('x')", SAFE),
         ("SELECT made_since()", no(Reason::FunctionUnknown)),
         ("SELECT nowhere.pure(1)", no(Reason::FunctionUnknown)),

@@ -9,6 +9,7 @@ use super::code::Code;
 use super::footing::Footing;
 use super::functions::{self, Standing};
 use super::lex::Kind;
+use super::timed::is_timed;
 use super::verdict::Reason;
 use super::words::{Words, tokens};
 
@@ -47,7 +48,7 @@ impl Code {
 
     /// Of operators, and of functions that are called as if they were columns.
     fn words(&self, words: Words<'_>) -> Footing {
-        let mut footing = Footing::Safe;
+        let mut footing = if is_timed(words) { Footing::Timed } else { Footing::Safe };
         for at in 0..words.len() {
             if words.kind(at) == Some(Kind::Operator) {
                 let is_foreign = at >= 2 && words.kind(at - 1) == Some(Kind::Dot) && !words.is(at - 2, "pg_catalog");

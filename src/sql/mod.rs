@@ -5,6 +5,7 @@
 //! the body of a DO block, the value and name given to `set_config`, the path of a COPY, the value of a SET. Whoever needs those reads the text; the
 //! effects [`verdict::Effects::OPAQUE`], `SET_CONFIG`, `SET_SESSION`, `EXECUTE` and `LOAD` say when. A word such as `true` is not a literal here.
 
+pub mod block;
 pub mod bodies;
 mod canon;
 pub mod classify;
@@ -12,6 +13,7 @@ pub mod code;
 mod code_graph;
 pub mod footing;
 mod functions;
+mod globals;
 mod grounds;
 pub mod lasting;
 pub mod lex;
@@ -25,6 +27,7 @@ pub mod shape;
 mod statement;
 pub mod tables;
 pub mod tags;
+pub mod timed;
 pub mod vacates;
 pub mod verdict;
 pub mod wish;

@@ -9,7 +9,7 @@ use std::thread;
 use integration::Pgweir;
 use integration::wire::Script;
 
-use crate::common::{Client, know};
+use crate::common::{Client, eventually, know, metric};
 use crate::conf;
 
 /// Transactions counted.
@@ -80,10 +80,21 @@ impl Drop for Counting {
     }
 }
 
+/// Waits until nothing is left that servers are asked about by themselves: the code of the database, and, as statements ran
+/// before that was known, a second later whether it is still the same.
+fn settle(pgweir: &Pgweir) {
+    know(pgweir);
+    let mut client = Client::connect(pgweir.port());
+    eventually("it was looked at again", || {
+        client.query("SELECT 1").unwrap();
+        metric(pgweir, "pgweir_pool_catalog_reads_total", &[]) >= 2.0
+    });
+}
+
 /// Runs the transaction again and again and asserts two receives and two sends for each.
 fn two_and_two(prepare: &Script, transaction: &Script) {
     let pgweir = conf().size(1).start();
-    know(&pgweir);
+    settle(&pgweir);
     let mut client = Client::connect(pgweir.port());
     if !prepare.bytes().is_empty() {
         client.run(prepare);
@@ -124,7 +135,7 @@ fn an_unnamed_transaction_is_two_receives_and_two_sends() {
 #[test]
 fn a_queued_transaction_is_two_receives_and_two_sends() {
     let pgweir = conf().size(1).start();
-    know(&pgweir);
+    settle(&pgweir);
     let (port, clients) = (pgweir.port(), 5);
     let mut crowd: Vec<Client> = (0..clients).map(|_| Client::connect(port)).collect();
     crowd.iter_mut().for_each(|client| drop(client.value("SELECT 1")));
@@ -144,7 +155,7 @@ fn a_queued_transaction_is_two_receives_and_two_sends() {
 #[test]
 fn settings_cost_no_round_trip() {
     let pgweir = conf().size(1).start();
-    know(&pgweir);
+    settle(&pgweir);
     let mut clients = [3, 4].map(|megabytes| {
         let mut client = Client::connect(pgweir.port());
         client.query(&format!("SET work_mem = '{megabytes}MB'")).unwrap();

@@ -8,6 +8,8 @@ mod common;
 mod balance;
 mod catalog;
 mod checker;
+mod consistency;
+mod discover;
 mod elsewhere;
 mod failures;
 mod hosts;
@@ -17,6 +19,7 @@ mod rules;
 mod sight;
 mod statements;
 mod transactions;
+mod unopened;
 mod wishes;
 
 use std::sync::OnceLock;

@@ -6,7 +6,7 @@ use crate::{Went, mark, runs, start_cluster, start_with, went};
 use integration::Cluster;
 
 /// Stops replay, or lets it go on.
-fn pause(cluster: &Cluster, replica: usize, pause: bool) {
+pub(crate) fn pause(cluster: &Cluster, replica: usize, pause: bool) {
     let what = if pause { "pg_wal_replay_pause" } else { "pg_wal_replay_resume" };
     let server = &cluster.replicas()[replica];
     server.query(&format!("SELECT {what}()")).unwrap();

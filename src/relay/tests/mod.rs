@@ -20,3 +20,4 @@ mod speech;
 mod statements;
 mod stops;
 mod unnamed;
+mod unopened;

@@ -237,6 +237,29 @@ fn what_follows_a_reply_in_pieces_does_not_keep_the_server() {
     rig.assert_at_rest();
 }
 
+/// The end comes with the answer to what pgweir asks behind a statement, and the client's next request is there already.
+#[test]
+fn an_end_that_no_client_was_told_is_told_at_the_next_request() {
+    let mut rig = with_clients(ONE, 1);
+    rig.hosts[0].answering = false;
+    rig.send(0, &query("select own()"));
+    let step = |rig: &mut Rig| {
+        let sent = std::mem::take(&mut rig.hosts[0].mem.ends().output);
+        rig.hosts[0].backend.feed(&sent)
+    };
+    let answer = step(&mut rig);
+    rig.say(0, &answer);
+    assert_eq!(letters(&rig.heard(0)), "TDCZI");
+    rig.send(0, &query("select 2"));
+    let mut answer = step(&mut rig);
+    assert!(!answer.is_empty(), "nothing was asked");
+    model::error(&mut answer, "FATAL", "57P01");
+    rig.say(0, &answer);
+    rig.die(0);
+    let heard = letters(&rig.heard(0));
+    assert!(heard == "TDCZI" || heard == "E(08006)", "{heard:?}");
+}
+
 #[test]
 fn nonsense_from_a_server_ends_both_connections() {
     let mut rig = with_clients(ONE, 2);

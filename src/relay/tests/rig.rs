@@ -299,7 +299,7 @@ impl Rig {
                 Todo::Cancel(server) => self.cancels.push(server),
                 Todo::CancelGone(_, key) => self.cancels_gone.push(key.pid),
                 Todo::OpenOwn(..) => unreachable!("no test of the rig replicates"),
-                Todo::Understand(source) => self.relay.understood(source.place(), source.read()),
+                Todo::Understand(source) => self.relay.understood(&source.looked(), source.read()),
                 Todo::Watch(_) | Todo::Listen(_) | Todo::Refuse(_) | Todo::Await(..) => {}
             }
         }

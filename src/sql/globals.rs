@@ -1,0 +1,60 @@
+//! Which statements read the tables whose reads must show everything.
+//! Must never miss one: whatever has the name of something that reads such a table counts.
+
+use std::collections::HashSet;
+
+use super::code::{Code, IMPLIED};
+use super::code_graph::{Graph, rows};
+use super::lex::Kind;
+use super::words::{Words, tokens};
+
+/// Names of what reads such tables: themselves, what they are parts of, views, functions, operators.
+#[derive(Debug, Default)]
+pub(crate) struct Globals {
+    names: HashSet<Box<[u8]>>,
+    /// Something that no statement names: a cast, a check of a domain.
+    implied: bool,
+}
+
+impl Globals {
+    /// Of the facts in these DataRow bodies.
+    pub(crate) fn of(graph: &Graph<'_>, bytes: &[u8], is_global: impl Fn(&[u8], &[u8]) -> bool) -> Self {
+        let node = |key: &[u8]| [b"r", key].concat();
+        let tables = rows(bytes).filter(|[kind, _, schema, name, _]| *kind == b"r" && is_global(schema, name));
+        let readers = graph.readers_of(tables.map(|[_, key, ..]| node(key)));
+        let mut names: HashSet<Box<[u8]>> = HashSet::new();
+        for [kind, key, _, name, _] in rows(bytes) {
+            let reads = match kind {
+                b"r" => graph.is_reader(&readers, &node(key)),
+                b"p" | b"o" => graph.is_reader(&readers, key),
+                _ => false,
+            };
+            if reads {
+                names.insert(name.into());
+            }
+        }
+        let implied = [&b"a"[..], b"t"].iter().any(|key| graph.is_reader(&readers, key));
+        let implied = implied || IMPLIED.iter().any(|operator| names.contains(*operator));
+        Self { names, implied }
+    }
+}
+
+impl Code {
+    /// Whether the statement may read a table that `is_global` held for when this was made. Holds for all texts of its shape.
+    #[must_use]
+    pub fn reads_globals(&self, sql: &[u8], standard_conforming_strings: bool) -> bool {
+        let Globals { names, implied } = &self.globals;
+        if names.is_empty() {
+            return *implied;
+        }
+        let all = tokens(sql, standard_conforming_strings);
+        let words = Words::new(sql, &all);
+        let is_one = |at: usize| match words.kind(at) {
+            // Its name may be any.
+            Some(Kind::UnicodeWord) => true,
+            Some(Kind::Operator) => names.contains(words.bytes(at)),
+            _ => words.name(at).is_some_and(|name| names.contains(&*name)),
+        };
+        *implied || (0..words.len()).any(is_one)
+    }
+}
