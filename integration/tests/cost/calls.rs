@@ -2,6 +2,7 @@
 //! It must never count a transaction that opened a connection or prepared something.
 
 use std::collections::BTreeMap;
+use std::fs::{self, DirEntry};
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -22,9 +23,11 @@ const OTHERS: usize = 100;
 
 /// The threads that serve clients. The others look every few seconds whether a primary is there: no transaction's affair.
 fn workers(pgweir: &Pgweir) -> Vec<String> {
-    let threads = std::fs::read_dir(format!("/proc/{}/task", pgweir.id())).unwrap().map(|thread| thread.unwrap());
+    // Others, which work aside for a moment, may end while they are looked at; workers never do.
+    let name = |thread: &DirEntry| fs::read_to_string(thread.path().join("comm"));
+    let threads = fs::read_dir(format!("/proc/{}/task", pgweir.id())).unwrap().flatten();
     threads
-        .filter(|thread| std::fs::read_to_string(thread.path().join("comm")).unwrap().starts_with("worker-"))
+        .filter(|thread| name(thread).is_ok_and(|name| name.starts_with("worker-")))
         .map(|thread| thread.file_name().into_string().unwrap())
         .collect()
 }
