@@ -444,13 +444,18 @@ fn without_room_a_listener_keeps_its_server() {
     assert_eq!(next(&mut listener), "room:two");
 }
 
-/// The same: who has notified is known as long as nobody else has by way of that server, and is nobody else ever.
+/// The same: who has notified is known as long as nobody else has by way of that server; then it is the server, and
+/// nobody else ever. Once there is room it is known again.
 #[test]
 fn without_room_a_notification_is_nobody_elses() {
     let cluster = Cluster::builder().start().unwrap();
-    let pgweir = Conf::trust(&cluster).size(2).database("max_db_connections = 2").start();
+    let conf = Conf::trust(&cluster).size(2).database("max_db_connections = 2");
+    let pgweir = conf.start();
     let [mut listener, mut one, mut two] = [(); 3].map(|()| Client::connect(pgweir.port()));
+    // Both servers are there before anybody listens: otherwise the connection that listens for all would find room.
+    one.query("BEGIN").unwrap();
     listener.query("LISTEN room").unwrap();
+    one.query("COMMIT").unwrap();
     let mut hear = |payload: &str| loop {
         let heard = note(&listener.read().expect("the connection ended"));
         if let Some((pid, _, _)) = heard.filter(|heard| heard.2 == payload) {
@@ -460,10 +465,15 @@ fn without_room_a_notification_is_nobody_elses() {
     one.query("NOTIFY room, 'one'").unwrap();
     assert_eq!(hear("one"), own_pid(&one));
     two.query("NOTIFY room, 'two'").unwrap();
-    // The server's, which nobody has; or its own, should it have been the first on another one.
-    assert_ne!(hear("two"), own_pid(&one));
+    let server = "SELECT pid FROM pg_stat_activity WHERE query LIKE 'NOTIFY room, _two_'";
+    let server = cluster.primary().value_in("postgres", server).unwrap();
+    assert_eq!(hear("two").to_string(), server);
     one.query("NOTIFY room, 'three'").unwrap();
-    assert_ne!(hear("three"), own_pid(&two));
+    assert_eq!(hear("three").to_string(), server);
+    pgweir.reload(&conf.database("max_db_connections = 3").text().replace("max_db_connections = 2\n", "")).unwrap();
+    shared(&pgweir, 1);
+    two.query("NOTIFY room, 'four'").unwrap();
+    assert_eq!(hear("four"), own_pid(&two));
 }
 
 /// A database that is configured anew takes its listeners along.
