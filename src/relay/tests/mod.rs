@@ -6,6 +6,7 @@ mod actor;
 mod cost;
 mod leaving;
 mod limits;
+mod listening;
 mod model;
 mod modes;
 mod pooling;
