@@ -48,7 +48,6 @@ impl Relay {
         (client.paid, client.current) = (false, false);
         client.active_us = now_us;
         this.use_ = Use::Lent(id);
-        this.speaker = this.speaker.filter(|speaker| !speaker.is_over_with(id));
         this.again.lent();
         let same = Rc::ptr_eq(&client.params, &this.params) && this.smudged.is_none_or(|by| by == id) && !acts;
         let unopened = client.unopened.is_there();

@@ -396,7 +396,9 @@ impl Relay {
     fn is_unfinished(&self, server: ServerId) -> bool {
         let Some(this) = self.servers.get(server) else { return false };
         let client = this.owner().and_then(|id| self.clients.get(id));
+        // Behind an error, too: what a Query without its Sync is followed by is still read over.
         this.replies.status() != b'I'
+            || this.replies.is_skipping()
             || client.is_some_and(|client| client.mid_batch || client.rest.bytes > 0 || client.arriving.is_some())
     }
 

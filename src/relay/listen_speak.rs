@@ -29,16 +29,8 @@ pub struct Speaker {
     pid: u32,
     /// Its transaction is not over yet.
     pub fresh: bool,
-    /// The round of the listener behind which nothing of it is to come; `None` while it holds the server, and behind
-    /// that while nobody listens.
+    /// The round of the listener behind which nothing of it is to come; `None` while it holds the server.
     until: Option<u64>,
-}
-
-impl Speaker {
-    /// The server is lent to another: nobody will say when everything of this one has been heard.
-    pub(super) fn is_over_with(&self, other: ClientId) -> bool {
-        self.until.is_none() && self.client != other
-    }
 }
 
 impl Relay {
@@ -59,6 +51,11 @@ impl Relay {
         let undone = effects.any(NESTING) && self.servers.get(server).is_some_and(|this| this.onto.is_some());
         if !(effects.any(CHANNELS) || undone) || self.clients.get(id).is_none_or(|client| self.keeps(client)) {
             return true;
+        }
+        if effects.any(Effects::LISTEN) && !self.looks_away(id) {
+            // Before it is known what is listened to: from now on it matters for how long a speaker is heard.
+            let group = self.clients.get(id).map(|client| client.group);
+            group.into_iter().for_each(|group| drop(self.listener_of(group)));
         }
         if effects.any(Effects::NOTIFY) && !self.speaks(id, server) {
             return false;
@@ -123,9 +120,11 @@ impl Relay {
         let Some(this) = self.servers.get_mut(server) else { return };
         let Some(speaker) = this.speaker.as_mut().filter(|speaker| speaker.until.is_none()) else { return };
         let group = self.pools[this.pool].group;
-        // One that is not there yet will need that round as well; until then who listens does so on a server of his own,
-        // and may hear this one as long as nobody else speaks there.
-        speaker.until = self.groups[group].listener.as_mut().map(|listener| listener.need_round());
+        // One that is not there yet will need that round as well; until then who listens does so on a server of his own.
+        match self.groups[group].listener.as_mut() {
+            Some(listener) => speaker.until = Some(listener.need_round()),
+            None => this.speaker = None,
+        }
     }
 
     /// The process id that stands for whoever notified by way of the server process `pid`.

@@ -350,3 +350,16 @@ fn a_second_parse_of_a_name_in_a_failed_transaction_hears_of_its_text_first() {
         rig.assert_at_rest();
     }
 }
+
+#[test]
+fn what_follows_a_query_that_is_read_over_is_read_over_too() {
+    let mut rig = Rig::new("default_pool_size = 1");
+    let peer = rig.arrive(&[]);
+    rig.heard(peer);
+    // It keeps its server, which is asked whether it still has to at the end of each transaction.
+    assert_eq!(letters(&rig.send(peer, &query("prepare b as select 1"))), "CZI");
+    let batch = [parse("", "deallocate all"), run(""), describe(b'S', "none"), query("select 1")].concat();
+    assert_eq!(letters(&rig.send(peer, &batch)), "12CE(26000)");
+    assert_eq!(letters(&rig.send(peer, &sync())), "ZI");
+    assert_eq!(letters(&rig.send(peer, &query("select 1"))), "TDCZI");
+}
