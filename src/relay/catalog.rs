@@ -21,7 +21,7 @@ use crate::config::{Endpoint, TableName};
 use crate::meter::DatabaseHealth;
 use crate::sql::code::{Code, Resolved, may_define, names_in};
 use crate::sql::footing::Footing;
-use crate::sql::verdict::{Effects, Route, StatementKind};
+use crate::sql::verdict::{Effects, Route, StatementKind, StatementKind as K};
 
 /// Statements for which code may have to be looked at even if no trigger, view or default is of interest.
 const CODE: Effects = HIDDEN.union(Effects::DDL);
@@ -279,7 +279,7 @@ impl Relay {
     pub(super) fn take_look(&mut self, id: ClientId, look: &Look, code: Option<&Resolved>, sql: &[u8]) {
         if look.writes || self.shapes.stays(look.shape) {
             self.note_write(id);
-        } else if look.route == Route::Replica
+        } else if matches!(look.kind, K::Select | K::Copy | K::Explain | K::Fetch)
             && let Some(client) = self.clients.get_mut(id)
         {
             client.saw = true;

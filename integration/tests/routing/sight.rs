@@ -1,9 +1,9 @@
 //! What a session has written or been shown it sees again, wherever it reads.
 //! It must never take a replica's lag for granted: replay is stopped where it matters.
 
-use crate::common::{Client, Conf};
+use crate::common::{Client, Conf, eventually};
 use crate::{Went, mark, runs, start_cluster, start_with, went};
-use integration::Cluster;
+use integration::{Cluster, DATABASE};
 
 /// Stops replay, or lets it go on.
 pub(crate) fn pause(cluster: &Cluster, replica: usize, pause: bool) {
@@ -53,7 +53,7 @@ fn from_replica_to_replica_only_forward() {
     let cluster = start_cluster();
     let (pgweir, _) = start_with(&cluster, &conf(&cluster));
     pause(&cluster, 1, true);
-    cluster.primary().query_in(integration::DATABASE, "UPDATE fish SET name = 'new' WHERE id = 2").unwrap();
+    cluster.primary().query_in(DATABASE, "UPDATE fish SET name = 'new' WHERE id = 2").unwrap();
     cluster.replicas()[0].wait_true("SELECT true").unwrap();
     let mut clients: Vec<Client> = (0..6).map(|_| Client::connect(pgweir.port())).collect();
     let mut seen = vec![false; clients.len()];
@@ -86,9 +86,33 @@ fn a_position_is_passed_on() {
     assert_eq!(went(&cluster, &after), Went::Primary);
     let mut third = Client::connect_with(
         pgweir.port(),
-        &[("user", "app"), ("database", integration::DATABASE), ("options", &format!("-c pgweir.min_lsn={position}"))],
+        &[("user", "app"), ("database", DATABASE), ("options", &format!("-c pgweir.min_lsn={position}"))],
     );
     assert_eq!(third.value("SELECT name FROM fish WHERE id = 3"), "new");
     pause(&cluster, 0, false);
     pause(&cluster, 1, false);
+}
+
+/// The same where the read calls a function, which the catalog knows to read only.
+#[test]
+fn nobody_travels_back_in_time_by_way_of_a_function() {
+    let cluster = start_cluster();
+    let sql = "CREATE FUNCTION first_name() RETURNS text LANGUAGE sql STABLE AS 'SELECT name FROM fish WHERE id = 1'";
+    cluster.primary().query_in(DATABASE, sql).unwrap();
+    cluster.wait_caught_up().unwrap();
+    let (_pgweir, mut reader) = start_with(&cluster, &conf(&cluster));
+    let mut round = 0;
+    eventually("the function is called on replicas", || {
+        round += 1;
+        let mark = mark(&format!("function {round}."));
+        assert_eq!(reader.value(&format!("{mark} SELECT first_name()")), "fish 1");
+        went(&cluster, &mark) == Went::Replicas
+    });
+    (0..2).for_each(|replica| pause(&cluster, replica, true));
+    cluster.primary().query_in(DATABASE, "UPDATE fish SET name = 'new' WHERE id = 1").unwrap();
+    assert_eq!(reader.value("/* pgweir: primary */ SELECT first_name()"), "new");
+    for _ in 0..5 {
+        assert_eq!(reader.value("SELECT first_name()"), "new");
+    }
+    (0..2).for_each(|replica| pause(&cluster, replica, false));
 }
