@@ -71,6 +71,16 @@ impl Relay {
         }
     }
 
+    /// The client is told of something that somebody has committed: from now on it must see that.
+    pub(super) fn note_told(&mut self, id: ClientId) {
+        let Some(client) = self.clients.get_mut(id) else { return };
+        let group = &self.groups[client.group];
+        if group.splits && group.consistency != Consistency::Off {
+            client.sight.floor = group.cluster.wrote();
+            client.sight.by_read = true;
+        }
+    }
+
     /// Whether a read that no replica may serve yet is to wait for one. It is looked at again when one has caught up.
     pub(super) fn waits_for_replica(&mut self, id: ClientId, target: Target) -> bool {
         let now_us = self.now_us;

@@ -118,6 +118,7 @@ impl Relay {
 
     /// Tells a client at once, or as soon as that is possible.
     fn tell(&mut self, id: ClientId, message: &[u8]) {
+        self.note_told(id);
         let Some(client) = self.clients.get(id) else { return };
         let counters = std::sync::Arc::clone(&self.pools[self.groups[client.group].primary].counters);
         let now = self.may_hear(client);
@@ -230,6 +231,7 @@ impl Relay {
         if told {
             return Vec::new();
         }
+        self.note_told(id);
         let pid = if own { self.told_pid(id) } else { self.told_for(group, notification.pid) };
         let message = notification.from(pid);
         let (Some(this), Some(client)) = (self.servers.get_mut(server), self.clients.get_mut(id)) else {

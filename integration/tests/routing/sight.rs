@@ -2,7 +2,7 @@
 //! It must never take a replica's lag for granted: replay is stopped where it matters.
 
 use crate::common::{Client, Conf, eventually};
-use crate::{Went, mark, runs, start_cluster, start_with, went};
+use crate::{Went, mark, runs, start_cluster, start_with, until_read, went};
 use integration::{Cluster, DATABASE};
 
 /// Stops replay, or lets it go on.
@@ -115,4 +115,22 @@ fn nobody_travels_back_in_time_by_way_of_a_function() {
         assert_eq!(reader.value("SELECT first_name()"), "new");
     }
     (0..2).for_each(|replica| pause(&cluster, replica, false));
+}
+
+/// Who hears that something was committed finds it.
+#[test]
+fn a_notification_comes_before_nothing_that_it_tells_of() {
+    let cluster = start_cluster();
+    let (_pgweir, mut client) = start_with(&cluster, &conf(&cluster));
+    client.query("LISTEN ponds").unwrap();
+    until_read(&cluster, &mut client, "who listens", |runs| runs[1..].iter().any(|count| *count > 0));
+    (0..2).for_each(|replica| pause(&cluster, replica, true));
+    assert_eq!(client.value("SELECT name FROM fish WHERE id = 4"), "fish 4");
+    cluster.primary().query_in(DATABASE, "UPDATE fish SET name = 'new' WHERE id = 4; NOTIFY ponds").unwrap();
+    assert_eq!(client.read().unwrap().tag, b'A');
+    for _ in 0..5 {
+        assert_eq!(client.value("SELECT name FROM fish WHERE id = 4"), "new");
+    }
+    (0..2).for_each(|replica| pause(&cluster, replica, false));
+    until_read(&cluster, &mut client, "who was told", |runs| runs[1..].iter().any(|count| *count > 0));
 }
