@@ -153,7 +153,9 @@ impl Cluster {
         let Some(member) = self.members.get(number) else { return };
         let mut deciding = self.deciding.lock().unwrap_or_else(PoisonError::into_inner);
         let standing = if says.standby { Standing::Standby } else { Standing::Primary };
-        member.timeline.store(says.timeline, SeqCst);
+        if says.timeline > member.timeline.swap(says.timeline, SeqCst) {
+            member.begins_anew();
+        }
         member.replayed_by(question, if says.standby { says.lsn } else { 0 }, says.shown);
         self.newest.fetch_max(says.timeline, SeqCst);
         let now_us = clock::now_us();
@@ -172,6 +174,11 @@ impl Cluster {
             // What it did as a replica says nothing of it now.
             member.breaker.works(u64::MAX);
         }
+    }
+
+    /// The connection on which a member was asked is gone.
+    pub fn is_lost(&self, number: usize) {
+        self.members.get(number).into_iter().for_each(Member::is_doubted);
     }
 
     /// A member does not answer: it is not there, or does not say anything in time.
@@ -322,7 +329,9 @@ impl Cluster {
             let primary = self.primary();
             let others = self.members.iter().enumerate().filter(|&(number, _)| Some(number) != primary);
             let has_it = |member: &Member| {
-                let has = member.standing() == Standing::Standby && member.replayed.load(SeqCst) >= lsn;
+                let has = member.standing() == Standing::Standby
+                    && member.replayed.load(SeqCst) >= lsn
+                    && member.is_certain();
                 if !has && member.standing() == Standing::Standby {
                     member.want();
                 }
@@ -348,9 +357,8 @@ impl Cluster {
     /// floor must be settled.
     #[must_use]
     pub fn serves(&self, number: usize, sight: &Sight) -> bool {
-        let Some(member) = self.members.get(number).filter(|it| it.standing() == Standing::Standby) else {
-            return false;
-        };
+        let is_able = |member: &&Member| member.standing() == Standing::Standby && member.is_certain();
+        let Some(member) = self.members.get(number).filter(is_able) else { return false };
         let replayed = member.replayed.load(SeqCst);
         let has_floor = match sight.floor {
             Floor::After(_) => false,

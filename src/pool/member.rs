@@ -54,6 +54,10 @@ pub struct Member {
     pub(super) replayed: AtomicU64,
     /// What nobody can have read more than there, by the same answer.
     pub(super) shown: AtomicU64,
+    /// What it must have replayed to be read from again, and the last question that was sent to it before that was so: the
+    /// connection that asks it was lost, and a standby that has crashed begins further back than it was.
+    due: AtomicU64,
+    due_after: AtomicU64,
     /// Questions sent to it, and the last of them that was answered.
     pub(super) asked: AtomicU64,
     pub(super) answered: AtomicU64,
@@ -87,6 +91,8 @@ impl Member {
             timeline: AtomicU32::new(0),
             replayed: AtomicU64::new(0),
             shown: AtomicU64::new(0),
+            due: AtomicU64::new(0),
+            due_after: AtomicU64::new(0),
             asked: AtomicU64::new(0),
             answered: AtomicU64::new(0),
             heard_us: AtomicU64::new(0),
@@ -120,6 +126,7 @@ impl Member {
         copy(&self.heard_us, &before.heard_us);
         copy(&self.replayed, &before.replayed);
         copy(&self.shown, &before.shown);
+        copy(&self.due, &before.due);
         copy(&self.behind_us, &before.behind_us);
         self.timeline.store(before.timeline.load(SeqCst), SeqCst);
         self.standing.store(before.standing() as u8, SeqCst);
@@ -153,10 +160,29 @@ impl Member {
 
     /// It has replayed so much by question `number`.
     pub(super) fn replayed_by(&self, number: u64, lsn: Lsn, shown: Lsn) {
+        if lsn >= self.due.load(SeqCst) && number > self.due_after.load(SeqCst) {
+            self.due.store(0, SeqCst);
+        }
         // In this order: who sees the number sees a position that is no older.
         self.replayed.store(lsn, SeqCst);
         self.shown.store(shown, SeqCst);
         self.answered.store(number, SeqCst);
+    }
+
+    /// Nobody knows whether it goes on where it was: first it must have again what it may have shown.
+    pub(super) fn is_doubted(&self) {
+        self.due_after.store(self.asked.load(SeqCst), SeqCst);
+        self.due.fetch_max(self.shown.load(SeqCst), SeqCst);
+    }
+
+    /// It follows another timeline: positions of the one before say nothing.
+    pub(super) fn begins_anew(&self) {
+        self.due.store(0, SeqCst);
+    }
+
+    /// Whether it has, as far as is known, all that was ever read from it.
+    pub(super) fn is_certain(&self) -> bool {
+        self.due.load(SeqCst) == 0
     }
 
     /// Somebody waits for its position; says so once.

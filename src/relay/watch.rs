@@ -56,6 +56,7 @@ async fn take_turn(relay: &Shared, group: GroupId, cluster: &Cluster, number: us
     let turn = member.asking.lock().await;
     let mut heard = false;
     let outcome = follow(relay, group, cluster, number, member, &mut heard).await;
+    cluster.is_lost(number);
     let Err(error) = outcome else { return };
     if member.standing() != Standing::Down {
         tracing::debug!(server = %member.endpoint, "the server does not say what it is: {error}");
@@ -123,7 +124,11 @@ async fn follow(
                 return Ok(());
             }
             if !member.take_wanted() {
-                let _ = timeout_at(next, member.wake.notified()).await;
+                // Its end is not to be found out with the next question: until then it might come back, further behind.
+                tokio::select! {
+                    _ = timeout_at(next, member.wake.notified()) => {}
+                    () = asker.stirs() => break,
+                }
             } else if place.standby {
                 let question = member.ask();
                 match asker.replayed().await? {

@@ -109,6 +109,11 @@ impl Asker {
         Ok(texts(&row).next().flatten().and_then(parse_lsn))
     }
 
+    /// Waits until the server ends, or says anything that nobody has asked for: the next question tells.
+    pub async fn stirs(&mut self) {
+        let _ = self.stream.next_tag().await;
+    }
+
     async fn row(&mut self, question: &str) -> Result<Vec<u8>, OpenError> {
         let late = |_| Err(OpenError::Timeout(self.limit));
         tokio::time::timeout(self.limit, exchange(&mut self.stream, question)).await.unwrap_or_else(late)

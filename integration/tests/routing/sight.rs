@@ -1,9 +1,9 @@
 //! What a session has written or been shown it sees again, wherever it reads.
 //! It must never take a replica's lag for granted: replay is stopped where it matters.
 
-use crate::common::{Client, Conf, eventually};
+use crate::common::{Client, Conf, eventually, metric};
 use crate::{Went, mark, runs, start_cluster, start_with, until_read, went};
-use integration::{Cluster, DATABASE};
+use integration::{Cluster, DATABASE, Stop};
 
 /// Stops replay, or lets it go on.
 pub(crate) fn pause(cluster: &Cluster, replica: usize, pause: bool) {
@@ -133,4 +133,40 @@ fn a_notification_comes_before_nothing_that_it_tells_of() {
     }
     (0..2).for_each(|replica| pause(&cluster, replica, false));
     until_read(&cluster, &mut client, "who was told", |runs| runs[1..].iter().any(|count| *count > 0));
+}
+
+/// A standby that has crashed begins at its last restart point: what its clients have seen there is not there for now.
+#[test]
+fn a_replica_that_crashes_takes_nobody_back() {
+    let cluster = start_cluster();
+    let (pgweir, mut client) = start_with(&cluster, &conf(&cluster));
+    let (one, two) = (&cluster.replicas()[0], &cluster.replicas()[1]);
+    two.stop(Stop::Fast).unwrap();
+    cluster.primary().query("CHECKPOINT").unwrap();
+    let written = cluster.primary().position().unwrap();
+    one.wait_true(&format!("SELECT pg_last_wal_replay_lsn() >= '{written}'")).unwrap();
+    one.query("CHECKPOINT").unwrap();
+    client.query("UPDATE fish SET name = 'new' WHERE id = 5").unwrap();
+    let name = |client: &mut Client, mark: &str| client.value(&format!("{mark} SELECT name FROM fish WHERE id = 5"));
+    let mut round = 0;
+    eventually("the replica has it", || {
+        round += 1;
+        let mark = mark(&format!("before the crash {round}."));
+        assert_eq!(name(&mut client, &mark), "new");
+        went(&cluster, &mark) == Went::Replicas
+    });
+    // So that it comes back, and does not have it again soon.
+    one.query("ALTER SYSTEM SET recovery_min_apply_delay = '1h'").unwrap();
+    one.stop(Stop::Immediate).unwrap();
+    one.start().unwrap();
+    one.wait_true("SELECT pg_is_in_recovery()").unwrap();
+    assert_eq!(one.value_in(DATABASE, "SELECT name FROM fish WHERE id = 5").unwrap(), "fish 5");
+    let up = || metric(&pgweir, "pgweir_host_up", &[("host", &one.address())]) > 0.0;
+    eventually("it is heard of", up);
+    for _ in 0..20 {
+        assert_eq!(name(&mut client, ""), "new");
+    }
+    one.query("ALTER SYSTEM RESET recovery_min_apply_delay").unwrap();
+    one.query("SELECT pg_reload_conf()").unwrap();
+    until_read(&cluster, &mut client, "has it again", |runs| runs[1] > 0);
 }
