@@ -7,7 +7,7 @@
 
 use super::attach::OWN;
 use super::client::State;
-use super::{ClientId, Relay, ServerId};
+use super::{ClientId, LOOK_BYTES, Relay, ServerId};
 use crate::flow::expect::{Expect, Kind, Origin};
 use crate::flow::replies::Event;
 use crate::meter::Role;
@@ -16,8 +16,9 @@ use crate::wire::error::{ServerError, SqlState};
 use crate::wire::frame::{HEADER, Header};
 use crate::wire::tag;
 
-/// Longest batch that is kept until it is answered, bytes.
-pub(super) const BATCH_BYTES: usize = 16 * 1024;
+/// Longest batch that is kept until it is answered if it cannot be run elsewhere, and most memory that stays allocated
+/// for one, bytes.
+const BATCH_BYTES: usize = 16 * 1024;
 
 /// So many servers may be lost with one batch: it may be what they die of.
 const LOSSES: u8 = 3;
@@ -34,7 +35,7 @@ enum Missing {
 /// The newest batch on a server, as long as it could be run again.
 #[derive(Debug, Default)]
 pub struct Again {
-    /// As the client sent it; empty if it is not kept. Allocated once per server.
+    /// As the client sent it; empty if it is not kept. Allocated once per server, but for the longest.
     batch: Vec<u8>,
     /// It only reads, or a replica has it: it may be run again elsewhere whatever came of it here.
     movable: bool,
@@ -59,13 +60,15 @@ impl Again {
     pub fn forget(&mut self) {
         if !self.failed {
             self.batch.clear();
+            self.batch.shrink_to(BATCH_BYTES);
         }
     }
 
     /// The whole batch was forwarded.
     pub fn keep(&mut self, batch: &[u8], movable: bool) {
         self.movable = movable;
-        if batch.len() <= BATCH_BYTES && !self.repeated {
+        let most = if movable { LOOK_BYTES } else { BATCH_BYTES };
+        if batch.len() <= most && !self.repeated {
             self.batch.extend_from_slice(batch);
         }
     }
@@ -271,13 +274,14 @@ impl Relay {
 }
 
 /// Whether a replica says so of what the primary would run (`src/backend/utils/errcodes.txt`): it writes, or needs what
-/// recovery does not allow; replay was in its way; it names what the replica may not have yet; the server goes.
+/// recovery does not allow; replay was in its way; it lacks what the server's catalog may not have yet, a right or the
+/// label of an enum too; memory or disk; the server goes.
 fn is_of_replicas(error: &ServerError) -> bool {
-    const CODES: [&[u8; 5]; 14] = [
-        b"25006", b"0A000", b"55000", b"40001", b"40P01", b"42P01", b"42703", b"42883", b"42704", b"3F000", b"57P01",
-        b"57P02", b"57P03", b"XX000",
-    ];
-    CODES.iter().any(|code| error.code == SqlState(**code)) || error.code.0.starts_with(b"08")
+    const CLASSES: [&[u8; 2]; 5] = [b"08", b"42", b"53", b"58", b"XX"];
+    const CODES: [&[u8; 5]; 11] =
+        [b"0A000", b"22P02", b"25006", b"3F000", b"40001", b"40P01", b"55000", b"57P01", b"57P02", b"57P03", b"57P04"];
+    CLASSES.iter().any(|class| error.code.0.starts_with(*class))
+        || CODES.iter().any(|code| error.code == SqlState(**code))
 }
 
 /// The warning with which a server ends when another process of its cluster has crashed, or it is to stop at once

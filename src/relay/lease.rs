@@ -3,7 +3,6 @@
 
 use smallvec::SmallVec;
 
-use super::again::BATCH_BYTES;
 use super::catalog::Trust;
 use super::client::{State, Unnamed};
 use super::retell::sql_of;
@@ -26,8 +25,6 @@ use crate::wire::tag::client as tag;
 pub(super) enum Target {
     /// The primary.
     Primary,
-    /// As below, but only if the batch can be run again on the primary: the replica may refuse it.
-    Retriable,
     /// A replica that serves the client, else the primary.
     AnyReplica,
     /// The same, and it is certain that it does nothing but read: what becomes of it on a server that is lost does not matter.
@@ -70,8 +67,7 @@ impl Relay {
             End::Query if data.first() == Some(&tag::QUERY) => {
                 let sql = data.get(HEADER..).and_then(cstr).map_or(&[][..], |(sql, _)| sql);
                 let look = self.shapes.look(sql, conforming);
-                // One that is too long to be kept is not longer than its text by much.
-                self.target_of(id, &look, look.stand, sql).0.of_batch(sql.len() + HEADER + 1)
+                self.target_of(id, &look, look.stand, sql).0
             }
             End::Sync => self.target_of_batch(id, data).unwrap_or_else(|| no_statement(wish)),
             // Behind a Flush anything may follow in the same implicit transaction.
@@ -128,7 +124,7 @@ impl Relay {
             Footing::Safe if is_sure => Target::Steady,
             Footing::Timed if is_sure => Target::Pure,
             Footing::Safe | Footing::Timed if reads => Target::AnyReplica,
-            Footing::Optimistic if is_sure => Target::Retriable,
+            Footing::Optimistic if is_sure => Target::AnyReplica,
             Footing::Safe | Footing::Timed | Footing::Optimistic => Target::Primary,
             footing @ Footing::Primary(_) => {
                 if footing.is_unheard() {
@@ -175,7 +171,7 @@ impl Relay {
             }
             at += header.total;
         }
-        all.map(|all| all.of_batch(data.len().min(at + HEADER)))
+        all
     }
 
     /// What the text behind the name of a Parse may run on. One that is not known yet is kept when it is forwarded.
@@ -229,8 +225,7 @@ impl Relay {
             Target::OnlyReplica => false,
             // In a transaction nothing has to be read anywhere else.
             _ if self.clients.get(id)?.unopened.is_there() => true,
-            // What a replica might refuse is not known to be a read.
-            Target::AnyReplica | Target::Pure | Target::Steady if search.fails => false,
+            _ if search.fails => false,
             _ => way.fallback != Fallback::Fail || !self.groups[number].splits,
         };
         search.found.or(goes_on.then_some(primary))
@@ -313,17 +308,6 @@ impl Relay {
             // A batch that will not fit goes to the primary; errors are found where it is taken.
             Ok(Batch::Oversize | Batch::Incomplete) => false,
             _ => true,
-        }
-    }
-}
-
-impl Target {
-    /// Of a batch of so many bytes, if its statements are for this.
-    fn of_batch(self, bytes: usize) -> Self {
-        match self {
-            Self::Retriable if bytes > BATCH_BYTES => Self::Primary,
-            Self::Retriable => Self::AnyReplica,
-            other => other,
         }
     }
 }

@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 use crate::checker::Closing;
 use crate::common::client::outcome;
 use crate::common::{Client, Conf, crowd, eventually};
+use crate::sight::pause;
 use crate::{Went, mark, runs, start_cluster, start_with, went};
 use integration::cluster::config_lines;
 use integration::wire::Script;
-use integration::{Cluster, Link, Postgres, Stop, USER};
+use integration::{Cluster, DATABASE, Link, Postgres, Stop, USER};
 
 /// A server that has been silent for so long is lost.
 const LOST_AFTER: Duration = Duration::from_secs(5);
@@ -258,4 +259,33 @@ fn an_added_replica_takes_reads() {
         }
     });
     assert!(count > 100, "{count} reads are too few to prove anything");
+}
+
+/// What others have changed a moment ago replicas may not have yet: nobody hears of that, however long the statement is.
+#[test]
+fn what_replicas_do_not_have_yet() {
+    let cluster = start_cluster();
+    let sql = "CREATE TYPE mood AS ENUM ('sad'); CREATE TABLE moods (mood mood); CREATE TABLE secret (id int)";
+    cluster.primary().query_in(DATABASE, sql).unwrap();
+    cluster.primary().query_in(DATABASE, "GRANT ALL ON moods TO app").unwrap();
+    cluster.wait_caught_up().unwrap();
+    let (pgweir, mut client) = start_with(&cluster, &conf(&cluster));
+    let long = "x".repeat(20_000);
+    let cases = [
+        ("GRANT ALL ON secret TO app", "SELECT count(*) FROM secret".into()),
+        ("ALTER TYPE mood ADD VALUE 'glad'", "SELECT count(*) FROM moods WHERE mood = 'glad'".into()),
+        ("ALTER TABLE moods ADD COLUMN id int", "SELECT count(id) FROM moods".into()),
+        ("ALTER TABLE moods ADD COLUMN why text", format!("SELECT count(*) FROM moods WHERE why = '{long}'")),
+    ];
+    (0..2).for_each(|replica| pause(&cluster, replica, true));
+    for (number, (change, read)) in cases.iter().enumerate() {
+        cluster.primary().query_in(DATABASE, change).unwrap();
+        let read = format!("{} {read}", mark(&format!("not there yet {number}.")));
+        // One that has seen nothing is served by any replica.
+        let mut client = Client::connect(pgweir.port());
+        assert_eq!(client.query(&read), Ok(vec![vec!["0".to_string()]]), "{change}");
+        assert_eq!(went(&cluster, &mark(&format!("not there yet {number}."))), Went::Both, "{change}");
+    }
+    (0..2).for_each(|replica| pause(&cluster, replica, false));
+    reads(&mut client, "", 1);
 }
