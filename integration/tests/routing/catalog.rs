@@ -323,6 +323,23 @@ fn a_volatile_cast_leaves_what_can_be_run_again() {
     assert_eq!(client.value(&long), "20000");
 }
 
+/// Schemas change names, and what was a table's is a sequence's.
+#[test]
+fn schemas_that_are_renamed() {
+    let cluster = start_cluster();
+    let sql = "CREATE SCHEMA y; CREATE SEQUENCE y.fish; GRANT ALL ON SCHEMA y TO app; GRANT ALL ON y.fish TO app";
+    cluster.primary().query_in("app", sql).unwrap();
+    cluster.wait_caught_up().unwrap();
+    let (_pgweir, mut client) = start(&cluster);
+    leaves(&cluster, &mut client, "before", "SELECT * FROM x.fish");
+    let sql = "ALTER SCHEMA x RENAME TO z; ALTER SCHEMA y RENAME TO x; ALTER SCHEMA z RENAME TO y";
+    cluster.primary().query_in("app", sql).unwrap();
+    leaves(&cluster, &mut client, "after", "SELECT * FROM y.fish");
+    let sequence = mark("sequence");
+    client.query(&format!("{sequence} SELECT * FROM x.fish")).unwrap();
+    assert_eq!(went(&cluster, &sequence), P);
+}
+
 /// Where clients only read nobody comes back from the primary: the catalog is asked for nevertheless.
 #[test]
 fn a_worker_of_readers_asks_for_the_catalog() {
