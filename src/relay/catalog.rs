@@ -7,7 +7,7 @@
 //! database on the same server.
 //!
 //! It also says which reads may leave the primary ([`crate::sql::footing`]). What it said of a shape is kept with the shape and the
-//! catalog's epoch, so that a known statement costs one comparison; until it is read the grammar alone decides.
+//! catalog's epoch, so that a known statement costs one comparison; until it is read reads stay on the primary.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -16,7 +16,7 @@ use std::sync::Arc;
 use super::inventory::{HIDDEN, SETTING};
 use super::pins::PINNING;
 use super::shapes::{LONG, Look, Stand};
-use super::{ClientId, PoolId, Relay};
+use super::{ClientId, GroupId, PoolId, Relay};
 use crate::config::{Endpoint, TableName};
 use crate::meter::DatabaseHealth;
 use crate::sql::code::{Code, Resolved, may_define, names_in};
@@ -204,6 +204,19 @@ impl Relay {
         };
         self.shapes.stands(look.shape, stand);
         stand
+    }
+
+    /// Whether the group's catalog will be known in a moment, or anew: until then no text tells what views and the like do. There is nothing
+    /// to wait for where the primary did not answer, or cannot be asked.
+    pub(super) fn catalog_is_awaited(&self, group: GroupId) -> bool {
+        let group = &self.groups[group];
+        let Some(catalog) = self.catalogs.all.get(group.catalog) else { return false };
+        catalog.trust == Trust::Stale
+            && (catalog.due_us == 0 || catalog.since_us.is_some())
+            && !catalog.code.is_too_large
+            && self.config.pool.catalog_refresh.is_some()
+            && group.cluster.primary().is_some()
+            && self.pools[group.primary].failure.is_none()
     }
 
     /// A statement names what the catalog does not have: it may have been made since. The longer nothing of the kind is found, the

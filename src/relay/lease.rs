@@ -106,12 +106,12 @@ impl Relay {
         (target, stand)
     }
 
-    /// What a read may run on: what grammar and catalog both allow. Until a catalog has been read the grammar decides, and calls of functions
-    /// that are not built in stay.
+    /// What a read may run on: what grammar and catalog both allow. While a catalog is about to be read all stays; if it cannot be read
+    /// the grammar decides, and calls of functions that are not built in stay.
     fn target_by_catalog(&mut self, id: ClientId, look: &Look, mut stand: Stand, sql: &[u8]) -> (Target, Stand) {
         let Some(client) = self.clients.get(id) else { return (Target::Primary, stand) };
         let (number, has_globals) = (self.groups[client.group].catalog, self.groups[client.group].has_globals);
-        let reads = look.route == Route::Replica && !has_globals;
+        let reads = look.route == Route::Replica && !has_globals && !self.catalog_is_awaited(client.group);
         let Some(catalog) = self.catalogs.all.get(number).filter(|catalog| catalog.epoch > 0) else {
             return (if reads { Target::AnyReplica } else { Target::Primary }, stand);
         };

@@ -82,7 +82,6 @@ reasons! {
     VolatileFunction "volatile_function" "runs code that writes, locks, or is declared volatile and cannot be looked into",
     SecurityDefiner "security_definer" "runs code of another role (SECURITY DEFINER)",
     UnseenCode "unseen_code" "runs code that nobody can look into: another language, or SQL put together as it runs",
-    CatalogStale "catalog_stale" "code was changed, and the catalog has not been read again since",
 }
 
 /// What a statement does to the session or the transaction, as a set of bits; a text of several statements has the union.

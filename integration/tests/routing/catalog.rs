@@ -323,6 +323,20 @@ fn a_volatile_cast_leaves_what_can_be_run_again() {
     assert_eq!(client.value(&long), "20000");
 }
 
+/// Before the catalog is known nobody can tell that these are not for a standby.
+#[test]
+fn the_first_statements_of_all_are_right() {
+    let cluster = start_cluster();
+    for (number, sql) in
+        ["SELECT * FROM numbers", "SELECT standby FROM node", "SELECT count(*) FROM far"].iter().enumerate()
+    {
+        let pgweir = Conf::trust(&cluster).size(3).start();
+        let first = mark(&format!("first {number}."));
+        Client::connect(pgweir.port()).query(&format!("{first} {sql}")).unwrap();
+        assert_eq!(went(&cluster, &first), P, "{sql}");
+    }
+}
+
 /// Schemas change names, and what was a table's is a sequence's.
 #[test]
 fn schemas_that_are_renamed() {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::common::{Client, Conf, eventually};
+use crate::common::{Client, Conf, eventually, metric};
 use integration::wire::Script;
 use integration::{Cluster, DATABASE, Pgweir};
 
@@ -126,6 +126,9 @@ fn start() -> (Cluster, Pgweir) {
     );
     let cluster = Cluster::builder().replicas(2).sql(&sql).start().unwrap();
     let pgweir = Conf::trust(&cluster).size(10).start();
+    // Until then all reads are the primary's, and who has read there waits for replicas to have what it saw.
+    Client::connect(pgweir.port()).query("SELECT 1").unwrap();
+    eventually("the catalog is read", || metric(&pgweir, "pgweir_pool_catalog_reads_total", &[]) > 0.0);
     (cluster, pgweir)
 }
 
