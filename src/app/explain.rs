@@ -221,7 +221,7 @@ fn server(config: &Config, entry: &Database, user: &str, verdict: &Verdict, asks
 /// What else decides.
 fn note(verdict: &Verdict) -> Option<&'static str> {
     match verdict.reason {
-        Reason::PureRead | Reason::VolatileRead | Reason::StableRead => {
+        Reason::PureRead | Reason::VolatileRead | Reason::SessionSetting | Reason::StableRead => {
             Some("should a replica refuse it the primary runs it, and its like from then on")
         }
         Reason::Unparsable => Some("the server's grammar may be newer than pgweir's"),

@@ -126,6 +126,7 @@ fn parsed(words: Words<'_>, scanned: &Scanned, summary: &pg_query::SummaryResult
     let (route, reason) = match why_not(words, scanned, summary) {
         Some((reason, true)) => (Route::Catalog, reason),
         Some((reason, false)) => (Route::Primary, reason),
+        None if words.asks_for_settings() => (Route::Replica, Reason::SessionSetting),
         None if summary.functions.iter().any(|f| standing(&f.function_name) == Standing::Harmless) => {
             (Route::Replica, Reason::VolatileRead)
         }
@@ -154,6 +155,9 @@ fn why_not(words: Words<'_>, scanned: &Scanned, summary: &pg_query::SummaryResul
         // Independent of the grammar's walk: by name, wherever it stands.
         if !words.call_effects().is_empty() {
             return Some(Reason::Function);
+        }
+        if words.asks_for_node_settings() {
+            return Some(Reason::NodeSetting);
         }
         let denied = |call| function(call).filter(|reason| *reason == Reason::Function);
         summary.functions.iter().find_map(denied).or_else(|| relations(summary))

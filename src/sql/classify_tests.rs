@@ -35,7 +35,7 @@ fn reads_go_to_a_replica() {
         WITH x AS MATERIALIZED (SELECT 1) (SELECT * FROM x)
         SELECT count(*), sum(a), max(b) FILTER (WHERE c) FROM t GROUP BY ROLLUP (d)
         SELECT row_number() OVER (PARTITION BY a ORDER BY b), last_value(a) OVER w FROM t WINDOW w AS (ORDER BY a)
-        SELECT now(), current_timestamp, current_user, current_setting('app.tenant')
+        SELECT now(), current_timestamp, current_user
         SELECT pg_catalog.now(), pg_catalog.count(*) FROM t
         SELECT extract(year FROM d), d AT TIME ZONE 'UTC', overlay('abc' PLACING 'x' FROM 1), substring('abc' FROM 2) FROM t
         SELECT coalesce(a, b), nullif(a, 1), greatest(1, 2), CASE WHEN a THEN 1 ELSE 2 END FROM t
@@ -241,5 +241,24 @@ fn everything_else_goes_to_the_primary_or_follows() {
         SET LOCAL a.b = 1\nSET CONSTRAINTS ALL DEFERRED\nSET TRANSACTION READ ONLY";
     for sql in follow.lines() {
         check(Route::FollowTransaction, &[(sql, "in_transaction")]);
+    }
+}
+
+/// What a setting is on a standby is not what it is on the primary, but for those of the session.
+#[test]
+fn which_setting_is_asked_for() {
+    for (sql, route, reason) in [
+        ("SELECT current_setting('app.tenant')", Route::Replica, Reason::SessionSetting),
+        ("SELECT * FROM t WHERE tenant = current_setting('App.Tenant', true)", Route::Replica, Reason::SessionSetting),
+        ("SELECT pg_catalog.current_setting('TimeZone')", Route::Replica, Reason::SessionSetting),
+        ("SELECT current_setting('transaction_read_only')", Route::Primary, Reason::NodeSetting),
+        ("SELECT current_setting('app.a'), \"current_setting\"('port')", Route::Primary, Reason::NodeSetting),
+        ("SELECT current_setting($1)", Route::Primary, Reason::NodeSetting),
+        ("SELECT current_setting(name) FROM t", Route::Primary, Reason::NodeSetting),
+        ("SELECT current_setting(E'app.a')", Route::Primary, Reason::NodeSetting),
+    ] {
+        let verdict = classify(sql.as_bytes(), &scan(sql.as_bytes(), true));
+        assert_eq!((verdict.route, verdict.reason), (route, reason), "{sql}");
+        assert!(!verdict.follows_from_shape() && !verdict.may_write(), "{sql}");
     }
 }

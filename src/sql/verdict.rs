@@ -44,6 +44,8 @@ macro_rules! reasons {
 reasons! {
     PureRead "pure_read" "a read that calls only immutable and stable built-in functions",
     VolatileRead "volatile_read" "a read that calls volatile built-in functions without effect, such as random() or pg_sleep()",
+    SessionSetting "session_setting" "a read that asks for settings of its own session",
+    NodeSetting "node_setting" "asks for a setting that may be another on every server",
     Empty "empty" "no statement",
     Unparsable "unparsable" "not understood by PostgreSQL's grammar",
     TooLong "too_long" "too long to parse",
@@ -331,7 +333,7 @@ impl Verdict {
                 Reason::Empty | Reason::BeginReadWrite | Reason::BeginSerializable | Reason::ReadWriteRequested => {
                     false
                 }
-                Reason::CatalogRelation | Reason::Sequence | Reason::TemporaryRelation => false,
+                Reason::CatalogRelation | Reason::Sequence | Reason::TemporaryRelation | Reason::NodeSetting => false,
                 Reason::Session => !matches!(self.kind, StatementKind::Load),
                 Reason::SessionObject => matches!(self.kind, StatementKind::Execute | StatementKind::Declare),
                 _ => true,
@@ -339,10 +341,10 @@ impl Verdict {
         }
     }
 
-    /// Whether the verdict holds for every text of the shape. Not so where it hangs on the text: a literal of the wrong kind makes one text unparsable
-    /// and a long list too long, and remembering that for the shape would misjudge the others, effects included.
+    /// Whether the verdict holds for every text of the shape. Not so where it hangs on the text: a literal of the wrong kind makes one text unparsable,
+    /// a long list too long, and says which setting `current_setting` tells; and remembering that for the shape would misjudge the others, effects included.
     #[must_use]
     pub const fn follows_from_shape(&self) -> bool {
-        !matches!(self.reason, Reason::Unparsable | Reason::TooLong)
+        !matches!(self.reason, Reason::Unparsable | Reason::TooLong | Reason::SessionSetting | Reason::NodeSetting)
     }
 }

@@ -131,6 +131,22 @@ impl<'a> Words<'a> {
         })
     }
 
+    /// Whether `current_setting` is called.
+    pub(crate) fn asks_for_settings(self) -> bool {
+        self.calls().any(|(_, name)| *name == *b"current_setting")
+    }
+
+    /// Whether that may be for a setting which is not the session's own: a standby has its own `transaction_read_only`, `port` or
+    /// `primary_conninfo`.
+    pub(crate) fn asks_for_node_settings(self) -> bool {
+        let is_own = |at: usize| {
+            let text = self.bytes(at).strip_prefix(b"'").and_then(|text| text.strip_suffix(b"'"));
+            let name = text.filter(|_| self.kind(at) == Some(Kind::Text)).unwrap_or_default().to_ascii_lowercase();
+            name.contains(&b'.') || SESSION_SETTINGS.split_ascii_whitespace().any(|known| *known.as_bytes() == *name)
+        };
+        self.calls().any(|(at, name)| *name == *b"current_setting" && !is_own(at + 2))
+    }
+
     /// Whether the argument list that opens at `open` has the word `true`, and only it, in third place.
     fn third_argument_is_true(self, open: usize) -> bool {
         let (mut depth, mut commas) = (0u32, 0u32);
@@ -204,6 +220,13 @@ impl<'a> Words<'a> {
 
 /// So many tokens of a `set_config` call are looked at: nested calls must not cost quadratic time.
 const ARGUMENT_TOKENS: usize = 256;
+
+/// Settings that sessions have of their own, and that go with them from server to server, or say what is the same on all.
+const SESSION_SETTINGS: &str = "
+    application_name bytea_output client_encoding client_min_messages datestyle default_text_search_config
+    extra_float_digits idle_in_transaction_session_timeout integer_datetimes intervalstyle is_superuser lock_timeout
+    role row_security search_path server_encoding server_version server_version_num session_authorization
+    standard_conforming_strings statement_timeout timezone work_mem xmlbinary xmloption";
 
 /// Words that stand before a parenthesis without being a call.
 const BEFORE_PARENTHESIS: &str = "

@@ -147,6 +147,11 @@ const CASES: &[(&str, Went, &str)] = &[
     ("SELECT inet_server_addr() IS NULL AND pg_is_in_recovery()", P, "f"),
     ("SELECT count(*) >= 0 FROM pg_stat_activity", P, "t"),
     ("SHOW transaction_read_only", P, "off"),
+    ("SELECT current_setting('search_path') <> ''", R, "t"),
+    ("SELECT current_setting('transaction_read_only')", P, "off"),
+    ("SELECT pg_catalog.current_setting('in_hot_standby', true)", P, "off"),
+    ("SELECT current_setting(lower('In_Hot_Standby'))", P, "off"),
+    ("SELECT current_setting('app.tenant', true) IS NULL", R, "t"),
     ("TRUNCATE notes", P, ""),
 ];
 
