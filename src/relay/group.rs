@@ -77,8 +77,11 @@ impl ParamSet {
         let means = |name: &[u8]| !name.contains(&b'.') && !MEANINGLESS.contains(&name);
         let meant = settings.iter().filter(|(name, _)| means(name)).cloned().collect();
         let value = |name: &[u8]| settings.iter().find(|(known, _)| *known == name).map(|(_, value)| &value[..]);
-        let wish = value(wish::SETTING).and_then(Wish::of).unwrap_or_default();
-        let min_lsn = value(MIN_LSN).and_then(|text| std::str::from_utf8(text).ok()).and_then(parse_lsn);
+        // What nobody understands counts as asking for more than any replica has. RESET leaves an empty value.
+        let said = |name: &[u8]| value(name).filter(|text| !text.is_empty());
+        let wish = said(wish::SETTING).map_or(Wish::Auto, |text| Wish::of(text).unwrap_or(Wish::Primary));
+        let position = |text: &[u8]| std::str::from_utf8(text).ok().and_then(parse_lsn).unwrap_or(Lsn::MAX);
+        let min_lsn = said(MIN_LSN).map(position);
         let isolation = value(b"default_transaction_isolation");
         let isolated = |level: &[u8]| isolation.is_some_and(|it| it.eq_ignore_ascii_case(level));
         let (serializable, is_read_committed) = (isolated(b"serializable"), isolated(b"read committed"));

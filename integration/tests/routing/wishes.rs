@@ -82,3 +82,15 @@ fn without_a_standby() {
     only.query("SET pgweir.target = 'replica'").unwrap();
     assert_eq!(only.value("SELECT 2"), "2");
 }
+
+/// A word or a position that nobody understands must not be taken for none.
+#[test]
+fn nonsense_stays_on_the_primary() {
+    let (_pgweir, mut client) = start();
+    for (number, set) in ["SET pgweir.target = 'primry'", "SET pgweir.min_lsn = 'there'"].iter().enumerate() {
+        client.query(set).unwrap();
+        goes(&mut client, &format!("nonsense {number}."), "SELECT count(*) FROM fish", Went::Primary);
+        client.query("RESET ALL").unwrap();
+        goes(&mut client, &format!("no nonsense {number}."), "SELECT count(*) FROM fish", Went::Replicas);
+    }
+}
