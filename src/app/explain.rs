@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use crate::auth::ServerSecret;
 use crate::config::{
-    Config, Database, Destination, Endpoint, HostGroup, MAX_HOSTS, PoolMode, Routing, format_duration,
+    Config, Database, Destination, Endpoint, Fallback, HostGroup, MAX_HOSTS, PoolMode, Routing, RoutingRule,
+    format_duration,
 };
 use crate::pool::rate::Bucket;
 use crate::relay::catalog_question;
@@ -118,8 +119,8 @@ fn told(
     if asks != Wish::Auto {
         let _ = writeln!(out, "asks for:  {asks:?}, in a comment");
     }
-    rule(&mut out, entry, user, application, sql, scanned.shape);
-    let _ = writeln!(out, "server:    {}", server(config, entry, user, &verdict, asks));
+    let rule = rule(&mut out, entry, user, application, sql, scanned.shape);
+    let _ = writeln!(out, "server:    {}", server(config, entry, user, &verdict, asks, rule.as_ref()));
     if is_global && verdict.route == Route::Replica {
         let _ = writeln!(
             out,
@@ -133,13 +134,19 @@ fn told(
 }
 
 /// The rule that counts, and what it does.
-fn rule(out: &mut String, entry: &Database, user: &str, application: &str, sql: &str, shape: u64) {
+fn rule(
+    out: &mut String,
+    entry: &Database,
+    user: &str,
+    application: &str,
+    sql: &str,
+    shape: u64,
+) -> Option<RoutingRule> {
     let settings = vec![(b"application_name".to_vec(), application.as_bytes().to_vec())];
-    let Some(rules) = Rules::new(entry, user, |_, rate| Arc::new(Bucket::new(rate))) else { return };
+    let rules = Rules::new(entry, user, |_, rate| Arc::new(Bucket::new(rate)))?;
     let fitting = rules.fitting(&settings);
     let fits = rules.fit(&fitting, shape, sql.as_bytes(), true);
-    let Some(kept) = rules.of(rules.first(&fitting, fits)) else { return };
-    let rule = &kept.rule;
+    let rule = &rules.of(rules.first(&fitting, fits))?.rule;
     let pool = rule.pool.and_then(|number| entry.steering.pools.get(number));
     let reads = rule.reads.as_ref().map(|Destination { group, fallback }| {
         let group = match group {
@@ -158,6 +165,7 @@ fn rule(out: &mut String, entry: &Database, user: &str, application: &str, sql: 
     ];
     let says = says.into_iter().flatten().collect::<Vec<_>>().join("; ");
     let _ = writeln!(out, "rule:      {} ({})", rule.name, if says.is_empty() { "as without rules" } else { &says });
+    Some(rule.clone())
 }
 
 fn entry<'a>(config: &'a Config, database: Option<&str>) -> Result<&'a Database, String> {
@@ -183,7 +191,17 @@ fn name(route: Route) -> &'static str {
     }
 }
 
-fn server(config: &Config, entry: &Database, user: &str, verdict: &Verdict, asks: Wish) -> String {
+fn server(
+    config: &Config,
+    entry: &Database,
+    user: &str,
+    verdict: &Verdict,
+    asks: Wish,
+    rule: Option<&RoutingRule>,
+) -> String {
+    if rule.is_some_and(|rule| rule.refuse.is_some()) {
+        return "none: the rule refuses it".into();
+    }
     let list = |hosts: &mut dyn Iterator<Item = &Endpoint>| hosts.map(ToString::to_string).collect::<Vec<_>>();
     let (primary, replicas) = match entry.discover {
         None => (format!("{} (primary)", entry.primary), list(&mut entry.replicas.iter()).join(" or ")),
@@ -211,6 +229,18 @@ fn server(config: &Config, entry: &Database, user: &str, verdict: &Verdict, asks
         (Wish::Primary, _) => format!("{primary}: it asks for that"),
         (Wish::Standby, _) => format!("{replicas}, else an error: it asks for that"),
         (Wish::Replica, _) => format!("{replicas}, else {primary}: it asks for that"),
+        (Wish::Auto, true)
+            if let Some(Destination { group, fallback }) = rule.and_then(|rule| rule.reads.as_ref())
+                && *group != HostGroup::Replicas =>
+        {
+            let HostGroup::Named(_, hosts) = group else { return format!("{primary}: the rule sends it there") };
+            let group = list(&mut hosts.iter()).join(" or ");
+            match fallback {
+                Fallback::Replicas => format!("{group}; another replica or {primary} while these may not serve it"),
+                Fallback::Primary => format!("{group}; {primary} while these may not serve it"),
+                Fallback::Fail => format!("{group}; an error while these may not serve it"),
+            }
+        }
         (Wish::Auto, true) => {
             format!("{replicas}; {primary} while these lack what the client wrote, and inside its transactions")
         }
@@ -266,7 +296,8 @@ mod tests {
             rate = 7\ntimeout = \"30s\"\n"
         );
         for (sql, expected) in [
-            ("TABLE t", "rule:      #1 (refused: not here)\n"),
+            ("TABLE t", "rule:      #1 (refused: not here)\nserver:    none: the rule refuses it\n"),
+            ("SELECT 1", "server:    h3:3; another replica or h1:1 (primary) while"),
             (
                 "SELECT 1",
                 "rule:      it (pool slow; reads to the group second, else replicas; at most 7 a second; query_timeout 30s)\n",
