@@ -27,6 +27,9 @@ use crate::pool::cluster::{Floor, Sight};
 /// A client that waits for a replica, and until when, microseconds.
 pub(super) type Held = (ClientId, u64);
 
+/// How long one waits at least whose statement nothing but a replica may run, microseconds.
+const ONLY_WAIT_US: u64 = 1_000_000;
+
 impl Relay {
     /// Notes that the client's lease wrote, or may have.
     pub(super) fn note_write(&mut self, id: ClientId) {
@@ -84,14 +87,17 @@ impl Relay {
     /// Whether a read that no replica may serve yet is to wait for one. It is looked at again when one has caught up.
     pub(super) fn waits_for_replica(&mut self, id: ClientId, target: Target) -> bool {
         let now_us = self.now_us;
+        let only = target == Target::OnlyReplica;
         let wait_us = self.config.pool.read_wait.as_micros() as u64;
+        let wait_us = if only { wait_us.max(ONLY_WAIT_US) } else { wait_us };
         let Some(client) = self.clients.get_mut(id) else { return false };
         if target == Target::Primary || std::mem::take(&mut client.impatient) || wait_us == 0 {
             return false;
         }
         let group = &mut self.groups[client.group];
         let sight = &client.sight;
-        let due = (sight.floor != Floor::None && sight.by_read) || (sight.floor == Floor::None && sight.last.is_some());
+        let due = (sight.floor != Floor::None && (sight.by_read || only))
+            || (sight.floor == Floor::None && sight.last.is_some());
         if !due || !group.cluster.has_standby() {
             return false;
         }

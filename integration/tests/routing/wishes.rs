@@ -94,3 +94,15 @@ fn nonsense_stays_on_the_primary() {
         goes(&mut client, &format!("no nonsense {number}."), "SELECT count(*) FROM fish", Went::Replicas);
     }
 }
+
+/// Who wants nothing but a standby waits until one has what was written before.
+#[test]
+fn a_standby_is_waited_for() {
+    let (_pgweir, mut client) = start();
+    for _ in 0..10 {
+        client.query("UPDATE fish SET name = name WHERE id = 8").unwrap();
+        client.query("SET pgweir.target = 'standby'").unwrap();
+        assert_eq!(client.value("SELECT pg_is_in_recovery()"), "t");
+        client.query("RESET pgweir.target").unwrap();
+    }
+}
