@@ -206,12 +206,12 @@ impl Relay {
         stand
     }
 
-    /// Whether the group's catalog will be known in a moment, or anew: until then no text tells what views and the like do. There is nothing
-    /// to wait for where the primary did not answer, or cannot be asked.
+    /// Whether the group's catalog was never read and will be known in a moment: until then no text tells what views and the like do. There is
+    /// nothing to wait for where the primary did not answer, or cannot be asked.
     pub(super) fn catalog_is_awaited(&self, group: GroupId) -> bool {
         let group = &self.groups[group];
         let Some(catalog) = self.catalogs.all.get(group.catalog) else { return false };
-        catalog.trust == Trust::Stale
+        catalog.epoch == 0
             && (catalog.due_us == 0 || catalog.since_us.is_some())
             && !catalog.code.is_too_large
             && self.config.pool.catalog_refresh.is_some()

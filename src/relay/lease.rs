@@ -106,7 +106,7 @@ impl Relay {
         (target, stand)
     }
 
-    /// What a read may run on: what grammar and catalog both allow. While a catalog is about to be read all stays; if it cannot be read
+    /// What a read may run on: what grammar and catalog both allow. While a catalog is about to be read for the first time all stays; if it cannot be read
     /// the grammar decides, and calls of functions that are not built in stay.
     fn target_by_catalog(&mut self, id: ClientId, look: &Look, mut stand: Stand, sql: &[u8]) -> (Target, Stand) {
         let Some(client) = self.clients.get(id) else { return (Target::Primary, stand) };

@@ -126,9 +126,13 @@ fn start() -> (Cluster, Pgweir) {
     );
     let cluster = Cluster::builder().replicas(2).sql(&sql).start().unwrap();
     let pgweir = Conf::trust(&cluster).size(10).start();
-    // Until then all reads are the primary's, and who has read there waits for replicas to have what it saw.
-    Client::connect(pgweir.port()).query("SELECT 1").unwrap();
-    eventually("the catalog is read", || metric(&pgweir, "pgweir_pool_catalog_reads_total", &[]) > 0.0);
+    // Until the catalog is read all reads are the primary's, and who has read there waits for replicas to have what it saw.
+    let opened = |host: &str| metric(&pgweir, "pgweir_pool_servers", &[("host", host), ("state", "idle")]) > 0.0;
+    let mut client = Client::connect(pgweir.port());
+    eventually("reads leave the primary", || {
+        client.query("SELECT 1").unwrap();
+        cluster.replicas().iter().any(|replica| opened(&replica.address()))
+    });
     (cluster, pgweir)
 }
 

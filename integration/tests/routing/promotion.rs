@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::common::client::outcome;
 use crate::common::{Client, Conf, eventually};
-use crate::start_cluster;
+use crate::{start_cluster, start_with};
 use integration::wire::Script;
 use integration::{Cluster, Postgres, Stop};
 
@@ -97,9 +97,7 @@ fn the_newest_timeline_wins() {
 #[test]
 fn a_wait_for_a_primary_ends() {
     let cluster = start_cluster();
-    let pgweir = hosts(&cluster).pool("failover_wait = \"1s\"").start();
-    let mut client = Client::connect(pgweir.port());
-    client.query("SELECT 1").unwrap();
+    let (_pgweir, mut client) = start_with(&cluster, &hosts(&cluster).pool("failover_wait = \"1s\""));
     cluster.primary().stop(Stop::Immediate).unwrap();
     let said = client.query("INSERT INTO fish VALUES (108)").unwrap_err();
     assert!(said.contains("57P03"), "{said}");
