@@ -37,7 +37,7 @@
 //!    that all workers read ([`pool::cluster`]), and which pool takes writes follows from it (`relay::roles`).
 //!    A batch on a replica is kept until the first byte of its answer leaves, and goes to the primary if the replica cannot
 //!    run it (`relay::again`); one that certainly only reads is kept on the primary, too, in case that is lost.
-//!    With `reads_in_transactions` a transaction begins on no server until it does anything but read (`relay::unopened`): what its
+//!    A READ ONLY transaction, and with `reads_in_transactions` any, begins on no server until it does anything but read (`relay::unopened`): what its
 //!    reads then answer must not hang on the time or on the transaction ([`sql::timed`]).
 //! 9. Each finished statement is one record in the statistics of its shape ([`meter`]): two clock reads per
 //!    transaction, plain stores, no lock. The control thread ([`export`]) reads them at any time.

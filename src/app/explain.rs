@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::auth::ServerSecret;
 use crate::config::{
     Config, Database, Destination, Endpoint, Fallback, HostGroup, MAX_HOSTS, PoolMode, Routing, RoutingRule,
-    format_duration,
+    SessionState, format_duration,
 };
 use crate::pool::rate::Bucket;
 use crate::relay::catalog_question;
@@ -186,7 +186,9 @@ fn name(route: Route) -> &'static str {
         Route::Replica => "replica",
         Route::Catalog => "replica if the catalog says so, else primary",
         Route::Primary => "primary",
-        Route::BeginReadOnly => "replica, for the whole transaction",
+        Route::BeginReadOnly => {
+            "none yet; its reads to replicas one by one, and the primary from the first other statement on"
+        }
         Route::FollowTransaction => "where its transaction is",
     }
 }
@@ -215,8 +217,9 @@ fn server(
             )
         }
     };
-    let reads = matches!(verdict.route, Route::Replica | Route::BeginReadOnly);
-    if config.terms(&entry.name, user).pool_mode == PoolMode::Session {
+    let reads = verdict.route == Route::Replica;
+    let terms = config.terms(&entry.name, user);
+    if terms.pool_mode == PoolMode::Session {
         return format!("{primary}: in session mode a client keeps one server");
     }
     if entry.routing == Routing::Off || entry.replicas.is_empty() {
@@ -244,6 +247,12 @@ fn server(
         (Wish::Auto, true) => {
             format!("{replicas}; {primary} while these lack what the client wrote, and inside its transactions")
         }
+        (Wish::Auto, false) if verdict.route == Route::BeginReadOnly => match terms.session_state {
+            SessionState::Transparent => format!(
+                "none yet; {replicas} for its reads if it is READ COMMITTED, {primary} from the first other statement on"
+            ),
+            SessionState::Strict | SessionState::PgBouncer => primary,
+        },
         (Wish::Auto, false) => primary,
     }
 }
@@ -278,6 +287,12 @@ mod tests {
             ("a", "SELECT 1", "server:    h2:2 or h3:3; h1:1 (primary) while"),
             ("a", "SELECT nextval('s')", "reason:    function_denied ("),
             ("a", "SELECT nextval('s')", "server:    h1:1 (primary)\n"),
+            (
+                "a",
+                "BEGIN READ ONLY",
+                "server:    none yet; h2:2 or h3:3 for its reads if it is READ COMMITTED, h1:1 (primary) from",
+            ),
+            ("a", "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY", "server:    h1:1 (primary)\n"),
             ("a", "/* pgweir: standby */ TABLE t", "server:    h2:2 or h3:3, else an error"),
             ("b", "SELECT 1", "server:    h4:4 (primary): routing is off"),
             ("b", "SELECT 1 /* pgweir: standby */", "server:    none"),

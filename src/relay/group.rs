@@ -11,7 +11,7 @@ use super::balance::{Balancer, Pace};
 use super::floor::Held;
 use super::listen::Listener;
 use super::rules::{Fitting, Rules};
-use super::unopened::defers;
+use super::unopened::{Defers, defers};
 use super::{ClientId, GroupId, PoolId, Relay, ServerId, Todo};
 use crate::auth::ServerSecret;
 use crate::config::{Config, Consistency, Database, Overrides, PoolMode, Reads, Routing, Terms, Workload};
@@ -114,8 +114,8 @@ pub struct Group {
     pub(super) seen: u64,
     /// Reads go to replicas.
     pub(super) splits: bool,
-    /// Transactions of its clients may begin on no server.
-    pub(super) defers: bool,
+    /// Which transactions of its clients may begin on no server.
+    pub(super) defers: Defers,
     /// What reads must show of what was there before.
     pub(super) consistency: Consistency,
     /// There are tables whose reads must show everything.

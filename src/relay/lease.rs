@@ -97,10 +97,8 @@ impl Relay {
             Wish::Auto if client.params.serializable || self.shapes.stays(look.shape) => Target::Primary,
             Wish::Auto => match look.route {
                 Route::Replica | Route::Catalog => return self.target_by_catalog(id, look, stand, sql),
-                // Each of its statements would have to wait for what was committed before it.
-                Route::BeginReadOnly if self.groups[client.group].has_globals => Target::Primary,
-                Route::BeginReadOnly => Target::AnyReplica,
-                Route::Primary | Route::FollowTransaction => Target::Primary,
+                // What may begin on no server has done so before.
+                Route::BeginReadOnly | Route::Primary | Route::FollowTransaction => Target::Primary,
             },
         };
         (target, stand)

@@ -35,6 +35,7 @@ mod listen_onto;
 mod listen_over;
 mod listen_speak;
 mod listen_task;
+mod lone;
 mod lost;
 mod message;
 mod names;

@@ -1,13 +1,18 @@
-//! Transactions that have begun for their clients, and on no server yet (`reads_in_transactions`).
+//! Transactions that have begun for their clients, and on no server yet: those that are READ ONLY, and all with `reads_in_transactions`.
 //! Must never let a statement run outside of its transaction that would notice, nor tell a client of an end that a server must decide.
 //!
-//! A plain BEGIN is answered here. Under READ COMMITTED each statement has a snapshot of its own, so a transaction's reads are as good as reads
+//! Such a BEGIN is answered here. Under READ COMMITTED each statement has a snapshot of its own, so a transaction's reads are as good as reads
 //! outside of any: they go to replicas, each by itself, as long as it is certain that they only read ([`Target::Steady`]) and do not
 //! ask when their transaction began. The first statement of any other kind, or a read that no replica may serve, makes the transaction a real one:
 //! a BEGIN goes to the primary, and when that has been answered the statement follows; from there on all is as with any transaction.
 //!
 //! The statement waits for that answer, which is the round trip that the client was spared when it said BEGIN. Sent behind it at once, it
 //! would run in no transaction if the BEGIN failed: a cancel request or `statement_timeout` may hit that.
+//!
+//! Nothing of a transaction is ever on a replica, so that nothing has to come back from there when a statement follows that is not for one
+//! (`last_value` of a sequence, an advisory lock, `pg_is_in_recovery()`, an unlogged table), or when the replica is lost. Under REPEATABLE READ
+//! the statements share a snapshot, which cannot move to another server, and what the last of them will be nobody knows when the first one is
+//! run: these transactions, and so READ ONLY ones too, are the primary's from the start unless their client has said that a replica will do.
 //!
 //! What a replica refuses, or fails at, the primary runs ([`super::again`]), so that a transaction fails where it is. If the client has had some of
 //! the answer already, or has cancelled it, the transaction has failed for the client: should it go on, one is opened that has failed too.
@@ -16,12 +21,13 @@ use std::borrow::Cow;
 
 use super::client::Unnamed;
 use super::lease::Target;
+use super::lone::Lone;
 use super::{Client, ClientId, GroupId, Relay, ServerId};
-use crate::config::{Database, InTransactions, PoolMode, SessionState, Terms};
+use crate::config::{Database, InTransactions, PoolMode, Routing, SessionState, Terms};
 use crate::flow::expect::{Expect, Kind, Origin};
 use crate::flow::requests::End;
 use crate::meter::Role;
-use crate::sql::block::{Block, Modes, block};
+use crate::sql::block::{Access, Block, Modes, block};
 use crate::sql::timed::may_name_moment;
 use crate::sql::wish::Wish;
 use crate::wire::build;
@@ -37,11 +43,19 @@ const THERE: u8 = 1;
 const FAILED: u8 = 2;
 const ISOLATION: u8 = 4;
 const WRITES: u8 = 8;
+const READS: u8 = 16;
+/// A statement of it may have been run by itself.
+const RAN: u8 = 32;
 
 impl Unopened {
     /// One that has just begun.
     pub fn begun(modes: Modes) -> Self {
-        Self(THERE | if modes.isolation { ISOLATION } else { 0 } | if modes.writes { WRITES } else { 0 })
+        let access = match modes.access {
+            None => 0,
+            Some(Access::ReadWrite) => WRITES,
+            Some(Access::ReadOnly) => READS,
+        };
+        Self(THERE | access | if modes.isolation { ISOLATION } else { 0 })
     }
 
     /// There is such a transaction.
@@ -65,47 +79,88 @@ impl Unopened {
         }
     }
 
+    /// A statement is about to run by itself.
+    fn runs(&mut self) {
+        if self.is_there() {
+            self.0 |= RAN;
+        }
+    }
+
     /// SQL that gives a server the transaction as it is.
     fn opening(self) -> Cow<'static, str> {
-        let text = Modes { isolation: self.0 & ISOLATION != 0, writes: self.0 & WRITES != 0 }.text();
-        if self.status() == b'E' { format!("{text}{FAILING}").into() } else { text.into() }
+        let access = match self.0 & (WRITES | READS) {
+            0 => None,
+            WRITES => Some(Access::ReadWrite),
+            _ => Some(Access::ReadOnly),
+        };
+        let text = Modes { isolation: self.0 & ISOLATION != 0, access }.text();
+        match self.status() {
+            b'E' => format!("{text}{FAILING}").into(),
+            _ if self.0 & RAN != 0 => format!("{text}{READING}").into(),
+            _ => text.into(),
+        }
     }
 }
+
+/// Behind a BEGIN: takes a snapshot, after which SET TRANSACTION is refused as it would be after the reads that have run elsewhere
+/// (`FirstSnapshotSet` in src/backend/commands/variable.c).
+const READING: &str = ";SELECT WHERE false";
 
 /// Behind a BEGIN: fails, and says why in the server's log.
 const FAILING: &str = ";ROLLBACK TO SAVEPOINT \"pgweir: a read of this transaction has failed on a replica\"";
 
-/// Whether clients of this database may begin transactions on no server.
-pub(super) fn defers(database: &Database, terms: &Terms, splits: bool) -> bool {
-    let asked = database.reads.in_transactions == InTransactions::ReplicaUntilWrite;
-    asked && splits && terms.pool_mode == PoolMode::Transaction && terms.session_state == SessionState::Transparent
+/// Which transactions may begin on no server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Defers {
+    /// None.
+    Nothing,
+    /// Those that are READ ONLY.
+    ReadOnly,
+    /// All.
+    All,
+}
+
+/// Which transactions clients of this database may begin on no server.
+pub(super) fn defers(database: &Database, terms: &Terms, splits: bool) -> Defers {
+    let may = splits && terms.pool_mode == PoolMode::Transaction && terms.session_state == SessionState::Transparent;
+    match database.reads.in_transactions {
+        _ if !may => Defers::Nothing,
+        InTransactions::Primary => Defers::ReadOnly,
+        InTransactions::ReplicaUntilWrite => Defers::All,
+    }
 }
 
 impl Relay {
     /// Whether clients of the group's database may begin transactions on no server, all of them or some.
     pub(super) fn defers_any(&self, group: GroupId) -> bool {
         let database = self.groups.get(group).and_then(|group| self.config.databases.get(&group.database));
-        database.is_some_and(|database| database.reads.in_transactions == InTransactions::ReplicaUntilWrite)
+        database.is_some_and(|database| database.routing == Routing::On)
     }
 
     /// Answers the batch at the front of an idle client's bytes if all it does is begin a transaction that no server needs to have yet, or end
-    /// one. `Some`: so many bytes are done with.
+    /// one; or its first statement, if that begins one and others follow in the batch (pgjdbc). `Some`: so many bytes are done with.
     pub(super) fn answer_block(&mut self, id: ClientId, data: &[u8], end: Option<End>) -> Option<usize> {
         let client = self.clients.get(id)?;
-        if !client.unopened.is_there() && !self.groups[client.group].defers {
+        if !client.unopened.is_there() && self.groups[client.group].defers == Defers::Nothing {
             return None;
         }
         let (sql, lone) = match end? {
             End::Query if data.first() == Some(&tag::client::QUERY) => (cstr(data.get(HEADER..)?)?.0, None),
             End::Sync => {
                 let lone = Lone::of(data)?;
-                (cstr(lone.tail)?.0, Some(lone))
+                let sql = match lone.tail {
+                    Some(tail) => cstr(tail)?.0,
+                    None => client.prepared.as_ref()?.get(lone.name)?.sql(),
+                };
+                (sql, Some(lone))
             }
             End::Query | End::Call | End::Flush => return None,
         };
         let block = block(sql)?;
+        let is_whole = lone.as_ref().is_none_or(|lone| lone.is_whole);
         let (unopened, command): (_, &[u8]) = match (client.unopened.status(), block) {
             (b'I', Block::Begin(modes)) if self.may_begin(client, modes) => (Unopened::begun(modes), b"BEGIN"),
+            _ if !is_whole => return None,
             (b'T', Block::Commit) => (Unopened::default(), b"COMMIT"),
             (b'T' | b'E', Block::Rollback) | (b'E', Block::Commit) => (Unopened::default(), b"ROLLBACK"),
             _ => return None,
@@ -115,9 +170,13 @@ impl Relay {
             Some(lone) => lone.len,
         };
         // As a server would have it.
-        let unnamed = lone.as_ref().map_or(Unnamed::Nothing, |lone| Unnamed::Known(self.statement_for(id, lone.tail)));
+        let unnamed = match &lone {
+            None => Some(Unnamed::Nothing),
+            Some(lone) => lone.tail.map(|tail| Unnamed::Known(self.statement_for(id, tail))),
+        };
         let client = self.clients.get_mut(id)?;
-        (client.unopened, client.unnamed) = (unopened, unnamed);
+        client.unopened = unopened;
+        unnamed.into_iter().for_each(|unnamed| client.unnamed = unnamed);
         (client.paid, client.refused, client.losses) = (false, false, 0);
         let mut out = std::mem::take(&mut self.tx);
         for &tag in lone.iter().flat_map(Lone::answers) {
@@ -125,7 +184,9 @@ impl Relay {
             build::message(&mut out, tag, |out| out.extend_from_slice(body));
         }
         build::message(&mut out, tag::server::COMMAND_COMPLETE, |out| build::cstr(out, command));
-        build::ready(&mut out, unopened.status());
+        if is_whole {
+            build::ready(&mut out, unopened.status());
+        }
         client.send(&out);
         if self.draining {
             client.wake();
@@ -146,7 +207,12 @@ impl Relay {
             let primary = group.cluster.primary().and_then(|number| group.cluster.members.get(number));
             primary.is_some_and(|primary| primary.is_read_committed())
         };
-        group.defers
+        let defers = match group.defers {
+            Defers::Nothing => false,
+            Defers::ReadOnly => modes.access == Some(Access::ReadOnly),
+            Defers::All => true,
+        };
+        defers
             && client.params.is_plain
             && client.params.wish == Wish::Auto
             // In a transaction it must not be told of anything.
@@ -161,7 +227,10 @@ impl Relay {
         let Some(client) = self.clients.get_mut(id) else { return target };
         match client.unopened.status() {
             b'I' => return target,
-            b'T' if target == Target::Steady && is_steady(client, data) => return target,
+            b'T' if target == Target::Steady && is_steady(client, data) => {
+                client.unopened.runs();
+                return target;
+            }
             _ => {}
         }
         client.reads = false;
@@ -284,54 +353,4 @@ fn is_timed_text(client: &Client, name: &[u8]) -> bool {
         _ => client.prepared.as_ref().and_then(|prepared| prepared.get(name)),
     };
     statement.is_some_and(|statement| may_name_moment(statement.sql()))
-}
-
-/// A batch that runs one statement once, by way of the unnamed one and the unnamed portal, without parameters.
-struct Lone<'a> {
-    /// Text, terminator and parameter types.
-    tail: &'a [u8],
-    /// What is described: nothing (0), the portal, or the statement.
-    describes: u8,
-    /// Bytes of the batch.
-    len: usize,
-}
-
-impl<'a> Lone<'a> {
-    fn of(data: &'a [u8]) -> Option<Self> {
-        let mut at = 0;
-        let mut next = |tag: u8| {
-            let rest = data.get(at..)?;
-            let header = Header::peek(rest, usize::MAX).ok()??;
-            let body = rest.get(HEADER..header.total).filter(|_| header.tag == tag)?;
-            at += header.total;
-            Some(body)
-        };
-        let tail = next(tag::client::PARSE)?.strip_prefix(b"\0")?;
-        let mut describes =
-            next(tag::client::DESCRIBE).map(|body| body.strip_suffix(b"\0")).map_or(Some(0), |body| match body? {
-                b"S" => Some(b'S'),
-                _ => None,
-            })?;
-        // No parameters; of what format results would be does not matter.
-        next(tag::client::BIND)?.strip_prefix(b"\0\0")?.strip_prefix(&[0; 4])?;
-        if let Some(body) = next(tag::client::DESCRIBE) {
-            if describes != 0 || body != b"P\0" {
-                return None;
-            }
-            describes = b'P';
-        }
-        (next(tag::client::EXECUTE)?.strip_prefix(b"\0")?.len() == 4).then_some(())?;
-        next(tag::client::SYNC)?;
-        Some(Self { tail, describes, len: at })
-    }
-
-    /// Tags of what answers all but its Execute and Sync.
-    fn answers(&self) -> &'static [u8] {
-        use tag::server::{BIND_COMPLETE, NO_DATA, PARAMETER_DESCRIPTION, PARSE_COMPLETE};
-        match self.describes {
-            b'S' => &[PARSE_COMPLETE, PARAMETER_DESCRIPTION, NO_DATA, BIND_COMPLETE],
-            b'P' => &[PARSE_COMPLETE, BIND_COMPLETE, NO_DATA],
-            _ => &[PARSE_COMPLETE, BIND_COMPLETE],
-        }
-    }
 }

@@ -6,19 +6,30 @@
 pub struct Modes {
     /// `ISOLATION LEVEL READ COMMITTED`.
     pub isolation: bool,
+    /// `READ WRITE` or `READ ONLY`, if it says either.
+    pub access: Option<Access>,
+}
+
+/// What the statements of a transaction may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
     /// `READ WRITE`.
-    pub writes: bool,
+    ReadWrite,
+    /// `READ ONLY`.
+    ReadOnly,
 }
 
 impl Modes {
     /// A statement that begins a transaction with them.
     #[must_use]
     pub const fn text(self) -> &'static str {
-        match (self.isolation, self.writes) {
-            (false, false) => "BEGIN",
-            (false, true) => "BEGIN READ WRITE",
-            (true, false) => "BEGIN ISOLATION LEVEL READ COMMITTED",
-            (true, true) => "BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE",
+        match (self.isolation, self.access) {
+            (false, None) => "BEGIN",
+            (false, Some(Access::ReadWrite)) => "BEGIN READ WRITE",
+            (false, Some(Access::ReadOnly)) => "BEGIN READ ONLY",
+            (true, None) => "BEGIN ISOLATION LEVEL READ COMMITTED",
+            (true, Some(Access::ReadWrite)) => "BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE",
+            (true, Some(Access::ReadOnly)) => "BEGIN ISOLATION LEVEL READ COMMITTED, READ ONLY",
         }
     }
 }
@@ -94,10 +105,16 @@ impl Rest<'_> {
             is_first = false;
             if self.takes("isolation") && self.takes("level") && self.takes("read") && self.takes("committed") {
                 modes.isolation = true;
-            } else if self.takes("read") && self.takes("write") {
-                modes.writes = true;
             } else {
-                return None;
+                let access = match self.takes("read") {
+                    true if self.takes("write") => Access::ReadWrite,
+                    true if self.takes("only") => Access::ReadOnly,
+                    _ => return None,
+                };
+                // Of two that contradict each other the server knows which counts.
+                if modes.access.replace(access).is_some_and(|before| before != access) {
+                    return None;
+                }
             }
         }
         Some(modes)
@@ -108,12 +125,15 @@ impl Rest<'_> {
 mod tests {
     use super::*;
 
-    const PLAIN: Modes = Modes { isolation: false, writes: false };
+    const PLAIN: Modes = Modes { isolation: false, access: None };
+    const WRITES: Option<Access> = Some(Access::ReadWrite);
+    const READS: Option<Access> = Some(Access::ReadOnly);
 
     #[test]
     fn knows_the_plain_ones() {
-        let (isolation, writes) = (Modes { isolation: true, writes: false }, Modes { isolation: false, writes: true });
-        let both = Modes { isolation: true, writes: true };
+        let (isolation, writes) = (Modes { isolation: true, access: None }, Modes { isolation: false, access: WRITES });
+        let both = Modes { isolation: true, access: WRITES };
+        let (reads, both_read) = (Modes { access: READS, ..PLAIN }, Modes { isolation: true, access: READS });
         for (sql, expected) in [
             ("BEGIN", Block::Begin(PLAIN)),
             (" begin ;\n", Block::Begin(PLAIN)),
@@ -124,6 +144,10 @@ mod tests {
             ("BEGIN READ WRITE", Block::Begin(writes)),
             ("BEGIN ISOLATION LEVEL READ COMMITTED,READ WRITE;", Block::Begin(both)),
             ("BEGIN READ WRITE ISOLATION LEVEL READ COMMITTED", Block::Begin(both)),
+            ("begin read only", Block::Begin(reads)),
+            ("BEGIN READ ONLY;", Block::Begin(reads)),
+            ("START TRANSACTION READ ONLY, READ  ONLY", Block::Begin(reads)),
+            ("BEGIN TRANSACTION ISOLATION LEVEL READ COMMITTED, READ ONLY", Block::Begin(both_read)),
             ("COMMIT", Block::Commit),
             ("end transaction", Block::Commit),
             ("COMMIT WORK AND NO CHAIN", Block::Commit),
@@ -146,8 +170,12 @@ mod tests {
             "BEGIN, READ WRITE",
             "BEGIN READ WRITE,",
             "BEGIN READ WRITE,,ISOLATION LEVEL READ COMMITTED",
-            "BEGIN READ ONLY",
+            "BEGIN READ",
+            "BEGIN READ ONLYWRITE",
+            "BEGIN READ ONLY, READ WRITE",
+            "BEGIN READ ONLY DEFERRABLE",
             "BEGIN ISOLATION LEVEL REPEATABLE READ",
+            "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY",
             "BEGIN ISOLATION LEVEL READ UNCOMMITTED",
             "BEGIN DEFERRABLE",
             "BEGIN WORK TRANSACTION",
@@ -166,8 +194,9 @@ mod tests {
 
     #[test]
     fn a_beginning_reads_as_it_was_written() {
-        for modes in [(false, false), (false, true), (true, false), (true, true)] {
-            let modes = Modes { isolation: modes.0, writes: modes.1 };
+        for (isolation, access) in [false, true].iter().flat_map(|is| [None, WRITES, READS].map(|access| (*is, access)))
+        {
+            let modes = Modes { isolation, access };
             assert_eq!(block(modes.text().as_bytes()), Some(Block::Begin(modes)));
         }
     }

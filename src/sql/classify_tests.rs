@@ -223,6 +223,7 @@ fn everything_else_goes_to_the_primary_or_follows() {
             ("BEGIN", "begin_read_write"),
             ("START TRANSACTION ISOLATION LEVEL REPEATABLE READ", "begin_read_write"),
             ("BEGIN READ ONLY, READ WRITE", "begin_read_write"),
+            ("BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY", "begin_repeatable_read"),
             ("SET TRANSACTION READ WRITE", "read_write_requested"),
             ("SET TRANSACTION SNAPSHOT 'x'", "read_write_requested"),
             ("SET LOCAL transaction_read_only = off", "read_write_requested"),
@@ -233,7 +234,6 @@ fn everything_else_goes_to_the_primary_or_follows() {
         &[
             ("BEGIN READ ONLY", "begin_read_only"),
             ("START TRANSACTION READ ONLY", "begin_read_only"),
-            ("BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY", "begin_read_only"),
             ("BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY", "begin_read_only"),
         ],
     );

@@ -257,7 +257,10 @@ impl Words<'_> {
         let (route, reason) = if self.has("serializable") {
             (Route::Primary, Reason::BeginSerializable)
         } else if self.has_pair("read", "only") && !self.has("write") {
-            (Route::BeginReadOnly, Reason::BeginReadOnly)
+            match self.has("repeatable") {
+                true => (Route::Primary, Reason::BeginRepeatableRead),
+                false => (Route::BeginReadOnly, Reason::BeginReadOnly),
+            }
         } else {
             (Route::Primary, Reason::BeginReadWrite)
         };

@@ -11,7 +11,7 @@ pub enum Route {
     Catalog,
     /// The primary.
     Primary,
-    /// Opens a transaction that may run on a replica as a whole, unless the session's `default_transaction_isolation` is serializable.
+    /// Opens a transaction that only reads. Under READ COMMITTED its reads may go to replicas one by one; else it is for the primary.
     BeginReadOnly,
     /// Belongs to the open transaction and goes where that is (COMMIT, SAVEPOINT, FETCH, SET LOCAL ..); outside of one, the primary.
     FollowTransaction,
@@ -72,6 +72,7 @@ reasons! {
     Copy "copy" "COPY",
     BeginReadWrite "begin_read_write" "opens a transaction that may write",
     BeginSerializable "begin_serializable" "standbys refuse serializable transactions",
+    BeginRepeatableRead "begin_repeatable_read" "a statement that follows may be one for the primary, and all of them read one snapshot",
     BeginReadOnly "begin_read_only" "opens a read-only transaction",
     InTransaction "in_transaction" "belongs to the open transaction",
     ReadWriteRequested "read_write_requested" "asks that the transaction may write, be serializable or take a snapshot over",
@@ -330,9 +331,10 @@ impl Verdict {
         match self.route {
             Route::Replica | Route::BeginReadOnly | Route::FollowTransaction => false,
             Route::Primary | Route::Catalog => match self.reason {
-                Reason::Empty | Reason::BeginReadWrite | Reason::BeginSerializable | Reason::ReadWriteRequested => {
+                Reason::Empty | Reason::BeginReadWrite | Reason::BeginSerializable | Reason::BeginRepeatableRead => {
                     false
                 }
+                Reason::ReadWriteRequested => false,
                 Reason::CatalogRelation | Reason::Sequence | Reason::TemporaryRelation | Reason::NodeSetting => false,
                 Reason::Session => !matches!(self.kind, StatementKind::Load),
                 Reason::SessionObject => matches!(self.kind, StatementKind::Execute | StatementKind::Declare),

@@ -15,6 +15,7 @@ mod failures;
 mod hosts;
 mod lag;
 mod promotion;
+mod readonly;
 mod rules;
 mod sight;
 mod statements;

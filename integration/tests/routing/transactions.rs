@@ -24,11 +24,13 @@ fn a_transaction_goes_to_the_primary_with_its_reads() {
 }
 
 #[test]
-fn a_read_only_transaction_stays_on_one_replica() {
+fn a_transaction_that_asks_for_a_replica_stays_on_one() {
     let (_pgweir, mut client) = start();
-    for (number, begin) in
-        ["BEGIN READ ONLY", "START TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"].iter().enumerate()
-    {
+    let begins = [
+        "/* pgweir: replica */ BEGIN READ ONLY",
+        "/* pgweir: replica */ START TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY",
+    ];
+    for (number, begin) in begins.iter().enumerate() {
         for round in 0..6 {
             let read = mark(&format!("read only {number} {round}"));
             // A statement that might have written keeps its client with the primary until the replicas have that too.

@@ -50,7 +50,7 @@ fn reads_go_to_the_replica_and_writes_do_not() {
 fn a_session_held_on_a_replica_is_answered_there() {
     let mut rig = with_replica();
     // Sets something for the session inside a transaction that a replica took.
-    rig.send(0, &[parse("", "begin read only"), run(""), sync()].concat());
+    rig.send(0, &[parse("", "/* pgweir: replica */ begin read only"), run(""), sync()].concat());
     rig.send(0, &query("set app.x = 1"));
     rig.send(0, &query("commit"));
     assert_ne!(letters(&rig.send(0, &query("insert into t values (1)"))), "", "waits for ever");
