@@ -69,7 +69,7 @@ pub(super) struct Catalog {
     /// How often code was changed from here.
     pub(super) changes: u64,
     /// Where all workers count that, and how far this one has heard.
-    health: Option<Arc<DatabaseHealth>>,
+    pub(super) health: Option<Arc<DatabaseHealth>>,
     heard: u64,
     /// Something in the database was changed, and not from here.
     pub(super) surprised: bool,
@@ -144,6 +144,13 @@ impl Catalogs {
                 catalog.epoch = 0;
                 catalog.changed();
             });
+        }
+    }
+
+    /// What another worker has seen change counts from now on.
+    pub(super) fn hear(&mut self, number: usize) {
+        if self.all.get(number).is_some_and(Catalog::has_news) {
+            self.change(number, Catalog::changed);
         }
     }
 
@@ -247,9 +254,7 @@ impl Relay {
         let Some(client) = self.clients.get(id) else { return (look, None) };
         let group = &self.groups[client.group];
         let (number, has_replicas) = (group.catalog, group.splits);
-        if self.catalogs.all.get(number).is_some_and(Catalog::has_news) {
-            self.catalogs.change(number, Catalog::changed);
-        }
+        self.catalogs.hear(number);
         let Some(catalog) = self.catalogs.all.get_mut(number) else { return (look, None) };
         let code = catalog.resolve(&look, sql, client.conforming);
         // Before the first time only a primary tells, which whoever reads from replicas may never ask.
@@ -359,9 +364,7 @@ impl Relay {
     /// Looks whether other workers have seen code change.
     pub(super) fn hear_code_changes(&mut self) {
         for number in 0..self.catalogs.all.len() {
-            if self.catalogs.all.get(number).is_some_and(Catalog::has_news) {
-                self.catalogs.change(number, Catalog::changed);
-            }
+            self.catalogs.hear(number);
         }
     }
 

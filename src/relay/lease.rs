@@ -110,6 +110,7 @@ impl Relay {
         let Some(client) = self.clients.get(id) else { return (Target::Primary, stand) };
         let (number, has_globals) = (self.groups[client.group].catalog, self.groups[client.group].has_globals);
         let reads = look.route == Route::Replica && !has_globals && !self.catalog_is_awaited(client.group);
+        self.catalogs.hear(number);
         let Some(catalog) = self.catalogs.all.get(number).filter(|catalog| catalog.epoch > 0) else {
             return (if reads { Target::AnyReplica } else { Target::Primary }, stand);
         };

@@ -238,6 +238,7 @@ fn in_one_batch_with_its_first_statement() {
         assert_eq!(tags(&frames), format!("{begun}12TDCZ"));
         assert_eq!(frames.last().map(|frame| frame.body.clone()), Some(b"T".to_vec()));
         assert_eq!(outcome(&client.run(&lone(&format!("{second} {READ}")))).unwrap(), [["100"]]);
+        assert_eq!(client.value("SELECT pg_is_in_recovery()"), "f");
         let frames = client.run(&commit);
         assert_eq!(frames.last().map(|frame| frame.body.clone()), Some(b"I".to_vec()));
         assert_eq!((went(cluster(), &first), went(cluster(), &second)), (Went::Replicas, Went::Replicas));

@@ -59,7 +59,7 @@ fn nothing_runs_before_a_server_has_it() {
     rig.hosts[primary].answering = false;
     rig.tell(0, &query(WRITE));
     let sent = rig.hosts[primary].mem.ends().output.clone();
-    assert_eq!(sent, query("BEGIN ISOLATION LEVEL READ COMMITTED"));
+    assert_eq!(sent, query("BEGIN ISOLATION LEVEL READ COMMITTED;SELECT WHERE false"));
     rig.answer_now(primary);
     assert!(letters(&rig.heard(0)).is_empty());
     rig.answer_now(primary);
@@ -105,5 +105,36 @@ fn who_leaves_while_a_server_begins_it_leaves_nothing() {
     rig.finish_cancels();
     rig.run();
     assert_eq!(ran(&rig, 0), ["ROLLBACK"]);
+    rig.assert_at_rest();
+}
+
+/// Another worker's client has just changed code: what is known of it is not certain any more.
+#[test]
+fn what_another_worker_changes_counts_at_once() {
+    let mut rig = begun();
+    assert_eq!(letters(&rig.send(0, &query("commit"))), "CZI");
+    rig.relay.catalogs.all[0].health.as_ref().unwrap().change_code();
+    assert_eq!(letters(&rig.send(0, &query(BEGIN))), "CZT");
+    assert_eq!(letters(&rig.send(0, &query("select 2"))), "TDCZT");
+    assert_eq!((ran(&rig, 0), ran(&rig, 1)), (vec!["select 2".to_owned()], vec!["select 1".to_owned()]));
+}
+
+/// By default only those are deferred that say READ ONLY, also where others follow in their batch.
+#[test]
+fn who_only_reads_says_so() {
+    let mut rig = begun();
+    assert_eq!(letters(&rig.send(0, &query("commit"))), "CZI");
+    let group = rig.relay.groups.ids().next().unwrap();
+    rig.relay.groups[group].defers = crate::relay::unopened::Defers::ReadOnly;
+    let begin = "BEGIN ISOLATION LEVEL READ COMMITTED, READ ONLY";
+    let batch = [parse("", begin), run(""), parse("", "select 2"), run(""), sync()].concat();
+    assert_eq!(letters(&rig.send(0, &batch)), "12C12DCZT");
+    assert_eq!((ran(&rig, 0).len(), ran(&rig, 1)), (0, vec!["select 1".to_owned(), "select 2".to_owned()]));
+    // Nothing of the batch has run when its first statement is answered: the rest may go elsewhere.
+    assert_eq!(letters(&rig.send(0, &query("commit"))), "CZI");
+    let batch = [parse("", begin), run(""), parse("", WRITE), run(""), sync()].concat();
+    assert_eq!(letters(&rig.send(0, &batch)), "12C12CZT");
+    assert_eq!(ran(&rig, 0), [WRITE]);
+    assert_eq!(letters(&rig.send(0, &query("commit"))), "CZI");
     rig.assert_at_rest();
 }
