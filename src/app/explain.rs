@@ -245,7 +245,9 @@ fn server(
             }
         }
         (Wish::Auto, true) => {
-            format!("{replicas}; {primary} while these lack what the client wrote, and inside its transactions")
+            format!(
+                "{replicas}; {primary} while these lack what the client wrote, and inside of transactions that may write"
+            )
         }
         (Wish::Auto, false) if verdict.route == Route::BeginReadOnly => match terms.session_state {
             SessionState::Transparent => format!(

@@ -226,8 +226,8 @@ fn in_one_batch_with_its_first_statement() {
     outcome(&client.run(&Script::new().parse("begin", BEGIN).parse("commit", "COMMIT").sync())).unwrap();
     let named = |sql: &str| begun_with(Script::new(), sql);
     let commits = [lone("COMMIT"), Script::new().bind("", "commit", &[]).execute("", 0).sync()];
-    let begins: [(&dyn Fn(&str) -> Script, &str); 2] = [(&unnamed, "12C"), (&named, "2C")];
-    for (number, ((begin, begun), commit)) in begins.into_iter().zip(commits).enumerate() {
+    for (number, (begun, commit)) in ["12C", "2C"].into_iter().zip(commits).enumerate() {
+        let begin = |sql: &str| if number == 0 { unnamed(sql) } else { named(sql) };
         settled(&mut client, &format!("before batch {number}"));
         let (first, second, last) = (
             mark(&format!("first of batch {number}")),
