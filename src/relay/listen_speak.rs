@@ -52,10 +52,12 @@ impl Relay {
         if !(effects.any(CHANNELS) || undone) || self.clients.get(id).is_none_or(|client| self.keeps(client)) {
             return true;
         }
-        if effects.any(Effects::LISTEN) && !self.looks_away(id) {
+        if effects.any(Effects::LISTEN)
+            && !self.looks_away(id)
+            && let Some(group) = self.clients.get(id).map(|client| client.group)
+        {
             // Before it is known what is listened to: from now on it matters for how long a speaker is heard.
-            let group = self.clients.get(id).map(|client| client.group);
-            group.into_iter().for_each(|group| drop(self.listener_of(group)));
+            self.listener_of(group);
         }
         if effects.any(Effects::NOTIFY) && !self.speaks(id, server) {
             return false;
