@@ -39,6 +39,9 @@
 //!    run it (`relay::again`); one that certainly only reads is kept on the primary, too, in case that is lost.
 //!    A READ ONLY transaction, and with `reads_in_transactions` any, begins on no server until it does anything but read (`relay::unopened`): what its
 //!    reads then answer must not hang on the time or on the transaction ([`sql::timed`]).
+//!    With `lanes` a batch that certainly only reads, of a shape that was seen to be fast and small (`relay::learned`), may join
+//!    others on a server (`relay::lane`): their requests are written together, PostgreSQL answers them one after the other, each
+//!    answer goes to its own client, and whatever goes wrong is a reason to run a request again on a server of its client's own.
 //! 9. Each finished statement is one record in the statistics of its shape ([`meter`]): two clock reads per
 //!    transaction, plain stores, no lock. The control thread ([`export`]) reads them at any time.
 //!
@@ -65,13 +68,14 @@
 //!
 //! - **I1** A server enters its pool only clean: nothing owed, nothing half read or half written, no COPY, status `I`,
 //!   no cancel request under way. One function puts it there (`relay::release`), which closes it otherwise.
-//! - **I2** A server is in one place: at rest, lent to one client, being cleaned, or cooling down after a cancel
+//! - **I2** A server is in one place: at rest, lent to one client or to those who ride in its lane, being cleaned, or cooling down after a cancel
 //!   request (`relay::server::Use`). Each slice has one count of its open servers; what slices share (the size of a pool
 //!   cut over workers, the connections of a database or a user) is taken from a budget before a connection is opened
 //!   and given back when it is closed, and is never touched by a transaction. Whoever has less than its part of a budget
 //!   is served first; whoever has more gives servers up as they come back.
 //! - **I3** A client receives exactly the replies to its own messages, in order. Replies to what pgweir put in never
-//!   leave. Each entry of the ring has its owner, so that later several clients may share a server connection.
+//!   leave. On a server that clients share, an answer is the oldest rider's until its ReadyForQuery; nothing of it leaves before it
+//!   is whole or long, and a client that rides has nothing else under way anywhere.
 //! - **I4** Every batch taken ends in its ReadyForQuery, or the connection ends with an error that has a SQLSTATE.
 //! - **I5** The queue of a slice is first come, first served; a server never rests while a client of the slice waits,
 //!   and not for long while one of another slice does.

@@ -62,6 +62,10 @@ const NO_TIMERS: &[&str] = &["relay", "flow", "pool"];
 /// Files in those folders that may set timers.
 const TIMERS: &[(&str, &str)] = &[
     ("relay/watch.rs", "its tasks ask servers for their positions, beside the data path"),
+    (
+        "relay/lane_watch.rs",
+        "one for all lanes of a worker, while there are any: a tenth of a second is too long behind one that stalls",
+    ),
     ("relay/listen_task.rs", "it holds the connection that listens for clients, beside the data path"),
     ("relay/task.rs", "a client that was refused has some seconds to read why; it is in no relay"),
 ];

@@ -160,6 +160,7 @@ fn rule(
         rule.refuse.as_ref().map(|text| format!("refused: {text}")),
         pool.map(|pool| format!("pool {}", pool.name)),
         reads,
+        (!rule.lanes).then(|| "on servers of their own".to_owned()),
         rule.rate.map(|rate| format!("at most {rate} a second")),
         rule.timeout.map(|timeout| format!("query_timeout {}", format_duration(timeout))),
     ];

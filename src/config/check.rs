@@ -9,6 +9,7 @@ use super::check_rules::RawSteering;
 use super::doors::tcp;
 use super::encryption::{ChannelBinding, SslMode, TlsMode, TlsNegotiation};
 use super::endpoint::Endpoint;
+use super::lanes::Lanes;
 use super::leaf::{FilePath, RawSecret, Refresh, Timeout, Wait, Word};
 use super::logging::Log;
 use super::model::{Config, Database, Listen, Pool, Stats};
@@ -28,6 +29,7 @@ macro_rules! overrides {
             session_state: $raw.session_state.set().map(|word| word.0),
             max_pinned_servers: $raw.max_pinned_servers.set().map(|n| n.0),
             pin_idle_timeout: $raw.pin_idle_timeout.set().map(|wait| wait.0),
+            lanes: $raw.lanes.set(),
             pool_size: $raw.pool_size.set().map(|n| n.0),
             min_pool_size: $raw.min_pool_size.set().map(|n| n.0),
             reserve_pool_size: $raw.reserve_pool_size.set().map(|n| n.0),
@@ -321,8 +323,9 @@ fn stats(raw: RawStats) -> Stats {
     }
 }
 
-fn pool(raw: RawPool) -> Pool {
+fn pool(mut raw: RawPool) -> Pool {
     let default = Pool::default();
+    let lanes = Lanes::of(&mut raw);
     let wait = |field: Field<Wait>, default| field.set().map_or(default, Wait::limit);
     let timeout = |field: Field<Timeout>, default| field.set().map_or(default, |timeout| timeout.0);
     Pool {
@@ -363,6 +366,7 @@ fn pool(raw: RawPool) -> Pool {
         read_wait: raw.read_wait.set().map_or(default.read_wait, |wait| wait.0),
         failover_wait: timeout(raw.failover_wait, default.failover_wait),
         catalog_refresh: raw.catalog_refresh.set().map_or(default.catalog_refresh, Refresh::period),
+        lanes,
         server_reset_query: raw.server_reset_query.set().map_or(default.server_reset_query, |sql| sql.0),
         max_prepared_statements: raw.max_prepared_statements.set().map_or(default.max_prepared_statements, |n| n.0),
         max_server_prepared_bytes: raw

@@ -134,7 +134,7 @@ impl Check<'_> {
     }
 
     fn routing_rule(&mut self, number: usize, raw: RawRule, names: &Names) -> RoutingRule {
-        let acts = [raw.group.span(), raw.pool.span(), raw.rate.span(), raw.timeout.span()];
+        let acts = [raw.group.span(), raw.pool.span(), raw.rate.span(), raw.timeout.span(), raw.lanes.span()];
         if !raw.refuse.is_absent()
             && let Some(span) = acts.into_iter().flatten().next()
         {
@@ -151,6 +151,7 @@ impl Check<'_> {
             refuse: raw.refuse.text(),
             rate: raw.rate.number().map(|(rate, _)| rate),
             timeout: raw.timeout.set().map(|wait| wait.0),
+            lanes: raw.lanes.set().unwrap_or(true),
             when: When {
                 user: raw.user.set().unwrap_or_default(),
                 application_name: raw.application_name.set().unwrap_or_default(),

@@ -13,6 +13,7 @@ use super::discover::Discover;
 use super::doors::{Tcp, UnixSocket};
 use super::encryption::{ChannelBinding, SslMode, TlsMode, TlsNegotiation};
 use super::endpoint::Endpoint;
+use super::lanes::Lanes;
 use super::logging::Log;
 use super::modes::{PoolMode, Roles, ServerOrder, SessionState, WaitAction};
 use super::network::Network;
@@ -247,6 +248,8 @@ pub struct Pool {
     pub failover_wait: Duration,
     /// How often it is looked whether the code of a database has changed; `None`: it is not read.
     pub catalog_refresh: Option<Duration>,
+    /// Servers that clients share.
+    pub lanes: Lanes,
     /// Run on a server that a client of session mode has left. Default `DISCARD ALL`; may be empty.
     pub server_reset_query: String,
     /// Prepared statements kept on one server connection, least recently used ones closed
@@ -302,6 +305,7 @@ impl Default for Pool {
             read_wait: Duration::from_millis(10),
             failover_wait: Duration::from_secs(30),
             catalog_refresh: Some(Duration::from_secs(60)),
+            lanes: Lanes::default(),
             server_reset_query: "DISCARD ALL".to_owned(),
             max_prepared_statements: 200,
             max_server_prepared_bytes: 16 << 20,

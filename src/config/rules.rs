@@ -52,6 +52,8 @@ pub struct RoutingRule {
     pub rate: Option<u32>,
     /// Overrides `query_timeout`, also of the pool; zero: no limit.
     pub timeout: Option<Duration>,
+    /// Its reads may share servers with other clients'.
+    pub lanes: bool,
 }
 
 /// Conditions, all of which must hold; those that are empty do.

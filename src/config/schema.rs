@@ -134,6 +134,11 @@ section! {
         read_wait: Wait,
         failover_wait: Timeout,
         catalog_refresh: Refresh,
+        lanes: bool,
+        max_lanes: Number<1, 1_000>,
+        lane_fast: Timeout,
+        lane_delay: Timeout,
+        lane_settings: Texts,
         server_reset_query: Sql,
         max_prepared_statements: Number<1, 1_000_000>,
         max_server_prepared_bytes: Size<4096, 0xffff_ffff>,
@@ -177,6 +182,7 @@ section! {
         idle_transaction_timeout: Wait,
         transaction_timeout: Wait,
         query_timeout: Wait,
+        lanes: bool,
         max_db_connections: Number<0, 1_000_000>,
         max_client_connections: Number<0, 10_000_000>,
         routing: Word<Routing>,
@@ -228,6 +234,7 @@ section! {
         refuse: Text,
         rate: Number<1, 1_000_000>,
         timeout: Wait,
+        lanes: bool,
     }
 }
 
@@ -249,6 +256,7 @@ section! {
         idle_transaction_timeout: Wait,
         transaction_timeout: Wait,
         query_timeout: Wait,
+        lanes: bool,
         max_user_connections: Number<0, 1_000_000>,
         max_client_connections: Number<0, 10_000_000>,
     }

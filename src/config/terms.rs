@@ -35,6 +35,8 @@ pub struct Overrides {
     pub transaction_timeout: Option<Duration>,
     /// From the sending of a request to the end of its answer.
     pub query_timeout: Option<Duration>,
+    /// Fast reads of several clients share servers.
+    pub lanes: Option<bool>,
 }
 
 /// What holds for the pools of one database and user. `None` in a timeout: no limit.
@@ -66,6 +68,8 @@ pub struct Terms {
     pub transaction_timeout: Option<Duration>,
     /// From the sending of a request to the end of its answer.
     pub query_timeout: Option<Duration>,
+    /// Fast reads of several clients share servers.
+    pub lanes: bool,
 }
 
 impl Terms {
@@ -107,6 +111,11 @@ impl Terms {
             idle_transaction_timeout: limit!(idle_transaction_timeout),
             transaction_timeout: limit!(transaction_timeout),
             query_timeout: limit!(query_timeout),
+            // What a session is must be known, and what code may run.
+            lanes: number!(lanes, pool.lanes.on)
+                && number!(pool_mode, pool.pool_mode) != PoolMode::Session
+                && number!(session_state, pool.session_state) != SessionState::PgBouncer
+                && pool.catalog_refresh.is_some(),
         }
     }
 }

@@ -7,8 +7,9 @@ use std::time::Duration;
 /// reading and such a duration; the bound keeps every one of them representable.
 pub const DURATION_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// Units of time, in milliseconds, smallest first.
-const TIMES: &[(&str, u64)] = &[("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
+/// Units of time, in microseconds, smallest first.
+const TIMES: &[(&str, u64)] =
+    &[("us", 1), ("ms", 1000), ("s", 1_000_000), ("m", 60_000_000), ("h", 3_600_000_000), ("d", 86_400_000_000)];
 
 /// Units of size, in bytes. `K` with an `i` counts in 1024 (IEC 80000-13), without in 1000
 /// (SI); `kB` is SI's own spelling of the latter.
@@ -30,7 +31,7 @@ fn split(text: &str) -> Option<(u64, &str)> {
     Some((digits.parse().ok()?, unit.trim_start()))
 }
 
-/// Reads a duration: a whole number and one of `ms`, `s`, `m`, `h`, `d`; or `"0"`.
+/// Reads a duration: a whole number and one of `us`, `ms`, `s`, `m`, `h`, `d`; or `"0"`.
 /// `None` for anything else, and for more than [`DURATION_MAX`].
 #[must_use]
 pub fn parse_duration(text: &str) -> Option<Duration> {
@@ -39,21 +40,21 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
         return Some(Duration::ZERO);
     }
     let (_, factor) = TIMES.iter().find(|(name, _)| *name == unit)?;
-    let duration = Duration::from_millis(number.checked_mul(*factor)?);
+    let duration = Duration::from_micros(number.checked_mul(*factor)?);
     (duration <= DURATION_MAX).then_some(duration)
 }
 
-/// Writes a duration in the largest unit that holds it exactly; parts of a millisecond
+/// Writes a duration in the largest unit that holds it exactly; parts of a microsecond
 /// are dropped. [`parse_duration`] reads it back.
 #[must_use]
 pub fn format_duration(duration: Duration) -> String {
-    let ms = duration.as_millis();
-    if ms == 0 {
+    let us = duration.as_micros();
+    if us == 0 {
         return "0".to_owned();
     }
-    let exact = |(_, factor): &&(&str, u64)| ms.is_multiple_of(u128::from(*factor));
-    let (unit, factor) = TIMES.iter().rev().find(exact).copied().unwrap_or(("ms", 1));
-    format!("{}{unit}", ms / u128::from(factor))
+    let exact = |(_, factor): &&(&str, u64)| us.is_multiple_of(u128::from(*factor));
+    let (unit, factor) = TIMES.iter().rev().find(exact).copied().unwrap_or(("us", 1));
+    format!("{}{unit}", us / u128::from(factor))
 }
 
 /// Reads a size in bytes: a whole number and one of `B`, `kB`/`KB`, `MB`, `GB` (of 1000),
@@ -88,6 +89,7 @@ mod tests {
     fn durations() {
         let ms = |text| parse_duration(text).map(|d| d.as_millis());
         assert_eq!(ms("500ms"), Some(500));
+        assert_eq!(parse_duration("250us"), Some(Duration::from_micros(250)));
         assert_eq!(ms("30s"), Some(30_000));
         assert_eq!(ms("2m"), Some(120_000));
         assert_eq!(ms("1h"), Some(3_600_000));
@@ -119,6 +121,7 @@ mod tests {
             assert_eq!(parse_duration(&format_duration(duration)), Some(duration));
         }
         assert_eq!(format_duration(Duration::from_secs(90)), "90s");
+        assert_eq!(format_duration(Duration::from_micros(1500)), "1500us");
         for bytes in [0, 1, 1000, 1023, 1024, 65_536, 1 << 20, 3 << 30, 0x3fff_fffe, u64::MAX] {
             assert_eq!(parse_size(&format_size(bytes)), Some(bytes));
         }

@@ -6,22 +6,22 @@ use std::collections::BTreeMap;
 use prometheus::proto::{LabelPair, MetricFamily, MetricType};
 
 use super::family::{family, label, number};
-use crate::meter::{PoolCounters, PoolTarget, Registry, Role};
+use crate::meter::{PoolCounters, PoolTarget, Registry, Role, Unfit};
 
 /// A number per pool and how it is shown.
 struct Field {
     name: &'static str,
     help: &'static str,
     kind: MetricType,
-    /// Value of the `state` label; families with the same name stand next to each other.
-    state: Option<&'static str>,
+    /// A label beside those of the pool; families with the same name stand next to each other.
+    label: Option<(&'static str, &'static str)>,
     /// Multiplier to the base unit.
     scale: f64,
     get: fn(&PoolCounters) -> u64,
 }
 
 const fn count(name: &'static str, help: &'static str, get: fn(&PoolCounters) -> u64) -> Field {
-    Field { name, help, kind: MetricType::COUNTER, state: None, scale: 1.0, get }
+    Field { name, help, kind: MetricType::COUNTER, label: None, scale: 1.0, get }
 }
 
 /// A time counted in µs, shown in seconds.
@@ -30,20 +30,29 @@ const fn time(name: &'static str, help: &'static str, get: fn(&PoolCounters) -> 
 }
 
 const fn clients(state: &'static str, get: fn(&PoolCounters) -> u64) -> Field {
-    Field { kind: MetricType::GAUGE, state: Some(state), ..count("pgweir_pool_clients", "Clients by state.", get) }
+    Field {
+        kind: MetricType::GAUGE,
+        label: Some(("state", state)),
+        ..count("pgweir_pool_clients", "Clients by state.", get)
+    }
 }
 
 const fn servers(state: &'static str, get: fn(&PoolCounters) -> u64) -> Field {
     Field {
         kind: MetricType::GAUGE,
-        state: Some(state),
+        label: Some(("state", state)),
         ..count("pgweir_pool_servers", "Server connections by state.", get)
     }
 }
 
+const fn unfit(why: &'static str, get: fn(&PoolCounters) -> u64) -> Field {
+    let help = "Batches that did not share a server, by reason; those of which it is not tried do not count.";
+    Field { label: Some(("reason", why)), ..count("pgweir_pool_lane_unfit_total", help, get) }
+}
+
 /// Every number of a pool.
 #[rustfmt::skip]
-static FIELDS: [Field; 43] = [
+static FIELDS: [Field; 59] = [
     clients("active", |p| p.clients_active.get()),
     clients("waiting", |p| p.clients_waiting.get()),
     clients("idle", |p| p.clients_idle.get()),
@@ -86,6 +95,22 @@ static FIELDS: [Field; 43] = [
     count("pgweir_pool_server_opens_total", "Server connections opened.", |p| p.total_server_opens.get()),
     count("pgweir_pool_server_open_failures_total", "Server connections that could not be opened.", |p| p.total_server_open_failures.get()),
     count("pgweir_pool_server_closes_total", "Server connections closed.", |p| p.total_server_closes.get()),
+    Field { kind: MetricType::GAUGE, ..count("pgweir_pool_lanes", "Servers shared by fast reads of several clients.", |p| p.lanes.open.get()) },
+    Field { kind: MetricType::GAUGE, ..count("pgweir_pool_lane_riders", "Reads that share a server.", |p| p.lanes.riders.get()) },
+    count("pgweir_pool_lane_rides_total", "Reads answered by a shared server.", |p| p.lanes.rides.get()),
+    time("pgweir_pool_lane_wait_seconds_total", "Time that reads stood behind others on a shared server.", |p| p.lanes.queued_us.get()),
+    count("pgweir_pool_lane_writes_total", "Writes to shared servers, each of one read or of several.", |p| p.lanes.writes.get()),
+    count("pgweir_pool_lane_repeats_total", "Reads run again alone because they failed on a shared server, or it was lost.", |p| p.lanes.repeats.get()),
+    count("pgweir_pool_lane_stalls_total", "Reads that kept those behind them waiting for too long.", |p| p.lanes.stalls.get()),
+    count("pgweir_pool_lane_resends_total", "Reads sent to another server from behind such.", |p| p.lanes.resends.get()),
+    unfit("verdict", |p| p.lanes.unfit(Unfit::Verdict).get()),
+    unfit("alone", |p| p.lanes.unfit(Unfit::Alone).get()),
+    unfit("pipeline", |p| p.lanes.unfit(Unfit::Pipeline).get()),
+    unfit("session", |p| p.lanes.unfit(Unfit::Session).get()),
+    unfit("batch", |p| p.lanes.unfit(Unfit::Batch).get()),
+    unfit("unknown", |p| p.lanes.unfit(Unfit::Unknown).get()),
+    unfit("slow", |p| p.lanes.unfit(Unfit::Slow).get()),
+    unfit("no_server", |p| p.lanes.unfit(Unfit::NoServer).get()),
     // Last, as a family of its own made of the three gauges: what pgweir holds of a server's max_connections.
     Field { kind: MetricType::GAUGE, ..count("pgweir_pool_server_connections", "Server connections in any state.", |p| p.servers_active.get() + p.servers_idle.get() + p.servers_connecting.get()) },
 ];
@@ -95,7 +120,7 @@ pub(super) fn families() -> impl Iterator<Item = (&'static str, &'static str)> {
     FIELDS.iter().map(|field| (field.name, field.help))
 }
 
-fn labels(target: &PoolTarget, role: Role, state: Option<&str>) -> Vec<LabelPair> {
+fn labels(target: &PoolTarget, role: Role, more: Option<(&str, &str)>) -> Vec<LabelPair> {
     let mut labels = vec![
         label("database", &target.database),
         label("user", &target.user),
@@ -103,7 +128,7 @@ fn labels(target: &PoolTarget, role: Role, state: Option<&str>) -> Vec<LabelPair
         label("pool", &target.pool),
         label("role", role.as_str()),
     ];
-    labels.extend(state.map(|state| label("state", state)));
+    labels.extend(more.map(|(name, value)| label(name, value)));
     labels
 }
 
@@ -124,7 +149,7 @@ pub(super) fn collect(registry: &Registry) -> Vec<MetricFamily> {
     for (at, field) in FIELDS.iter().enumerate() {
         let metrics = sums.iter().map(|((target, role), sum)| {
             let value = sum.get(at).copied().unwrap_or(0) as f64 * field.scale;
-            number(field.kind, labels(target, *role, field.state), value)
+            number(field.kind, labels(target, *role, field.label), value)
         });
         match families.last_mut() {
             Some(last) if last.name() == field.name => last.mut_metric().extend(metrics),

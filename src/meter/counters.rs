@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
+use super::lanes::LaneCounters;
+
 /// A number that only grows, with one writer and any number of readers.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
@@ -216,6 +218,8 @@ pub struct PoolCounters {
     pub total_server_open_failures: Counter,
     /// Server connections closed, for any reason.
     pub total_server_closes: Counter,
+    /// Of servers that clients share.
+    pub lanes: LaneCounters,
 }
 
 impl PoolCounters {
@@ -276,6 +280,7 @@ impl PoolCounters {
             total_server_opens: Counter::new(),
             total_server_open_failures: Counter::new(),
             total_server_closes: Counter::new(),
+            lanes: LaneCounters::default(),
         }
     }
 }

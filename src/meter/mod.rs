@@ -7,12 +7,14 @@
 
 pub mod counters;
 pub mod histogram;
+mod lanes;
 pub mod pins;
 pub mod registry;
 pub mod shapes;
 
 pub use counters::{Counter, Gauge, PoolCounters, PoolTarget, Role, SharedCounter, WorkerGauge};
 pub use histogram::{Histogram, HistogramSnapshot};
+pub use lanes::{LaneCounters, Unfit};
 pub use pins::{Construct, PinBoard, PinCounters, PinLog, Pinned};
 pub use registry::{DatabaseHealth, NotReady, Registry};
 pub use shapes::{PoolLabel, Sample, ShapeStats, ShapeTable, ShapeView, SlotId};

@@ -118,6 +118,17 @@ impl<C: PartialEq, S: PartialEq> Slice<C, S> {
         }
     }
 
+    /// A server at rest that `fits`, taken as by [`Slice::take`]: of the 32 that came to rest last the newest, or the one that
+    /// has rested longest if servers are to take turns.
+    pub fn pull(&mut self, fits: impl Fn(&S) -> bool) -> Option<S> {
+        let near = self.idle.len().saturating_sub(NEAR)..self.idle.len();
+        let at = match self.rotate {
+            true => (0..self.idle.len().min(NEAR)).find(|&at| self.idle.get(at).is_some_and(&fits)),
+            false => near.rev().find(|&at| self.idle.get(at).is_some_and(&fits)),
+        };
+        self.idle.remove(at?)
+    }
+
     /// A place at the end of the queue for `client`, whatever rests here.
     pub fn wait(&mut self, client: C) -> Taken<S> {
         self.waiters.push_back(client);

@@ -6,7 +6,7 @@
 //! sight has deallocated. Both are found when it is bound or described, before anything ran.
 
 use super::attach::OWN;
-use super::client::State;
+use super::client::{SentBack, State};
 use super::{ClientId, LOOK_BYTES, Relay, ServerId};
 use crate::flow::expect::{Expect, Kind, Origin};
 use crate::flow::replies::Event;
@@ -18,14 +18,14 @@ use crate::wire::tag;
 
 /// Longest batch that is kept until it is answered if it cannot be run elsewhere, and most memory that stays allocated
 /// for one, bytes.
-const BATCH_BYTES: usize = 16 * 1024;
+pub(super) const BATCH_BYTES: usize = 16 * 1024;
 
 /// So many servers may be lost with one batch: it may be what they die of.
 const LOSSES: u8 = 3;
 
 /// What is wrong with a statement that a server was thought to have prepared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Missing {
+pub(super) enum Missing {
     /// Its result has changed.
     Outdated,
     /// It is not there.
@@ -209,36 +209,55 @@ impl Relay {
     fn outdated(&mut self, server: ServerId, owner: Option<ClientId>, event: &Event, bytes: &[u8]) -> bool {
         let Event::Failed(Some(entry), error) = event else { return false };
         let Some(missing) = missing(entry, error, bytes) else { return false };
-        let (Some(this), Some(id)) = (self.servers.get_mut(server), owner) else { return false };
-        if this.prepared.remove(entry.statement).is_some() && missing == Missing::Outdated {
-            this.outdated.push(entry.statement);
+        if owner.is_none() {
+            return false;
         }
-        if this.unnamed == super::server::UnnamedOn::Statement(entry.statement) {
-            this.unnamed = super::server::UnnamedOn::Nobody;
-        }
+        self.forget_prepared_on(server, owner, entry.statement, missing);
+        let Some(this) = self.servers.get_mut(server) else { return false };
         let whole = Header::peek(bytes, usize::MAX).is_ok_and(|header| header.is_some_and(|h| h.total == bytes.len()));
         let again = whole && !this.again.batch.is_empty();
         this.again.failed = again;
-        if missing == Missing::Outdated {
-            self.renew(id, entry.statement);
-        }
         again
     }
 
+    /// A statement that this client used is not on the server, or outdated there.
+    pub(super) fn forget_prepared_on(
+        &mut self,
+        server: ServerId,
+        client: Option<ClientId>,
+        number: u32,
+        missing: Missing,
+    ) {
+        let Some(this) = self.servers.get_mut(server) else { return };
+        if this.prepared.remove(number).is_some() && missing == Missing::Outdated {
+            this.outdated.push(number);
+        }
+        if this.unnamed == super::server::UnnamedOn::Statement(number) {
+            this.unnamed = super::server::UnnamedOn::Nobody;
+        }
+        // Others may have had this server prepare under the new number what has become outdated since.
+        if missing == Missing::Outdated
+            && let Some(id) = client
+            && let Some(new) = self.renew(id, number)
+            && let Some(this) = self.servers.get_mut(server)
+            && this.prepared.remove(new).is_some()
+        {
+            this.outdated.push(new);
+        }
+    }
+
     /// The client's statement gets a new number, so that no other server's copy is used either.
-    fn renew(&mut self, id: ClientId, number: u32) {
-        let Some(client) = self.clients.get_mut(id) else { return };
+    fn renew(&mut self, id: ClientId, number: u32) -> Option<u32> {
+        let client = self.clients.get_mut(id)?;
         if let super::client::Unnamed::Known(statement) = &mut client.unnamed
             && statement.id == number
         {
             *statement = self.statements.renew(statement);
         }
-        if let Some(names) = &mut client.prepared
-            && let Some(old) = names.of_number(number)
-        {
-            let new = self.statements.renew(old);
-            names.replace(number, &new);
-        }
+        let names = client.prepared.as_mut()?;
+        let new = self.statements.renew(names.of_number(number)?);
+        names.replace(number, &new);
+        Some(new.id)
     }
 
     /// The failed batch has been read over up to its Sync: once more.
@@ -249,7 +268,7 @@ impl Relay {
         if std::mem::take(&mut this.again.elsewhere) {
             let batch = std::mem::take(&mut this.again.batch);
             self.take_back_batch(id, server, &batch);
-            self.clients.get_mut(id).into_iter().for_each(|client| client.refused = true);
+            self.clients.get_mut(id).into_iter().for_each(|client| client.sent_back = SentBack::Refused);
             return self.release(server);
         }
         let Some(client) = self.clients.get_mut(id) else { return };
@@ -276,7 +295,7 @@ impl Relay {
 /// Whether a replica says so of what the primary would run (`src/backend/utils/errcodes.txt`): it writes, or needs what
 /// recovery does not allow; replay was in its way; it lacks what the server's catalog may not have yet, a right or the
 /// label of an enum too; memory or disk; the server goes.
-fn is_of_replicas(error: &ServerError) -> bool {
+pub(super) fn is_of_replicas(error: &ServerError) -> bool {
     const CLASSES: [&[u8; 2]; 5] = [b"08", b"42", b"53", b"58", b"XX"];
     const CODES: [&[u8; 5]; 11] =
         [b"0A000", b"22P02", b"25006", b"3F000", b"40001", b"40P01", b"55000", b"57P01", b"57P02", b"57P03", b"57P04"];
@@ -307,7 +326,7 @@ fn is_for_good(error: &ServerError) -> bool {
 }
 
 /// What was wrong with the statement that `entry` used.
-fn missing(entry: &Expect, error: &ServerError, bytes: &[u8]) -> Option<Missing> {
+pub(super) fn missing(entry: &Expect, error: &ServerError, bytes: &[u8]) -> Option<Missing> {
     let used = matches!(entry.kind, Kind::Bind | Kind::Describe) && entry.origin == Origin::Client;
     if !used || entry.statement >= OWN {
         return None;

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::client::{Arriving, Rest, State, Unnamed};
+use super::client::{Arriving, Rest, SentBack, State, Unnamed};
 use super::lease::{Lease, Target};
 use super::rules::Course;
 use super::unopened::Unopened;
@@ -124,11 +124,12 @@ impl Relay {
             mid_batch: false,
             skipping: false,
             late: false,
-            refused: false,
+            sent_back: SentBack::default(),
             losses: 0,
             course: Course::NONE,
             paid: false,
             reads: false,
+            pipelines: false,
             unopened: Unopened::default(),
             group,
             start: Rc::clone(&params),
@@ -156,7 +157,6 @@ impl Relay {
             number,
             key,
             own: own.is_some(),
-            notified: false,
             _seats: seats,
         });
         self.number(id, number);

@@ -3,7 +3,7 @@
 
 use std::rc::Rc;
 
-use super::client::State;
+use super::client::{SentBack, State};
 use super::forward::Outgoing;
 use super::reported::apart;
 use super::server::Use;
@@ -45,7 +45,7 @@ impl Relay {
         }
         counters.total_server_assignment_count.add(1);
         client.state = State::Attached(server);
-        (client.paid, client.current) = (false, false);
+        (client.paid, client.current, client.sent_back) = (false, false, SentBack::Nowhere);
         client.active_us = now_us;
         this.use_ = Use::Lent(id);
         this.again.lent();

@@ -280,7 +280,7 @@ impl Relay {
         if look.route == Route::Catalog
             && matches!(
                 catalog.stands.get(&look.shape).map(|stand| stand.footing),
-                Some(Footing::Safe | Footing::Timed | Footing::Optimistic)
+                Some(footing) if footing.is_read() || footing == Footing::Optimistic
             )
         {
             (look.writes, look.draws) = (false, false);

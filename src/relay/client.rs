@@ -31,14 +31,30 @@ pub enum State {
         pool: PoolId,
         /// Since when, microseconds.
         since_us: u64,
+        /// It has been told that it waits.
+        notified: bool,
     },
     /// Holds a server.
     Attached(ServerId),
+    /// Has a request in a lane: the batch at the front of its inbox.
+    Riding(ServerId),
     /// An error was sent; the connection goes once that has left.
     Closing {
         /// Until when it may take, microseconds.
         until_us: u64,
     },
+}
+
+/// Where a batch comes from that is to be run again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SentBack {
+    /// It has been nowhere.
+    #[default]
+    Nowhere,
+    /// A replica has refused it: it goes to the primary.
+    Refused,
+    /// From a server that others share: it goes to one that nobody does.
+    Alone,
 }
 
 /// The client's unnamed statement.
@@ -117,8 +133,8 @@ pub struct Client {
     pub(super) skipping: bool,
     /// A request of its had waited too long; those that had come behind it by then have, too.
     pub(super) late: bool,
-    /// A replica has refused the batch at the front of its inbox.
-    pub(super) refused: bool,
+    /// Where the batch at the front of its inbox has been.
+    pub(super) sent_back: SentBack,
     /// How often the server was lost that had the batch at the front of its inbox.
     pub(super) losses: u8,
     /// The rule that its lease, or what it waits with, is under.
@@ -127,6 +143,8 @@ pub struct Client {
     pub(super) paid: bool,
     /// What it asked for last only reads.
     pub(super) reads: bool,
+    /// It has asked on before it was answered: its requests would wait for each other in lanes.
+    pub(super) pipelines: bool,
     /// Its transaction, if it has begun one that no server has.
     pub(super) unopened: Unopened,
     /// Its database and user.
@@ -181,8 +199,6 @@ pub struct Client {
     pub(super) key: Key,
     /// Its server is its own and no other's (replication).
     pub(super) own: bool,
-    /// It has been told that it waits.
-    pub(super) notified: bool,
     /// Its places under limits of clients.
     pub(super) _seats: Seats,
 }
@@ -253,7 +269,7 @@ impl Client {
     pub(super) fn server(&self) -> Option<ServerId> {
         match self.state {
             State::Attached(server) => Some(server),
-            State::Idle | State::Waiting { .. } | State::Closing { .. } => None,
+            State::Idle | State::Waiting { .. } | State::Riding(_) | State::Closing { .. } => None,
         }
     }
 

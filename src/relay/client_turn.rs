@@ -114,7 +114,7 @@ impl Relay {
         }
         let held = match client.state {
             State::Attached(server) => self.servers.get(server).map_or(0, |server| server.conn.backlog()),
-            State::Idle | State::Waiting { .. } | State::Closing { .. } => 0,
+            State::Idle | State::Waiting { .. } | State::Riding(_) | State::Closing { .. } => 0,
         };
         client.inbox.len() <= LOOK_BYTES && held <= BACKLOG_BYTES
     }
@@ -131,7 +131,8 @@ impl Relay {
             return false;
         }
         if client.conn.backlog() <= BACKLOG_BYTES / 2
-            && let Some(server) = client.server().and_then(|server| self.servers.get_mut(server))
+            && let State::Attached(server) | State::Riding(server) = client.state
+            && let Some(server) = self.servers.get_mut(server)
             && std::mem::take(&mut server.stalled)
         {
             server.wake();

@@ -4,7 +4,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::client::{State, Unnamed};
+use super::client::{SentBack, State, Unnamed};
 use super::lease::Parsed;
 use super::retell::sql_of;
 use super::rules::{Bits, Course, Fitting, Kept, Rules, Way};
@@ -94,7 +94,7 @@ impl Relay {
         let bucket = kept.bucket.as_ref()?;
         let client = self.clients.get_mut(id)?;
         // It has been counted already.
-        if client.refused || client.paid {
+        if client.sent_back == SentBack::Refused || client.paid {
             return None;
         }
         if kept.queue.borrow().is_empty() && bucket.take(self.now_us) {
@@ -106,8 +106,7 @@ impl Relay {
             let error = self.too_fast(group, kept);
             return Some(self.fail_batch(id, data, &error));
         }
-        client.state = State::Waiting { pool: self.groups[group].primary, since_us: self.now_us };
-        client.notified = false;
+        client.state = State::Waiting { pool: self.groups[group].primary, since_us: self.now_us, notified: false };
         kept.queue.borrow_mut().push_back((id, self.now_us));
         Some(None)
     }

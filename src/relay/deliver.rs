@@ -2,6 +2,7 @@
 //! Must never send a client a byte that answers somebody else's message.
 
 use super::again::is_last_warning;
+use super::learned::{LARGE_BYTES, Run};
 use super::server::Use;
 use super::{Client, ClientId, OWED, Relay, ServerId};
 use crate::config::PoolMode;
@@ -41,7 +42,8 @@ impl Relay {
     /// Handles bytes of a server; returns how many were taken. What is left is the beginning of a
     /// message.
     pub(super) fn deliver(&mut self, server: ServerId, data: &[u8]) -> usize {
-        let Some(this) = self.servers.get(server) else { return data.len() };
+        let Some(this) = self.servers.get_mut(server) else { return data.len() };
+        this.answered += data.len();
         let owner = this.owner();
         let mut edited = Vec::new();
         let mut from = 0;
@@ -293,12 +295,25 @@ impl Relay {
         pool.counters.total_query_count.add(1);
         pool.counters.total_query_time_us.add(server_us);
         pool.counters.total_errors.add(u64::from(error));
-        let stats = self.groups[pool.group].stats;
+        let (stats, lanes) = (self.groups[pool.group].stats, self.groups[pool.group].terms.lanes);
         let pool = this.pool;
+        let large = this.answered > LARGE_BYTES;
         let usual_us = self.shapes.record(stats, entry.cookie, &Sample { wait_us, server_us, rows, error });
+        if lanes {
+            let slice = &self.pools[pool].slice;
+            let busy = slice.open() - slice.idle().len();
+            let run = Run { took_us: server_us, busy, large, rode: false };
+            let fast_us = self.lane_fast_us();
+            self.shapes.learns(entry.cookie).into_iter().for_each(|learned| learned.ran(run, fast_us));
+        }
         if !error {
             self.host_works(pool, began_us, server_us, usual_us);
         }
+    }
+
+    /// A server that clients share reports a setting that has changed for all sessions.
+    pub(super) fn lane_parameter(&mut self, server: ServerId, bytes: &[u8]) {
+        self.parameter(server, None, true, bytes);
     }
 
     fn parameter(&mut self, server: ServerId, owner: Option<ClientId>, swallow: bool, bytes: &[u8]) {
@@ -328,6 +343,7 @@ impl Relay {
         let Some(this) = self.servers.get_mut(server) else { return };
         this.discarding &= this.replies.busy();
         this.discarded = false;
+        this.answered = 0;
         if put_in && owner.is_some() {
             outlook.settled = this.prior.is_some() || opened;
             if let Some(client) = owner.and_then(|id| self.clients.get(id))

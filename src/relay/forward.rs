@@ -5,6 +5,7 @@ use super::attach::{NO_STATEMENT, UNNAMED};
 use super::client::{Rest, State, Unnamed};
 use super::lease::{Lease, Target};
 pub(super) use super::message::Message;
+pub(super) use super::outgoing::Outgoing;
 use super::release::Farewell;
 use super::run::Before;
 use super::server::UnnamedOn;
@@ -17,51 +18,6 @@ use crate::sql::verdict::Effects;
 use crate::wire::error::{PgError, SqlState};
 use crate::wire::frame::{HEADER, Header, cstr};
 use crate::wire::tag::client as tag;
-
-/// Bytes going out: ranges of what came in, with pieces replaced.
-pub(super) struct Outgoing<'a> {
-    pub data: &'a [u8],
-    /// Start of the range that is to go out as it came.
-    from: usize,
-    /// Something was replaced, or `tx` held something before: everything goes by way of `tx`.
-    edited: bool,
-    pub tx: Vec<u8>,
-    /// The client asked for the replies so far.
-    flushed: bool,
-    /// The message at hand begins a batch.
-    pub begins: bool,
-    /// Where the batch at hand began, if it may be kept to be run again.
-    pub kept_from: Option<usize>,
-    /// It may come to nothing through no fault of its own: it uses a statement that was prepared before, or goes to a
-    /// replica.
-    pub may_fail: bool,
-    /// The batch may be run elsewhere.
-    pub movable: bool,
-}
-
-impl<'a> Outgoing<'a> {
-    fn new(data: &'a [u8], tx: Vec<u8>) -> Self {
-        Self {
-            data,
-            from: 0,
-            edited: false,
-            tx,
-            flushed: false,
-            begins: false,
-            kept_from: None,
-            may_fail: false,
-            movable: false,
-        }
-    }
-
-    /// Everything before `at` goes out as it came, the `skip` bytes there do not; what replaces
-    /// them is then appended to `tx`.
-    pub fn edit(&mut self, at: usize, skip: usize) {
-        self.tx.extend_from_slice(self.data.get(self.from..at).unwrap_or_default());
-        self.from = at + skip;
-        self.edited = true;
-    }
-}
 
 /// What became of one message.
 pub(super) enum Taken {
@@ -99,7 +55,7 @@ impl Relay {
                     Some(n) => at += n,
                     None => return at,
                 },
-                State::Waiting { .. } => return at,
+                State::Waiting { .. } | State::Riding(_) => return at,
                 State::Closing { .. } => return data.len(),
             }
         }
@@ -109,11 +65,11 @@ impl Relay {
     /// Looks at the front of an idle client's bytes. `Some(n)`: `n` bytes are done with, and there
     /// may be more to do; `None`: nothing can be done now.
     fn begin(&mut self, id: ClientId, data: &[u8]) -> Option<usize> {
-        let end = match self.front(data) {
+        let whole = match self.front(data) {
             Ok(Batch::Incomplete) => return None,
             // Nothing was asked for that could be answered: no server is needed for it.
             Ok(Batch::Whole { len: HEADER, end: End::Flush }) => return Some(HEADER),
-            Ok(Batch::Whole { end, .. }) => Some(end),
+            Ok(Batch::Whole { len, end }) => Some((len, end)),
             Ok(Batch::Oversize) => None,
             // A server that is not copying drops these without a word, so it need not see them.
             Ok(Batch::Stray { total }) => {
@@ -133,6 +89,7 @@ impl Relay {
                 return None;
             }
         };
+        let end = whole.map(|(_, end)| end);
         if !self.move_to_successor(id) {
             return None;
         }
@@ -160,6 +117,11 @@ impl Relay {
             let error = if ruled { self.nobody_serves(id) } else { no_replica(target) };
             return self.fail_batch(id, data, &error);
         };
+        if let Some((len, end)) = whole
+            && self.board(id, pool, data, len, end)
+        {
+            return None;
+        }
         match self.lease(id, pool) {
             Lease::Server(server) => {
                 self.clients.get_mut(id)?.mid_batch = true;
@@ -214,9 +176,8 @@ impl Relay {
 
     /// One write for everything: the range as it came if nothing was edited, else the copy.
     fn put_on_wire(&mut self, server: ServerId, out: Outgoing<'_>) {
-        let Outgoing { data, from, edited, mut tx, .. } = out;
         if let Some(this) = self.servers.get_mut(server) {
-            let bytes = if edited { &tx[..] } else { data.get(..from).unwrap_or_default() };
+            let bytes = out.bytes();
             if !bytes.is_empty() {
                 let pool = &self.pools[this.pool];
                 pool.counters.total_received.add(bytes.len() as u64);
@@ -225,6 +186,7 @@ impl Relay {
                 }
             }
         }
+        let mut tx = out.tx;
         tx.clear();
         if tx.capacity() > 2 * READ_BYTES {
             tx = Vec::new();
@@ -414,17 +376,6 @@ impl Relay {
     /// A protocol violation: the client is told and the connection ends.
     pub(super) fn violation(&mut self, id: ClientId, what: &str) {
         self.fatal(id, &PgError::fatal(SqlState::PROTOCOL_VIOLATION, what.to_owned()));
-    }
-}
-
-impl Outgoing<'_> {
-    /// Ends the last raw range at `at`. When nothing was edited the range stays where it is.
-    fn edit_end(&mut self, at: usize) {
-        if self.edited || !self.tx.is_empty() {
-            self.edit(at, 0);
-        } else {
-            self.from = at;
-        }
     }
 }
 

@@ -1,7 +1,6 @@
 //! A database as one user sees it, and the pools of servers behind it.
 //! Must never be looked up on the data path: connections know their number.
 
-use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -10,88 +9,20 @@ use super::backoff::Backoff;
 use super::balance::{Balancer, Pace};
 use super::floor::Held;
 use super::listen::Listener;
+pub use super::params::ParamSet;
 use super::rules::{Fitting, Rules};
 use super::unopened::{Defers, defers};
 use super::{ClientId, GroupId, PoolId, Relay, ServerId, Todo};
 use crate::auth::ServerSecret;
 use crate::config::{Config, Consistency, Database, Overrides, PoolMode, Reads, Routing, Terms, Workload};
-use crate::flow::params::{Settings, acts};
+use crate::flow::params::Settings;
 use crate::meter::{DatabaseHealth, PinCounters, PoolCounters, PoolLabel, Role};
 use crate::pool::budget::Stake;
-use crate::pool::cluster::{Cluster, Lsn};
+use crate::pool::cluster::Cluster;
 use crate::pool::slice::Slice;
 use crate::server::open::{Dial, Parameters, tls_of};
-use crate::server::position::parse_lsn;
-use crate::sql::wish::{self, Wish};
 use crate::wire::error::{PgError, SqlState};
 use tokio::sync::Notify;
-
-/// Settings of a session's start, shared by all sessions that have the same.
-#[derive(Debug, Default)]
-pub struct ParamSet {
-    /// Name and value, sorted.
-    pub settings: Settings,
-    /// They decide who a session acts as.
-    pub acts: bool,
-    /// Those of them that can change what a statement's text means.
-    pub meaning: Rc<Settings>,
-    /// Where the session asks that its statements run.
-    pub wish: Wish,
-    /// What the rules of its database make of it.
-    pub(super) fitting: Fitting,
-    /// A position that its reads must not lie before, which it knows from another session.
-    pub min_lsn: Option<Lsn>,
-    /// Its transactions are serializable, which standbys refuse, unless they say otherwise.
-    pub serializable: bool,
-    /// Its transactions are under READ COMMITTED unless they say otherwise.
-    pub is_read_committed: bool,
-    /// Nothing in it says what transactions are unless they say so, but perhaps that.
-    pub is_plain: bool,
-    /// What a server reported when it first took them, over what it reports anyway. Present means
-    /// that some server of the pool has accepted the settings, so they can be sent ahead of a
-    /// request without waiting.
-    pub reported: RefCell<Option<Parameters>>,
-}
-
-/// Settings that no statement's meaning hangs on, beside those that applications and extensions make up: they may
-/// differ between clients that share a prepared statement.
-const MEANINGLESS: [&[u8]; 6] = [
-    b"application_name",
-    b"client_min_messages",
-    b"idle_in_transaction_session_timeout",
-    b"idle_session_timeout",
-    b"lock_timeout",
-    b"statement_timeout",
-];
-
-/// Setting by which a session says what `SHOW pgweir.last_lsn` has told another.
-const MIN_LSN: &[u8] = b"pgweir.min_lsn";
-
-impl ParamSet {
-    /// Of a server opened with its client's settings, and what that reported.
-    pub(super) fn of_own(reported: Parameters) -> Self {
-        Self::new(Settings::new(), Some(reported))
-    }
-
-    fn new(settings: Settings, reported: Option<Parameters>) -> Self {
-        let means = |name: &[u8]| !name.contains(&b'.') && !MEANINGLESS.contains(&name);
-        let meant = settings.iter().filter(|(name, _)| means(name)).cloned().collect();
-        let value = |name: &[u8]| settings.iter().find(|(known, _)| *known == name).map(|(_, value)| &value[..]);
-        // What nobody understands counts as asking for more than any replica has. RESET leaves an empty value.
-        let said = |name: &[u8]| value(name).filter(|text| !text.is_empty());
-        let wish = said(wish::SETTING).map_or(Wish::Auto, |text| Wish::of(text).unwrap_or(Wish::Primary));
-        let position = |text: &[u8]| std::str::from_utf8(text).ok().and_then(parse_lsn).unwrap_or(Lsn::MAX);
-        let min_lsn = said(MIN_LSN).map(position);
-        let isolation = value(b"default_transaction_isolation");
-        let isolated = |level: &[u8]| isolation.is_some_and(|it| it.eq_ignore_ascii_case(level));
-        let (serializable, is_read_committed) = (isolated(b"serializable"), isolated(b"read committed"));
-        let modes = settings.iter().filter(|(name, _)| name.starts_with(b"default_transaction_")).count();
-        let is_plain = modes == usize::from(is_read_committed);
-        let acts = settings.iter().any(acts);
-        let (meaning, reported, fitting) = (Rc::new(meant), RefCell::new(reported), Fitting::default());
-        Self { settings, acts, meaning, wish, fitting, min_lsn, serializable, is_read_committed, is_plain, reported }
-    }
-}
 
 /// A database as one user sees it.
 pub struct Group {
@@ -134,6 +65,8 @@ pub struct Group {
     pub(super) catalog: usize,
     /// What listens for its clients, once one does.
     pub(super) listener: Option<Box<Listener>>,
+    /// Settings in which clients that share a server may differ.
+    pub(super) lane_settings: Rc<[String]>,
     /// Number in the statistics.
     pub(super) stats: u32,
     /// A client has read what it drew from a sequence.
@@ -164,6 +97,10 @@ pub struct Pool {
     pub dial: Rc<Dial>,
     /// Who waits and what rests.
     pub(super) slice: Slice<ClientId, ServerId>,
+    /// Those of its servers that are lanes, and take more.
+    pub(super) lanes: Vec<ServerId>,
+    /// Who was seen at the front of its queue by who looks after the lanes, and since when, microseconds.
+    pub(super) front: (ClientId, u64),
     /// Its part of limits that it shares with other pools, and with its slices on other workers.
     pub(super) stakes: Vec<Stake>,
     /// Numbers.
@@ -213,6 +150,7 @@ impl Group {
         }
         let mut set = ParamSet::new(settings.clone(), None);
         set.fitting = self.fitting(&settings);
+        set.riding.retain(|(name, _)| !self.lane_settings.iter().any(|free| free.as_bytes() == name.as_slice()));
         // One for all that mean the same, so that comparing is comparing pointers.
         let others = self.sets.values().chain([&self.no_params]);
         if let Some(same) = others.map(|other| &other.meaning).find(|meaning| **meaning == set.meaning) {
@@ -308,6 +246,7 @@ impl Relay {
             sets: HashMap::new(),
             catalog,
             listener: None,
+            lane_settings: config.pool.lanes.settings.clone().into(),
             stats: self.shapes.add_pool(label),
             reads_sequences: false,
             pins,

@@ -4,7 +4,7 @@
 use smallvec::SmallVec;
 
 use super::catalog::Trust;
-use super::client::{State, Unnamed};
+use super::client::{SentBack, State, Unnamed};
 use super::retell::sql_of;
 use super::shapes::{Look, Stand};
 use super::statements::Statement;
@@ -59,7 +59,13 @@ impl Relay {
         let wish = client.params.wish;
         client.reads = false;
         self.asks_current = false;
-        if std::mem::take(&mut client.refused) || (!self.groups[client.group].splits && wish != Wish::Standby) {
+        let group = &self.groups[client.group];
+        let leaves = group.splits || wish == Wish::Standby;
+        let refused = client.sent_back == SentBack::Refused;
+        if refused {
+            client.sent_back = SentBack::Nowhere;
+        }
+        if refused || !(leaves || group.terms.lanes) {
             return Target::Primary;
         }
         let conforming = client.conforming;
@@ -76,7 +82,7 @@ impl Relay {
         if let Some(client) = self.clients.get_mut(id) {
             client.reads = matches!(target, Target::Pure | Target::Steady);
         }
-        target
+        if leaves { target } else { Target::Primary }
     }
 
     /// What a batch that is too long to be looked at may run on.
@@ -120,11 +126,13 @@ impl Relay {
         }
         self.asks_current |= has_globals && stand.global;
         let target = match stand.footing {
-            Footing::Safe if is_sure => Target::Steady,
-            Footing::Timed if is_sure => Target::Pure,
-            Footing::Safe | Footing::Timed if reads => Target::AnyReplica,
+            Footing::Safe | Footing::Alone if is_sure => Target::Steady,
+            Footing::Timed | Footing::TimedAlone if is_sure => Target::Pure,
+            footing if footing.is_read() && reads => Target::AnyReplica,
             Footing::Optimistic if is_sure => Target::AnyReplica,
-            Footing::Safe | Footing::Timed | Footing::Optimistic => Target::Primary,
+            Footing::Safe | Footing::Alone | Footing::Timed | Footing::TimedAlone | Footing::Optimistic => {
+                Target::Primary
+            }
             footing @ Footing::Primary(_) => {
                 if footing.is_unheard() {
                     self.look_soon(number);
@@ -260,9 +268,9 @@ impl Relay {
                 }
                 Taken::Waits => {
                     if let Some(client) = self.clients.get_mut(id) {
-                        client.state = State::Waiting { pool, since_us: self.now_us };
-                        client.notified = false;
+                        client.state = State::Waiting { pool, since_us: self.now_us, notified: false };
                     }
+                    self.yield_lanes(pool);
                     self.grow(pool);
                     return Lease::Waits;
                 }

@@ -144,7 +144,7 @@ impl Relay {
     fn may_hear(&self, client: &Client) -> bool {
         let rests = match client.state {
             State::Idle | State::Waiting { .. } => client.arriving.is_none(),
-            State::Closing { .. } => false,
+            State::Riding(_) | State::Closing { .. } => false,
             State::Attached(server) => self.servers.get(server).is_some_and(|this| {
                 let busy = this.replies.busy() || this.replies.status() != b'I' || this.prior.is_some();
                 !busy && this.asking.is_none() && this.handing.is_none() && !client.mid_batch

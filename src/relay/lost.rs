@@ -1,6 +1,7 @@
 //! Servers that end while a client has them.
 //! Must never end a client's session without a word, nor with two.
 
+use super::server::Use;
 use super::{Client, Relay, ServerId};
 use crate::wire::error::{PgError, SqlState};
 
@@ -25,6 +26,9 @@ impl Relay {
     /// The connection is gone, or no longer makes sense. Its client, if it has one, is told.
     pub(super) fn lose(&mut self, server: ServerId, why: &str) {
         self.host_loses(server);
+        if self.servers.get(server).is_some_and(|this| this.use_ == Use::Shared) {
+            return self.lose_lane(server, why);
+        }
         if self.goes_elsewhere(server) {
             return;
         }

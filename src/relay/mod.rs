@@ -9,10 +9,12 @@
 //! connection, cancelling) is left in [`Relay::take_todo`] for the task to do afterwards.
 
 mod again;
+mod alight;
 mod arrive;
 mod attach;
 mod backoff;
 mod balance;
+mod board;
 mod catalog;
 mod catalog_read;
 mod clearing;
@@ -27,6 +29,9 @@ mod group;
 mod grow;
 mod hosts;
 mod inventory;
+mod lane;
+mod lane_watch;
+mod learned;
 mod lease;
 mod limits;
 mod listen;
@@ -39,7 +44,9 @@ mod lone;
 mod lost;
 mod message;
 mod names;
+mod outgoing;
 mod own;
+mod params;
 mod pids;
 mod pins;
 mod prepared;
@@ -138,6 +145,8 @@ pub enum Todo {
     CancelGone(PoolId, BackendKey),
     /// Wait for what other workers answer about processes; tell the relay by [`Relay::answered_pids`].
     Await(ClientId, Awaited),
+    /// Look after lanes as long as there are any.
+    WatchLanes,
     /// Understand the code of a database; tell the relay by [`Relay::understood`].
     Understand(catalog_read::Source),
 }
@@ -180,6 +189,8 @@ pub struct Relay {
     todo: Vec<Todo>,
     /// Clock of this turn, microseconds.
     now_us: u64,
+    /// Servers that clients share.
+    lanes: alight::Lanes,
     /// The code of databases.
     catalogs: catalog::Catalogs,
     config: Arc<Config>,
@@ -217,6 +228,7 @@ impl Relay {
             asks_current: false,
             todo: Vec::new(),
             now_us: crate::base::clock::now_us(),
+            lanes: alight::Lanes::default(),
             catalogs: catalog::Catalogs::default(),
             config,
             registry,

@@ -28,7 +28,7 @@ impl Relay {
         let Some(client) = self.clients.get_mut(id) else { return };
         let group = client.group;
         let pool = self.groups[group].primary;
-        client.state = State::Waiting { pool, since_us: self.now_us };
+        client.state = State::Waiting { pool, since_us: self.now_us, notified: false };
         // The connections of a pool are shared; these are not, and count only where all are counted.
         if super::grow::take(self.shared_stakes(pool), false, true) {
             self.groups[group].asks += 1;

@@ -208,6 +208,7 @@ impl Relay {
                 self.fatal(id, &PgError::fatal(SqlState::ADMIN_SHUTDOWN, message));
             }
             State::Waiting { .. } => self.cancel_waiting(id),
+            State::Riding(_) => drop(self.cancel(id)),
             State::Idle | State::Attached(_) => {}
         }
         Some(Aimed::Done)

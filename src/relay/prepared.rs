@@ -410,14 +410,7 @@ impl Relay {
         offset: usize,
         out: &mut Outgoing<'_>,
     ) -> Taken {
-        let end = offset + name.len() + 1;
-        out.edit(message.at, end);
-        let total = message.header.total - name.len() + new.len();
-        out.tx.push(message.header.tag);
-        out.tx.extend_from_slice(&((total - 1) as u32).to_be_bytes());
-        out.tx.extend_from_slice(message.data.get(HEADER..offset).unwrap_or_default());
-        out.tx.extend_from_slice(new);
-        out.tx.push(0);
+        out.rename(message.at, &message.header, name.len(), new, offset);
         self.pass(id, message)
     }
 }

@@ -57,8 +57,8 @@ const RESET_TRACES: &str = "CLOSE ALL; RESET SESSION AUTHORIZATION; RESET ALL; U
 const CLEANING_US: u64 = 10_000_000;
 
 /// Buffers kept for the next clients that wait, and how large they may be: 1 MiB in all.
-const SPARES: usize = 256;
-const SPARE_BYTES: usize = 4096;
+pub(super) const SPARES: usize = 256;
+pub(super) const SPARE_BYTES: usize = 4096;
 
 /// How long a closing client may take to read its last error, microseconds.
 const CLOSING_US: u64 = 5_000_000;
@@ -144,6 +144,10 @@ impl Relay {
             self.welcome(id);
             return false;
         }
+        if !arrives && let Some(used) = self.board_waiting(id, server) {
+            return used;
+        }
+        let Some(client) = self.clients.get_mut(id) else { return false };
         client.mid_batch = !arrives;
         match self.attach(id, server) {
             true if arrives => self.come_in(id, server),
@@ -183,7 +187,7 @@ impl Relay {
             Use::Idle => {
                 self.pools[pool].slice.remove_idle(&server);
             }
-            Use::Lent(_) | Use::Cleaning { .. } | Use::Cooling => self.pools[pool].slice.lost(),
+            Use::Lent(_) | Use::Shared | Use::Cleaning { .. } | Use::Cooling => self.pools[pool].slice.lost(),
         }
         self.drop_server(server);
         self.grow(pool);
@@ -257,6 +261,7 @@ impl Relay {
                 self.pools[pool].slice.leave(&id);
             }
             State::Attached(server) => self.abandon(server, &client, how),
+            State::Riding(server) => self.leaves_lane(id, server),
         }
     }
 
@@ -311,7 +316,7 @@ impl Relay {
         let Some(this) = self.servers.get_mut(server) else { return };
         let until_us = match this.use_ {
             Use::Cleaning { until_us } => until_us.min(self.now_us + CLEANING_US),
-            Use::Idle | Use::Lent(_) | Use::Cooling => return,
+            Use::Idle | Use::Lent(_) | Use::Shared | Use::Cooling => return,
         };
         let sql = if this.replies.status() != b'I' {
             "ROLLBACK"
@@ -363,7 +368,7 @@ impl Relay {
         match this.use_ {
             Use::Cooling => self.give_back(server),
             Use::Cleaning { .. } => self.clean(server),
-            Use::Idle | Use::Lent(_) => {}
+            Use::Idle | Use::Lent(_) | Use::Shared => {}
         }
     }
 
@@ -371,6 +376,9 @@ impl Relay {
     /// the caller then hears of its end when `done` of the [`Todo`] is dropped.
     pub fn cancel(&mut self, id: ClientId) -> bool {
         let Some(client) = self.clients.get(id) else { return false };
+        if let State::Riding(server) = client.state {
+            return self.cancel_riding(id, server);
+        }
         let Some(server) = client.server() else {
             self.cancel_waiting(id);
             return false;

@@ -9,6 +9,7 @@ use super::catalog_read::Reading;
 use super::client::Unnamed;
 use super::group::ParamSet;
 use super::inventory::Asking;
+use super::lane::Lane;
 use super::listen_onto::Onto;
 use super::listen_over::Stage;
 use super::listen_speak::Speaker;
@@ -51,6 +52,8 @@ pub enum Use {
     Idle,
     /// Lent to a client.
     Lent(ClientId),
+    /// Lent to all who ride in its lane.
+    Shared,
     /// Finishing, being rolled back or reset after a client has gone; back to the pool when done.
     Cleaning {
         /// Until when that may take, microseconds.
@@ -80,6 +83,10 @@ pub struct Server {
     pub(super) prior: Option<Rc<ParamSet>>,
     /// What its client has left in it is being asked.
     pub(super) asking: Option<Box<Asking>>,
+    /// Who rides in it, while it is shared; kept for the next time.
+    pub(super) lane: Option<Box<Lane>>,
+    /// Bytes that came of the answers under way.
+    pub(super) answered: usize,
     /// The code of its database is being asked.
     pub(super) reading: Option<Box<Reading>>,
     /// What it is kept for beside its client's requests.
@@ -166,6 +173,8 @@ impl Server {
             params,
             prior: None,
             asking: None,
+            lane: None,
+            answered: 0,
             reading: None,
             handing: None,
             onto: None,
@@ -221,7 +230,7 @@ impl Server {
     pub(super) fn owner(&self) -> Option<ClientId> {
         match self.use_ {
             Use::Lent(client) => Some(client),
-            Use::Idle | Use::Cleaning { .. } | Use::Cooling => None,
+            Use::Idle | Use::Shared | Use::Cleaning { .. } | Use::Cooling => None,
         }
     }
 

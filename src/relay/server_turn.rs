@@ -17,6 +17,7 @@ impl Relay {
         if this.conn.backlog() > 0 && !self.drain_server(server, cx) {
             return Poll::Ready(());
         }
+        self.flush_lane(server);
         for _ in 0..READS_PER_TURN {
             if self.owner_is_full(server) {
                 return Poll::Pending;
@@ -56,7 +57,8 @@ impl Relay {
 
     /// Handles bytes just read; keeps what is the beginning of a message.
     fn took(&mut self, server: ServerId, bytes: &[u8]) {
-        let used = self.deliver(server, bytes);
+        let shared = self.servers.get(server).is_some_and(|this| this.use_ == Use::Shared);
+        let used = if shared { self.deliver_to_riders(server, bytes) } else { self.deliver(server, bytes) };
         let rest = bytes.get(used..).unwrap_or_default();
         let Some(this) = self.servers.get_mut(server) else { return };
         if !rest.is_empty() {
@@ -86,7 +88,9 @@ impl Relay {
 
     fn owner_is_full(&mut self, server: ServerId) -> bool {
         let Some(this) = self.servers.get(server) else { return false };
-        let backlog = this.owner().and_then(|id| self.clients.get(id)).map_or(0, |client| client.conn.backlog());
+        let told = || this.lane.as_deref()?.told();
+        let reader = this.owner().or_else(told).and_then(|id| self.clients.get(id));
+        let backlog = reader.map_or(0, |client| client.conn.backlog());
         let full = backlog > BACKLOG_BYTES;
         if let Some(this) = self.servers.get_mut(server) {
             this.stalled = full;

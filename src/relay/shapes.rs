@@ -4,13 +4,14 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use super::learned::Learned;
 use crate::meter::{PoolLabel, Sample, ShapeTable, ShapeView};
 use crate::sql::classify::classify;
 use crate::sql::footing::Footing;
 use crate::sql::shape::{Flags, normalized, scan};
 use crate::sql::vacates::vacated;
 use crate::sql::verdict::{Effects, Route, StatementKind, Verdict};
-use crate::sql::wish::{Wish, wish};
+use crate::sql::wish::{Wish, alone, wish};
 
 /// Most shapes whose verdict is remembered; beyond that all are forgotten and learned anew.
 const MAX_SHAPES: usize = 20_000;
@@ -48,6 +49,8 @@ pub struct Look {
     pub wish: Wish,
     /// What it is.
     pub kind: StatementKind,
+    /// Its comments ask that it shares no server.
+    pub alone: bool,
     /// What the catalog said that was asked last.
     pub stand: Stand,
 }
@@ -64,6 +67,7 @@ impl Look {
             writes: true,
             wish: Wish::Auto,
             kind: StatementKind::Unknown,
+            alone: false,
             stand: Stand { epoch: 0, footing: Footing::Safe, global: false },
         }
     }
@@ -80,6 +84,7 @@ struct Shape {
     /// Clients read what it draws in another transaction.
     read_behind: bool,
     stand: Stand,
+    learned: Learned,
 }
 
 type Known = HashMap<u64, Shape, foldhash::fast::RandomState>;
@@ -97,6 +102,8 @@ pub struct Shapes {
     known: Known,
     /// There is a shape that is read behind.
     any_read_behind: bool,
+    /// What is known of shapes never seen.
+    assumed: Learned,
     /// What looked like a read and was refused by a replica.
     refused: HashSet<u64, foldhash::fast::RandomState>,
     table: ShapeTable,
@@ -111,6 +118,7 @@ impl Shapes {
         Self {
             known: HashMap::default(),
             any_read_behind: false,
+            assumed: Learned::default(),
             refused: HashSet::default(),
             table: ShapeTable::new(capacity),
             last: None,
@@ -159,13 +167,13 @@ impl Shapes {
                         self.known.clear();
                     }
                     let text = normalized(sql, conforming, TEXT_BYTES).into();
-                    self.known.insert(shape, Shape { verdict, text, read_behind: false, stand });
+                    self.known.insert(shape, Shape { verdict, text, read_behind: false, stand, learned: self.assumed });
                 }
                 verdict
             }
         };
         let asks = scanned.flags.has(Flags::COMMENT_HINT);
-        let wish = if asks { wish(sql, conforming) } else { Wish::Auto };
+        let (wish, alone) = if asks { (wish(sql, conforming), alone(sql, conforming)) } else { (Wish::Auto, false) };
         Look {
             shape,
             route: verdict.route,
@@ -173,6 +181,7 @@ impl Shapes {
             draws: verdict.may_draw(),
             writes: verdict.may_write(),
             wish,
+            alone,
             kind: verdict.kind,
             stand,
         }
@@ -219,6 +228,24 @@ impl Shapes {
     /// Whether what statements of this shape draw should stay with their client for a while.
     pub fn keeps(&self, shape: u64) -> bool {
         self.any_read_behind && self.known.get(&shape).is_some_and(|known| known.read_behind)
+    }
+
+    /// How fast statements of this shape have been seen to be.
+    pub fn learned(&self, shape: u64) -> Learned {
+        self.known.get(&shape).map(|known| known.learned).unwrap_or_default()
+    }
+
+    /// Every shape is one that may share servers, as far as is not known better.
+    #[cfg(test)]
+    pub fn assume_light(&mut self) {
+        self.assumed = Learned::light();
+        let unknown = self.known.values_mut().filter(|known| !known.learned.is_known());
+        unknown.for_each(|known| known.learned = Learned::light());
+    }
+
+    /// What is known of a shape, to learn more.
+    pub fn learns(&mut self, shape: u64) -> Option<&mut Learned> {
+        self.known.get_mut(&shape).map(|known| &mut known.learned)
     }
 
     /// The statements of this shape, without values.

@@ -34,6 +34,7 @@ impl Relay {
             self.tell_wants(pool);
             self.grow(pool);
         }
+        self.renew_lanes();
         self.read_code_for_readers();
         self.sweep_servers();
         self.make_way();
@@ -87,7 +88,10 @@ impl Relay {
         let late: Vec<ClientId> = self.pools[pool].slice.waiters().take_while(late).copied().collect();
         for id in late {
             let Some(client) = self.clients.get_mut(id) else { continue };
-            if client.arriving.is_none() && !std::mem::replace(&mut client.notified, true) {
+            if let State::Waiting { notified, .. } = &mut client.state
+                && client.arriving.is_none()
+                && !std::mem::replace(notified, true)
+            {
                 let mut out = Vec::new();
                 PgError::notice("pgweir: no server connection is free yet; your request waits").encode(&mut out);
                 client.send(&out);
@@ -133,6 +137,7 @@ impl Relay {
             let Some(server) = self.servers.get(id) else { continue };
             match server.use_ {
                 Use::Cleaning { until_us } if until_us <= self.now_us => self.discard(id),
+                Use::Shared => self.sweep_lane(id),
                 Use::Lent(client) if !server.own => {
                     self.let_go_of_sequences(client, id);
                     self.sweep_lent(id, client);
@@ -229,7 +234,7 @@ impl Relay {
             State::Idle if client.unopened.is_there() => return false,
             State::Idle => None,
             State::Attached(server) => self.servers.get(server),
-            State::Waiting { .. } | State::Closing { .. } => return false,
+            State::Waiting { .. } | State::Riding(_) | State::Closing { .. } => return false,
         };
         let server_rests = held.is_none_or(|server| {
             !server.replies.busy() && server.replies.status() == b'I' && !client.mid_batch && server.handing.is_none()
@@ -252,10 +257,12 @@ impl Relay {
             let servers = [&counters.servers_idle, &counters.servers_active, &counters.servers_connecting];
             let clients = [&counters.clients_waiting, &counters.clients_active, &counters.clients_idle];
             let listening = [&counters.clients_listening, &counters.channels_listened];
+            let lanes = [&counters.lanes.open, &counters.lanes.riders];
             servers
                 .into_iter()
                 .chain(clients)
                 .chain(listening)
+                .chain(lanes)
                 .chain([&counters.maxwait_us])
                 .for_each(|gauge| gauge.set(0));
         }
@@ -264,6 +271,9 @@ impl Relay {
             let pool = &self.pools[id];
             let (open, idle) = (pool.slice.open(), pool.slice.idle().len());
             let counters = &pool.counters;
+            let lanes = pool.lanes.iter().filter_map(|&lane| self.servers.get(lane)?.lane.as_deref());
+            counters.lanes.open.add(pool.lanes.len() as u64);
+            counters.lanes.riders.add(lanes.map(|lane| lane.riders.len() + lane.queue.len()).sum::<usize>() as u64);
             counters.servers_idle.add(idle as u64);
             counters.servers_active.add((open - idle) as u64);
             counters.servers_connecting.add(pool.slice.opening() as u64);
@@ -285,7 +295,7 @@ impl Relay {
             }
             match client.state {
                 State::Idle => self.pools[primary].counters.clients_idle.inc(),
-                State::Attached(server) => {
+                State::Attached(server) | State::Riding(server) => {
                     let pool = self.servers.get(server).map_or(primary, |server| server.pool);
                     self.pools[pool].counters.clients_active.inc();
                 }

@@ -88,6 +88,9 @@ pub fn run_todo(relay: &Shared, mut done: Option<oneshot::Sender<()>>) {
                 Todo::Await(client, awaited) => {
                     spawn_local(answers(Rc::clone(relay), client, awaited));
                 }
+                Todo::WatchLanes => {
+                    spawn_local(super::lane_watch::run(Rc::clone(relay)));
+                }
                 Todo::Watch(group) => super::watch::start(relay, group),
                 Todo::Listen(group) => {
                     spawn_local(super::listen_task::run(Rc::clone(relay), group));

@@ -1,7 +1,7 @@
 //! Requests that fail because no server took them: the client is told, and lives on.
 //! Must never answer a batch twice, nor take what follows it for a part of it.
 
-use super::client::{Rest, State};
+use super::client::{Rest, SentBack, State};
 use super::lease::Target;
 use super::release::Farewell;
 use super::{ClientId, PoolId, Relay};
@@ -72,7 +72,7 @@ impl Relay {
         };
         let client = self.clients.get_mut(id)?;
         client.state = State::Idle;
-        (client.paid, client.current) = (false, false);
+        (client.paid, client.current, client.sent_back) = (false, false, SentBack::Nowhere);
         client.unopened.fails();
         let mut out = Vec::new();
         error.encode(&mut out);

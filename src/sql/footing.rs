@@ -14,8 +14,13 @@ pub enum Footing {
     /// It does on a standby what it does on the primary.
     #[default]
     Safe,
+    /// It does, but its answer hangs on settings that it asks for by name, or is drawn anew each time: it is for a server that no other
+    /// client shares.
+    Alone,
     /// It does, but in another transaction its answer may be another, as it hangs on what time it is.
     Timed,
+    /// Both.
+    TimedAlone,
     /// It seems to; if a standby refuses it the primary must run it, so that nothing of its answer may have been seen.
     Optimistic,
     /// It must not.
@@ -26,14 +31,18 @@ impl Footing {
     const fn rank(self) -> u8 {
         match self {
             Self::Safe => 0,
-            Self::Timed => 1,
-            Self::Optimistic => 2,
-            Self::Primary(_) => 3,
+            Self::Alone => 1,
+            Self::Timed => 2,
+            Self::TimedAlone => 3,
+            Self::Optimistic => 4,
+            Self::Primary(_) => 5,
         }
     }
 
     /// Adds what a part says. True if that changes the whole; of two reasons the first stays.
     pub fn merge(&mut self, part: Self) -> bool {
+        let part = if *self == Self::Timed && part == Self::Alone { Self::TimedAlone } else { part };
+        let part = if *self == Self::Alone && part == Self::Timed { Self::TimedAlone } else { part };
         let grows = part.rank() > self.rank();
         if grows {
             *self = part;
@@ -59,6 +68,18 @@ impl Footing {
         }
     }
 
+    /// It only reads for certain.
+    #[must_use]
+    pub const fn is_read(self) -> bool {
+        matches!(self, Self::Safe | Self::Alone | Self::Timed | Self::TimedAlone)
+    }
+
+    /// Its answer hangs on nothing that clients who share a server may have different.
+    #[must_use]
+    pub const fn is_shareable(self) -> bool {
+        matches!(self, Self::Safe | Self::Timed)
+    }
+
     /// The catalog lacks something that the statement names: it may have been made since.
     #[must_use]
     pub const fn is_unheard(self) -> bool {
@@ -72,11 +93,9 @@ impl Verdict {
     pub fn and_catalog(self, footing: Footing) -> Self {
         let (route, reason) = match (self.route, footing) {
             (Route::Primary | Route::BeginReadOnly | Route::FollowTransaction, _) => (self.route, self.reason),
-            (Route::Replica, Footing::Safe | Footing::Timed) => (Route::Replica, self.reason),
-            (Route::Replica | Route::Catalog, Footing::Safe | Footing::Timed | Footing::Optimistic) => {
-                (Route::Replica, Reason::StableRead)
-            }
             (Route::Replica | Route::Catalog, Footing::Primary(reason)) => (Route::Primary, reason),
+            (Route::Replica, footing) if footing.is_read() => (Route::Replica, self.reason),
+            (Route::Replica | Route::Catalog, _) => (Route::Replica, Reason::StableRead),
         };
         Self { route, reason, ..self }
     }
@@ -183,11 +202,19 @@ pub(crate) fn marked(mark: &[u8]) -> Footing {
 /// Of a built-in function that is not immutable, called in a stored expression.
 pub(crate) fn built_in(name: &[u8]) -> Footing {
     match std::str::from_utf8(name).map_or(Standing::Unknown, functions::standing) {
-        Standing::Pure | Standing::Harmless if timed::tells_time(name) => Footing::Timed,
-        Standing::Pure | Standing::Harmless => Footing::Safe,
+        standing @ (Standing::Pure | Standing::Harmless) => {
+            let timed = if timed::tells_time(name) { Footing::Timed } else { Footing::Safe };
+            timed.and(alone(standing, name))
+        }
         Standing::Denied => Footing::Primary(Reason::Function),
         Standing::Unknown => Footing::Primary(Reason::FunctionUnknown),
     }
+}
+
+/// Of a built-in function that has no effect: whether its answer is for one client only.
+pub(crate) fn alone(standing: Standing, name: &[u8]) -> Footing {
+    let asks = name == b"current_setting";
+    if asks || standing == Standing::Harmless { Footing::Alone } else { Footing::Safe }
 }
 
 /// Words behind which a body of SQL or PL/pgSQL writes or locks. As columns they are rare; then nothing is lost but a standby's help.
@@ -218,7 +245,7 @@ pub(crate) fn word(name: &[u8]) -> Footing {
     match std::str::from_utf8(name).map_or(Standing::Unknown, functions::standing) {
         Standing::Denied => Footing::Primary(Reason::Function),
         Standing::Unknown if is_catalog(name) => Footing::Primary(Reason::CatalogRelation),
-        _ => Footing::Safe,
+        standing => alone(standing, name),
     }
 }
 

@@ -6,7 +6,7 @@
 
 use super::classify::parses;
 use super::code::Code;
-use super::footing::Footing;
+use super::footing::{Footing, alone};
 use super::functions::{self, Standing};
 use super::lex::Kind;
 use super::timed::is_timed;
@@ -39,9 +39,10 @@ impl Code {
         }
         for call in &summary.functions {
             let schema = call.schema_name.as_deref().unwrap_or_default();
-            if schema != "pg_catalog" {
-                footing.merge(self.call(schema.as_bytes(), &call.function_name));
-            }
+            footing.merge(match schema {
+                "pg_catalog" => alone(functions::standing(&call.function_name), call.function_name.as_bytes()),
+                _ => self.call(schema.as_bytes(), &call.function_name),
+            });
         }
         footing.and(self.words(words))
     }
@@ -79,7 +80,7 @@ impl Code {
         let fits = |there: &[u8]| schema.is_empty() || schema == there;
         let known = self.functions(name.as_bytes()).iter().filter(|function| fits(&function.schema));
         let none = match functions::standing(name) {
-            Standing::Pure | Standing::Harmless if schema.is_empty() => Footing::Safe,
+            standing @ (Standing::Pure | Standing::Harmless) if schema.is_empty() => alone(standing, name.as_bytes()),
             _ => Footing::Primary(Reason::FunctionUnknown),
         };
         known.map(|function| function.footing).reduce(Footing::and).unwrap_or(none)

@@ -50,11 +50,24 @@ pub fn wish(sql: &[u8], standard_conforming_strings: bool) -> Wish {
     comments.filter_map(|token| in_comment(token.bytes(sql))).last().unwrap_or_default()
 }
 
-fn in_comment(comment: &[u8]) -> Option<Wish> {
+/// Whether a comment asks that the statement shares no server with others': `/* pgweir: alone */`.
+#[must_use]
+pub fn alone(sql: &[u8], standard_conforming_strings: bool) -> bool {
+    let mut comments = Lexer::new(sql, standard_conforming_strings).filter(|token| token.kind == Kind::Comment);
+    comments.any(|token| {
+        words(token.bytes(sql)).is_some_and(|mut words| words.any(|word| word.eq_ignore_ascii_case(b"alone")))
+    })
+}
+
+/// The words behind pgweir's name in a comment.
+fn words(comment: &[u8]) -> Option<impl DoubleEndedIterator<Item = &[u8]>> {
     const MARK: &[u8] = b"pgweir:";
     let at = memchr::memmem::find(comment, MARK)? + MARK.len();
-    let words = comment.get(at..)?.split(|byte| matches!(byte, b' ' | b'\t' | b'\r' | b'\n' | b',' | b'*' | b'/'));
-    words.filter_map(|word| Wish::of(word.strip_prefix(b"target=").unwrap_or(word))).next_back()
+    Some(comment.get(at..)?.split(|byte| matches!(byte, b' ' | b'\t' | b'\r' | b'\n' | b',' | b'*' | b'/')))
+}
+
+fn in_comment(comment: &[u8]) -> Option<Wish> {
+    words(comment)?.filter_map(|word| Wish::of(word.strip_prefix(b"target=").unwrap_or(word))).next_back()
 }
 
 #[cfg(test)]

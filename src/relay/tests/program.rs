@@ -122,6 +122,8 @@ struct Trial {
     read_max: usize,
     /// Everything is written at once instead of part by part, interleaved.
     at_once: bool,
+    /// Reads share servers.
+    rides: bool,
 }
 
 fn attempt(trial: &Trial) {
@@ -138,6 +140,9 @@ fn attempt(trial: &Trial) {
     while next.iter().zip(&programs).any(|(next, program)| *next < program.len()) {
         let who = dice.roll(peers.len());
         let take = if trial.at_once { programs[who].len() } else { 1 };
+        if trial.rides {
+            rig.ride();
+        }
         for _ in 0..take {
             if let Some(part) = programs[who].get(next[who]) {
                 rig.push(peers[who], part);
@@ -187,7 +192,7 @@ fn seeds() -> std::ops::Range<u64> {
 fn programs_read_what_they_would_read_directly() {
     for seed in seeds() {
         let pool = if seed % 2 == 0 { "default_pool_size = 1" } else { "default_pool_size = 2" };
-        attempt(&Trial { seed, pool, clients: 3, read_max: 0, at_once: false });
+        attempt(&Trial { seed, pool, clients: 3, read_max: 0, at_once: false, rides: false });
     }
 }
 
@@ -195,7 +200,7 @@ fn programs_read_what_they_would_read_directly() {
 fn pipelines_read_what_they_would_read_directly() {
     for seed in seeds() {
         let pool = if seed % 2 == 0 { "default_pool_size = 1" } else { "default_pool_size = 2" };
-        attempt(&Trial { seed: seed + 10_000, pool, clients: 3, read_max: 0, at_once: true });
+        attempt(&Trial { seed: seed + 10_000, pool, clients: 3, read_max: 0, at_once: true, rides: false });
     }
 }
 
@@ -203,7 +208,14 @@ fn pipelines_read_what_they_would_read_directly() {
 fn fragmentation_never_shows() {
     for seed in seeds() {
         let read_max = [1, 2, 3, 7, 64][seed as usize % 5];
-        attempt(&Trial { seed, pool: "default_pool_size = 1", clients: 2, read_max, at_once: seed % 3 == 0 });
+        attempt(&Trial {
+            seed,
+            pool: "default_pool_size = 1",
+            clients: 2,
+            read_max,
+            at_once: seed % 3 == 0,
+            rides: false,
+        });
     }
 }
 
@@ -211,6 +223,16 @@ fn fragmentation_never_shows() {
 fn few_statements_per_server_never_show() {
     for seed in seeds() {
         let pool = "default_pool_size = 1\nmax_prepared_statements = 2";
-        attempt(&Trial { seed, pool, clients: 3, read_max: 0, at_once: seed % 2 == 0 });
+        attempt(&Trial { seed, pool, clients: 3, read_max: 0, at_once: seed % 2 == 0, rides: false });
+    }
+}
+
+#[test]
+fn sharing_never_shows() {
+    for seed in seeds() {
+        let pool =
+            ["default_pool_size = 1", "default_pool_size = 2", "default_pool_size = 3\nmax_prepared_statements = 2"];
+        let (pool, read_max) = (pool[seed as usize % 3], [0, 0, 1, 7, 64][seed as usize % 5]);
+        attempt(&Trial { seed: seed + 20_000, pool, clients: 6, read_max, at_once: false, rides: true });
     }
 }

@@ -7,11 +7,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
 use super::model::Backend;
-use crate::config::Config;
+use crate::config::{Config, PoolMode};
 use crate::meter::Registry;
 use crate::net::mem::Mem;
 use crate::net::socket::Socket;
 use crate::pool::place::Place;
+use crate::relay::catalog::Trust;
 use crate::relay::server::Use;
 use crate::relay::{Arrival, ClientId, PoolId, Relay, ServerId, Todo};
 use crate::server::open::{BackendKey, Opened};
@@ -106,6 +107,17 @@ impl Rig {
             cancels_gone: Vec::new(),
             read_max: 0,
         }
+    }
+
+    /// Reads share servers from now on, until code may have been changed: the code of the database is known, and there is none;
+    /// and whatever is not known of statements is good. The first client must have arrived.
+    pub fn ride(&mut self) {
+        self.relay.catalogs.change(0, |catalog| (catalog.epoch, catalog.trust) = (1, Trust::Full));
+        for id in self.relay.groups.ids().collect::<Vec<_>>() {
+            let terms = &mut self.relay.groups[id].terms;
+            terms.lanes = terms.pool_mode != PoolMode::Session;
+        }
+        self.relay.shapes.assume_light();
     }
 
     /// A client logs in with these settings; runs until all is quiet.
@@ -300,7 +312,7 @@ impl Rig {
                 Todo::CancelGone(_, key) => self.cancels_gone.push(key.pid),
                 Todo::OpenOwn(..) => unreachable!("no test of the rig replicates"),
                 Todo::Understand(source) => self.relay.understood(&source.looked(), source.read()),
-                Todo::Watch(_) | Todo::Listen(_) | Todo::Refuse(_) | Todo::Await(..) => {}
+                Todo::Watch(_) | Todo::WatchLanes | Todo::Listen(_) | Todo::Refuse(_) | Todo::Await(..) => {}
             }
         }
     }

@@ -54,6 +54,8 @@ struct World {
     rig: Rig,
     actors: Vec<Actor>,
     lines: Vec<Line>,
+    /// Reads share servers.
+    rides: bool,
 }
 
 impl World {
@@ -64,10 +66,14 @@ impl World {
         rig.hold_opens = true;
         rig.hold_answers = true;
         rig.read_max = [0, 0, 1, 5, 40][dice.roll(5)];
-        Self { clock, dice, rig, actors: Vec::new(), lines: Vec::new() }
+        let rides = dice.roll(2) == 0;
+        Self { clock, dice, rig, actors: Vec::new(), lines: Vec::new(), rides }
     }
 
     fn step(&mut self) {
+        if self.rides && !self.actors.is_empty() {
+            self.rig.ride();
+        }
         match self.dice.roll(20) {
             0 if self.actors.len() < 5 => self.arrive(),
             0..=4 => self.write(),
@@ -78,6 +84,7 @@ impl World {
             16 if self.dice.roll(6) == 0 => self.leave(),
             17 => self.rig.finish_cancels(),
             18 => self.pass(),
+            19 if self.rides => drop(self.rig.relay.look_at_lanes()),
             _ => self.cancel(),
         }
         if self.dice.roll(4) > 0 {
@@ -256,6 +263,12 @@ impl World {
             match relay.clients.get(id).unwrap().state {
                 State::Attached(server) => {
                     assert_eq!(relay.servers.get(server).unwrap().use_, Use::Lent(id), "it is not lent to who has it");
+                }
+                State::Riding(server) => {
+                    let this = relay.servers.get(server).unwrap();
+                    let lane = this.lane.as_deref().filter(|_| this.use_ == Use::Shared).unwrap();
+                    let riders = lane.riders.iter().chain(&lane.queue).filter(|rider| rider.client == id);
+                    assert_eq!(riders.count(), 1, "it rides nowhere");
                 }
                 State::Waiting { .. } => waiting += 1,
                 State::Idle | State::Closing { .. } => {}

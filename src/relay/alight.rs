@@ -1,0 +1,435 @@
+//! Answers of a lane on their way to the clients that ride in it, and riders who leave it before they have one.
+//! Must never send a client a byte of what answers another, nor run again what was told in part.
+
+use std::ops::Range;
+
+use super::again::{is_of_replicas, missing};
+use super::client::{SentBack, State};
+use super::lane::{Fate, Lane, Rider};
+use super::learned::{LARGE_BYTES, Run};
+use super::release::{SPARE_BYTES, SPARES};
+use super::server::Use;
+use super::{ClientId, Relay, ServerId};
+use crate::flow::expect::{Expect, Origin};
+use crate::flow::replies::{Event, Step};
+use crate::meter::Sample;
+use crate::wire::error::{PgError, ServerError, SqlState};
+
+/// Servers that may be lost with one request: it may be what they die of.
+const LOSSES: u8 = 3;
+
+/// An error that comes later is the client's, as far as it could have come on any server: to run a statement twice that is
+/// ended by its own time limit would take twice as long, microseconds.
+const LONG_US: u64 = 100_000;
+
+/// A request whose answer has come.
+#[derive(Debug)]
+pub(super) struct Landed {
+    rider: Rider,
+    /// What of the answer had come before.
+    held: Vec<u8>,
+    /// Where the rest of it is in what was read now.
+    rest: Range<usize>,
+}
+
+/// The lanes of a worker.
+#[derive(Debug, Default)]
+pub(super) struct Lanes {
+    /// All servers that are lanes, those too that take nobody any more.
+    pub open: Vec<ServerId>,
+    /// A task looks after them.
+    watched: bool,
+    /// Answers of the turn under way; empty between turns.
+    landed: Vec<Landed>,
+}
+
+impl Lanes {
+    /// One more.
+    pub fn opened(&mut self, server: ServerId) {
+        self.open.push(server);
+    }
+
+    /// One less.
+    pub fn ended(&mut self, server: ServerId) {
+        self.open.retain(|open| *open != server);
+    }
+
+    /// Whether a task is to be started that looks after them.
+    pub fn take_unwatched(&mut self) -> bool {
+        !std::mem::replace(&mut self.watched, true)
+    }
+
+    /// That task has ended.
+    pub fn unwatched(&mut self) {
+        self.watched = false;
+    }
+}
+
+impl Relay {
+    /// Handles bytes of a server that is a lane; returns how many were taken.
+    pub(super) fn deliver_to_riders(&mut self, server: ServerId, data: &[u8]) -> usize {
+        let Some(mut lane) = self.servers.get_mut(server).and_then(|this| this.lane.take()) else { return data.len() };
+        let mut landed = std::mem::take(&mut self.lanes.landed);
+        let (mut from, mut at, mut fault) = (0, 0, None);
+        while let Some(this) = self.servers.get_mut(server) {
+            let rest = data.get(at..).unwrap_or_default();
+            let (n, keeps) = match this.replies.step(rest) {
+                Step::More => break,
+                Step::Forward(n) => (n, true),
+                Step::Drop(n) => (n, false),
+                // Nothing is left out of what goes into a lane.
+                Step::Fake(_) => {
+                    fault = Some("a reply that was not owed");
+                    break;
+                }
+                Step::Fault(what) => {
+                    fault = Some(what);
+                    break;
+                }
+                Step::Event { n, swallow, event } => match self.lane_event(server, &mut lane, &event, rest) {
+                    Heard::Kept => (n, !swallow),
+                    Heard::Dropped => (n, false),
+                    Heard::Landed => {
+                        at += n;
+                        let held = std::mem::take(&mut lane.held);
+                        landed.extend(lane.pop().map(|rider| Landed { rider, held, rest: from..at }));
+                        from = at;
+                        continue;
+                    }
+                    Heard::Nonsense(what) => {
+                        fault = Some(what);
+                        break;
+                    }
+                },
+            };
+            if !keeps {
+                lane.held.extend_from_slice(data.get(from..at).unwrap_or_default());
+                from = at + n;
+            }
+            at += n;
+        }
+        lane.held.extend_from_slice(data.get(from..at).unwrap_or_default());
+        self.pass_held(server, &mut lane);
+        if let Some(this) = self.servers.get_mut(server) {
+            this.lane = Some(lane);
+        }
+        self.land(server, data, &landed);
+        landed.clear();
+        self.lanes.landed = landed;
+        if let Some(what) = fault {
+            tracing::warn!(server = %self.name_of(server), "closing a connection whose server broke the protocol: {what}");
+            self.lose(server, &format!("pgweir: the server broke the protocol: {what}"));
+        }
+        at
+    }
+
+    fn lane_event(&mut self, server: ServerId, lane: &mut Lane, event: &Event, bytes: &[u8]) -> Heard {
+        match event {
+            Event::Ready(entry, b'I') if entry.origin == Origin::Client => Heard::Landed,
+            Event::Ready(..) | Event::CopyIn | Event::Row => Heard::Nonsense("an answer that no read has"),
+            Event::Completed(entry, outcome) => {
+                if let (Some(rider), Origin::Client) = (lane.riders.front_mut(), entry.origin) {
+                    rider.rows += outcome.rows;
+                }
+                Heard::Kept
+            }
+            // Of a setting that changed everywhere, or a channel that nobody here listens to.
+            Event::Parameter => {
+                self.lane_parameter(server, bytes);
+                Heard::Dropped
+            }
+            Event::Notification => Heard::Dropped,
+            Event::Failed(entry, error) => {
+                self.rider_fails(server, lane, entry.as_ref(), error, bytes);
+                Heard::Kept
+            }
+        }
+    }
+
+    /// The head's request has failed: it will be run again, unless some of its answer has left, or the error is its own for certain.
+    fn rider_fails(
+        &mut self,
+        server: ServerId,
+        lane: &mut Lane,
+        entry: Option<&Expect>,
+        error: &ServerError,
+        bytes: &[u8],
+    ) {
+        let now_us = self.now_us;
+        let Some(this) = self.servers.get_mut(server) else { return };
+        this.replies.was_not_told();
+        let began_us = lane.riders.front().map_or(now_us, |rider| rider.came_us).max(this.done_us);
+        let put_in = |entry: &Expect| entry.origin == Origin::Injected;
+        // What was put in for it others may rely on who come behind.
+        this.retire |= error.fatal || (entry.is_some_and(put_in) && lane.riders.len() > 1);
+        let mut of_lane = error.fatal || is_of_replicas(error);
+        if let Some(entry) = entry
+            && let Some(missing) = missing(entry, error, bytes)
+        {
+            of_lane = true;
+            self.forget_prepared_on(server, lane.riders.front().map(|rider| rider.client), entry.statement, missing);
+        }
+        self.undo_dropped(server, entry);
+        let Some(rider) = lane.riders.front_mut() else { return };
+        let own = rider.cancelled || (!of_lane && now_us.saturating_sub(began_us) > LONG_US);
+        if rider.fate == Fate::Rides && !own {
+            rider.fate = Fate::Fails;
+        }
+    }
+
+    /// What has come of the head's answer goes to its client if it is long, and to nobody if nobody wants it.
+    fn pass_held(&mut self, server: ServerId, lane: &mut Lane) {
+        let Some(rider) = lane.riders.front_mut() else { return };
+        let client = self.clients.get_mut(rider.client).filter(|client| client.state == State::Riding(server));
+        match (rider.fate, client) {
+            (Fate::Fails, _) | (_, None) => lane.held.clear(),
+            (Fate::Rides, _) if lane.held.len() <= LARGE_BYTES => {}
+            (_, Some(client)) if !lane.held.is_empty() => {
+                rider.fate = Fate::Told;
+                client.send(&lane.held);
+                self.pool_of(server).inspect(|pool| pool.counters.total_sent.add(lane.held.len() as u64));
+                lane.held.clear();
+            }
+            _ => {}
+        }
+    }
+
+    /// Counts what has come, sends on who waits, gives the server back if nobody does, and only then writes to clients: the next
+    /// requests are at the server while these answers are still being copied.
+    fn land(&mut self, server: ServerId, data: &[u8], landed: &[Landed]) {
+        if !landed.is_empty() {
+            self.count_landed(server, landed);
+            for one in landed {
+                self.gets_out(one, server);
+            }
+        }
+        self.fill_lane(server);
+        let ended = self.servers.get(server).is_some_and(|this| this.lane.as_deref().is_some_and(Lane::is_empty));
+        if ended {
+            self.end_lane(server);
+        }
+        for one in landed {
+            let Some(client) = self.clients.get_mut(one.rider.client) else { continue };
+            if one.rider.fate == Fate::Fails {
+                self.pump_inbox(one.rider.client);
+                continue;
+            }
+            let rest = data.get(one.rest.clone()).unwrap_or_default();
+            if one.held.is_empty() {
+                client.send(rest);
+            } else {
+                client.send(&[&one.held, rest].concat());
+            }
+            let (more, group) = (!client.inbox.is_empty(), client.group);
+            if more || self.draining {
+                client.wake();
+            }
+            self.pools[self.groups[group].primary].counters.total_sent.add((one.held.len() + rest.len()) as u64);
+        }
+    }
+
+    /// The request is answered, or about to be run again: its client is between transactions.
+    fn gets_out(&mut self, one: &Landed, server: ServerId) {
+        let id = one.rider.client;
+        let again = one.rider.fate == Fate::Fails;
+        let Some(client) = self.clients.get_mut(id).filter(|client| client.state == State::Riding(server)) else {
+            return;
+        };
+        client.state = State::Idle;
+        client.sent_back = if again { SentBack::Alone } else { SentBack::Nowhere };
+        if again {
+            return;
+        }
+        client.active_us = self.now_us;
+        client.saw = true;
+        let bytes = one.rider.fare.bytes;
+        if client.inbox.len() > bytes {
+            client.inbox.drain(..bytes);
+            client.pipelines = true;
+        } else {
+            let mut inbox = std::mem::take(&mut client.inbox);
+            if inbox.capacity() <= SPARE_BYTES && self.spare.len() < SPARES {
+                inbox.clear();
+                self.spare.push(inbox);
+            }
+        }
+        self.note_seen(id, server);
+    }
+
+    /// Those whose answers came with one read have needed equal parts of the time since the one before: when each of them was
+    /// ready at the server nobody can tell.
+    fn count_landed(&mut self, server: ServerId, landed: &[Landed]) {
+        let (Some(this), Some(first)) = (self.servers.get_mut(server), landed.first()) else { return };
+        let began_us = this.done_us.max(first.rider.came_us);
+        let each_us = self.now_us.saturating_sub(began_us) / landed.len() as u64;
+        this.done_us = self.now_us;
+        this.began_us = 0;
+        let (number, fast_us) = (this.pool, self.lane_fast_us());
+        let pool = &self.pools[number];
+        let busy = pool.slice.open() - pool.slice.idle().len();
+        let counters = std::sync::Arc::clone(&pool.counters);
+        let stats = self.groups[pool.group].stats;
+        for one in landed {
+            let rider = &one.rider;
+            let large = one.held.len() + one.rest.len() > LARGE_BYTES || rider.fate == Fate::Told;
+            let run = Run { took_us: each_us, busy, large, rode: true };
+            let stalled_us = if rider.late { self.now_us.saturating_sub(began_us) } else { 0 };
+            if let Some(learned) = self.shapes.learns(rider.fare.shape) {
+                learned.ran(run, fast_us);
+                learned.stalled(stalled_us, fast_us, self.now_us);
+            }
+            if rider.fate == Fate::Fails {
+                counters.lanes.repeats.add(1);
+                continue;
+            }
+            let waited_us =
+                self.clients.get_mut(rider.client).map_or(0, |client| std::mem::take(&mut client.waited_us));
+            let queued_us = began_us.saturating_sub(rider.came_us);
+            counters.total_query_count.add(1);
+            counters.total_query_time_us.add(each_us);
+            counters.total_xact_count.add(1);
+            counters.total_xact_time_us.add(each_us);
+            counters.total_wait_time_us.add(waited_us + queued_us);
+            counters.total_server_assignment_count.add(1);
+            counters.total_errors.add(u64::from(rider.cancelled));
+            counters.lanes.rides.add(1);
+            counters.lanes.queued_us.add(queued_us);
+            let (rows, error) = (rider.rows, rider.cancelled);
+            let sample = Sample { wait_us: waited_us + queued_us, server_us: each_us, rows, error };
+            self.shapes.record(stats, rider.fare.shape, &sample);
+        }
+    }
+
+    /// Who waits in the lane follows those who have been answered, and all is written.
+    pub(super) fn fill_lane(&mut self, server: ServerId) {
+        let delay_us = self.lane_delay_us();
+        while let Some(this) = self.servers.get_mut(server)
+            && let Some(lane) = this.lane.as_deref_mut()
+            && lane.takes(delay_us)
+            && let Some(rider) = lane.queue.pop_front()
+        {
+            let Some(client) = self.clients.get_mut(rider.client) else {
+                lane.load_us -= u64::from(rider.fare.usual_us);
+                continue;
+            };
+            let inbox = std::mem::take(&mut client.inbox);
+            let id = rider.client;
+            self.send_aboard(server, &inbox, rider);
+            if let Some(client) = self.clients.get_mut(id) {
+                client.inbox = inbox;
+            }
+        }
+        self.flush_lane(server);
+    }
+
+    /// Writes the requests that are to be written.
+    pub(super) fn flush_lane(&mut self, server: ServerId) {
+        let delay_us = self.lane_delay_us();
+        let Some(this) = self.servers.get_mut(server).filter(|this| this.use_ == Use::Shared) else { return };
+        let Some(lane) = this.lane.as_deref_mut().filter(|lane| lane.is_due(delay_us)) else { return };
+        (lane.out_us, lane.unwritten) = (0, 0);
+        let mut out = std::mem::take(&mut lane.out);
+        let counters = &self.pools[this.pool].counters;
+        counters.total_received.add(out.len() as u64);
+        counters.lanes.writes.add(1);
+        if !this.send(&out) {
+            this.wake();
+        }
+        out.clear();
+        if let Some(lane) = this.lane.as_deref_mut() {
+            lane.out = out;
+        }
+    }
+
+    /// The rider's request goes to another server, `alone` to one that it shares with nobody.
+    pub(super) fn goes_elsewhere_from(&mut self, id: ClientId, server: ServerId, alone: bool) {
+        let Some(client) = self.clients.get_mut(id).filter(|client| client.state == State::Riding(server)) else {
+            return;
+        };
+        client.state = State::Idle;
+        if alone {
+            client.sent_back = SentBack::Alone;
+        }
+        self.pump_inbox(id);
+    }
+
+    /// The client does not wait for its answer any more.
+    pub(super) fn leaves_lane(&mut self, id: ClientId, server: ServerId) {
+        let Some(this) = self.servers.get_mut(server) else { return };
+        if this.stalled {
+            // What it did not read is read over now.
+            this.wake();
+        }
+        let Some(lane) = this.lane.as_deref_mut() else { return };
+        if let Some(at) = lane.queue.iter().position(|rider| rider.client == id) {
+            let rider = lane.queue.remove(at);
+            lane.load_us -= rider.map_or(0, |rider| u64::from(rider.fare.usual_us));
+        } else if let Some(rider) = lane.find(id) {
+            rider.client = ClientId::default();
+        }
+    }
+
+    /// Cancels what the client has in a lane. Whether the server will be bothered with it.
+    pub(super) fn cancel_riding(&mut self, id: ClientId, server: ServerId) -> bool {
+        let Some(this) = self.servers.get_mut(server) else { return false };
+        let pool = this.pool;
+        let Some(lane) = this.lane.as_deref_mut() else { return false };
+        let written = lane.riders.len() > lane.unwritten;
+        let head = lane.riders.front_mut().filter(|rider| rider.client == id && written);
+        let Some(head) = head else {
+            // Nothing of it runs: the client is told at once, and whatever comes is dropped.
+            self.leaves_lane(id, server);
+            if let Some(client) = self.clients.get_mut(id) {
+                client.state = State::Waiting { pool, since_us: self.now_us, notified: false };
+            }
+            self.cancel_waiting(id);
+            return false;
+        };
+        if std::mem::replace(&mut head.cancelled, true) {
+            return false;
+        }
+        // It may hit whoever comes next, who is then run again; nobody new comes until that is over.
+        this.cancels += 1;
+        self.pools[pool].counters.total_cancels.add(1);
+        self.todo.push(super::Todo::Cancel(server));
+        self.close_lane(server);
+        true
+    }
+
+    /// The connection of a lane is gone: everybody is run elsewhere, but for one who was told half an answer.
+    pub(super) fn lose_lane(&mut self, server: ServerId, why: &str) {
+        let Some(this) = self.servers.get_mut(server) else { return };
+        let silently = this.replies.must_end_silently();
+        let Some(mut lane) = this.lane.take() else { return };
+        let pool = this.pool;
+        self.pools[pool].lanes.retain(|lane| *lane != server);
+        self.lanes.ended(server);
+        self.discard(server);
+        for (place, rider) in lane.riders.drain(..).chain(lane.queue.drain(..)).enumerate() {
+            let id = rider.client;
+            let Some(client) = self.clients.get_mut(id).filter(|client| client.state == State::Riding(server)) else {
+                continue;
+            };
+            client.losses += u8::from(place == 0);
+            if rider.fate == Fate::Told || client.losses >= LOSSES {
+                let error = PgError::fatal(SqlState::CONNECTION_FAILURE, why.to_owned());
+                self.end(id, if silently { None } else { Some(&error) });
+                continue;
+            }
+            self.pools[pool].counters.lanes.repeats.add(1);
+            self.goes_elsewhere_from(id, server, place == 0);
+        }
+    }
+}
+
+/// What an event in a lane comes to.
+enum Heard {
+    /// Its bytes belong to the head's answer.
+    Kept,
+    /// They are for nobody.
+    Dropped,
+    /// The head's answer is whole.
+    Landed,
+    /// That cannot be.
+    Nonsense(&'static str),
+}

@@ -1,0 +1,142 @@
+//! Looks after the lanes: who stalls one keeps nobody waiting.
+//! Must never send anything elsewhere but reads of which nothing was told.
+
+use std::time::Duration;
+
+use super::client::State;
+use super::lane::Fate;
+use super::task::{Shared, guarded, run_todo};
+use super::{ClientId, Relay, ServerId, Todo};
+use crate::base::clock;
+use crate::wire::error::{PgError, SqlState};
+
+/// How often lanes are looked at. A head that is late must be so twice: what had come by the first time has been read by then.
+const PERIOD: Duration = Duration::from_millis(1);
+/// Looks without a lane behind which nobody looks until there is one.
+const QUIET: u32 = 20;
+/// How long a pool's queue may stand still before the last lane makes room, microseconds.
+const STANDSTILL_US: u64 = 10_000;
+/// How long a cancelled statement may take to end before its session is ended, microseconds.
+const GRACE_US: u64 = 5_000_000;
+
+/// Looks after the lanes of a worker as long as there are any.
+pub(super) async fn run(relay: Shared) {
+    let mut quiet = 0;
+    while quiet < QUIET {
+        tokio::time::sleep(PERIOD).await;
+        quiet = match guarded(&relay, Relay::look_at_lanes) {
+            Some(true) => 0,
+            _ => quiet + 1,
+        };
+        run_todo(&relay, None);
+    }
+    relay.borrow_mut().lanes.unwatched();
+}
+
+impl Relay {
+    /// Takes out who stands behind a head that stalls. Whether there is any lane.
+    pub fn look_at_lanes(&mut self) -> bool {
+        if self.lanes.open.is_empty() {
+            return false;
+        }
+        self.now_us = clock::now_us();
+        let fast_us = self.lane_fast_us();
+        self.look_at_queues();
+        let mut at = 0;
+        while let Some(&server) = self.lanes.open.get(at) {
+            at += 1;
+            let Some(this) = self.servers.get_mut(server) else { continue };
+            let Some(lane) = this.lane.as_deref_mut() else { continue };
+            let Some(head) = lane.riders.front_mut() else { continue };
+            let works_us = self.now_us.saturating_sub(head.came_us.max(this.done_us));
+            if lane.stalled {
+                self.shapes
+                    .learns(head.fare.shape)
+                    .into_iter()
+                    .for_each(|it| it.stalls(works_us, fast_us, self.now_us));
+                if head.late && head.client == ClientId::default() && this.cancels == 0 {
+                    // Nobody wants to know any more.
+                    this.cancels += 1;
+                    self.todo.push(Todo::Cancel(server));
+                }
+                continue;
+            }
+            let patience_us = self.shapes.learned(head.fare.shape).patience_us(fast_us);
+            if works_us > patience_us && std::mem::replace(&mut head.late, true) {
+                self.stall(server);
+            }
+        }
+        true
+    }
+
+    /// A pool whose other servers are all kept, by transactions that do nothing, say, has only lanes to serve who waits.
+    fn look_at_queues(&mut self) {
+        for at in (0..self.lanes.open.len()).rev() {
+            let Some(pool) = self.lanes.open.get(at).and_then(|&server| self.servers.get(server)).map(|this| this.pool)
+            else {
+                continue;
+            };
+            let this = &mut self.pools[pool];
+            let front = this.slice.waiters().next().copied().unwrap_or_default();
+            let Some(State::Waiting { since_us, .. }) = self.clients.get(front).map(|client| client.state) else {
+                continue;
+            };
+            if front != this.front.0 {
+                this.front = (front, self.now_us);
+            } else if self.now_us.saturating_sub(this.front.1.max(since_us)) >= STANDSTILL_US
+                && let Some(server) = this.lanes.last().copied()
+            {
+                this.front.1 = self.now_us;
+                self.close_lane(server);
+            }
+        }
+    }
+
+    /// The head takes too long: everybody behind it is run elsewhere.
+    fn stall(&mut self, server: ServerId) {
+        let Some(this) = self.servers.get_mut(server) else { return };
+        let pool = this.pool;
+        let Some(lane) = this.lane.as_deref_mut() else { return };
+        lane.stalled = true;
+        let mut moved = Vec::new();
+        for rider in lane.riders.iter_mut().skip(1).filter(|rider| rider.fate == Fate::Rides) {
+            moved.push(std::mem::take(&mut rider.client));
+        }
+        let counters = &self.pools[pool].counters;
+        counters.lanes.stalls.add(1);
+        counters.lanes.resends.add(moved.len() as u64);
+        self.close_lane(server);
+        // What they stand before may be what the head stands before: each on its own.
+        for id in moved {
+            self.goes_elsewhere_from(id, server, true);
+        }
+    }
+
+    /// Applies limits in time to the head of a lane.
+    pub(super) fn sweep_lane(&mut self, server: ServerId) {
+        let Some(this) = self.servers.get(server) else { return };
+        let Some(head) = this.lane.as_deref().and_then(|lane| lane.riders.front()) else { return };
+        let id = head.client;
+        let works_us = self.now_us.saturating_sub(head.came_us.max(this.done_us));
+        let terms = &self.groups[self.pools[this.pool].group].terms;
+        let limits = [self.query_timeout(this, id), terms.transaction_timeout];
+        let Some(limit) = limits.into_iter().flatten().min() else { return };
+        let limit_us = limit.as_micros() as u64;
+        if works_us < limit_us {
+            return;
+        }
+        if works_us >= limit_us + GRACE_US {
+            let message = "pgweir: a statement took longer than query_timeout and could not be cancelled";
+            let error = PgError::fatal(SqlState::QUERY_CANCELED, message);
+            if self.clients.get(id).is_some() {
+                self.fatal(id, &error);
+            }
+            return self.lose(server, "pgweir: a statement could not be cancelled");
+        }
+        let pool = this.pool;
+        if self.clients.get(id).is_some() && self.cancel_riding(id, server) {
+            self.pools[pool].counters.total_query_timeouts.add(1);
+            self.host_fails(pool);
+        }
+    }
+}

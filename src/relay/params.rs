@@ -1,0 +1,95 @@
+//! The settings of a session, and what follows from them: found out once for all sessions that have the same.
+//! Must never be changed once it is shared, but for what a server has reported.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use super::rules::Fitting;
+use crate::flow::params::{Settings, acts};
+use crate::pool::cluster::Lsn;
+use crate::server::open::Parameters;
+use crate::server::position::parse_lsn;
+use crate::sql::wish::{self, Wish};
+
+/// Settings of a session's start, shared by all sessions that have the same.
+#[derive(Debug, Default)]
+pub struct ParamSet {
+    /// Name and value, sorted.
+    pub settings: Settings,
+    /// They decide who a session acts as.
+    pub acts: bool,
+    /// Those of them that can change what a statement's text means.
+    pub meaning: Rc<Settings>,
+    /// Those of them that all who share a server must have alike.
+    pub riding: Settings,
+    /// Where the session asks that its statements run.
+    pub wish: Wish,
+    /// What the rules of its database make of it.
+    pub(super) fitting: Fitting,
+    /// A position that its reads must not lie before, which it knows from another session.
+    pub min_lsn: Option<Lsn>,
+    /// Its transactions are serializable, which standbys refuse, unless they say otherwise.
+    pub serializable: bool,
+    /// Its transactions are under READ COMMITTED unless they say otherwise.
+    pub is_read_committed: bool,
+    /// Nothing in it says what transactions are unless they say so, but perhaps that.
+    pub is_plain: bool,
+    /// What a server reported when it first took them, over what it reports anyway. Present means
+    /// that some server of the pool has accepted the settings, so they can be sent ahead of a
+    /// request without waiting.
+    pub reported: RefCell<Option<Parameters>>,
+}
+
+/// Settings that no statement's meaning hangs on, beside those that applications and extensions make up: they may
+/// differ between clients that share a prepared statement.
+const MEANINGLESS: [&[u8]; 6] = [
+    b"application_name",
+    b"client_min_messages",
+    b"idle_in_transaction_session_timeout",
+    b"idle_session_timeout",
+    b"lock_timeout",
+    b"statement_timeout",
+];
+
+/// Setting by which a session says what `SHOW pgweir.last_lsn` has told another.
+const MIN_LSN: &[u8] = b"pgweir.min_lsn";
+
+impl ParamSet {
+    /// Of a server opened with its client's settings, and what that reported.
+    pub(super) fn of_own(reported: Parameters) -> Self {
+        Self::new(Settings::new(), Some(reported))
+    }
+
+    /// With what a server reported when it took them, if one has.
+    pub(super) fn new(settings: Settings, reported: Option<Parameters>) -> Self {
+        let means = |name: &[u8]| !name.contains(&b'.') && !MEANINGLESS.contains(&name);
+        let meant = settings.iter().filter(|(name, _)| means(name)).cloned().collect();
+        let value = |name: &[u8]| settings.iter().find(|(known, _)| *known == name).map(|(_, value)| &value[..]);
+        // What nobody understands counts as asking for more than any replica has. RESET leaves an empty value.
+        let said = |name: &[u8]| value(name).filter(|text| !text.is_empty());
+        let wish = said(wish::SETTING).map_or(Wish::Auto, |text| Wish::of(text).unwrap_or(Wish::Primary));
+        let position = |text: &[u8]| std::str::from_utf8(text).ok().and_then(parse_lsn).unwrap_or(Lsn::MAX);
+        let min_lsn = said(MIN_LSN).map(position);
+        let isolation = value(b"default_transaction_isolation");
+        let isolated = |level: &[u8]| isolation.is_some_and(|it| it.eq_ignore_ascii_case(level));
+        let (serializable, is_read_committed) = (isolated(b"serializable"), isolated(b"read committed"));
+        let modes = settings.iter().filter(|(name, _)| name.starts_with(b"default_transaction_")).count();
+        let is_plain = modes == usize::from(is_read_committed);
+        let acts = settings.iter().any(acts);
+        let (meaning, reported, fitting) = (Rc::new(meant), RefCell::new(reported), Fitting::default());
+        let riding = settings.clone();
+        Self {
+            settings,
+            acts,
+            meaning,
+            riding,
+            wish,
+            fitting,
+            min_lsn,
+            serializable,
+            is_read_committed,
+            is_plain,
+            reported,
+        }
+    }
+}
