@@ -153,14 +153,15 @@
 //! # Deliberately absent
 //!
 //! - No decoding of messages on the data path, and no `String`: text that is not UTF-8 passes untouched.
-//! - No timer per request: one sweep per 100 ms and worker applies every limit ([`relay::sweep`]).
+//! - No timer per request: one sweep per 100 ms and worker applies every limit ([`relay::sweep`]); while there are lanes one
+//!   look per millisecond at all of them (`relay::lane_watch`).
 //! - No lock or map shared between workers on the data path, and no server that travels between workers: a slice that
 //!   waits for long has another close a server at rest and opens one itself. A pool has one slice per four servers, at
 //!   most one per worker: with few servers one queue for all is worth more than a second core.
 //! - No pool for replication: each such connection has a server of its own (`relay::own`).
 //! - No health check query on connections that are lent: the idle server's socket tells its death, and the pool looks at
 //!   it when lending. Hosts are asked beside the data path.
-//! - No retry of a request once a byte of it was sent.
+//! - No retry of a request that may have written, nor of one of whose answer a byte has left.
 
 pub mod app;
 pub mod auth;

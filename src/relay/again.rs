@@ -21,7 +21,7 @@ use crate::wire::tag;
 pub(super) const BATCH_BYTES: usize = 16 * 1024;
 
 /// So many servers may be lost with one batch: it may be what they die of.
-const LOSSES: u8 = 3;
+pub(super) const LOSSES: u8 = 3;
 
 /// What is wrong with a statement that a server was thought to have prepared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use super::again::{is_of_replicas, missing};
+use super::again::{LOSSES, is_of_replicas, missing};
 use super::client::{SentBack, State};
 use super::lane::{Fate, Lane, Rider};
 use super::learned::{LARGE_BYTES, Run};
@@ -14,9 +14,6 @@ use crate::flow::expect::{Expect, Origin};
 use crate::flow::replies::{Event, Step};
 use crate::meter::Sample;
 use crate::wire::error::{PgError, ServerError, SqlState};
-
-/// Servers that may be lost with one request: it may be what they die of.
-const LOSSES: u8 = 3;
 
 /// An error that comes later is the client's, as far as it could have come on any server: to run a statement twice that is
 /// ended by its own time limit would take twice as long, microseconds.

@@ -18,13 +18,7 @@ const MAKE: &str =
     "CREATE TABLE thing (id int PRIMARY KEY, v int); INSERT INTO thing SELECT n, n FROM generate_series(1, 50) n";
 
 fn script(way: Way, id: usize) -> Script {
-    let id = id.to_string();
-    let values = [Some(id.as_str())];
-    match way {
-        Way::Simple => Script::new().query(&SQL.replace("$1", &id)),
-        Way::Unnamed => Script::new().parse("", SQL).bind("", "", &values).describe(b'P', "").execute("", 0).sync(),
-        Way::Named => Script::new().bind("", "thing", &values).describe(b'P', "").execute("", 0).sync(),
-    }
+    way.script(SQL, "thing", id)
 }
 
 fn connect(port: u16) -> Client {

@@ -10,13 +10,7 @@ use crate::{Rides, WAYS, Way, cluster, conf, start, unfit, warm};
 const SQL: &str = "SELECT 1000 / (id - 50) AS part, v FROM item WHERE id = $1";
 
 fn script(way: Way, id: usize) -> Script {
-    let id = id.to_string();
-    let values = [Some(id.as_str())];
-    match way {
-        Way::Simple => Script::new().query(&SQL.replace("$1", &id)),
-        Way::Unnamed => Script::new().parse("", SQL).bind("", "", &values).describe(b'P', "").execute("", 0).sync(),
-        Way::Named => Script::new().bind("", "part", &values).describe(b'P', "").execute("", 0).sync(),
-    }
+    way.script(SQL, "part", id)
 }
 
 fn connect(port: u16) -> Client {

@@ -153,6 +153,21 @@ enum Way {
 
 const WAYS: [Way; 3] = [Way::Simple, Way::Unnamed, Way::Named];
 
+impl Way {
+    /// `sql` with `id` for its parameter; where it is bound by a name, it has been prepared under that.
+    fn script(self, sql: &str, name: &str, id: usize) -> Script {
+        let id = id.to_string();
+        let values = [Some(id.as_str())];
+        match self {
+            Self::Simple => Script::new().query(&sql.replace("$1", &id)),
+            Self::Unnamed => {
+                Script::new().parse("", sql).bind("", "", &values).describe(b'P', "").execute("", 0).sync()
+            }
+            Self::Named => Script::new().bind("", name, &values).describe(b'P', "").execute("", 0).sync(),
+        }
+    }
+}
+
 /// A client that knows what the answers must be.
 struct Asker {
     client: Client,
