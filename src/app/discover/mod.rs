@@ -36,7 +36,7 @@ impl Asker {
     fn new(discover: &Discover, known: Option<&Found>) -> Self {
         match discover {
             Discover::Dns(names) => Self::Dns(Names::new(names, known)),
-            Discover::Patroni { apis, ca_file } => Self::Patroni(Apis::new(apis, ca_file.as_deref())),
+            Discover::Patroni { apis, ca_file } => Self::Patroni(Apis::new(apis, ca_file.as_deref(), known)),
         }
     }
 

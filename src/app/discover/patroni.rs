@@ -1,5 +1,8 @@
 //! Servers as Patroni's REST API lists them: `GET /cluster` (Patroni's documentation, "Patroni REST API").
 //! Must never believe what it says of roles, nor read more than it may say.
+//!
+//! Who is listed is who has a Patroni that lives. In maintenance mode (`pause`) Patronis may be stopped while their servers go
+//! on, the primary too, and nobody takes their place: then servers come, and none goes.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -32,12 +35,14 @@ pub(super) struct Apis {
     apis: Vec<Api>,
     /// The one that has answered last.
     good: usize,
+    /// What it has answered last.
+    known: Found,
     /// How to talk to those over TLS, or why that is impossible.
     tls: Result<Arc<rustls::ClientConfig>, String>,
 }
 
 impl Apis {
-    pub(super) fn new(apis: &[Api], ca_file: Option<&Path>) -> Self {
+    pub(super) fn new(apis: &[Api], ca_file: Option<&Path>, known: Option<&Found>) -> Self {
         let tls = match apis.iter().any(|api| api.tls) {
             true => tls::client_config(VerifyMode::Full, ca_file, None).map_err(|error| error.to_string()),
             false => Err("no TLS".into()),
@@ -47,7 +52,7 @@ impl Apis {
             Arc::make_mut(&mut config).alpn_protocols.clear();
             config
         });
-        Self { apis: apis.to_vec(), good: 0, tls }
+        Self { apis: apis.to_vec(), good: 0, known: known.cloned().unwrap_or_default(), tls }
     }
 
     /// Asks the one that has answered last, and if that does not, all others.
@@ -62,9 +67,10 @@ impl Apis {
             }
             while let Some(answer) = questions.join_next().await {
                 match answer {
-                    Ok((number, Ok(found))) => {
+                    Ok((number, Ok(members))) => {
                         self.good = number;
-                        return Ok(found);
+                        self.known = members.with(&self.known);
+                        return Ok(self.known.clone());
                     }
                     Ok((_, Err(error))) => errors.push(error),
                     Err(error) => errors.push(error.to_string()),
@@ -75,7 +81,7 @@ impl Apis {
     }
 }
 
-async fn ask(api: &Api, tls: Result<Arc<rustls::ClientConfig>, String>) -> Result<Found, String> {
+async fn ask(api: &Api, tls: Result<Arc<rustls::ClientConfig>, String>) -> Result<Members, String> {
     let late = |_| Err(format!("no answer within {} s", LIMIT.as_secs()));
     let answer = timeout(LIMIT, fetch(api, tls)).await.unwrap_or_else(late)?;
     members(&answer)
@@ -114,6 +120,9 @@ async fn exchange(
 #[derive(Deserialize)]
 struct Cluster {
     members: Vec<Member>,
+    /// Not there unless it is on.
+    #[serde(default)]
+    pause: bool,
 }
 
 #[derive(Deserialize)]
@@ -131,7 +140,27 @@ struct Tags {
     noloadbalance: Value,
 }
 
-fn members(answer: &[u8]) -> Result<Found, String> {
+/// Who is listed.
+struct Members {
+    listed: Found,
+    /// Who is not may be there all the same.
+    paused: bool,
+}
+
+impl Members {
+    /// The servers there are, if these were known.
+    fn with(self, known: &Found) -> Found {
+        let Self { mut listed, paused } = self;
+        if paused {
+            let unlisted: Vec<_> = known.servers.difference(&listed.servers).cloned().collect();
+            listed.spared.extend(unlisted.iter().filter(|it| known.spared.contains(it)).cloned());
+            listed.servers.extend(unlisted);
+        }
+        listed
+    }
+}
+
+fn members(answer: &[u8]) -> Result<Members, String> {
     let cluster: Cluster =
         serde_json::from_slice(answer).map_err(|error| format!("no answer of Patroni's: {error}"))?;
     let mut found = Found::default();
@@ -144,7 +173,10 @@ fn members(answer: &[u8]) -> Result<Found, String> {
         }
         found.servers.insert(endpoint);
     }
-    Ok(found)
+    match found.servers.is_empty() {
+        true => Err("no member has a server".into()),
+        false => Ok(Members { listed: found, paused: cluster.pause }),
+    }
 }
 
 /// As Patroni reads what stands in its files (`parse_bool` in patroni/utils.py).

@@ -35,13 +35,13 @@ fn ok(body: &str) -> String {
 }
 
 async fn asked(apis: &[Api]) -> Result<Vec<String>, String> {
-    let found = Apis::new(apis, None).ask().await?;
+    let found = Apis::new(apis, None, None).ask().await?;
     Ok(found.servers.iter().map(ToString::to_string).collect())
 }
 
 #[tokio::test]
 async fn members_are_servers_whatever_their_state() {
-    let found = Apis::new(&[serves(ok(ANSWER))], None).ask().await.unwrap();
+    let found = Apis::new(&[serves(ok(ANSWER))], None, None).ask().await.unwrap();
     let shown = |servers: &mut dyn Iterator<Item = &Endpoint>| servers.map(ToString::to_string).collect::<Vec<_>>();
     assert_eq!(shown(&mut found.servers.iter()), ["127.0.0.1:15431", "127.0.0.1:15432", "127.0.0.1:15433"]);
     assert_eq!(shown(&mut found.spared.iter()), ["127.0.0.1:15432"]);
@@ -55,13 +55,33 @@ async fn a_member_without_a_server_is_none() {
     assert_eq!(asked(&[serves(ok(body))]).await, Ok(vec!["pg.example.org:5432".to_owned()]));
 }
 
+/// In maintenance mode the leader's Patroni was stopped for longer than it may be silent (Patroni 4.1.5): it is not listed
+/// any more, and its server is the primary still. When the mode ends, who is not listed is gone.
+#[tokio::test]
+async fn nobody_is_taken_away_while_patroni_is_paused() {
+    let known = Apis::new(&[serves(ok(ANSWER))], None, None).ask().await.unwrap();
+    let listed = |pause: &str| {
+        let member = r#"{"name": "pg1", "role": "replica", "state": "streaming", "host": "127.0.0.1", "port": 15431}"#;
+        serves(ok(&format!(r#"{{"members": [{member}]{pause}, "scope": "batman"}}"#)))
+    };
+    let paused = [listed(r#", "pause": true"#)];
+    // What is known may be from before a reload, or an answer to the same task.
+    let mut apis = Apis::new(&paused, None, Some(&known));
+    for _ in 0..2 {
+        assert_eq!(apis.ask().await.as_ref(), Ok(&known));
+    }
+    assert_eq!(Apis::new(&paused, None, None).ask().await.unwrap().servers.len(), 1);
+    let found = Apis::new(&[listed("")], None, Some(&known)).ask().await.unwrap();
+    assert_eq!((found.servers.len(), found.spared.len()), (1, 0));
+}
+
 /// The first that answers counts, and is asked first from then on.
 #[tokio::test]
 async fn one_that_answers_is_enough() {
     let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let gone = Api { tls: false, endpoint: gone.to_string().parse().unwrap() };
     let apis = [gone, serves("HTTP/1.0 503 Service Unavailable\r\n\r\n".into()), serves(ok(ANSWER))];
-    let mut all = Apis::new(&apis, None);
+    let mut all = Apis::new(&apis, None, None);
     assert_eq!((all.ask().await.unwrap().servers.len(), all.good), (3, 2));
 }
 
@@ -71,6 +91,7 @@ async fn what_is_no_answer_is_told() {
     for (answer, part) in [
         ("HTTP/1.0 503 Service Unavailable\r\n\r\n{}".to_owned(), "status 503"),
         (ok("<html>"), "no answer of Patroni's"),
+        (ok("{\"members\": []}"), "no member has a server"),
         (ok("{\"members\": [{\"host\": 5}]}"), "no answer of Patroni's"),
         (ok("{\"members\": [{\"host\": \"a b\", \"port\": 1}]}"), "a member without a server"),
         (ok(&long), "length limit exceeded"),
@@ -120,7 +141,7 @@ async fn over_tls_the_certificate_counts() {
         }
     });
     let api = [Api { tls: true, endpoint }];
-    assert_eq!(Apis::new(&api, Some(&ca)).ask().await.unwrap().servers.len(), 3);
-    let error = Apis::new(&api, None).ask().await.unwrap_err();
+    assert_eq!(Apis::new(&api, Some(&ca), None).ask().await.unwrap().servers.len(), 3);
+    let error = Apis::new(&api, None, None).ask().await.unwrap_err();
     assert!(error.starts_with("https://127.0.0.1:") && error.contains("certificate"), "{error}");
 }
