@@ -70,6 +70,10 @@ has_libclang() { find /usr/lib/llvm-*/lib /usr/lib/*-linux-gnu -name 'libclang*.
 # Answers for names of hosts in place of the system's, in tests.
 has_nss_wrapper() { compgen -G '/usr/lib/*-linux-gnu/libnss_wrapper.so' >/dev/null; }
 
+# The Python that drivers and Patroni run with: the distribution's where there is one, because Patroni runs as the servers' account,
+# which may not reach one in somebody's home.
+venv_python() { if [ -x /usr/bin/python3 ]; then echo /usr/bin/python3; else echo python3; fi; }
+
 # Adds a package to $missing unless the test succeeds: need PACKAGE COMMAND…
 need() {
     local package=$1
@@ -93,7 +97,7 @@ install_missing() {
     need libclang-dev has_libclang
     need util-linux has setpriv
     if [ "${1:-}" = drivers ]; then
-        need python3-venv python3 -c 'import venv, ensurepip'
+        need python3-venv "$(venv_python)" -c 'import venv, ensurepip'
         need strace has strace
         need nodejs has node
         # nodesource's nodejs has npm inside and refuses Debian's.
@@ -146,8 +150,9 @@ install_drivers() {
     rm -rf "$drivers"
     mkdir -p "$drivers/node"
     cp "$lists/package.json" "$drivers/node/"
-    step "a Python environment with psycopg and asyncpg" bash -c \
-        'python3 -m venv "$1/venv" && "$1/venv/bin/python" -m pip install -q --disable-pip-version-check -r "$2/requirements.txt"' _ "$drivers" "$lists"
+    step "a Python environment with psycopg, asyncpg and Patroni" bash -c \
+        '"$3" -m venv "$1/venv" && "$1/venv/bin/python" -m pip install -q --disable-pip-version-check -r "$2/requirements.txt"' \
+        _ "$drivers" "$lists" "$(venv_python)"
     # Also a second PostgreSQL, of a version that the distribution may not have (integration/src/postgres.rs, newer_bin).
     step "node-postgres and a newer PostgreSQL" npm install --prefix "$drivers/node" --no-fund --no-audit --loglevel=error
     echo "$wanted" >"$stamp"

@@ -162,7 +162,7 @@ impl Builder {
         let cluster = Cluster { primary, replicas, certificates };
         cluster.nodes().try_for_each(Postgres::launch)?;
         cluster.nodes().try_for_each(Postgres::wait_ready)?;
-        self.populate(&cluster.primary)?;
+        populate(&cluster.primary, &self.sql)?;
         cluster.wait_streaming()?;
         cluster.wait_caught_up()?;
         Ok(cluster)
@@ -185,15 +185,16 @@ impl Builder {
         );
         node.write("pg_hba.conf", &rules)
     }
+}
 
-    fn populate(&self, primary: &Postgres) -> Result<()> {
-        let mut admin = primary.admin("postgres")?;
-        admin.query(&format!("ALTER ROLE postgres PASSWORD '{PASSWORD}'"))?;
-        admin.query(&format!("CREATE ROLE {USER} LOGIN PASSWORD '{PASSWORD}'"))?;
-        admin.query(&format!("CREATE DATABASE {DATABASE} OWNER {USER}"))?;
-        let mut admin = primary.admin(DATABASE)?;
-        self.sql.iter().try_for_each(|sql| admin.query(sql).map(|_| ()))
-    }
+/// What every cluster has besides what a test asks for, and that.
+pub(crate) fn populate(primary: &Postgres, sql: &[String]) -> Result<()> {
+    let mut admin = primary.admin("postgres")?;
+    admin.query(&format!("ALTER ROLE postgres PASSWORD '{PASSWORD}'"))?;
+    admin.query(&format!("CREATE ROLE {USER} LOGIN PASSWORD '{PASSWORD}'"))?;
+    admin.query(&format!("CREATE DATABASE {DATABASE} OWNER {USER}"))?;
+    let mut admin = primary.admin(DATABASE)?;
+    sql.iter().try_for_each(|sql| admin.query(sql).map(|_| ()))
 }
 
 /// A running cluster; stopped and removed when dropped.

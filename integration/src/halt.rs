@@ -26,10 +26,8 @@ impl Postgres {
     /// Kills every process of the server at once, as a machine that loses its power. [`Postgres::kill`] lets its children end by
     /// themselves.
     pub fn crash(&self) {
-        let family = self.family();
+        send(&self.family(), Signal::KILL);
         self.kill();
-        // The children do not outlive the postmaster by more than moments anyway: none of these can be anybody else by now.
-        send(family.get(1..).unwrap_or_default(), Signal::KILL);
     }
 
     fn signal_all(&self, signal: Signal) {

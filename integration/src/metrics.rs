@@ -2,11 +2,8 @@
 //! It must never guess: a line it does not understand is an error.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
-use std::net::TcpStream;
-use std::time::Duration;
 
-use crate::error::{During, Error, Result};
+use crate::error::{Error, Result};
 
 /// One line of `/metrics`.
 #[derive(Debug, Clone, PartialEq)]
@@ -73,24 +70,6 @@ fn quoted(text: &str) -> Option<(String, &str)> {
         escaped = !escaped && c == '\\';
     }
     None
-}
-
-/// `GET path` on a loopback port; status and body.
-///
-/// # Errors
-/// When there is no HTTP answer.
-pub fn get(port: u16, path: &str) -> Result<(u16, String)> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).during(|| format!("connect to port {port}"))?;
-    stream.set_read_timeout(Some(Duration::from_secs(10))).during(|| "set a timeout".into())?;
-    // 1.0, so that the body simply ends with the connection.
-    let request = format!("GET {path} HTTP/1.0\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).during(|| format!("request {path}"))?;
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).during(|| format!("read {path}"))?;
-    let answer = String::from_utf8_lossy(&answer);
-    let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(|| Error::new(format!("no HTTP answer: {answer}")))?;
-    let status = head.split_whitespace().nth(1).and_then(|code| code.parse().ok());
-    Ok((status.ok_or_else(|| Error::new(format!("no status: {head}")))?, body.to_string()))
 }
 
 #[cfg(test)]

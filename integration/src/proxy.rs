@@ -11,7 +11,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use crate::error::{During, Error, Result};
-use crate::metrics;
+use crate::http;
 use crate::port::Port;
 use crate::process::{Process, tied};
 use crate::run::Run;
@@ -96,7 +96,7 @@ impl Pgweir {
     /// # Errors
     /// When it is not answered with 200.
     pub fn metrics(&self) -> Result<String> {
-        match metrics::get(self.stats_port(), "/metrics")? {
+        match http::get(self.stats_port(), "/metrics")? {
             (200, body) => Ok(body),
             (status, body) => Err(Error::new(format!("/metrics says {status}: {body}"))),
         }
@@ -107,7 +107,7 @@ impl Pgweir {
     /// # Errors
     /// When there is no HTTP answer.
     pub fn get(&self, path: &str) -> Result<(u16, String)> {
-        metrics::get(self.stats_port(), path)
+        http::get(self.stats_port(), path)
     }
 
     /// Writes another configuration (same placeholders) and sends SIGHUP. Whether it was taken is for the caller to observe.

@@ -53,6 +53,12 @@ pub(crate) struct Account {
     pub gid: u32,
 }
 
+/// Where `integration/test` installs what tests need beyond packages: `$PGWEIR_DRIVERS`, or `target/drivers`.
+pub fn drivers() -> PathBuf {
+    let target = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/drivers");
+    std::env::var_os("PGWEIR_DRIVERS").map_or_else(target, PathBuf::from)
+}
+
 /// This process's run.
 #[derive(Debug)]
 pub struct Run {

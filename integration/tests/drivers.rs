@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
+use integration::run::drivers;
 use integration::{Certificates, Cluster, DATABASE, Hba, PASSWORD, Pgweir, USER};
 use tokio_postgres::error::SqlState;
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -53,7 +54,7 @@ impl Target {
         let mut command = integration::command("timeout").unwrap();
         let limit = if std::env::var_os("PGWEIR_LONG").is_some() { "1800" } else { "240" };
         command.args(["--kill-after=5", limit]).arg(interpreter.as_ref()).arg(program);
-        let modules = environment().join("node/node_modules");
+        let modules = drivers().join("node/node_modules");
         let settings = [
             ("PGHOST", "127.0.0.1"),
             ("PGPORT", &port.to_string()),
@@ -75,14 +76,8 @@ impl Target {
     }
 }
 
-/// Where `integration/test` installs the drivers.
-fn environment() -> PathBuf {
-    let default = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/drivers");
-    std::env::var_os("PGWEIR_DRIVERS").map_or_else(default, PathBuf::from)
-}
-
 fn installed(path: &str) -> PathBuf {
-    let path = environment().join(path);
+    let path = drivers().join(path);
     assert!(path.exists(), "{} is missing: run integration/test --setup", path.display());
     path
 }

@@ -10,6 +10,7 @@ mod books;
 mod faults;
 mod hiccup;
 mod hidden;
+mod patroni;
 mod people;
 
 use std::sync::atomic::Ordering;
@@ -77,8 +78,13 @@ impl Front {
 }
 
 fn start_cluster() -> Cluster {
+    let builder = Cluster::builder().replicas(2).sql(&schema()).setting("log_statement", "all");
+    builder.setting("synchronous_standby_names", "ANY 1 (primary, replica1, replica2)").start().unwrap()
+}
+
+fn schema() -> String {
     // Amounts are taken in the order of accounts, so that transfers never wait for each other in a circle.
-    let sql = format!(
+    format!(
         "CREATE TABLE account (id int PRIMARY KEY, balance bigint NOT NULL);
          INSERT INTO account SELECT id, {BALANCE} FROM generate_series(0, {ACCOUNTS} - 1) id;
          CREATE TABLE ledger (id text NOT NULL, giver int, taker int, amount bigint);
@@ -93,9 +99,7 @@ fn start_cluster() -> Cluster {
                  WHERE a.id = greatest(giver, taker);
          END $$;
          GRANT ALL ON ALL TABLES IN SCHEMA public TO app"
-    );
-    let builder = Cluster::builder().replicas(2).sql(&sql).setting("log_statement", "all");
-    builder.setting("synchronous_standby_names", "ANY 1 (primary, replica1, replica2)").start().unwrap()
+    )
 }
 
 /// Which faults, one after the other, and how long there is no primary.
@@ -131,7 +135,7 @@ fn the_bank_survives_its_primaries() {
     let cluster = start_cluster();
     let links = cluster.links().unwrap();
     let front = Front::start(&links);
-    let (books, bank) = (Books::default(), Bank::new(front.port()));
+    let (books, bank) = (Books::default(), Bank::new(front.port(), Duration::ZERO));
     let mut idle = idle_clients(front.port());
     let mut stage = Stage::new(&cluster, &links, &front);
     thread::scope(|scope| {

@@ -25,6 +25,8 @@ pub struct Complaints {
 /// The clients that come and go by themselves.
 pub struct Bank {
     port: u16,
+    /// How long everybody rests between two turns.
+    pace: Duration,
     over: AtomicBool,
     complaints: Mutex<Complaints>,
     /// When the probe's writes succeeded.
@@ -57,9 +59,10 @@ fn answer(frames: Vec<Frame>) -> Result<Vec<Frame>, String> {
 }
 
 impl Bank {
-    pub fn new(port: u16) -> Self {
+    pub fn new(port: u16, pace: Duration) -> Self {
         Self {
             port,
+            pace,
             over: AtomicBool::new(false),
             complaints: Mutex::default(),
             written: Mutex::default(),
@@ -80,6 +83,12 @@ impl Bank {
 
     fn is_open(&self) -> bool {
         !self.over.load(Ordering::Relaxed)
+    }
+
+    /// Rests; false once the bank has closed.
+    fn next_turn(&self) -> bool {
+        thread::sleep(self.pace);
+        self.is_open()
     }
 
     fn writer_complains(&self, said: String) {
@@ -112,7 +121,7 @@ impl Bank {
     pub fn transfers(&self, number: usize, books: &Books) {
         let Some(mut client) = self.enter() else { return };
         let mut turn = number;
-        while self.is_open() {
+        while self.next_turn() {
             turn += 1;
             let id = books.begin();
             let (fate, error) = transfer(&mut client, id, turn);
@@ -131,7 +140,7 @@ impl Bank {
     /// Reads until the bank closes: the sum of all balances, and the era.
     pub fn reads(&self) {
         let Some(mut client) = self.enter() else { return };
-        while self.is_open() {
+        while self.next_turn() {
             let (era, asked) = (self.era.load(Ordering::Acquire), Instant::now());
             let answer = client.query("SELECT sum(balance), (SELECT n FROM era) FROM account");
             match answer {
@@ -159,7 +168,7 @@ impl Bank {
     /// Writes and reads it back until the bank closes, `number` being its own row.
     pub fn reads_its_writes(&self, number: usize, books: &Books) {
         let Some(mut client) = self.enter() else { return };
-        while self.is_open() {
+        while self.next_turn() {
             let mark = format!("T{}", books.begin());
             let written = client.query(&format!("UPDATE probe SET mark = '{mark}' WHERE id = {number}"));
             // What became of a write that failed is not known, and need not be.
@@ -185,7 +194,7 @@ impl Bank {
     /// Writes again and again, and remembers when it succeeded.
     pub fn probes(&self, books: &Books) {
         let Some(mut client) = self.enter() else { return };
-        while self.is_open() {
+        while self.next_turn() {
             let id = books.begin();
             match client.query(&format!("UPDATE probe SET mark = 'T{id}' WHERE id = 0")) {
                 Ok(_) => self.written.lock().unwrap_or_else(PoisonError::into_inner).push(Instant::now()),

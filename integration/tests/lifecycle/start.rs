@@ -177,5 +177,5 @@ fn run_with_a_url_and_no_file() {
     assert!(seen.contains("127.0.0.1:6432") && seen.contains("http://127.0.0.1:9127/metrics"), "{seen}");
     let mut client = Client::connect(6432);
     assert_eq!(client.value("SELECT current_user || '@' || current_database()"), "app@app");
-    eventually("it is ready", || integration::metrics::get(9127, "/readyz").is_ok_and(|(status, _)| status == 200));
+    eventually("it is ready", || integration::http::get(9127, "/readyz").is_ok_and(|(status, _)| status == 200));
 }
