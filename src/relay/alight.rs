@@ -321,10 +321,9 @@ impl Relay {
 
     /// Writes the requests that are to be written.
     pub(super) fn flush_lane(&mut self, server: ServerId) {
-        let delay_us = self.lane_delay_us();
         let Some(this) = self.servers.get_mut(server).filter(|this| this.use_ == Use::Shared) else { return };
-        let Some(lane) = this.lane.as_deref_mut().filter(|lane| lane.is_due(delay_us)) else { return };
-        (lane.out_us, lane.unwritten) = (0, 0);
+        let Some(lane) = this.lane.as_deref_mut().filter(|lane| !lane.out.is_empty()) else { return };
+        lane.unwritten = 0;
         let mut out = std::mem::take(&mut lane.out);
         let counters = &self.pools[this.pool].counters;
         counters.total_received.add(out.len() as u64);

@@ -14,7 +14,7 @@ use super::shapes::Look;
 use super::statements::{ServerName, Statement};
 use super::{Client, ClientId, PoolId, Relay, ServerId, Todo};
 use crate::flow::expect::{Kind, Origin};
-use crate::flow::requests::{Batch, End};
+use crate::flow::requests::End;
 use crate::meter::Unfit;
 use crate::sql::verdict::Effects;
 use crate::wire::frame::{HEADER, Header, cstr};
@@ -32,7 +32,13 @@ impl Relay {
             self.get_in(id, server, data, fare);
             Ok(())
         });
-        outcome.inspect_err(|unfit| self.pools[pool].counters.lanes.unfit(*unfit).add(1)).is_ok()
+        if let Err(unfit) = outcome {
+            self.pools[pool].counters.lanes.unfit(unfit).add(1);
+            if unfit == Unfit::NoServer {
+                self.hopes(id, pool);
+            }
+        }
+        outcome.is_ok()
     }
 
     /// A client that has waited for a server gets this one. It may find room in a lane instead, or make the server one: then
@@ -42,25 +48,17 @@ impl Relay {
         if !self.has_lanes(pool) {
             return None;
         }
-        let client = self.clients.get_mut(id)?;
-        let data = std::mem::take(&mut client.inbox);
-        let fare = match self.front(&data) {
-            Ok(Batch::Whole { len, end }) => self.fare(id, &data, len, end).ok(),
-            _ => None,
-        };
         let delay_us = self.lane_delay_us();
-        let lane = fare.and_then(|fare| {
-            let lane = self.lane_with_room(id, pool, delay_us).or_else(|| self.begins_lane(id, pool, server))?;
-            self.get_in(id, lane, &data, fare);
-            Some(lane)
+        let lane = self.boards_at_front(id, |this| {
+            this.lane_with_room(id, pool, delay_us).or_else(|| this.begins_lane(id, pool, server))
         });
-        if let Some(client) = self.clients.get_mut(id) {
-            client.inbox = data;
+        if lane == Some(server) {
+            self.take_aboard(pool);
         }
         lane.map(|lane| lane == server)
     }
 
-    fn has_lanes(&self, pool: PoolId) -> bool {
+    pub(super) fn has_lanes(&self, pool: PoolId) -> bool {
         let pool = &self.pools[pool];
         self.groups[pool.group].terms.lanes && !pool.barred
     }
@@ -72,7 +70,7 @@ impl Relay {
     }
 
     /// What the batch needs to ride, or why it cannot.
-    fn fare(&mut self, id: ClientId, data: &[u8], len: usize, end: End) -> Result<Fare, Unfit> {
+    pub(super) fn fare(&mut self, id: ClientId, data: &[u8], len: usize, end: End) -> Result<Fare, Unfit> {
         let Some(client) = self.clients.get(id) else { return Err(Unfit::Session) };
         if !client.reads {
             return Err(Unfit::Verdict);
@@ -159,7 +157,7 @@ impl Relay {
     }
 
     /// A lane for the client: one with room, else a new one, else the one with the fewest before it.
-    fn lane_for(&mut self, id: ClientId, pool: PoolId) -> Result<ServerId, Unfit> {
+    pub(super) fn lane_for(&mut self, id: ClientId, pool: PoolId) -> Result<ServerId, Unfit> {
         if let Some(server) = self.lane_with_room(id, pool, self.lane_delay_us()) {
             return Ok(server);
         }
@@ -196,7 +194,7 @@ impl Relay {
     }
 
     /// A server that comes to a client which has waited for it becomes a lane, if its pool has none.
-    fn begins_lane(&mut self, id: ClientId, pool: PoolId, server: ServerId) -> Option<ServerId> {
+    pub(super) fn begins_lane(&mut self, id: ClientId, pool: PoolId, server: ServerId) -> Option<ServerId> {
         let client = self.clients.get(id)?;
         let this = self.servers.get(server)?;
         if !self.pools[pool].lanes.is_empty() || !this.could_serve(client) || self.pools[pool].slice.open() < 2 {
@@ -221,7 +219,7 @@ impl Relay {
     }
 
     /// The client's batch at the front of `data` is in the lane from now on.
-    fn get_in(&mut self, id: ClientId, server: ServerId, data: &[u8], fare: Fare) {
+    pub(super) fn get_in(&mut self, id: ClientId, server: ServerId, data: &[u8], fare: Fare) {
         let now_us = self.now_us;
         let delay_us = self.lane_delay_us();
         let (Some(client), Some(this)) = (self.clients.get_mut(id), self.servers.get_mut(server)) else { return };

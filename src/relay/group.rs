@@ -1,7 +1,7 @@
 //! A database as one user sees it, and the pools of servers behind it.
 //! Must never be looked up on the data path: connections know their number.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -101,6 +101,10 @@ pub struct Pool {
     pub(super) lanes: Vec<ServerId>,
     /// Who was seen at the front of its queue by who looks after the lanes, and since when, microseconds.
     pub(super) front: (ClientId, u64),
+    /// Its last lane has made room for who stands at the front.
+    pub(super) owed: bool,
+    /// Who stands in its queue only because there was no lane, oldest first; some may have left it.
+    pub(super) hopefuls: VecDeque<ClientId>,
     /// Its part of limits that it shares with other pools, and with its slices on other workers.
     pub(super) stakes: Vec<Stake>,
     /// Numbers.

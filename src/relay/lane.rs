@@ -86,8 +86,7 @@ pub(super) struct Lane {
     pub since_us: u64,
     /// Requests to be written, those of the newest riders on the wire.
     pub out: Vec<u8>,
-    /// What those are expected to take, microseconds, and how many they are.
-    pub out_us: u64,
+    /// How many those are.
     pub unwritten: usize,
     /// What has come of the head's answer.
     pub held: Vec<u8>,
@@ -107,15 +106,8 @@ impl Lane {
     /// One more on the wire, or about to be.
     pub fn push(&mut self, rider: Rider) {
         self.wire_us += u64::from(rider.fare.usual_us);
-        self.out_us += u64::from(rider.fare.usual_us);
         self.unwritten += 1;
         self.riders.push_back(rider);
-    }
-
-    /// Whether what is to be written is to be written now: nobody waits for company, but while the server still has half of
-    /// what it may have before it, nobody is served any sooner for being written.
-    pub fn is_due(&self, delay_us: u64) -> bool {
-        !self.out.is_empty() && self.wire_us.saturating_sub(self.out_us) * 2 <= delay_us
     }
 
     /// The head is done with.
@@ -148,7 +140,7 @@ impl Lane {
         self.queue.clear();
         self.out.clear();
         self.held.clear();
-        (self.load_us, self.wire_us, self.out_us, self.unwritten) = (0, 0, 0, 0);
+        (self.load_us, self.wire_us, self.unwritten) = (0, 0, 0);
         (self.closed, self.stalled) = (false, false);
     }
 }

@@ -87,6 +87,7 @@ impl Relay {
                 && let Some(server) = this.lanes.last().copied()
             {
                 this.front.1 = self.now_us;
+                this.owed = true;
                 self.close_lane(server);
             }
         }

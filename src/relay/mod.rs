@@ -27,6 +27,7 @@ mod follow;
 mod forward;
 mod group;
 mod grow;
+mod hopefuls;
 mod hosts;
 mod inventory;
 mod lane;

@@ -117,6 +117,9 @@ impl Relay {
             self.pools[pool].slice.lost();
             return self.drop_server(server);
         }
+        if self.begins_for_hopefuls(pool, server) {
+            return;
+        }
         loop {
             match self.pools[pool].slice.put(server) {
                 // A loop, not a recursion: thousands may wait to be let in.

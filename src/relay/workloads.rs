@@ -1,6 +1,7 @@
 //! The pools of a group: on each host one for everybody, and one for each workload to which a rule has sent somebody.
 //! Must never be made for a workload of which nobody has come.
 
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -72,6 +73,8 @@ impl Relay {
             slice: Slice::new(size, rotate),
             lanes: Vec::new(),
             front: Default::default(),
+            owed: false,
+            hopefuls: VecDeque::new(),
             stakes,
             counters,
             failure: None,
@@ -124,6 +127,8 @@ impl Relay {
             slice: Slice::new(size, rotate),
             lanes: Vec::new(),
             front: Default::default(),
+            owed: false,
+            hopefuls: VecDeque::new(),
             stakes,
             counters,
             failure: None,

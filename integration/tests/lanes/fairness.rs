@@ -1,12 +1,12 @@
 //! Who needs a server to himself gets one, however many ride.
 //! It must never end riders before what they are said to keep waiting has been served.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::common::Client;
-use crate::{Asker, WAYS, cluster, conf, rides, start, warm_askers};
+use crate::common::{Client, eventually, metric};
+use crate::{Asker, WAYS, cluster, conf, rides, start, warm_askers, warm_sql};
 
 /// An application holds a transaction open on one connection and writes on another, while others read all the time: with lanes
 /// off it would get the second server in its turn.
@@ -54,4 +54,35 @@ fn a_writer_gets_the_last_server_from_riders() {
         assert_eq!(waits.len(), 8, "{size} servers: {waits:?}");
         assert!(waits.iter().all(|wait| *wait < Duration::from_millis(700)), "{size} servers: {waits:?}");
     }
+}
+
+/// A read that comes when every server is kept and there is no lane does not stand behind all the slow statements that came before
+/// it: the next server that comes free is a lane for it, and for others like it.
+#[test]
+fn a_fast_read_does_not_wait_for_all_slow_ones_before_it() {
+    const READ: &str = "SELECT v FROM item WHERE id = 7";
+    const SLOW: usize = 14;
+    let pgweir = start(&conf(cluster()).size(2));
+    warm_sql(&pgweir, &[READ]);
+    let (port, done) = (pgweir.port(), AtomicUsize::new(0));
+    let waiting = || metric(&pgweir, "pgweir_pool_clients", &[("state", "waiting")]);
+    let before = rides(&pgweir);
+    let mut readers: Vec<_> = (0..6).map(|_| Client::connect(port)).collect();
+    thread::scope(|scope| {
+        for _ in 0..SLOW {
+            scope.spawn(|| {
+                Client::connect(port).query("SELECT pg_sleep(0.3)").unwrap();
+                done.fetch_add(1, Ordering::Relaxed);
+            });
+        }
+        eventually("all others wait", || waiting() as usize == SLOW - 2);
+        for reader in &mut readers {
+            scope.spawn(|| {
+                assert_eq!(reader.query(READ).unwrap(), [["item 7"]]);
+                let before_it = done.load(Ordering::Relaxed);
+                assert!(before_it <= SLOW / 2, "{before_it} slow statements came first");
+            });
+        }
+    });
+    assert_eq!(rides(&pgweir) - before, 6.0);
 }
