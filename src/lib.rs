@@ -45,6 +45,9 @@
 //! 9. Each finished statement is one record in the statistics of its shape ([`meter`]): two clock reads per
 //!    transaction, plain stores, no lock. The control thread ([`export`]) reads them at any time.
 //!
+//! 10. Who asks for the database `pgweir` or `pgbouncer` and is listed in `[console]` goes on to the **console** ([`console`]):
+//!     sessions on the control thread, which answer from the statistics and ask workers by message for what only they know.
+//!
 //! A transaction so costs two reads, two writes, no allocation and no wake-up of a task other than those whose sockets
 //! spoke.
 //!
@@ -62,7 +65,8 @@
 //! | 5 | [`pool`]: pure |
 //! | 6 | [`relay`] |
 //! | 7 | [`gate`], [`worker`], [`export`] |
-//! | 8 | [`app`] |
+//! | 8 | [`console`] |
+//! | 9 | [`app`] |
 //!
 //! # Invariants
 //!
@@ -117,6 +121,9 @@
 //!   header from a listed network, never what the client says (`gate::proxied`).
 //! - What workers tell each other without being asked is in [`pool::vacate`]: a database that somebody needs to have for
 //!   himself, and that a schema has changed, after which a text that is prepared anew shares nothing that is prepared.
+//! - The console decides nothing: what an operator wants of clients and servers a worker does itself, between two turns, when it
+//!   gets the message ([`worker::Mail::Do`]). A pause is a pool that lends nothing (`relay::commands`), as one is that has no
+//!   primary; long lists are asked for in pages.
 //! - A panic in a turn ends the connections it was about and nothing else (`relay::task`).
 //!
 //! # What was measured before deciding
@@ -167,6 +174,7 @@ pub mod app;
 pub mod auth;
 pub mod base;
 pub mod config;
+pub mod console;
 pub mod export;
 pub mod flow;
 pub mod gate;

@@ -26,6 +26,7 @@ const FLOORS: &[&[&str]] = &[
     &["pool"],
     &["relay"],
     &["gate", "worker", "export"],
+    &["console"],
     &["app"],
 ];
 

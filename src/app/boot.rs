@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 
 use super::doors::{self, NotListening};
 use crate::config::Config;
-use crate::gate::{self, Aside, Gate, Order};
+use crate::gate::{self, Aside, Call, Gate, Onward, Order};
 use crate::meter::Registry;
 use crate::pool::cluster::Clusters;
 use crate::pool::place::Place;
@@ -29,6 +29,8 @@ pub struct Running {
     pub workers: Vec<Mailbox>,
     /// To the gate.
     pub gate: mpsc::UnboundedSender<Order>,
+    /// Those who come to the console.
+    pub visitors: Option<mpsc::UnboundedReceiver<Call>>,
     /// The HTTP socket, if any.
     pub stats: Option<std::net::TcpListener>,
     /// Ends when its mailbox is dropped.
@@ -78,8 +80,11 @@ pub fn boot(config: Config) -> Result<Running, BootError> {
     let weak: Vec<WeakMailbox> = workers.iter().map(Mailbox::downgrade).collect();
     let all: Arc<[WeakMailbox]> = weak.clone().into();
     let (of_gate, counts) = (Arc::clone(&config), Arc::clone(&registry));
-    let open =
-        move |hand: Option<Hand>| Gate::new(of_gate, tls, secret, weak, hand, aside, counts).run(doors.clients, orders);
+    let (console, visitors) = mpsc::unbounded_channel();
+    let open = move |hand: Option<Hand>| {
+        let onward = Onward { workers: weak, hand, console };
+        Gate::new(of_gate, tls, secret, onward, aside, counts).run(doors.clients, orders)
+    };
     // A login on the thread where its client will live costs two switches of threads less. With several
     // workers there is no such thread, and none of them is to have more work than the others.
     let (mut beside, own): (Option<Beside>, _) =
@@ -99,7 +104,8 @@ pub fn boot(config: Config) -> Result<Running, BootError> {
         })?);
     }
     registry.set_listening(true);
-    Ok(Running { config, registry, clusters: shared.clusters, workers, gate, stats: doors.stats, threads })
+    let (clusters, visitors, stats) = (shared.clusters, Some(visitors), doors.stats);
+    Ok(Running { config, registry, clusters, workers, gate, visitors, stats, threads })
 }
 
 /// Half the cores unless configured: PostgreSQL and the clients often share the machine, and a

@@ -1,4 +1,4 @@
-//! Floor 8: the program around the workers: command line, boot, signals, reload, logs.
+//! Floor 9: the program around the workers: command line, boot, signals, reload, logs.
 //! Must never be needed by any floor below.
 
 pub mod boot;

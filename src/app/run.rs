@@ -3,12 +3,13 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
@@ -16,6 +17,7 @@ use super::boot::{BootError, Running, boot};
 use super::discover::{self, Discovery, News};
 use super::notify::{Notify, watchdog_period};
 use crate::config::{Config, MAX_HOSTS, Roles};
+use crate::console::{About, Console, How, Request};
 use crate::export::{self, Exporter};
 use crate::gate::{self, Order};
 use crate::server::probe::probe;
@@ -38,7 +40,8 @@ struct Signals {
 /// # Errors
 /// It cannot start, or the control thread itself cannot run.
 pub fn run(config: Config, file: Option<&Path>) -> Result<(), BootError> {
-    let runtime = Builder::new_current_thread().enable_all().build()?;
+    // Sessions of the console stay on this thread.
+    let runtime = Builder::new_current_thread().enable_all().build_local(Default::default())?;
     // Before anybody can see that it listens, and ask it to read its configuration again.
     let signals = {
         let _inside = runtime.enter();
@@ -65,34 +68,65 @@ async fn control(mut running: Running, signals: Signals, file: Option<&Path>) ->
         let exporter = Arc::new(exporter);
         tokio::spawn(export::serve(listener, exporter, std::future::pending()));
     }
+    let (console, mut requests) = open_console(&mut running);
     let notify = Arc::new(Notify::from_env());
     let watchdog = watchdog_period().map(|period| watch(&running, Arc::clone(&notify), period));
     notify.ready(SERVING);
     let mut tick = tokio::time::interval(PROBE_PERIOD);
     let mut discovery = Discovery::new();
     discovery.watch(&running.config, &running.clusters);
-    loop {
+    let how = loop {
+        let mut answer = None;
         tokio::select! {
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
-            _ = hangup.recv() => {
-                notify.reloading();
-                reload(&mut running, file).await;
-                discovery.watch(&running.config, &running.clusters);
-                notify.ready(SERVING);
+            _ = terminate.recv() => break None,
+            _ = interrupt.recv() => break None,
+            _ = hangup.recv() => {}
+            Some(request) = requests.recv() => match request {
+                Request::Reload(to) => answer = Some(to),
+                Request::Shutdown(how) => break Some(how),
+            },
+            Some(news) = discovery.news() => {
+                take_over(&mut running, news);
+                console.reconfigure(Arc::clone(&running.config));
+                continue;
             }
-            Some(news) = discovery.news() => take_over(&mut running, news),
-            _ = tick.tick() => probe_primaries(&running),
+            _ = tick.tick() => {
+                probe_primaries(&running);
+                continue;
+            }
         }
-    }
+        notify.reloading();
+        let outcome = reload(&mut running, file).await;
+        discovery.watch(&running.config, &running.clusters);
+        console.reconfigure(Arc::clone(&running.config));
+        notify.ready(SERVING);
+        answer.map(|answer| answer.send(outcome));
+    };
     notify.stopping();
     if let Some(watchdog) = watchdog {
         // It has mailboxes of the threads, which end when the last one is dropped.
         watchdog.abort();
         let _ = watchdog.await;
     }
-    shut_down(running, &mut terminate, &mut interrupt).await;
+    shut_down(running, &console, how, &mut terminate, &mut interrupt).await;
     Ok(())
+}
+
+/// The console, and what it wants of this thread.
+fn open_console(running: &mut Running) -> (Rc<Console>, mpsc::UnboundedReceiver<Request>) {
+    let (requests, wanted) = mpsc::unbounded_channel();
+    let about = About {
+        registry: Arc::clone(&running.registry),
+        clusters: Arc::clone(&running.clusters),
+        workers: running.workers.iter().map(Mailbox::downgrade).collect(),
+        gate: running.gate.downgrade(),
+        requests,
+    };
+    let console = Console::new(about, Arc::clone(&running.config));
+    if let Some(visitors) = running.visitors.take() {
+        tokio::task::spawn_local(Rc::clone(&console).run(visitors));
+    }
+    (console, wanted)
 }
 
 /// Tells the service manager once per `period` that the gate and every worker have answered. One that
@@ -147,11 +181,12 @@ fn probe_primaries(running: &Running) {
     }
 }
 
-/// Reads the configuration again: all of it takes effect, or none.
-async fn reload(running: &mut Running, file: Option<&Path>) {
+/// Reads the configuration again: all of it takes effect, or none, and what is wrong with it is returned.
+async fn reload(running: &mut Running, file: Option<&Path>) -> Result<(), String> {
     let Some(file) = file else {
-        tracing::warn!("nothing to reload: pgweir was started without a configuration file");
-        return;
+        let why = "nothing to reload: pgweir was started without a configuration file";
+        tracing::warn!("{why}");
+        return Err(why.to_owned());
     };
     let loaded = Config::load(file).map_err(|problems| problems.to_string());
     let ready = loaded.and_then(|config| {
@@ -176,10 +211,12 @@ async fn reload(running: &mut Running, file: Option<&Path>) {
             running.config = config;
             running.registry.note_reload(true);
             tracing::info!("configuration reloaded from {}", file.display());
+            Ok(())
         }
         Err(problems) => {
             running.registry.note_reload(false);
             tracing::error!("the configuration is refused and the old one stays in force:\n{problems}");
+            Err(problems)
         }
     }
 }
@@ -218,22 +255,46 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
     changed
 }
 
-/// Nobody new; transactions go on to their end, but not beyond `shutdown_timeout`. A second signal
-/// ends it at once.
-async fn shut_down(running: Running, terminate: &mut Signal, interrupt: &mut Signal) {
-    let limit = running.config.shutdown_timeout;
-    tracing::info!("shutting down: transactions may take up to {} s to finish", limit.as_secs_f32());
+/// Nobody new; transactions go on to their end, but not beyond `shutdown_timeout`, or as long as the console has said. A
+/// second signal ends it at once.
+async fn shut_down(
+    running: Running,
+    console: &Console,
+    how: Option<How>,
+    terminate: &mut Signal,
+    interrupt: &mut Signal,
+) {
+    let limit = match how {
+        None => Some(running.config.shutdown_timeout),
+        Some(How::AtOnce) => Some(Duration::ZERO),
+        Some(How::WaitForServers | How::WaitForClients) => None,
+    };
+    match (how, limit) {
+        (Some(How::WaitForClients), _) => tracing::info!("shutting down when all clients have left"),
+        (_, Some(limit)) => {
+            tracing::info!("shutting down: transactions may take up to {} s to finish", limit.as_secs_f32());
+        }
+        (_, None) => tracing::info!("shutting down when all transactions have finished"),
+    }
     running.registry.set_draining(true);
     let _ = running.gate.send(Order::Close);
+    let wait: fn(&Mailbox) -> Option<oneshot::Receiver<()>> =
+        if how == Some(How::WaitForClients) { |worker| ask(worker, Mail::Await) } else { drain };
     let drained = async {
-        let waits: Vec<_> = running.workers.iter().filter_map(drain).collect();
+        let waits: Vec<_> = running.workers.iter().filter_map(wait).collect();
         for wait in waits {
             let _ = wait.await;
         }
     };
+    let too_late = async {
+        match limit {
+            Some(limit) => tokio::time::sleep(limit).await,
+            None => std::future::pending().await,
+        }
+    };
     let in_time = tokio::select! {
         () = drained => true,
-        () = tokio::time::sleep(limit) => false,
+        () = too_late => false,
         _ = terminate.recv() => false,
         _ = interrupt.recv() => false,
     };
@@ -248,6 +309,7 @@ async fn shut_down(running: Running, terminate: &mut Signal, interrupt: &mut Sig
             let _ = tokio::time::timeout(Duration::from_secs(1), wait).await;
         }
     }
+    let _ = tokio::time::timeout(Duration::from_secs(1), console.end()).await;
     let Running { workers, gate, threads, .. } = running;
     drop((workers, gate));
     for thread in threads {

@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use super::check_rules::RawSteering;
+use super::console::Console;
 use super::doors::tcp;
 use super::encryption::{ChannelBinding, SslMode, TlsMode, TlsNegotiation};
 use super::endpoint::Endpoint;
@@ -92,6 +93,7 @@ impl Check<'_> {
             listen,
             auth,
             stats,
+            console: Console::of(raw.console.set().unwrap_or_default()),
             pool: pool(raw.pool.set().unwrap_or_default()),
             log: log(raw.log.set().unwrap_or_default()),
             workers: raw.workers.set().map_or(0, |n| n.0 as usize),
@@ -199,6 +201,7 @@ impl Check<'_> {
     }
 
     fn database(&mut self, name: String, span: Span, mut raw: RawDatabase) -> Option<Database> {
+        self.reserved(&name, &span);
         self.hosts(&name, &raw);
         let found_out = !raw.discover.is_absent();
         let discover = self.discover(&name, &mut raw);

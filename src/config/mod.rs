@@ -15,6 +15,7 @@ mod check_auth;
 mod check_rules;
 mod check_users;
 mod consistency;
+mod console;
 mod discover;
 mod doors;
 mod encryption;
@@ -69,6 +70,7 @@ use zeroize::Zeroizing;
 
 pub use self::auth::{Auth, AuthQuery};
 pub use self::consistency::{Consistency, TableName};
+pub use self::console::{CONSOLE_DATABASES, Console};
 pub use self::discover::{Api, Discover, Found};
 pub use self::doors::{INSTANCE_MAX, Tcp, UnixSocket};
 pub use self::encryption::{ChannelBinding, SslMode, TlsMode, TlsNegotiation};

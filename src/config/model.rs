@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use super::auth::Auth;
 #[cfg(doc)]
 use super::auth::AuthQuery;
+use super::console::Console;
 use super::discover::Discover;
 use super::doors::{Tcp, UnixSocket};
 use super::encryption::{ChannelBinding, SslMode, TlsMode, TlsNegotiation};
@@ -34,6 +35,8 @@ pub struct Config {
     pub auth: Auth,
     /// `[stats]`: metrics and health over HTTP.
     pub stats: Stats,
+    /// `[console]`: who may use the virtual database `pgweir`.
+    pub console: Console,
     /// `[pool]`: defaults for all pools.
     pub pool: Pool,
     /// `[log]`.

@@ -30,6 +30,7 @@ section! {
         listen: RawListen,
         auth: RawAuth,
         stats: RawStats,
+        console: RawConsole,
         pool: RawPool,
         log: RawLog,
         databases: Named<RawDatabase>,
@@ -86,6 +87,15 @@ section! {
         failed_logins_max: Number<0, 1_000_000>,
         failed_logins_ban: Timeout,
         mock_secret: RawSecret,
+    }
+}
+
+section! {
+    /// `[console]`
+    RawConsole {
+        admin_users: Texts,
+        stats_users: Texts,
+        stats_period: Timeout,
     }
 }
 

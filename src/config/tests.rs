@@ -125,6 +125,10 @@ instance_id = 5
 [stats]
 address = "off"
 max_shapes = 5
+[console]
+admin_users = ["root"]
+stats_users = ["watcher", "grafana"]
+stats_period = "7s"
 [pool]
 pool_mode = "statement"
 session_state = "strict"
@@ -228,6 +232,12 @@ fn every_setting_arrives() {
         }
     );
     assert_eq!(config.stats, Stats { address: None, max_shapes: 5 });
+    let console = Console {
+        admin_users: vec!["root".into()],
+        stats_users: vec!["watcher".into(), "grafana".into()],
+        stats_period: Duration::from_secs(7),
+    };
+    assert_eq!(config.console, console);
     assert_eq!(
         config.pool,
         Pool {

@@ -1,7 +1,7 @@
 //! What is known of a connection before its user is: where from, and over what.
 //! Must never be taken from what the client says of itself.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::aside::Aside;
@@ -15,12 +15,22 @@ pub(super) struct Caller {
     pub peer: Peer,
     /// TLS as it was offered; `None` without.
     pub tls: Option<Arc<Listener>>,
+    /// The peer is known from a PROXY header only.
+    pub proxied: bool,
 }
 
 impl Caller {
     /// Address; `None` on a unix socket.
     pub fn address(&self) -> Option<IpAddr> {
         self.peer.address()
+    }
+
+    /// Where it comes from, if only a PROXY header says so and not the socket.
+    pub fn proxied(&self) -> Option<SocketAddr> {
+        match self.peer {
+            Peer::Tcp(address) if self.proxied => Some(address),
+            Peer::Tcp(_) | Peer::Unix(_) => None,
+        }
     }
 
     /// Whether nobody can listen on the way.

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::Gate;
 use super::peer::Peer;
 use super::rate::{Rate, neighbourhood};
+use super::{Call, Gate};
 use crate::config::{Config, Host};
 use crate::relay::{Key, Seat, Whom};
 use crate::server::cancel::{self, NOBODY, PassedOn};
@@ -42,6 +42,9 @@ pub(super) async fn cancel(gate: &Gate, peer: &Peer, stream: &mut Stream, pid: u
     }
     let found = match whom {
         Named::Nobody => false,
+        Named::Client(whom) if whom.instance == gate.instance && gate.workers.len() <= whom.worker.into() => {
+            find_on_console(gate, not_passed_on(pid), key).await
+        }
         Named::Client(whom) if whom.instance == gate.instance => {
             find_on(gate, whom.worker.into(), Whom::Slot(whom.slot), &key).await
         }
@@ -142,6 +145,12 @@ async fn find_on(gate: &Gate, worker: usize, whom: Whom, key: &[u8]) -> bool {
     let (done, wait) = oneshot::channel();
     // Told something: nobody's. Dropped: done.
     worker.send(Mail::Cancel { whom, key: key.to_vec(), done }).is_ok() && wait.await.is_err()
+}
+
+/// The same on the console, whose sessions have numbers of a worker that there is not.
+async fn find_on_console(gate: &Gate, number: u32, key: Vec<u8>) -> bool {
+    let (done, wait) = oneshot::channel();
+    gate.console.send(Call::Cancel { number, key, done }).is_ok() && wait.await.is_err()
 }
 
 /// The same where only the key tells which worker has the client.

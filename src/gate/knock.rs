@@ -67,7 +67,7 @@ pub(super) async fn receive(
     let begun = timeout_at(until, Box::pin(begin(gate, plain, &mut peer, proxied, &mut tls, &mut stream))).await;
     let outcome = match begun {
         Ok(Ok(Some(startup))) => {
-            let caller = Caller { peer, tls };
+            let caller = Caller { peer, tls, proxied };
             let login = login::login(gate, &mut stream, &caller, startup, seat);
             timeout_at(until, Box::pin(login)).await.unwrap_or_else(|_| Err(too_late()))
         }

@@ -1,13 +1,16 @@
 //! Who a client is, and whether it may come in.
 //! Must never answer an unknown user otherwise than a wrong password.
 
+use std::sync::Arc;
+
 use super::Gate;
 use super::authenticate::{Denied, Proven, Wish, authenticate};
 use super::caller::Caller;
 use super::knock::Refusal;
 use super::places::Places;
 use super::rate::Rate;
-use crate::config::{Config, Database};
+use super::visit::visit;
+use crate::config::{Config, Console, Database};
 use crate::relay::{Arrival, Seat};
 use crate::server::stream::Stream;
 use crate::wire::build;
@@ -27,6 +30,9 @@ pub(super) async fn login(
     let Some(stream) = place.as_mut() else { return Ok(()) };
     let minor = negotiate_version(stream, &startup).await?;
     let mut asked = Asked::of(&startup)?;
+    if Console::is(&asked.database) {
+        return visit(gate, place, caller, &config, minor, asked, seat).await;
+    }
     asked.find_server(&config);
     let Some(seat) = seat else {
         let message = "pgweir: no more connections allowed";
@@ -35,17 +41,8 @@ pub(super) async fn login(
         return Err(Refusal::Told(error));
     };
     let wish = Wish { user: &asked.user, database: &asked.database, replication: asked.is_physical() };
-    let Proven { prefix, secret } = match authenticate(gate, stream, &config, caller, &wish).await {
-        Ok(proven) => proven,
-        Err(Denied { refusal, delay }) => {
-            // Whoever guesses takes no place from others while it waits.
-            drop(seat);
-            if !delay.is_zero() {
-                tokio::time::sleep(delay).await;
-            }
-            return Err(refusal);
-        }
-    };
+    let mut seat = Some(seat);
+    let Proven { prefix, secret } = proven(gate, stream, &config, caller, &wish, &mut seat).await?;
     let database = asked.database;
     let Some(database_config) = config.databases.get(&database) else {
         let message = format!("database \"{database}\" does not exist");
@@ -54,6 +51,12 @@ pub(super) async fn login(
         let hint = "For physical replication with several databases, add [databases.replication] with the server as its primary.";
         return Err(Refusal::Told(if asked.replication.is_some() { error.hint(hint) } else { error }));
     };
+    if gate.disabled.borrow().contains(&database) {
+        // PostgreSQL's words for one with ALLOW_CONNECTIONS false (CheckMyDatabase, src/backend/utils/init/postinit.c).
+        let message = format!("database \"{database}\" is not currently accepting connections");
+        let error = PgError::fatal(SqlState::NOT_IN_PREREQUISITE_STATE, message);
+        return Err(Refusal::Told(error.detail("It was disabled on pgweir's console.")));
+    }
     let (of_database, of_user) = take_places(gate, &config, database_config, &asked.user)?;
     tracing::debug!(peer = %caller.peer, user = asked.user, database, "logged in");
     let Some((mut socket, leftover)) = place.take().map(Stream::into_parts) else { return Ok(()) };
@@ -72,7 +75,8 @@ pub(super) async fn login(
         prefix,
         leftover,
         replication: asked.replication,
-        seats: [seat, at_home, of_database, of_user].map(Some),
+        from: caller.proxied(),
+        seats: [seat, Some(at_home), Some(of_database), Some(of_user)],
     };
     if let Some(hand) = &gate.hand {
         hand(arrival);
@@ -80,6 +84,27 @@ pub(super) async fn login(
         let _ = mailbox.send(Mail::Client(Box::new(arrival)));
     }
     Ok(())
+}
+
+/// Lets the client prove who it is. Whoever guesses takes no place from others while it waits for the answer.
+pub(super) async fn proven(
+    gate: &Gate,
+    stream: &mut Stream,
+    config: &Arc<Config>,
+    caller: &Caller,
+    wish: &Wish<'_>,
+    seat: &mut Option<Seat>,
+) -> Result<Proven, Refusal> {
+    match authenticate(gate, stream, config, caller, wish).await {
+        Ok(proven) => Ok(proven),
+        Err(Denied { refusal, delay }) => {
+            *seat = None;
+            if !delay.is_zero() {
+                tokio::time::sleep(delay).await;
+            }
+            Err(refusal)
+        }
+    }
 }
 
 /// A place among the clients of the database and one among those of the user, and one of the user's
@@ -119,11 +144,11 @@ async fn negotiate_version(stream: &mut Stream, startup: &Startup) -> Result<u32
 }
 
 /// What a startup message asks for.
-struct Asked {
-    user: String,
-    database: String,
-    settings: Vec<(Vec<u8>, Vec<u8>)>,
-    replication: Option<Vec<u8>>,
+pub(super) struct Asked {
+    pub(super) user: String,
+    pub(super) database: String,
+    pub(super) settings: Vec<(Vec<u8>, Vec<u8>)>,
+    pub(super) replication: Option<Vec<u8>>,
 }
 
 impl Asked {

@@ -18,8 +18,10 @@ mod places;
 mod proxied;
 mod rate;
 mod shortage;
+mod visit;
 
 use std::cell::RefCell;
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -40,6 +42,7 @@ use bans::Bans;
 use lookup::Lookup;
 use places::Places;
 use rate::Rates;
+pub use visit::{Call, Rights, Visitor};
 
 /// What the control thread tells the gate.
 pub enum Order {
@@ -49,8 +52,20 @@ pub enum Order {
     Servers(Arc<Config>),
     /// Shows that the gate runs: it drops this.
     Ping(oneshot::Sender<()>),
+    /// Let nobody new into this database, or let them in again.
+    Disable(String, bool),
     /// Accept nobody any more.
     Close,
+}
+
+/// Where whoever comes in goes on to.
+pub struct Onward {
+    /// The workers. Not kept alive by logins that are under way: a worker ends when it has no mailbox any more.
+    pub workers: Vec<WeakMailbox>,
+    /// To the one worker there is, when the gate runs on its thread.
+    pub hand: Option<Hand>,
+    /// To the console.
+    pub console: mpsc::UnboundedSender<Call>,
 }
 
 /// What the logins of a gate share.
@@ -60,10 +75,14 @@ pub struct Gate {
     verifiers: RefCell<VerifierCache>,
     bans: RefCell<Bans>,
     lookup: RefCell<Rc<Lookup>>,
-    /// Not kept alive by logins that are under way: a worker ends when it has no mailbox any more.
+    /// See [`Onward`].
     workers: Vec<WeakMailbox>,
-    /// To the one worker there is, when the gate runs on its thread.
     hand: Option<Hand>,
+    console: mpsc::UnboundedSender<Call>,
+    /// Sessions of the console.
+    visitors: Arc<AtomicU32>,
+    /// Databases that nobody new is let into.
+    disabled: RefCell<HashSet<String>>,
     aside: Aside,
     homes: homes::Homes,
     seats: Arc<AtomicU32>,
@@ -98,18 +117,18 @@ pub fn client_tls(config: &Config) -> Result<Option<Arc<tls::Listener>>, tls::Tl
 }
 
 impl Gate {
-    /// A gate in front of `workers`; with a `hand` on the thread of the only one, else on its own. `secret`
-    /// makes what unknown users are shown unguessable.
+    /// A gate that leads `onward`; with a `hand` on the thread of the only worker, else on its own. `secret` makes what
+    /// unknown users are shown unguessable.
     pub fn new(
         config: Arc<Config>,
         tls: Option<Arc<tls::Listener>>,
         secret: Key,
-        workers: Vec<WeakMailbox>,
-        hand: Option<Hand>,
+        onward: Onward,
         aside: Aside,
         registry: Arc<Registry>,
     ) -> Rc<Self> {
         let instance = config.listen.instance_id;
+        let Onward { workers, hand, console } = onward;
         let gate = Self {
             config: RefCell::new(config),
             tls: RefCell::new(tls),
@@ -118,9 +137,12 @@ impl Gate {
             lookup: RefCell::new(Rc::new(Lookup::new())),
             workers,
             hand,
+            console,
+            visitors: Arc::default(),
+            disabled: RefCell::default(),
             aside,
             homes: homes::Homes::default(),
-            seats: Arc::new(AtomicU32::new(0)),
+            seats: Arc::clone(&registry.seats),
             standing: Arc::new(AtomicU32::new(0)),
             passing_on: Arc::new(AtomicU32::new(0)),
             of_databases: Places::default(),
@@ -180,6 +202,8 @@ impl Gate {
             match order {
                 Order::Reload(config, tls) => self.reconfigure(config, tls).await,
                 Order::Servers(config) => self.serve(config),
+                Order::Disable(database, true) => drop(self.disabled.borrow_mut().insert(database)),
+                Order::Disable(database, false) => drop(self.disabled.borrow_mut().remove(&database)),
                 Order::Ping(done) => drop(done),
                 Order::Close => accepting.drain(..).for_each(|task| task.abort()),
             }

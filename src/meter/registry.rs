@@ -2,7 +2,7 @@
 //! Never makes a registering worker wait for a reader: lists are replaced, not locked.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
@@ -83,6 +83,8 @@ pub struct Registry {
     pub reloads_failed: SharedCounter,
     /// Connections accepted.
     pub accepts: SharedCounter,
+    /// Connections that have a place under `max_client_conn`, also before their login.
+    pub seats: Arc<AtomicU32>,
     /// Connections refused before a login, for a limit.
     pub refused: SharedCounter,
     /// Failed logins of any kind, also of unknown users and databases, which have no pool to be counted in.
@@ -116,6 +118,7 @@ impl Registry {
             reloads_ok: SharedCounter::default(),
             reloads_failed: SharedCounter::default(),
             accepts: SharedCounter::default(),
+            seats: Arc::default(),
             refused: SharedCounter::default(),
             login_failures: SharedCounter::default(),
             panics: SharedCounter::default(),

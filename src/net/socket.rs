@@ -2,6 +2,7 @@
 //! Must never block, and must never wake anybody: the caller knows who flushes.
 
 use std::io::{self, Read, Write};
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
@@ -273,6 +274,36 @@ impl Socket {
             Self::Plain(Plain::Unix(stream)) => stream.peer_cred().ok().map(|peer| peer.uid()),
             _ => None,
         }
+    }
+
+    /// The process at the other end of a unix socket, as the system knows it.
+    pub fn peer_pid(&self) -> Option<u32> {
+        match self {
+            Self::Plain(Plain::Unix(stream)) => stream.peer_cred().ok()?.pid().and_then(|pid| u32::try_from(pid).ok()),
+            _ => None,
+        }
+    }
+
+    /// The addresses of the other end and of this one; `None` on a unix socket, and where the connection is gone.
+    pub fn ends(&self) -> (Option<SocketAddr>, Option<SocketAddr>) {
+        let plain = match self {
+            Self::Plain(plain) => plain,
+            Self::Tls(stream) => stream.get_ref().0,
+            #[cfg(any(test, feature = "simulation"))]
+            Self::Mem(_) => return (None, None),
+        };
+        match plain {
+            Plain::Tcp(stream) => (stream.peer_addr().ok(), stream.local_addr().ok()),
+            _ => (None, None),
+        }
+    }
+
+    /// Protocol and cipher of TLS, such as `TLSv1.3/TLS13_AES_256_GCM_SHA384`; `None` without.
+    pub fn tls_parameters(&self) -> Option<String> {
+        let Self::Tls(stream) = self else { return None };
+        let (_, session) = stream.get_ref();
+        let version = session.protocol_version()?.as_str()?.replacen("TLSv1_", "TLSv1.", 1);
+        Some(format!("{version}/{}", session.negotiated_cipher_suite()?.suite().as_str()?))
     }
 
     /// Whether it is a unix socket.

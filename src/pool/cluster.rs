@@ -391,6 +391,16 @@ impl Cluster {
         self.written.load(SeqCst).saturating_sub(replayed)
     }
 
+    /// How far the member is known to have come in the write-ahead log.
+    #[must_use]
+    pub fn position(&self, number: usize) -> Option<Lsn> {
+        let lsn = match self.primary() {
+            Some(primary) if primary == number => self.written.load(SeqCst),
+            _ => self.members.get(number)?.replayed.load(SeqCst),
+        };
+        (lsn > 0).then_some(lsn)
+    }
+
     /// Whether every member has been asked what it is.
     #[must_use]
     pub fn is_known(&self) -> bool {

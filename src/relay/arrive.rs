@@ -1,6 +1,7 @@
 //! How clients and servers come into a worker.
 //! Must never let a client query before a server has accepted its settings.
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -79,6 +80,8 @@ pub struct Arrival {
     pub leftover: Vec<u8>,
     /// Value of the startup parameter `replication`, if the connection is for that.
     pub replication: Option<Vec<u8>>,
+    /// Where it comes from, if that is not the other end of the socket.
+    pub from: Option<SocketAddr>,
     /// Its places under limits of clients.
     pub seats: Seats,
 }
@@ -88,7 +91,7 @@ impl Relay {
     /// it waits for a server like everybody else.
     pub fn arrive(&mut self, arrival: Arrival) -> Option<ClientId> {
         self.now_us = clock::now_us();
-        let Arrival { socket, database, user, secret, settings, minor, mut prefix, leftover, replication, seats } =
+        let Arrival { socket, database, user, secret, settings, minor, mut prefix, leftover, replication, from, seats } =
             arrival;
         let mut conn = Conn::new(socket);
         let room = (self.clients.len() < SLOTS_MAX).then_some(()).ok_or_else(|| {
@@ -112,6 +115,7 @@ impl Relay {
                 return None;
             }
         };
+        let logical = replication.as_deref() == Some(b"database");
         let own = replication.map(|value| self.own_dial(group, value, &settings));
         let params = if own.is_some() { Rc::default() } else { self.groups[group].intern(settings) };
         let id = self.clients.insert(Client {
@@ -157,9 +161,10 @@ impl Relay {
             number,
             key,
             own: own.is_some(),
+            logical,
             _seats: seats,
         });
-        self.number(id, number);
+        self.number(id, number, from);
         match own {
             Some(dial) => self.ask_own(id, dial),
             None => self.greet(id),

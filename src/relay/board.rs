@@ -60,7 +60,7 @@ impl Relay {
 
     pub(super) fn has_lanes(&self, pool: PoolId) -> bool {
         let pool = &self.pools[pool];
-        self.groups[pool.group].terms.lanes && !pool.barred
+        self.groups[pool.group].terms.lanes && !pool.is_held()
     }
 
     /// A rule says that the client's batch shares no server.

@@ -129,7 +129,7 @@ impl Relay {
             let group = &self.groups[group];
             let due = self.catalogs.all.get(group.catalog).is_some_and(|it| it.due_us <= self.now_us);
             let (pool, reads) = (group.primary, group.splits && !group.retired);
-            if !due || !reads || self.pools[pool].barred {
+            if !due || !reads || self.pools[pool].is_held() {
                 continue;
             }
             let this = &mut self.pools[pool];

@@ -199,6 +199,8 @@ pub struct Client {
     pub(super) key: Key,
     /// Its server is its own and no other's (replication).
     pub(super) own: bool,
+    /// That replicates in terms of tables, not of the log.
+    pub(super) logical: bool,
     /// Its places under limits of clients.
     pub(super) _seats: Seats,
 }

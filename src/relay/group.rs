@@ -93,6 +93,8 @@ pub struct Pool {
     pub(super) role: Role,
     /// It is not certain that the host takes writes: those wait until it is, or another does.
     pub(super) barred: bool,
+    /// An operator has paused its database: nobody gets a server.
+    pub(super) paused: bool,
     /// How a connection is opened.
     pub dial: Rc<Dial>,
     /// Who waits and what rests.
@@ -131,9 +133,14 @@ impl Pool {
         self.host.over();
     }
 
+    /// Its clients get no server, whether there is one or not.
+    pub(super) fn is_held(&self) -> bool {
+        self.barred || self.paused
+    }
+
     /// Nothing is to be tried yet.
     pub(super) fn pauses(&self, now_us: u64) -> bool {
-        self.barred || self.pause.until_us().max(self.host.until_us()) > now_us
+        self.is_held() || self.pause.until_us().max(self.host.until_us()) > now_us
     }
 }
 

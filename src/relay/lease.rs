@@ -241,7 +241,7 @@ impl Relay {
     /// Gives the client a server of `pool` at once, or a place in the queue.
     pub(super) fn lease(&mut self, id: ClientId, pool: PoolId) -> Lease {
         let last = self.clients.get(id).map(|client| client.last.of(self.pools[pool].role));
-        let barred = self.pools[pool].barred;
+        let held = self.pools[pool].is_held();
         loop {
             let slice = &mut self.pools[pool].slice;
             // One that came with a request which has waited too long will not wait anew.
@@ -256,7 +256,7 @@ impl Relay {
                     PgError::error(SqlState::TOO_MANY_CONNECTIONS, message).hint("The limit is max_waiting_clients.");
                 return Lease::Refused(error);
             }
-            let taken = if barred { slice.wait(id) } else { slice.take(id, last) };
+            let taken = if held { slice.wait(id) } else { slice.take(id, last) };
             match taken {
                 Taken::Server(server) => {
                     // Whatever stirred on a server at rest is its end, or the start of it.

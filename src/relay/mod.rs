@@ -17,9 +17,11 @@ mod balance;
 mod board;
 mod catalog;
 mod catalog_read;
+pub mod census;
 mod clearing;
 mod client;
 mod client_turn;
+mod commands;
 mod course;
 mod deliver;
 mod floor;
@@ -29,6 +31,7 @@ mod group;
 mod grow;
 mod hopefuls;
 mod hosts;
+pub mod insight;
 mod inventory;
 mod lane;
 mod lane_watch;
@@ -100,6 +103,7 @@ pub use client::{Client, Key};
 pub use group::{Group, Pool};
 pub use pids::{Aimed, Answers, Ask, Awaited, Held, Reach};
 pub use server::Server;
+pub use shapes::ShapeVerdict;
 pub use told::Whom;
 
 use release::Farewell;
@@ -199,6 +203,8 @@ pub struct Relay {
     /// Who keeps a server, for the stats port.
     shown: pins::Shown,
     draining: bool,
+    /// Databases whose clients get no server for the time being.
+    paused: commands::Paused,
 }
 
 impl Relay {
@@ -235,6 +241,7 @@ impl Relay {
             registry,
             shown,
             draining: false,
+            paused: commands::Paused::default(),
         }
     }
 

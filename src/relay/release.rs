@@ -107,7 +107,7 @@ impl Relay {
 
     /// Puts a clean server into its pool, or into the hands of who waits for one.
     pub(super) fn put(&mut self, pool: PoolId, server: ServerId) {
-        if self.pools[pool].barred {
+        if self.pools[pool].is_held() {
             self.pools[pool].slice.lost();
             return self.drop_server(server);
         }

@@ -67,7 +67,7 @@ impl Relay {
         pools.into_iter().for_each(|(_, pool)| self.grow(pool));
     }
 
-    fn close_rest(&mut self, pool: PoolId) {
+    pub(super) fn close_rest(&mut self, pool: PoolId) {
         while let Some(server) = self.pools[pool].slice.pop_idle() {
             self.drop_server(server);
         }

@@ -78,6 +78,19 @@ impl Look {
     }
 }
 
+/// Where the statements of a shape may run.
+#[derive(Clone, Copy, Debug)]
+pub struct ShapeVerdict {
+    /// The shape.
+    pub shape: u64,
+    /// What the grammar says.
+    pub verdict: Verdict,
+    /// What the catalog says of those that were asked about; `None` if it was not asked.
+    pub footing: Option<Footing>,
+    /// A replica has refused one: they stay on the primary.
+    pub refused: bool,
+}
+
 struct Shape {
     verdict: Verdict,
     text: Arc<str>,
@@ -185,6 +198,17 @@ impl Shapes {
             kind: verdict.kind,
             stand,
         }
+    }
+
+    /// All that is known, by shape.
+    pub fn verdicts(&self) -> impl Iterator<Item = ShapeVerdict> {
+        let verdict = |(&shape, known): (&u64, &Shape)| ShapeVerdict {
+            shape,
+            verdict: known.verdict,
+            footing: (known.stand.epoch > 0).then_some(known.stand.footing),
+            refused: self.stays(shape),
+        };
+        self.known.iter().map(verdict)
     }
 
     /// Remembers what a catalog says of a shape.

@@ -69,6 +69,7 @@ impl Relay {
             number,
             role: Role::Replica,
             barred: false,
+            paused: self.paused.is(&entry.name),
             dial: Rc::new(dial),
             slice: Slice::new(size, rotate),
             lanes: Vec::new(),
@@ -107,7 +108,8 @@ impl Relay {
         let (database, user) = (self.groups[group].database.clone(), self.groups[group].user.clone());
         let like = &self.pools[like];
         let (dial, host, health) = (Rc::clone(&like.dial), Rc::clone(&like.host), like.health.clone());
-        let (role, barred, number, pace) = (like.role, like.barred, like.number, Rc::clone(&like.pace));
+        let (role, barred, paused) = (like.role, like.barred, like.paused);
+        let (number, pace) = (like.number, Rc::clone(&like.pace));
         let target = PoolTarget {
             database: database.as_str().into(),
             user: user.as_str().into(),
@@ -123,6 +125,7 @@ impl Relay {
             number,
             role,
             barred,
+            paused,
             dial,
             slice: Slice::new(size, rotate),
             lanes: Vec::new(),

@@ -38,6 +38,11 @@ impl Stream {
         Self { conn: Conn::new(socket), buffer: Vec::new() }
     }
 
+    /// Over a settled socket from which these bytes were read already.
+    pub fn with(socket: Socket, unread: Vec<u8>) -> Self {
+        Self { conn: Conn::new(socket), buffer: unread }
+    }
+
     /// Sends and waits until the socket has taken everything.
     ///
     /// # Errors
@@ -126,6 +131,16 @@ impl Stream {
         while self.fill().await.is_ok() {
             self.buffer.clear();
         }
+    }
+
+    /// Waits until the peer closes; what it sends meanwhile is kept, up to a bound behind which it is not read any more.
+    pub async fn ended(&mut self) {
+        while self.buffer.len() < MAX_MESSAGE {
+            if self.fill().await.is_err() {
+                return;
+            }
+        }
+        std::future::pending().await
     }
 
     /// Bytes were read that belong to no message returned yet.

@@ -38,6 +38,10 @@ pub enum Mail {
     Reload(Arc<Config>),
     /// Let clients go as they come to rest; dropped when none is left.
     Drain(oneshot::Sender<()>),
+    /// Dropped when no client is left.
+    Await(oneshot::Sender<()>),
+    /// Look, or have something done, for the console.
+    Do(Box<dyn FnOnce(&mut Relay) + Send>),
     /// End every session now.
     CutOff,
 }
@@ -108,6 +112,8 @@ async fn work(relay: Relay, mut mail: mpsc::UnboundedReceiver<Mail>, beside: Opt
                     _drained = Some(done);
                     relay.borrow_mut().drain();
                 }
+                Some(Mail::Await(done)) => _drained = Some(done),
+                Some(Mail::Do(what)) => drop(task::guarded(&relay, |relay| relay.attend(what))),
                 Some(Mail::CutOff) => relay.borrow_mut().cut_off(),
             },
             () = bell.notified() => drop(task::guarded(&relay, Relay::share)),

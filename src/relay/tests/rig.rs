@@ -146,6 +146,7 @@ impl Rig {
             prefix: Vec::new(),
             leftover: Vec::new(),
             replication: None,
+            from: None,
             seats: Default::default(),
         });
         self.peers.push(Peer { id, mem, flag: Flag::raised(), done: id.is_none() });

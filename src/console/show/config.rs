@@ -1,0 +1,201 @@
+//! `SHOW CONFIG`: the settings in force, beside their defaults.
+//! Must never show a secret, nor a setting under another name than it has in the file.
+//!
+//! Times are numbers of seconds, as PgBouncer shows them and tools compare them; 0 is no limit where the file says so.
+
+use std::time::Duration;
+
+use super::super::Console;
+use super::super::table::{Value, row};
+use super::Rows;
+use crate::config::{Config, Listen, Log, Pool, Stats, TlsMode};
+
+/// A setting as it is shown; `None` for one that is not set.
+trait Shown {
+    fn shown(&self) -> Option<String>;
+}
+
+macro_rules! displayed {
+    ($($kind:ty),*) => { $(impl Shown for $kind { fn shown(&self) -> Option<String> { Some(self.to_string()) } })* };
+}
+displayed!(
+    u8,
+    u16,
+    u32,
+    usize,
+    String,
+    crate::config::AuthType,
+    crate::config::LogFormat,
+    crate::config::PoolMode,
+    crate::config::ServerOrder,
+    crate::config::SessionState,
+    crate::config::WaitAction,
+    std::net::IpAddr,
+    std::net::SocketAddr,
+    crate::config::Network,
+    TlsMode
+);
+
+impl Shown for bool {
+    fn shown(&self) -> Option<String> {
+        Some(u8::from(*self).to_string())
+    }
+}
+
+impl Shown for Duration {
+    fn shown(&self) -> Option<String> {
+        Some(self.as_secs_f64().to_string())
+    }
+}
+
+impl Shown for std::path::PathBuf {
+    fn shown(&self) -> Option<String> {
+        Some(self.display().to_string())
+    }
+}
+
+impl<T: Shown> Shown for Option<T> {
+    fn shown(&self) -> Option<String> {
+        self.as_ref().and_then(Shown::shown)
+    }
+}
+
+impl<T: Shown> Shown for Vec<T> {
+    fn shown(&self) -> Option<String> {
+        Some(self.iter().filter_map(Shown::shown).collect::<Vec<_>>().join(","))
+    }
+}
+
+/// A time limit: none is 0.
+fn limit(limit: Option<Duration>) -> Duration {
+    limit.unwrap_or_default()
+}
+
+/// Name, value, whether a reload changes it.
+type Setting = (&'static str, Option<String>, bool);
+
+fn listen(it: &Listen) -> Vec<Setting> {
+    let tcp = &it.tcp;
+    let socket = it.unix_socket.as_ref();
+    let s = |name, value: &dyn Shown, changeable| (name, value.shown(), changeable);
+    vec![
+        s("address", &it.address, false),
+        s("port", &it.port, false),
+        s("max_client_conn", &it.max_client_conn, true),
+        s("client_login_timeout", &it.client_login_timeout, true),
+        s("auth_type", &it.auth_type, true),
+        s("client_tls_sslmode", &it.client_tls_sslmode, true),
+        s("client_tls_cert_file", &it.client_tls_cert_file, true),
+        s("client_tls_key_file", &it.client_tls_key_file, true),
+        s("client_tls_ca_file", &it.client_tls_ca_file, true),
+        s("max_packet_size", &it.max_packet_size, true),
+        s("tcp_keepalive", &tcp.keepalive, true),
+        s("tcp_keepidle", &limit(tcp.keepidle), true),
+        s("tcp_keepintvl", &limit(tcp.keepintvl), true),
+        s("tcp_keepcnt", &tcp.keepcnt, true),
+        s("tcp_user_timeout", &limit(tcp.user_timeout), true),
+        s("listen_backlog", &it.listen_backlog, false),
+        s("so_reuseport", &it.so_reuseport, false),
+        s("unix_socket_dir", &socket.map(|it| it.directory.clone()), false),
+        s("unix_socket_mode", &socket.map(|it| format!("{:04o}", it.mode)), false),
+        s("unix_socket_group", &socket.and_then(|it| it.group.clone()), false),
+        s("proxy_protocol", &it.proxy_protocol, true),
+        s("connection_rate_per_address", &it.connection_rate_per_address, true),
+        s("connection_rate_per_user", &it.connection_rate_per_user, true),
+        s("instance_id", &it.instance_id, false),
+    ]
+}
+
+fn pool(it: &Pool) -> Vec<Setting> {
+    let s = |name, value: &dyn Shown| (name, value.shown(), true);
+    vec![
+        s("pool_mode", &it.pool_mode),
+        s("session_state", &it.session_state),
+        s("max_pinned_servers", &it.max_pinned_servers),
+        s("pin_idle_timeout", &limit(it.pin_idle_timeout)),
+        s("default_pool_size", &it.default_pool_size),
+        s("min_pool_size", &it.min_pool_size),
+        s("reserve_pool_size", &it.reserve_pool_size),
+        s("reserve_pool_timeout", &it.reserve_pool_timeout),
+        s("max_db_connections", &it.max_db_connections),
+        s("max_user_connections", &it.max_user_connections),
+        s("server_connect_burst", &it.server_connect_burst),
+        s("server_order", &it.server_order),
+        s("max_waiting_clients", &it.max_waiting_clients),
+        s("query_wait_timeout", &limit(it.query_wait_timeout)),
+        s("query_wait_timeout_action", &it.query_wait_timeout_action),
+        s("query_wait_notify", &limit(it.query_wait_notify)),
+        s("server_connect_timeout", &it.server_connect_timeout),
+        s("server_idle_timeout", &limit(it.server_idle_timeout)),
+        s("server_lifetime", &limit(it.server_lifetime)),
+        s("server_login_retry", &it.server_login_retry),
+        s("client_idle_timeout", &limit(it.client_idle_timeout)),
+        s("idle_transaction_timeout", &limit(it.idle_transaction_timeout)),
+        s("transaction_timeout", &limit(it.transaction_timeout)),
+        s("query_timeout", &limit(it.query_timeout)),
+        s("check_interval", &it.check_interval),
+        s("check_timeout", &it.check_timeout),
+        s("discover_interval", &it.discover_interval),
+        s("breaker_failures", &it.breaker_failures),
+        s("breaker_pause", &it.breaker_pause),
+        s("slow_start", &it.slow_start),
+        s("zone", &it.zone),
+        s("read_wait", &it.read_wait),
+        s("failover_wait", &it.failover_wait),
+        s("catalog_refresh", &limit(it.catalog_refresh)),
+        s("lanes", &it.lanes.on),
+        s("max_lanes", &it.lanes.max),
+        s("lane_fast", &it.lanes.fast),
+        s("lane_delay", &it.lanes.delay),
+        s("lane_settings", &it.lanes.settings),
+        s("server_reset_query", &it.server_reset_query),
+        s("max_prepared_statements", &it.max_prepared_statements),
+        s("max_server_prepared_bytes", &it.max_server_prepared_bytes),
+        s("max_client_prepared_bytes", &it.max_client_prepared_bytes),
+        s("max_prepared_bytes", &it.max_prepared_bytes),
+        s("max_db_client_connections", &it.max_db_client_connections),
+        s("max_user_client_connections", &it.max_user_client_connections),
+    ]
+}
+
+fn others(
+    console: &crate::config::Console,
+    stats: &Stats,
+    log: &Log,
+    workers: usize,
+    shutdown: Duration,
+) -> Vec<Setting> {
+    let s = |name, value: &dyn Shown, changeable| (name, value.shown(), changeable);
+    vec![
+        s("admin_users", &console.admin_users, true),
+        s("stats_users", &console.stats_users, true),
+        s("stats_period", &console.stats_period, true),
+        s("stats.address", &stats.address.map_or_else(|| "off".to_owned(), |address| address.to_string()), false),
+        s("max_shapes", &stats.max_shapes, false),
+        s("log.level", &log.level, false),
+        s("log.format", &log.format, false),
+        s("workers", &workers, false),
+        s("shutdown_timeout", &shutdown, true),
+    ]
+}
+
+impl Console {
+    pub(super) fn settings(&self) -> Rows {
+        let config = self.config();
+        let now = [
+            listen(&config.listen),
+            pool(&config.pool),
+            others(&config.console, &config.stats, &config.log, config.workers, config.shutdown_timeout),
+        ];
+        let default = [
+            listen(&Listen::default()),
+            pool(&Pool::default()),
+            others(&Default::default(), &Stats::default(), &Log::default(), 0, Config::SHUTDOWN_TIMEOUT),
+        ];
+        let pairs = now.into_iter().flatten().zip(default.into_iter().flatten());
+        let row = |((name, value, changeable), (_, default, _)): (Setting, Setting)| -> Vec<Value> {
+            row![name, value, default, if changeable { "yes" } else { "no" }]
+        };
+        pairs.map(row).collect()
+    }
+}

@@ -1,0 +1,214 @@
+//! `SHOW QUERIES`, `SHOW SHAPE`, `SHOW ROUTING`: what is known of statements, by shape.
+//! Must never show a value of a statement's, only its normalised text.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::super::Console;
+use super::super::table::{Value, row};
+use super::super::view::By;
+use super::Rows;
+use crate::meter::{Histogram, HistogramSnapshot, PoolLabel, ShapeStats};
+use crate::relay::ShapeVerdict;
+use crate::sql::footing::Footing;
+use crate::sql::verdict::Route;
+use crate::wire::error::{PgError, SqlState};
+
+/// A part of the time that statements of a shape have taken.
+type Phase = fn(&ShapeStats) -> &Histogram;
+
+/// The numbers of one shape in one pool, on each worker.
+type Entries = Vec<Arc<ShapeStats>>;
+
+fn sum(entries: &Entries, number: impl Fn(&ShapeStats) -> u64) -> u64 {
+    entries.iter().map(|stats| number(stats)).sum()
+}
+
+fn merged(entries: &Entries, part: impl Fn(&ShapeStats) -> &Histogram) -> HistogramSnapshot {
+    let mut all = HistogramSnapshot::default();
+    entries.iter().for_each(|stats| part(stats).add_to(&mut all));
+    all
+}
+
+fn shape_name(shape: Option<u64>) -> String {
+    shape.map_or_else(|| "other".to_owned(), |shape| format!("{shape:016x}"))
+}
+
+/// The statement, and what it is called with where it runs.
+fn label(stats: &ShapeStats) -> [Value; 3] {
+    [shape_name(stats.shape).into(), (&*stats.pool.database).into(), (&*stats.pool.user).into()]
+}
+
+impl Console {
+    /// All shapes with a call, by pool.
+    fn entries(&self) -> Vec<Entries> {
+        let mut index: HashMap<(Option<u64>, Arc<PoolLabel>), usize> = HashMap::new();
+        let mut all: Vec<Entries> = Vec::new();
+        for view in self.about.registry.shapes().iter() {
+            view.for_each(|stats| {
+                if stats.calls.get() == 0 {
+                    return;
+                }
+                let at = *index.entry((stats.shape, Arc::clone(&stats.pool))).or_insert(all.len());
+                match all.get_mut(at) {
+                    Some(entries) => entries.push(Arc::clone(stats)),
+                    None => all.push(vec![Arc::clone(stats)]),
+                }
+            });
+        }
+        all
+    }
+
+    pub(super) fn queries(&self, by: By) -> Rows {
+        let mut rows: Vec<(u64, Vec<Value>)> = self.entries().iter().filter_map(|entries| query(entries, by)).collect();
+        rows.sort_by_key(|(weight, _)| std::cmp::Reverse(*weight));
+        rows.into_iter().map(|(_, row)| row).collect()
+    }
+
+    /// What the grammar and the catalogs say of each shape; of two workers the one that knows more.
+    async fn verdicts(&self) -> Result<HashMap<u64, ShapeVerdict>, PgError> {
+        let mut known: HashMap<u64, ShapeVerdict> = HashMap::new();
+        for verdict in self.each(|relay| relay.verdicts()).await?.into_iter().flatten() {
+            let it = known.entry(verdict.shape).or_insert(verdict);
+            it.footing = it.footing.or(verdict.footing);
+            it.refused |= verdict.refused;
+        }
+        Ok(known)
+    }
+
+    pub(super) async fn routing(&self) -> Result<Rows, PgError> {
+        let verdicts = self.verdicts().await?;
+        let mut all = self.entries();
+        all.sort_by_key(|entries| std::cmp::Reverse(sum(entries, |stats| stats.calls.get())));
+        let row = |entries: &Entries| {
+            let first = entries.first()?;
+            let verdict = verdicts.get(&first.shape?);
+            let mut row: Vec<Value> = label(first).into();
+            row.extend(row![
+                sum(entries, |stats| stats.calls.get()),
+                verdict.map(|it| route_name(it.verdict.route)),
+                verdict.map(|it| it.verdict.reason.code()),
+                verdict.and_then(|it| it.footing).map(footing_name),
+                verdict.is_some_and(|it| it.refused),
+                &*first.text,
+            ]);
+            Some(row)
+        };
+        Ok(all.iter().filter_map(row).collect())
+    }
+
+    pub(super) async fn shape(&self, wanted: &str) -> Result<Rows, PgError> {
+        let shape = match wanted {
+            "other" => None,
+            hex => Some(u64::from_str_radix(hex, 16).map_err(|_| {
+                let error = PgError::error(SqlState::INVALID_TEXT, format!("\"{hex}\" is no shape"));
+                error.hint("A shape is 16 hexadecimal digits, or other, as SHOW QUERIES has it.")
+            })?),
+        };
+        let verdict = match shape {
+            Some(shape) => self.verdicts().await?.remove(&shape),
+            None => None,
+        };
+        let of_it: Vec<Entries> =
+            self.entries().into_iter().filter(|entries| entries.first().is_some_and(|it| it.shape == shape)).collect();
+        if of_it.is_empty() {
+            let error = PgError::error(SqlState::UNDEFINED_OBJECT, format!("no statement of shape {wanted} is known"));
+            return Err(error.hint("SHOW QUERIES lists the shapes. Rare ones are counted together as other."));
+        }
+        Ok(of_it.iter().flat_map(|entries| details(entries, verdict.as_ref())).collect())
+    }
+}
+
+fn query(entries: &Entries, by: By) -> Option<(u64, Vec<Value>)> {
+    let first = entries.first()?;
+    let total = merged(entries, |stats| &stats.total);
+    let [calls, errors, rows, total_us] = [
+        sum(entries, |stats| stats.calls.get()),
+        sum(entries, |stats| stats.errors.get()),
+        sum(entries, |stats| stats.rows.get()),
+        sum(entries, |stats| stats.total_us.get()),
+    ];
+    let [p50, p95, p99] = [0.5, 0.95, 0.99].map(|q| total.quantile(q));
+    let weight = match by {
+        By::Total => total_us,
+        By::P99 => p99,
+        By::Calls => calls,
+        By::Errors => errors,
+    };
+    let mut row: Vec<Value> = label(first).into();
+    row.extend(row![
+        calls,
+        errors,
+        rows,
+        total_us,
+        sum(entries, |stats| stats.wait.sum_us()),
+        sum(entries, |stats| stats.server.sum_us()),
+        p50,
+        p95,
+        p99,
+        total.max_us,
+        sum(entries, |stats| stats.missed_us_max),
+        &*first.text,
+    ]);
+    Some((weight, row))
+}
+
+/// Everything about a shape in one pool, an item a row.
+fn details(entries: &Entries, verdict: Option<&ShapeVerdict>) -> Rows {
+    let Some(first) = entries.first() else { return Vec::new() };
+    let mut items: Vec<(String, Value)> = vec![("query".into(), (&*first.text).into())];
+    if let Some(it) = verdict {
+        items.push(("verdict".into(), route_name(it.verdict.route).into()));
+        items.push(("reason".into(), it.verdict.reason.code().into()));
+        items.push(("reason_text".into(), it.verdict.reason.text().into()));
+        items.push(("catalog".into(), it.footing.map(footing_name).into()));
+        items.push(("refused".into(), if it.refused { "yes" } else { "no" }.into()));
+    }
+    let number = |number: u64| Value::from(number.to_string());
+    for (name, of) in [
+        ("calls", sum(entries, |stats| stats.calls.get())),
+        ("errors", sum(entries, |stats| stats.errors.get())),
+        ("rows", sum(entries, |stats| stats.rows.get())),
+        ("missed_us_max", sum(entries, |stats| stats.missed_us_max)),
+    ] {
+        items.push((name.into(), number(of)));
+    }
+    let phases: [(&str, Phase); 3] =
+        [("total", |stats| &stats.total), ("wait", |stats| &stats.wait), ("server", |stats| &stats.server)];
+    for (phase, part) in phases {
+        let all = merged(entries, part);
+        items.push((format!("{phase}_us"), number(all.sum_us)));
+        for (name, q) in [("p50", 0.5), ("p95", 0.95), ("p99", 0.99), ("p999", 0.999)] {
+            items.push((format!("{phase}_{name}_us"), number(all.quantile(q))));
+        }
+        items.push((format!("{phase}_max_us"), number(all.max_us)));
+    }
+    let row = |(item, value)| {
+        let mut row: Vec<Value> = label(first).into();
+        row.extend([Value::from(item), value]);
+        row
+    };
+    items.into_iter().map(row).collect()
+}
+
+fn route_name(route: Route) -> &'static str {
+    match route {
+        Route::Replica => "replica",
+        Route::Catalog => "catalog",
+        Route::Primary => "primary",
+        Route::BeginReadOnly => "begin_read_only",
+        Route::FollowTransaction => "transaction",
+    }
+}
+
+/// What the catalog says: where it may run, or why on the primary.
+fn footing_name(footing: Footing) -> &'static str {
+    match footing {
+        Footing::Safe => "safe",
+        Footing::Alone => "alone",
+        Footing::Timed => "timed",
+        Footing::TimedAlone => "timed_alone",
+        Footing::Optimistic => "optimistic",
+        Footing::Primary(reason) => reason.code(),
+    }
+}
