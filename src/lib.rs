@@ -42,9 +42,11 @@
 //!    With `lanes` a batch that certainly only reads, of a shape that was seen to be fast and small (`relay::learned`), may join
 //!    others on a server (`relay::lane`): their requests are written together, PostgreSQL answers them one after the other, each
 //!    answer goes to its own client, and whatever goes wrong is a reason to run a request again on a server of its client's own.
+//!    With a cache (`[cache]`, [`cache`]) such a batch is answered before a server is asked for, if its answer hangs on nothing that is not in
+//!    its key ([`sql::kept`]) and is no older than its client's own last write (`relay::cached`); else its answer is kept as it passes
+//!    (`relay::fill`), and who asks the same on the same worker meanwhile waits for it.
 //! 9. Each finished statement is one record in the statistics of its shape ([`meter`]): two clock reads per
 //!    transaction, plain stores, no lock. The control thread ([`export`]) reads them at any time.
-//!
 //! 10. Who asks for the database `pgweir` or `pgbouncer` and is listed in `[console]` goes on to the **console** ([`console`]):
 //!     sessions on the control thread, which answer from the statistics and ask workers by message for what only they know.
 //!
@@ -61,7 +63,7 @@
 //! | 1 | [`wire`], [`config`] |
 //! | 2 | [`flow`], [`auth`], [`meter`], [`sql`]: pure, no I/O, no clock |
 //! | 3 | [`net`] |
-//! | 4 | [`server`] |
+//! | 4 | [`server`], [`cache`] |
 //! | 5 | [`pool`]: pure |
 //! | 6 | [`relay`] |
 //! | 7 | [`gate`], [`worker`], [`export`] |
@@ -107,9 +109,13 @@
 //! - A rule of the operator's ([`config::Steering`], [`relay::rules`]) decides for a whole lease, when it begins, and only
 //!   between servers that may have it anyway: where reads go, from which workload's pools, how fast, how long. It is held
 //!   against a session once per set of settings and against a statement once per shape; `relay::course` applies it.
-//! - **I7** A turn does no blocking call, takes no lock, and in steady state allocates nothing. Memory per connection
+//! - **I7** A turn does no blocking call, takes no lock but that of one shard of the cache for as long as a lookup takes, and in steady state allocates nothing. Memory per connection
 //!   and direction is bounded by [`relay::BACKLOG_BYTES`] + [`relay::READ_BYTES`] of backlog and
 //!   [`relay::LOOK_BYTES`] held back for looking.
+//! - An answer is kept only if it is whole, without error, notice or anything else that is no answer, under all that it hangs on: who asks,
+//!   where, every setting but those known to matter to none, text, types, parameters, formats, timeline, and how often the schema was changed
+//!   through pgweir. Its stamp is from before its execution began. A client is never given one that may be older than its own last write;
+//!   other people's writes it may miss for as long as the configuration allows ([`config::Cache`]).
 //! - **I8** Bytes received before a TLS handshake are never interpreted after it. Secrets are compared in constant
 //!   time. An unknown user is answered as a wrong password is.
 //! - **I9** A server whose client is lost is cancelled, rolled back and reset, one step after the other
@@ -173,6 +179,7 @@
 pub mod app;
 pub mod auth;
 pub mod base;
+pub mod cache;
 pub mod config;
 pub mod console;
 pub mod export;

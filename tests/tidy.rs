@@ -22,7 +22,7 @@ const FLOORS: &[&[&str]] = &[
     &["wire", "config"],
     &["flow", "auth", "meter", "sql"],
     &["net"],
-    &["server"],
+    &["server", "cache"],
     &["pool"],
     &["relay"],
     &["gate", "worker", "export"],
@@ -39,6 +39,9 @@ const NEIGHBOURS: &[(&str, &[&str], &str)] = &[(
 
 /// Files above `base` that may have a lock.
 const LOCKS: &[(&str, &str)] = &[
+    ("cache/entry.rs", "who keeps an answer holds its tenant; nobody who is told one does"),
+    ("cache/shared.rs", "who has the store; taken when a worker starts or a configuration is loaded"),
+    ("cache/store.rs", "names of tenants; taken when a worker makes a group"),
     ("pool/member.rs", "who asks a host holds it, beside the data path"),
     ("net/mem.rs", "a test holds the other end of the socket; not in a production build"),
     (

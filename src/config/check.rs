@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
+use super::cache::Cache;
 use super::check_rules::RawSteering;
 use super::console::Console;
 use super::doors::tcp;
@@ -31,6 +32,7 @@ macro_rules! overrides {
             max_pinned_servers: $raw.max_pinned_servers.set().map(|n| n.0),
             pin_idle_timeout: $raw.pin_idle_timeout.set().map(|wait| wait.0),
             lanes: $raw.lanes.set(),
+            cache_ttl: $raw.cache_ttl.set(),
             pool_size: $raw.pool_size.set().map(|n| n.0),
             min_pool_size: $raw.min_pool_size.set().map(|n| n.0),
             reserve_pool_size: $raw.reserve_pool_size.set().map(|n| n.0),
@@ -66,6 +68,7 @@ impl Check<'_> {
         self.suspect(&raw);
         self.lags(&raw);
         self.globals(&raw);
+        self.caching(&raw);
         let (port, auth_is_bad) = match &raw.listen {
             Field::Set(listen, _) => (listen.port.span(), matches!(listen.auth_type, Field::Bad)),
             Field::Absent => (None, false),
@@ -95,6 +98,7 @@ impl Check<'_> {
             stats,
             console: Console::of(raw.console.set().unwrap_or_default()),
             pool: pool(raw.pool.set().unwrap_or_default()),
+            cache: Cache::of(raw.cache.set().unwrap_or_default()),
             log: log(raw.log.set().unwrap_or_default()),
             workers: raw.workers.set().map_or(0, |n| n.0 as usize),
             shutdown_timeout: raw.shutdown_timeout.set().map_or(Config::SHUTDOWN_TIMEOUT, |wait| wait.0),

@@ -152,6 +152,7 @@ impl Check<'_> {
             rate: raw.rate.number().map(|(rate, _)| rate),
             timeout: raw.timeout.set().map(|wait| wait.0),
             lanes: raw.lanes.set().unwrap_or(true),
+            cache_ttl: raw.cache_ttl.set(),
             when: When {
                 user: raw.user.set().unwrap_or_default(),
                 application_name: raw.application_name.set().unwrap_or_default(),

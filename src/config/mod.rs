@@ -10,6 +10,7 @@
 //! directory: a reload must find what the start found.
 
 mod auth;
+mod cache;
 mod check;
 mod check_auth;
 mod check_rules;
@@ -69,6 +70,7 @@ use toml::{Spanned, de};
 use zeroize::Zeroizing;
 
 pub use self::auth::{Auth, AuthQuery};
+pub use self::cache::{Cache, CacheMode, Ttl};
 pub use self::consistency::{Consistency, TableName};
 pub use self::console::{CONSOLE_DATABASES, Console};
 pub use self::discover::{Api, Discover, Found};

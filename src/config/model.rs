@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use super::auth::Auth;
 #[cfg(doc)]
 use super::auth::AuthQuery;
+use super::cache::Cache;
 use super::console::Console;
 use super::discover::Discover;
 use super::doors::{Tcp, UnixSocket};
@@ -39,6 +40,8 @@ pub struct Config {
     pub console: Console,
     /// `[pool]`: defaults for all pools.
     pub pool: Pool,
+    /// `[cache]`: answers that are kept.
+    pub cache: Cache,
     /// `[log]`.
     pub log: Log,
     /// Worker threads; 0 (default): half the cores, at least one. At most 63.

@@ -44,7 +44,7 @@ error: unknown key `workres` at the top level
   |
 1 | workres = 1
   | ^^^^^^^
-  = expected `workers`, `shutdown_timeout`, `listen`, `auth`, `stats`, `console`, `pool`, `log`, `databases`, `users` or `peers`
+  = expected `workers`, `shutdown_timeout`, `listen`, `auth`, `stats`, `console`, `pool`, `cache`, `log`, `databases`, `users` or `peers`
   = did you mean `workers`?
 ",
     );

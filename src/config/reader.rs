@@ -18,7 +18,7 @@ use super::problem::{Problem, Source, nearest};
 pub(super) type Span = Range<usize>;
 
 /// Sections with more keys than this do not have them listed when a hint says more.
-const LISTED_KEYS: usize = 11;
+const LISTED_KEYS: usize = 12;
 
 /// The source being read and the problems found so far.
 pub(super) struct Reader {

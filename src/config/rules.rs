@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::cache::Ttl;
 use super::endpoint::Endpoint;
 use super::words::words;
 
@@ -54,6 +55,8 @@ pub struct RoutingRule {
     pub timeout: Option<Duration>,
     /// Its reads may share servers with other clients'.
     pub lanes: bool,
+    /// How long its answers are kept at most.
+    pub cache_ttl: Option<Ttl>,
 }
 
 /// Conditions, all of which must hold; those that are empty do.

@@ -4,6 +4,7 @@
 use toml::Spanned;
 use toml::de::DeValue;
 
+use super::cache::{CacheMode, Ttl};
 use super::consistency::{Consistency, TableName};
 use super::discover::{Interval, Sources};
 use super::doors::{Mode, Networks, PeerAddress};
@@ -32,6 +33,7 @@ section! {
         stats: RawStats,
         console: RawConsole,
         pool: RawPool,
+        cache: RawCache,
         log: RawLog,
         databases: Named<RawDatabase>,
         users: Named<RawUser>,
@@ -160,6 +162,18 @@ section! {
 }
 
 section! {
+    /// `[cache]`
+    RawCache {
+        mode: Word<CacheMode>,
+        max_bytes: Size<65_536, 0xffff_ffff>,
+        max_entry_bytes: Size<1024, 0x3fff_ffff>,
+        max_tenant_percent: Number<1, 100>,
+        ttl: Ttl,
+        strategies: Named<Wait>,
+    }
+}
+
+section! {
     /// `[log]`
     RawLog {
         level: Filter,
@@ -193,6 +207,7 @@ section! {
         transaction_timeout: Wait,
         query_timeout: Wait,
         lanes: bool,
+        cache_ttl: Ttl,
         max_db_connections: Number<0, 1_000_000>,
         max_client_connections: Number<0, 10_000_000>,
         routing: Word<Routing>,
@@ -245,6 +260,7 @@ section! {
         rate: Number<1, 1_000_000>,
         timeout: Wait,
         lanes: bool,
+        cache_ttl: Ttl,
     }
 }
 
@@ -267,6 +283,7 @@ section! {
         transaction_timeout: Wait,
         query_timeout: Wait,
         lanes: bool,
+        cache_ttl: Ttl,
         max_user_connections: Number<0, 1_000_000>,
         max_client_connections: Number<0, 10_000_000>,
     }

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::cache::{CacheMode, Ttl};
 use super::model::{Config, Pool};
 use super::modes::{PoolMode, SessionState};
 
@@ -37,6 +38,8 @@ pub struct Overrides {
     pub query_timeout: Option<Duration>,
     /// Fast reads of several clients share servers.
     pub lanes: Option<bool>,
+    /// How long answers are kept; of several times the shortest counts.
+    pub cache_ttl: Option<Ttl>,
 }
 
 /// What holds for the pools of one database and user. `None` in a timeout: no limit.
@@ -70,6 +73,10 @@ pub struct Terms {
     pub query_timeout: Option<Duration>,
     /// Fast reads of several clients share servers.
     pub lanes: bool,
+    /// Answers may be kept: what a session is, and what code may run, is known.
+    pub caches: bool,
+    /// How long at most, unless something narrower says less; `None`: they are not, unless it says so.
+    pub cache_ttl: Option<Duration>,
 }
 
 impl Terms {
@@ -97,6 +104,10 @@ impl Terms {
             };
         }
         let pool_size = number!(pool_size, pool.default_pool_size);
+        // What a session is must be known, and what code may run.
+        let is_seen_through = number!(pool_mode, pool.pool_mode) != PoolMode::Session
+            && number!(session_state, pool.session_state) != SessionState::PgBouncer
+            && pool.catalog_refresh.is_some();
         Self {
             pool_mode: number!(pool_mode, pool.pool_mode),
             session_state: number!(session_state, pool.session_state),
@@ -111,11 +122,9 @@ impl Terms {
             idle_transaction_timeout: limit!(idle_transaction_timeout),
             transaction_timeout: limit!(transaction_timeout),
             query_timeout: limit!(query_timeout),
-            // What a session is must be known, and what code may run.
-            lanes: number!(lanes, pool.lanes.on)
-                && number!(pool_mode, pool.pool_mode) != PoolMode::Session
-                && number!(session_state, pool.session_state) != SessionState::PgBouncer
-                && pool.catalog_refresh.is_some(),
+            lanes: number!(lanes, pool.lanes.on) && is_seen_through,
+            caches: is_seen_through,
+            cache_ttl: None,
         }
     }
 }
@@ -128,7 +137,11 @@ impl Config {
         let none = Overrides::default();
         let database = self.databases.get(database).map_or(&none, |database| &database.terms);
         let user = self.users.get(user).map_or(&none, |user| &user.terms);
-        Terms::resolve(&self.pool, database, user)
+        let mut terms = Terms::resolve(&self.pool, database, user);
+        terms.caches &= self.cache.mode != CacheMode::Off;
+        let said = [&self.cache.ttl, &database.cache_ttl, &user.cache_ttl].into_iter().flatten();
+        terms.cache_ttl = said.map(|ttl| self.cache.time(ttl)).min();
+        terms
     }
 
     /// Most connections to the servers of a database, all users together; 0: no limit.

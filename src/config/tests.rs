@@ -71,7 +71,11 @@ fn reference_names_every_key_once() {
         if key.contains(' ') {
             continue; // prose
         }
-        found.push(reader::join(&section, key).replace(".groups.replica-1", ".groups.NAME"));
+        found.push(
+            reader::join(&section, key)
+                .replace(".groups.replica-1", ".groups.NAME")
+                .replace("strategies.menu", "strategies.NAME"),
+        );
     }
     let schema = schema::all_keys();
     assert_eq!(found.len(), schema.len());

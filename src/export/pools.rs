@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use prometheus::proto::{LabelPair, MetricFamily, MetricType};
 
 use super::family::{family, label, number};
-use crate::meter::{PoolCounters, PoolTarget, Registry, Role, Unfit};
+use crate::meter::{Bypass, Miss, PoolCounters, PoolTarget, Registry, Role, Unfit, Unkept};
 
 /// A number per pool and how it is shown.
 struct Field {
@@ -50,9 +50,24 @@ const fn unfit(why: &'static str, get: fn(&PoolCounters) -> u64) -> Field {
     Field { label: Some(("reason", why)), ..count("pgweir_pool_lane_unfit_total", help, get) }
 }
 
+const fn bypass(why: &'static str, get: fn(&PoolCounters) -> u64) -> Field {
+    let help = "Batches for which the cache was not asked, by reason; none while it is off.";
+    Field { label: Some(("reason", why)), ..count("pgweir_cache_bypasses_total", help, get) }
+}
+
+const fn miss(why: &'static str, get: fn(&PoolCounters) -> u64) -> Field {
+    let help = "Batches whose answer the cache did not have, by reason.";
+    Field { label: Some(("reason", why)), ..count("pgweir_cache_misses_total", help, get) }
+}
+
+const fn unkept(why: &'static str, get: fn(&PoolCounters) -> u64) -> Field {
+    let help = "Answers that were not kept, by reason.";
+    Field { label: Some(("reason", why)), ..count("pgweir_cache_unkept_total", help, get) }
+}
+
 /// Every number of a pool.
 #[rustfmt::skip]
-static FIELDS: [Field; 59] = [
+static FIELDS: [Field; 76] = [
     clients("active", |p| p.clients_active.get()),
     clients("waiting", |p| p.clients_waiting.get()),
     clients("idle", |p| p.clients_idle.get()),
@@ -111,6 +126,23 @@ static FIELDS: [Field; 59] = [
     unfit("unknown", |p| p.lanes.unfit(Unfit::Unknown).get()),
     unfit("slow", |p| p.lanes.unfit(Unfit::Slow).get()),
     unfit("no_server", |p| p.lanes.unfit(Unfit::NoServer).get()),
+    count("pgweir_cache_hits_total", "Batches answered from the cache.", |p| p.cache.hits.get()),
+    count("pgweir_cache_followed_total", "Hits that waited for another client's read of the same, which ran once for all.", |p| p.cache.followed.get()),
+    count("pgweir_cache_hit_bytes_total", "Bytes of answers from the cache.", |p| p.cache.hit_bytes.get()),
+    count("pgweir_cache_fills_total", "Answers kept.", |p| p.cache.fills.get()),
+    count("pgweir_cache_shadow_matches_total", "In shadow mode: real answers that were what the cache would have given.", |p| p.cache.shadow_matches.get()),
+    count("pgweir_cache_shadow_mismatches_total", "In shadow mode: real answers that were not.", |p| p.cache.shadow_mismatches.get()),
+    miss("absent", |p| p.cache.miss(Miss::Absent).get()),
+    miss("expired", |p| p.cache.miss(Miss::Expired).get()),
+    miss("older", |p| p.cache.miss(Miss::Older).get()),
+    bypass("verdict", |p| p.cache.bypass(Bypass::Verdict).get()),
+    bypass("volatile", |p| p.cache.bypass(Bypass::Volatile).get()),
+    bypass("moment", |p| p.cache.bypass(Bypass::Moment).get()),
+    bypass("session", |p| p.cache.bypass(Bypass::Session).get()),
+    bypass("batch", |p| p.cache.bypass(Bypass::Batch).get()),
+    bypass("ttl", |p| p.cache.bypass(Bypass::Ttl).get()),
+    unkept("long", |p| p.cache.unkept(Unkept::Long).get()),
+    unkept("other", |p| p.cache.unkept(Unkept::Other).get()),
     // Last, as a family of its own made of the three gauges: what pgweir holds of a server's max_connections.
     Field { kind: MetricType::GAUGE, ..count("pgweir_pool_server_connections", "Server connections in any state.", |p| p.servers_active.get() + p.servers_idle.get() + p.servers_connecting.get()) },
 ];

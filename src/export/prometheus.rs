@@ -18,7 +18,7 @@ use crate::pool::cluster::Clusters;
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Name and help of the families made in this file.
-const FAMILIES: [(&str, &str); 14] = [
+const FAMILIES: [(&str, &str); 16] = [
     ("pgweir_build_info", "Version of pgweir; always 1."),
     ("process_start_time_seconds", "Start of the process, in seconds since 1970."),
     ("pgweir_config_reloads_total", "Reloads of the configuration by outcome."),
@@ -33,6 +33,8 @@ const FAMILIES: [(&str, &str); 14] = [
         "pgweir_prepared_bytes",
         "Bytes of prepared statements that the process keeps, as max_prepared_bytes counts them.",
     ),
+    ("pgweir_cache_entries", "Answers in the cache."),
+    ("pgweir_cache_bytes", "Bytes of the answers in the cache, with their keys."),
     ("pgweir_scrapes_total", "Times these metrics were collected, without this time."),
     ("pgweir_last_scrape_duration_seconds", "Time the previous collection took; 0 at the first."),
     (
@@ -117,6 +119,8 @@ impl Exporter {
             one(COUNTER, registry.login_failures.get() as f64),
             one(COUNTER, registry.panics.get() as f64),
             one(GAUGE, registry.prepared_bytes() as f64),
+            one(GAUGE, registry.cache.entries.get() as f64),
+            one(GAUGE, registry.cache.bytes.get() as f64),
             one(COUNTER, self.scrapes.get() as f64),
             one(GAUGE, self.last_us.load(Relaxed) as f64 / 1e6),
             one(GAUGE, self.last_shapes.load(Relaxed) as f64),

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
+use super::cache::CacheCounters;
 use super::lanes::LaneCounters;
 
 /// A number that only grows, with one writer and any number of readers.
@@ -220,6 +221,8 @@ pub struct PoolCounters {
     pub total_server_closes: Counter,
     /// Of servers that clients share.
     pub lanes: LaneCounters,
+    /// Of answers that are kept.
+    pub cache: CacheCounters,
 }
 
 impl PoolCounters {
@@ -281,6 +284,7 @@ impl PoolCounters {
             total_server_open_failures: Counter::new(),
             total_server_closes: Counter::new(),
             lanes: LaneCounters::default(),
+            cache: CacheCounters::default(),
         }
     }
 }

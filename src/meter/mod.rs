@@ -5,6 +5,7 @@
 //! move, no lock prefix. A second writer would lose updates (never memory safety). Readers see each number
 //! monotonic, but two numbers read one after the other may be some samples apart.
 
+mod cache;
 pub mod counters;
 pub mod histogram;
 mod lanes;
@@ -12,6 +13,7 @@ pub mod pins;
 pub mod registry;
 pub mod shapes;
 
+pub use cache::{Bypass, CacheCounters, CacheGauges, Miss, Unkept};
 pub use counters::{Counter, Gauge, PoolCounters, PoolTarget, Role, SharedCounter, WorkerGauge};
 pub use histogram::{Histogram, HistogramSnapshot};
 pub use lanes::{LaneCounters, Unfit};

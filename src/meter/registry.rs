@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 
+use super::cache::CacheGauges;
 use super::counters::{PoolCounters, SharedCounter, WorkerGauge};
 use super::pins::{PinBoard, PinCounters, PinLog};
 use super::shapes::{PoolLabel, ShapeView};
@@ -93,6 +94,8 @@ pub struct Registry {
     pub panics: SharedCounter,
     /// Which pins were written to the log.
     pub pin_log: PinLog,
+    /// What the cache holds.
+    pub cache: CacheGauges,
 }
 
 impl Default for Registry {
@@ -123,6 +126,7 @@ impl Registry {
             login_failures: SharedCounter::default(),
             panics: SharedCounter::default(),
             pin_log: PinLog::default(),
+            cache: CacheGauges::default(),
         }
     }
 

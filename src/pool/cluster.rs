@@ -133,6 +133,19 @@ impl Cluster {
         Some(self.primary.load(SeqCst)).filter(|&number| number != NONE)
     }
 
+    /// The newest timeline that was seen; 0 where none is asked for.
+    #[must_use]
+    pub fn newest_timeline(&self) -> u32 {
+        self.newest.load(SeqCst)
+    }
+
+    /// How far a member has replayed for certain.
+    #[must_use]
+    pub fn replayed(&self, number: usize) -> Lsn {
+        let member = self.members.get(number).filter(|member| member.is_certain());
+        member.map_or(0, |member| member.replayed.load(SeqCst))
+    }
+
     /// How often anything has changed.
     #[must_use]
     pub fn changes(&self) -> u64 {

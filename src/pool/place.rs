@@ -8,6 +8,7 @@ use super::budget::Budgets;
 use super::cluster::Clusters;
 use super::rate::Rates;
 use super::vacate::Wishes;
+use crate::cache::Caches;
 
 /// Servers that a slice should have: fewer are better shared by all clients of the pool, as one
 /// worker keeps that many busy by itself.
@@ -28,6 +29,8 @@ pub struct Place {
     pub clusters: Arc<Clusters>,
     /// Rates that rules allow.
     pub rates: Arc<Rates>,
+    /// Answers that are kept.
+    pub caches: Arc<Caches>,
 }
 
 impl Place {
@@ -41,6 +44,7 @@ impl Place {
             wishes: Arc::default(),
             clusters: Arc::default(),
             rates: Arc::default(),
+            caches: Arc::default(),
         }
     }
 

@@ -184,7 +184,11 @@ impl Relay {
             (_, Some(client)) if !lane.held.is_empty() => {
                 rider.fate = Fate::Told;
                 client.send(&lane.held);
+                let (id, fills) = (rider.client, client.fills());
                 self.pool_of(server).inspect(|pool| pool.counters.total_sent.add(lane.held.len() as u64));
+                if fills {
+                    self.fill_hears(id, &lane.held);
+                }
                 lane.held.clear();
             }
             _ => {}
@@ -217,11 +221,15 @@ impl Relay {
             } else {
                 client.send(&[&one.held, rest].concat());
             }
-            let (more, group) = (!client.inbox.is_empty(), client.group);
+            let (more, group, fills) = (!client.inbox.is_empty(), client.group, client.fills());
             if more || self.draining {
                 client.wake();
             }
             self.pools[self.groups[group].primary].counters.total_sent.add((one.held.len() + rest.len()) as u64);
+            if fills {
+                self.fill_hears(one.rider.client, &one.held);
+                self.fill_hears(one.rider.client, rest);
+            }
         }
     }
 

@@ -154,6 +154,7 @@ impl Relay {
             impatient: false,
             current: false,
             defines: false,
+            cache: None,
             changed: false,
             conforming: true,
             waited_us: 0,
@@ -334,6 +335,7 @@ impl Relay {
                 self.move_listening(id, self.clients.get(id).map_or(group, |client| client.group), group);
                 let cluster = &self.groups[group].cluster;
                 if let Some(client) = self.clients.get_mut(id) {
+                    client.cache.iter_mut().for_each(|cache| cache.moved(self.now_us, cluster));
                     client.sight = client.sight.moved(&self.groups[client.group].cluster, cluster);
                     client.group = group;
                     client.params = params;

@@ -28,6 +28,7 @@ impl Relay {
     /// server, or its transaction is being opened there: its bytes must wait until [`Relay::settled`].
     pub(super) fn attach(&mut self, id: ClientId, server: ServerId) -> bool {
         let now_us = self.now_us;
+        self.fill_begins(id, server);
         let (Some(client), Some(this)) = (self.clients.get_mut(id), self.servers.get_mut(server)) else {
             return false;
         };

@@ -150,7 +150,7 @@ impl Relay {
     }
 
     /// The client's statement of this name, if all who have it mean the same by it.
-    fn prepared_as(&self, id: ClientId, name: &[u8]) -> Option<Rc<Statement>> {
+    pub(super) fn prepared_as(&self, id: ClientId, name: &[u8]) -> Option<Rc<Statement>> {
         let client = self.clients.get(id)?;
         let statement = client.prepared.as_ref()?.get(name)?;
         (statement.shared && statement.is_under(&client.params.meaning)).then(|| Rc::clone(statement))
@@ -220,6 +220,7 @@ impl Relay {
 
     /// The client's batch at the front of `data` is in the lane from now on.
     pub(super) fn get_in(&mut self, id: ClientId, server: ServerId, data: &[u8], fare: Fare) {
+        self.fill_begins(id, server);
         let now_us = self.now_us;
         let delay_us = self.lane_delay_us();
         let (Some(client), Some(this)) = (self.clients.get_mut(id), self.servers.get_mut(server)) else { return };
@@ -324,8 +325,13 @@ impl Relay {
 }
 
 impl Client {
-    /// Its session is nothing but its settings and what it has prepared.
+    /// Its session is nothing but its settings and what it has prepared, and it acts as itself.
     fn is_bare(&self) -> bool {
+        self.is_only_settings() && !self.params.acts
+    }
+
+    /// Its session is nothing but its settings and what it has prepared.
+    pub(super) fn is_only_settings(&self) -> bool {
         self.pinned.is_empty()
             && !self.changed
             && self.touched.is_none()
@@ -334,7 +340,6 @@ impl Client {
             && !self.unopened.is_there()
             && !self.own
             && !self.late
-            && !self.params.acts
             && self.params.reported.borrow().is_some()
             && self.conn.backlog() == 0
             && self.prepared.as_ref().is_none_or(|names| names.own == 0 && !names.unsure && !names.watches_portals())
@@ -343,7 +348,7 @@ impl Client {
 
 impl Look {
     /// It does nothing to its session, as far as its text says; of functions that are not built in the catalog knows.
-    fn is_bare(&self) -> bool {
+    pub(super) fn is_bare(&self) -> bool {
         self.effects.without(Effects::UNKNOWN_FUNCTION).is_empty()
     }
 }
@@ -357,7 +362,7 @@ impl super::Server {
 
 impl ParamSet {
     /// They differ in nothing that a read hangs on.
-    fn rides_with(&self, other: &Self) -> bool {
+    pub(super) fn rides_with(&self, other: &Self) -> bool {
         std::ptr::eq(self, other) || self.riding == other.riding
     }
 }

@@ -204,7 +204,8 @@ impl Relay {
                 }
                 let (footing, global) =
                     (catalog.code.footing(sql, conforming), catalog.code.reads_globals(sql, conforming));
-                let stand = Stand { epoch: catalog.epoch, footing, global };
+                let keeps = !global && catalog.code.keeps(sql, conforming, footing);
+                let stand = Stand { epoch: catalog.epoch, footing, global, keeps };
                 catalog.stands.insert(look.shape, stand);
                 stand
             }
@@ -295,7 +296,10 @@ impl Relay {
 
     /// Notes what a statement about to run does to the session, with the code that it runs, and whether it may write.
     pub(super) fn take_look(&mut self, id: ClientId, look: &Look, code: Option<&Resolved>, sql: &[u8]) {
-        if look.writes || self.shapes.stays(look.shape) {
+        if matches!(look.kind, K::Set | K::SetTransaction | K::Reset | K::Show) {
+            // Where it is read afterwards may hang on it, what is there does not.
+            self.clients.get_mut(id).into_iter().for_each(|client| client.wrote |= look.writes);
+        } else if look.writes || self.shapes.stays(look.shape) {
             self.note_write(id);
         } else if matches!(look.kind, K::Select | K::Copy | K::Explain | K::Fetch)
             && let Some(client) = self.clients.get_mut(id)
@@ -308,6 +312,7 @@ impl Relay {
             self.note_defines(id, sql);
         }
         if look.effects.any(Effects::DDL) {
+            self.note_alters(id, look);
             self.note_replaced(id, sql);
             if let Some(client) = self.clients.get(id) {
                 let number = self.groups[client.group].catalog;
@@ -343,6 +348,7 @@ impl Relay {
     fn note_defines(&mut self, id: ClientId, sql: &[u8]) {
         let Some(client) = self.clients.get_mut(id) else { return };
         client.defines = true;
+        client.caching().alters = true;
         let names = names_in(sql, client.conforming);
         if let Some(catalog) = self.catalogs.all.get_mut(self.groups[client.group].catalog) {
             catalog.fresh.extend(names);
@@ -356,6 +362,7 @@ impl Relay {
 
     /// The client has nothing under way: what it may have changed of the code is there.
     pub(super) fn note_definitions(&mut self, id: ClientId) {
+        self.note_altered(id);
         if self.clients.get(id).is_some_and(|client| client.defines) {
             self.code_changed(id);
         }

@@ -143,7 +143,8 @@ SELECT 's', concat('p', b.oid), lpad(piece::text, 9, '0'), substr(b.prosrc, piec
 FROM bodies b, size, generate_series(0, (length(b.prosrc) - 1) / 7000) AS piece
 WHERE b.prosrc <> '' AND b.prokind <> 'a' AND size.bytes <= /*LIMIT*/
 UNION ALL
-SELECT 'r', c.oid::text, n.nspname, c.relname, concat(c.relkind, c.relpersistence)
+SELECT 'r', c.oid::text, n.nspname, c.relname,
+  concat(c.relkind, c.relpersistence, CASE WHEN c.relrowsecurity THEN 's' END)
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE (c.oid >= 16384 AND c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f') AND c.relpersistence <> 't')
   OR c.oid IN (SELECT substr(k, 2)::oid FROM named WHERE left(k, 1) IN ('r', 'w'))

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::task::Waker;
 
 use super::arrive::Seats;
+use super::cached::Caching;
 use super::group::ParamSet;
 use super::inventory::Touched;
 use super::listen::Listens;
@@ -185,6 +186,8 @@ pub struct Client {
     pub(super) impatient: bool,
     /// What it must see covers whatever was committed before the batch at the front of its inbox came.
     pub(super) current: bool,
+    /// What it has to do with the cache.
+    pub(super) cache: Option<Box<Caching>>,
     /// The lease has, or may have, settings of its own.
     pub(super) changed: bool,
     /// `standard_conforming_strings`: how literals are read.
@@ -273,6 +276,16 @@ impl Client {
             State::Attached(server) => Some(server),
             State::Idle | State::Waiting { .. } | State::Riding(_) | State::Closing { .. } => None,
         }
+    }
+
+    /// What it has to do with the cache, from now on.
+    pub(super) fn caching(&mut self) -> &mut Caching {
+        self.cache.get_or_insert_default()
+    }
+
+    /// The answer to its batch is to be kept.
+    pub(super) fn fills(&self) -> bool {
+        self.cache.as_ref().is_some_and(|cache| cache.fill.is_some())
     }
 
     /// Sends bytes, waking the task if the socket would not take them all. A broken connection is

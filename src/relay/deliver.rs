@@ -189,6 +189,7 @@ impl Relay {
             let message = "pgweir: transactions of several statements are not possible in statement pooling mode";
             self.fatal(id, &PgError::fatal(SqlState::FEATURE_NOT_SUPPORTED, message).hint("See pool_mode."));
         }
+        owner.into_iter().for_each(|id| self.fill_hears(id, bytes));
     }
 
     /// What belongs to a batch that is run again is not for its client.

@@ -16,5 +16,5 @@ ARRAY[
   (SELECT sum(hashtext(concat(xmin, ':', oid))) FROM pg_extension WHERE oid >= 16384),
   (SELECT sum(hashtext(concat(inhparent, ':', inhrelid))) FROM pg_inherits WHERE inhparent >= 16384),
   (SELECT sum(hashtext(concat(nspname, ':', oid))) FROM pg_namespace WHERE nspname !~ '^pg_'),
-  (SELECT sum(hashtext(concat(relname, ':', oid, relnamespace, relkind, relpersistence))) FROM pg_class
+  (SELECT sum(hashtext(concat(relname, ':', oid, relnamespace, relkind, relpersistence, relrowsecurity))) FROM pg_class
    WHERE oid >= 16384 AND relkind NOT IN ('i', 'I', 't') AND relpersistence <> 't')]::text

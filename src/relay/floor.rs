@@ -19,7 +19,7 @@
 //! after the read; until then it stays.
 
 use super::lease::Target;
-use super::{ClientId, GroupId, Relay, ServerId};
+use super::{ClientId, Group, GroupId, Relay, ServerId};
 use crate::config::Consistency;
 use crate::meter::Role;
 use crate::pool::cluster::{Floor, Sight};
@@ -35,6 +35,9 @@ impl Relay {
     pub(super) fn note_write(&mut self, id: ClientId) {
         if let Some(client) = self.clients.get_mut(id) {
             client.wrote = true;
+            if self.cache.is_some() {
+                client.caching().writes = true;
+            }
         }
     }
 
@@ -44,6 +47,9 @@ impl Relay {
         client.losses = 0;
         let (wrote, saw) = (std::mem::take(&mut client.wrote), std::mem::take(&mut client.saw));
         let group = &self.groups[client.group];
+        if let Some(cache) = &mut client.cache {
+            cache.released(self.now_us, || group.floor_of_write());
+        }
         if !group.splits || !(wrote || saw) {
             return;
         }
@@ -78,6 +84,9 @@ impl Relay {
     pub(super) fn note_told(&mut self, id: ClientId) {
         let Some(client) = self.clients.get_mut(id) else { return };
         let group = &self.groups[client.group];
+        if group.terms.caches {
+            client.caching().has_written(self.now_us, group.floor_of_write());
+        }
         if group.splits && group.consistency != Consistency::Off {
             client.sight.floor = group.cluster.wrote();
             client.sight.by_read = true;
@@ -126,5 +135,12 @@ impl Relay {
                 place.1 = until_us;
             }
         }
+    }
+}
+
+impl Group {
+    /// What a replica must have to show what a client has just written.
+    pub(super) fn floor_of_write(&self) -> Floor {
+        if self.splits && self.consistency != Consistency::Off { self.cluster.wrote() } else { Floor::None }
     }
 }

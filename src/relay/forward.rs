@@ -108,6 +108,14 @@ impl Relay {
         if self.asks_current && target != Target::Primary {
             self.must_be_current(id);
         }
+        match whole {
+            Some((len, end)) => {
+                if let Some(done) = self.consult(id, data, len, end) {
+                    return done;
+                }
+            }
+            None => self.fill_abandoned(id),
+        }
         let pool = self.choose(id, target);
         if target != Target::Primary && !self.is_where_it_should(id, pool) && self.waits_for_replica(id, target) {
             return None;

@@ -14,6 +14,8 @@ use super::rules::{Fitting, Rules};
 use super::unopened::{Defers, defers};
 use super::{ClientId, GroupId, PoolId, Relay, ServerId, Todo};
 use crate::auth::ServerSecret;
+use crate::cache::Tenant;
+use crate::cache::key::Key;
 use crate::config::{Config, Consistency, Database, Overrides, PoolMode, Reads, Routing, Terms, Workload};
 use crate::flow::params::Settings;
 use crate::meter::{DatabaseHealth, PinCounters, PoolCounters, PoolLabel, Role};
@@ -55,6 +57,10 @@ pub struct Group {
     pub(super) held: Vec<Held>,
     /// Chooses among replicas.
     pub(super) balancer: Balancer,
+    /// What the keys of its answers begin with.
+    pub(super) key: Box<[u8]>,
+    /// On whose account they are, once one was kept.
+    pub(super) tenant: Option<Arc<Tenant>>,
     /// What servers report at their start.
     pub(super) base: Option<Parameters>,
     /// The settings of a server just opened: none.
@@ -252,6 +258,8 @@ impl Relay {
             has_globals: !entry.reads.global_tables.is_empty(),
             held: Vec::new(),
             balancer,
+            key: key_of(entry, user, &pool.dial),
+            tenant: None,
             base: None,
             no_params: Rc::new(none),
             sets: HashMap::new(),
@@ -305,6 +313,10 @@ impl Relay {
     pub fn reconfigure(&mut self, config: Arc<Config>) {
         let old = std::mem::replace(&mut self.config, config);
         let config = Arc::clone(&self.config);
+        self.cache = self.place.caches.of(&config.cache);
+        for group in self.groups.ids().collect::<Vec<_>>() {
+            self.groups[group].tenant = None;
+        }
         let mut read = HashMap::new();
         let before = self.retired.len();
         for index in self.groups.ids().collect::<Vec<_>>() {
@@ -387,6 +399,17 @@ impl Relay {
     pub(super) fn pools_of(&self, group: GroupId) -> Vec<PoolId> {
         self.groups[group].numbered().map(|(_, pool)| pool).collect()
     }
+}
+
+/// Whose answers are whose: the names that clients use, and who they are on which servers.
+fn key_of(entry: &Database, user: &str, dial: &Dial) -> Box<[u8]> {
+    let mut buffer = Vec::new();
+    let mut key = Key::new(&mut buffer);
+    let landmark = entry.landmark().to_string();
+    for name in [&entry.name, user, &dial.dbname, &dial.user, &landmark] {
+        key.field(name.as_bytes());
+    }
+    buffer.into()
 }
 
 fn tls_for(entry: &Database) -> Result<Option<Arc<rustls::ClientConfig>>, PgError> {

@@ -65,7 +65,7 @@ impl Relay {
         if refused {
             client.sent_back = SentBack::Nowhere;
         }
-        if refused || !(leaves || group.terms.lanes) {
+        if refused || !(leaves || group.terms.lanes || group.terms.caches) {
             return Target::Primary;
         }
         let conforming = client.conforming;

@@ -15,6 +15,7 @@ mod attach;
 mod backoff;
 mod balance;
 mod board;
+mod cached;
 mod catalog;
 mod catalog_read;
 pub mod census;
@@ -24,6 +25,7 @@ mod client_turn;
 mod commands;
 mod course;
 mod deliver;
+mod fill;
 mod floor;
 mod follow;
 mod forward;
@@ -92,6 +94,7 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 
 use crate::base::slab::{Id, Slab};
+use crate::cache::Store;
 use crate::config::{Config, Endpoint};
 use crate::meter::Registry;
 use crate::pool::place::Place;
@@ -196,6 +199,14 @@ pub struct Relay {
     now_us: u64,
     /// Servers that clients share.
     lanes: alight::Lanes,
+    /// Answers that are kept, if any are.
+    cache: Option<Arc<Store>>,
+    /// Clients that wait for each other's answers.
+    flights: fill::Flights,
+    /// How often one has begun to wait so.
+    followed: u64,
+    /// Where keys of answers are put together.
+    key: Vec<u8>,
     /// The code of databases.
     catalogs: catalog::Catalogs,
     config: Arc<Config>,
@@ -212,6 +223,7 @@ impl Relay {
     pub fn new(place: Place, config: Arc<Config>, registry: Arc<Registry>) -> Self {
         let shapes = Shapes::new(config.stats.max_shapes as usize);
         registry.add_shapes(shapes.view());
+        let cache = place.caches.of(&config.cache);
         let shown = pins::Shown { board: registry.add_pin_board(), any: false };
         Self {
             clients: Slab::default(),
@@ -236,6 +248,10 @@ impl Relay {
             todo: Vec::new(),
             now_us: crate::base::clock::now_us(),
             lanes: alight::Lanes::default(),
+            cache,
+            flights: fill::Flights::default(),
+            followed: 0,
+            key: Vec::new(),
             catalogs: catalog::Catalogs::default(),
             config,
             registry,

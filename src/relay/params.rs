@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use super::rules::Fitting;
+use crate::cache::key::Key;
 use crate::flow::params::{Settings, acts};
 use crate::pool::cluster::Lsn;
 use crate::server::open::Parameters;
@@ -22,6 +23,8 @@ pub struct ParamSet {
     pub meaning: Rc<Settings>,
     /// Those of them that all who share a server must have alike.
     pub riding: Settings,
+    /// Those of them that an answer may hang on, as it is kept under them.
+    pub kept_under: Box<[u8]>,
     /// Where the session asks that its statements run.
     pub wish: Wish,
     /// What the rules of its database make of it.
@@ -78,11 +81,13 @@ impl ParamSet {
         let acts = settings.iter().any(acts);
         let (meaning, reported, fitting) = (Rc::new(meant), RefCell::new(reported), Fitting::default());
         let riding = settings.clone();
+        let kept_under = kept_under(&settings);
         Self {
             settings,
             acts,
             meaning,
             riding,
+            kept_under,
             wish,
             fitting,
             min_lsn,
@@ -92,4 +97,16 @@ impl ParamSet {
             reported,
         }
     }
+}
+
+/// Whatever is not known to matter to no answer: those that applications make up are asked for by code, too.
+fn kept_under(settings: &Settings) -> Box<[u8]> {
+    let mut buffer = Vec::new();
+    let mut key = Key::new(&mut buffer);
+    let matters = |name: &[u8]| !name.starts_with(b"pgweir.") && !MEANINGLESS.contains(&name);
+    for (name, value) in settings.iter().filter(|(name, _)| matters(name)) {
+        key.field(name);
+        key.field(value);
+    }
+    buffer.into()
 }

@@ -218,6 +218,7 @@ impl Relay {
     /// The client has gone: nothing of it stays.
     pub(super) fn hang_up(&mut self, id: ClientId, how: Farewell) {
         self.note_definitions(id);
+        self.fill_abandoned(id);
         self.stop_listening_at_all(id);
         let Some(client) = self.clients.remove(id) else { return };
         client.wake();
@@ -235,6 +236,7 @@ impl Relay {
     /// The session ends, after this error if there is one.
     pub(super) fn end(&mut self, id: ClientId, error: Option<&PgError>) {
         self.note_definitions(id);
+        self.fill_abandoned(id);
         let Some(client) = self.clients.get(id) else { return };
         if matches!(client.state, State::Closing { .. }) {
             return;

@@ -30,6 +30,8 @@ pub struct Stand {
     pub footing: Footing,
     /// They may read tables whose reads must show everything.
     pub global: bool,
+    /// Their answers may be kept.
+    pub keeps: bool,
 }
 
 /// What is known of a statement.
@@ -51,6 +53,8 @@ pub struct Look {
     pub kind: StatementKind,
     /// Its comments ask that it shares no server.
     pub alone: bool,
+    /// Its comments ask for something.
+    pub hinted: bool,
     /// What the catalog said that was asked last.
     pub stand: Stand,
 }
@@ -68,7 +72,8 @@ impl Look {
             wish: Wish::Auto,
             kind: StatementKind::Unknown,
             alone: false,
-            stand: Stand { epoch: 0, footing: Footing::Safe, global: false },
+            hinted: false,
+            stand: Stand { epoch: 0, footing: Footing::Safe, global: false, keeps: false },
         }
     }
 
@@ -195,6 +200,7 @@ impl Shapes {
             writes: verdict.may_write(),
             wish,
             alone,
+            hinted: asks,
             kind: verdict.kind,
             stand,
         }

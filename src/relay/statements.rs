@@ -80,6 +80,11 @@ impl Statement {
         self.under.settings == *settings
     }
 
+    /// How many types of parameters are given, and which.
+    pub fn types(&self) -> &[u8] {
+        self.tail.get(self.text as usize + 1..).unwrap_or_default()
+    }
+
     /// The text alone.
     pub fn sql(&self) -> &[u8] {
         self.tail.get(..self.text as usize).unwrap_or_default()

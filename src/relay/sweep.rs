@@ -24,6 +24,7 @@ impl Relay {
         self.hear_code_changes();
         self.follow_clusters();
         self.sweep_rates();
+        self.sweep_flights();
         for index in 0..self.pools.slots() {
             let Some(pool) = self.pools.id_at(index) else { continue };
             self.sweep_waiters(pool);

@@ -11,6 +11,7 @@ use super::code_graph::{Graph, rows};
 use super::footing::{self, Footing};
 use super::functions::{self, Standing};
 use super::globals::Globals;
+use super::kept;
 use super::lex::Kind;
 use super::verdict::Effects;
 use super::words::{Words, tokens};
@@ -89,6 +90,8 @@ pub struct Code {
     /// Footing of what no statement names.
     pub(super) implied: Footing,
     pub(super) globals: Globals,
+    /// What has answers that must not be kept.
+    pub(super) unkept: Globals,
 }
 
 /// What a statement may do to its session.
@@ -126,6 +129,7 @@ impl Code {
         };
         code.take(&graph, bytes);
         code.globals = Globals::of(&graph, bytes, is_global);
+        code.unkept = Globals::reading(&graph, bytes, kept::unkept(bytes));
         code
     }
 

@@ -1,4 +1,4 @@
-//! Which statements read the tables whose reads must show everything.
+//! Which statements read tables whose reads must show everything, or anything else of which all readers are to be known.
 //! Must never miss one: whatever has the name of something that reads such a table counts.
 
 use std::collections::HashSet;
@@ -19,9 +19,14 @@ pub(crate) struct Globals {
 impl Globals {
     /// Of the facts in these DataRow bodies.
     pub(crate) fn of(graph: &Graph<'_>, bytes: &[u8], is_global: impl Fn(&[u8], &[u8]) -> bool) -> Self {
-        let node = |key: &[u8]| [b"r", key].concat();
         let tables = rows(bytes).filter(|[kind, _, schema, name, _]| *kind == b"r" && is_global(schema, name));
-        let readers = graph.readers_of(tables.map(|[_, key, ..]| node(key)));
+        Self::reading(graph, bytes, tables.map(|[_, key, ..]| [b"r", key].concat()))
+    }
+
+    /// The same of what these nodes of the graph stand for.
+    pub(crate) fn reading(graph: &Graph<'_>, bytes: &[u8], nodes: impl Iterator<Item = Vec<u8>>) -> Self {
+        let node = |key: &[u8]| [b"r", key].concat();
+        let readers = graph.readers_of(nodes);
         let mut names: HashSet<Box<[u8]>> = HashSet::new();
         for [kind, key, _, name, _] in rows(bytes) {
             let reads = match kind {
@@ -43,7 +48,12 @@ impl Code {
     /// Whether the statement may read a table that `is_global` held for when this was made. Holds for all texts of its shape.
     #[must_use]
     pub fn reads_globals(&self, sql: &[u8], standard_conforming_strings: bool) -> bool {
-        let Globals { names, implied } = &self.globals;
+        self.names(&self.globals, sql, standard_conforming_strings)
+    }
+
+    /// Whether the statement may read, call or use one of these.
+    pub(super) fn names(&self, of: &Globals, sql: &[u8], standard_conforming_strings: bool) -> bool {
+        let Globals { names, implied } = of;
         if names.is_empty() {
             return *implied;
         }

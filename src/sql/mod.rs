@@ -15,6 +15,7 @@ pub mod footing;
 mod functions;
 mod globals;
 mod grounds;
+pub mod kept;
 pub mod lasting;
 pub mod lex;
 pub mod nesting;

@@ -162,7 +162,24 @@ pub fn may_name_moment(bytes: &[u8]) -> bool {
     let is_moment = |run: &[u8]| MOMENTS.iter().any(|moment| run.eq_ignore_ascii_case(moment));
     // In front of a parameter stands its length, which may look like a letter.
     let mut runs = bytes.split(|byte| !byte.is_ascii_alphabetic()).filter(|run| run.len() >= 3);
-    runs.any(|run| is_moment(run) || run.get(1..).is_some_and(is_moment)) || memchr::memchr(b'\\', bytes).is_some()
+    runs.any(|run| is_moment(run) || run.get(1..).is_some_and(is_moment))
+        || memchr::memchr(b'\\', bytes).is_some()
+        // `U&'!006eow' UESCAPE '!'`
+        || memchr::memmem::find(bytes, b"&'").is_some()
+        || is_continued(bytes)
+}
+
+/// Whether a string constant goes on behind a line end, `'to'` and `'day'`: the runs of letters are not what it says.
+fn is_continued(bytes: &[u8]) -> bool {
+    // A comment may stand in between.
+    let commented = memchr::memmem::find(bytes, b"--").unwrap_or(bytes.len());
+    memchr::memchr_iter(b'\'', bytes).any(|at| {
+        let before = bytes.get(..at).unwrap_or_default();
+        let blank = before.iter().rev().take_while(|byte| byte.is_ascii_whitespace()).count();
+        let (before, blank) = before.split_at(at - blank);
+        let breaks = blank.iter().any(|byte| matches!(byte, b'\n' | b'\r'));
+        breaks && (before.ends_with(b"'") || commented < at)
+    })
 }
 
 #[cfg(test)]
@@ -222,6 +239,10 @@ mod tests {
         for bytes in ["'now'", "' NOW '", "'today 10:00'", "10:00yesterday", "\0\0\0AToday", "E'n\\x6fw'"] {
             assert!(may_name_moment(bytes.as_bytes()), "{bytes}");
         }
+        for text in ["U&'!006eow' UESCAPE '!'", "DATE 'to'\n 'day'", "DATE 'to' \r\n'day'", "DATE 'to' -- x\n 'day'"] {
+            assert!(may_name_moment(text.as_bytes()), "{text}");
+        }
+        assert!(!may_name_moment(b"SELECT 'a',\n 'b',\n 'c' FROM t\nWHERE x = 'd'"));
         for bytes in ["SELECT unknown FROM towards WHERE knowhow = 'tomorrows'", "", "no", "2024-01-01"] {
             assert!(!may_name_moment(bytes.as_bytes()), "{bytes}");
         }

@@ -59,6 +59,14 @@ pub fn alone(sql: &[u8], standard_conforming_strings: bool) -> bool {
     })
 }
 
+/// For how long a comment asks that the answer is kept: what stands behind the last `ttl=`.
+#[must_use]
+pub fn ttl(sql: &[u8], standard_conforming_strings: bool) -> Option<&[u8]> {
+    let comments = Lexer::new(sql, standard_conforming_strings).filter(|token| token.kind == Kind::Comment);
+    let in_comment = |comment| words(comment)?.filter_map(|word| word.strip_prefix(b"ttl=")).next_back();
+    comments.filter_map(|token| in_comment(token.bytes(sql))).last()
+}
+
 /// The words behind pgweir's name in a comment.
 fn words(comment: &[u8]) -> Option<impl DoubleEndedIterator<Item = &[u8]>> {
     const MARK: &[u8] = b"pgweir:";
@@ -90,6 +98,18 @@ mod tests {
         ];
         for (sql, expected) in cases {
             assert_eq!(wish(sql.as_bytes(), true), expected, "{sql}");
+        }
+    }
+
+    #[test]
+    fn comments_say_for_how_long() {
+        for (sql, expected) in [
+            ("/* pgweir: ttl=60 tag=menu */ SELECT 1", Some("60")),
+            ("SELECT 1 -- pgweir: tag=a,ttl=menu", Some("menu")),
+            ("/* pgweir: ttl=1m */ SELECT 1 /*pgweir:ttl=*/", Some("")),
+            ("SELECT 'pgweir: ttl=60' /* ttl=60 */", None),
+        ] {
+            assert_eq!(ttl(sql.as_bytes(), true), expected.map(str::as_bytes), "{sql}");
         }
     }
 

@@ -1,0 +1,95 @@
+//! What an answer hangs on, as bytes: two requests with the same bytes have the same answer.
+//! Must never let one field run into the next, nor leave anything out because it is long.
+//!
+//! Whole keys are kept and compared, not hashes of them: there is nothing to collide.
+
+use crate::sql::lex::{Kind, Lexer};
+
+/// A key in the making.
+#[derive(Debug)]
+pub struct Key<'a>(&'a mut Vec<u8>);
+
+impl<'a> Key<'a> {
+    /// An empty one in this buffer.
+    pub fn new(buffer: &'a mut Vec<u8>) -> Self {
+        buffer.clear();
+        Self(buffer)
+    }
+
+    /// A field of any length.
+    pub fn field(&mut self, bytes: &[u8]) {
+        self.number(bytes.len() as u64);
+        self.0.extend_from_slice(bytes);
+    }
+
+    /// A number.
+    pub fn number(&mut self, number: u64) {
+        self.0.extend_from_slice(&number.to_be_bytes());
+    }
+
+    /// A statement, without its comments: what applications note there differs from call to call.
+    pub fn text(&mut self, sql: &[u8], standard_conforming_strings: bool) {
+        let commented = |mark: &[u8]| memchr::memmem::find(sql, mark).is_some();
+        if !commented(b"--") && !commented(b"/*") {
+            return self.field(sql);
+        }
+        let begins = self.0.len();
+        self.number(0);
+        let mut from = 0;
+        for token in Lexer::new(sql, standard_conforming_strings).filter(|token| token.kind == Kind::Comment) {
+            self.0.extend_from_slice(sql.get(from..token.start).unwrap_or_default());
+            // Behind a line end a string constant goes on, behind a blank it does not (src/backend/parser/scan.l).
+            self.0.push(if token.bytes(sql).starts_with(b"--") { b'\n' } else { b' ' });
+            from = token.end;
+        }
+        self.0.extend_from_slice(sql.get(from..).unwrap_or_default());
+        // Comments in front and behind leave nothing.
+        let text = begins + size_of::<u64>();
+        let blank = self.0.iter().skip(text).take_while(|byte| byte.is_ascii_whitespace()).count();
+        self.0.drain(text..text + blank);
+        while self.0.len() > text && self.0.last().is_some_and(u8::is_ascii_whitespace) {
+            self.0.pop();
+        }
+        let length = (self.0.len() - text) as u64;
+        if let Some(place) = self.0.get_mut(begins..text) {
+            place.copy_from_slice(&length.to_be_bytes());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(sql: &str) -> Vec<u8> {
+        let mut buffer = Vec::new();
+        Key::new(&mut buffer).text(sql.as_bytes(), true);
+        buffer
+    }
+
+    #[test]
+    fn comments_are_no_part_of_a_text() {
+        for same in ["/* trace='1' */ SELECT 1", "SELECT 1 -- b\n", "SELECT 1 /* a /* b */ */", "--x\nSELECT 1"] {
+            assert_eq!(text(same), text("SELECT 1"), "{same}");
+        }
+        for other in ["SELECT 1;", "SELECT '/* trace */'", "select 1", "SELECT 11", "SELECT  1"] {
+            assert_ne!(text(other), text("SELECT 1"), "{other}");
+        }
+        // The first is one constant, the second no statement at all.
+        assert_ne!(text("SELECT 'a' --\n'b'"), text("SELECT 'a' /**/'b'"));
+        assert_ne!(text("SELECT 1--2\n"), text("SELECT 1 2"));
+    }
+
+    #[test]
+    fn fields_do_not_run_into_each_other() {
+        let key = |fields: &[&[u8]]| {
+            let mut buffer = Vec::new();
+            let mut key = Key::new(&mut buffer);
+            fields.iter().for_each(|field| key.field(field));
+            buffer
+        };
+        assert_ne!(key(&[b"ab", b"c"]), key(&[b"a", b"bc"]));
+        assert_ne!(key(&[b"", b"a"]), key(&[b"a", b""]));
+        assert_ne!(key(&[b"a"]), key(&[b"a", b""]));
+    }
+}

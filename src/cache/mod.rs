@@ -1,0 +1,15 @@
+//! Floor 4: answers of reads that are kept: their keys, what makes them whole, and where they are.
+//! Must never decide what may be kept, nor read a clock: the relay does both.
+//!
+//! An answer is kept as the bytes that PostgreSQL sent ([`entry`]), under everything that they hang on ([`key`]), in one [`store`] for all
+//! workers. It is taken from what a client is sent, and is kept only if it is whole and nothing but an answer ([`answer`]).
+
+pub mod answer;
+pub mod entry;
+pub mod key;
+pub mod shared;
+pub mod store;
+
+pub use entry::{Entry, Source, Stamp, Tenant};
+pub use shared::Caches;
+pub use store::Store;

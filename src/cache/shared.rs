@@ -1,0 +1,25 @@
+//! The one store of a process, as its configuration wants it.
+//! Must never be asked on the data path: a worker keeps what it was given.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::store::Store;
+use crate::config::{Cache, CacheMode};
+
+/// Gives all workers the same store.
+#[derive(Debug, Default)]
+pub struct Caches(Mutex<Option<Arc<Store>>>);
+
+impl Caches {
+    /// The store under this configuration; `None` while there is none. It is empty when it was off in between.
+    pub fn of(&self, config: &Cache) -> Option<Arc<Store>> {
+        let mut store = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if config.mode == CacheMode::Off {
+            *store = None;
+            return None;
+        }
+        let store = store.get_or_insert_with(|| Arc::new(Store::new(config)));
+        store.resize(config);
+        Some(Arc::clone(store))
+    }
+}

@@ -1,0 +1,87 @@
+//! Numbers of the cache of answers, per database and user: what it gave, and why it did not.
+//! Must never cost more than one addition per batch, and nothing where the cache is off.
+
+use super::counters::{Counter, Gauge};
+
+/// Why the cache was not asked for the answer to a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bypass {
+    /// It is not certain that it only reads.
+    Verdict,
+    /// Its answer hangs on more than data and settings: the time, chance, row level security, catalogs, the connection.
+    Volatile,
+    /// A constant or parameter may name a moment, such as `'today'`.
+    Moment,
+    /// A transaction, or a session that has more than settings and prepared statements.
+    Session,
+    /// It is not one statement, bound and executed once and whole.
+    Batch,
+    /// Nobody says for how long its answer may be kept, or that it may not.
+    Ttl,
+}
+
+/// Why the cache had no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Miss {
+    /// There is none.
+    Absent,
+    /// Its time is over.
+    Expired,
+    /// It may be older than what its client has written.
+    Older,
+}
+
+/// Why an answer was not kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unkept {
+    /// It is longer than `max_entry_bytes`.
+    Long,
+    /// It is an error, or holds a notice or something else that is no answer.
+    Other,
+}
+
+/// Numbers of one database and user on one worker.
+#[derive(Debug, Default)]
+pub struct CacheCounters {
+    /// Batches answered from the cache.
+    pub hits: Counter,
+    /// Batches that waited for the answer to another client's, and got that.
+    pub followed: Counter,
+    /// Bytes of answers from the cache.
+    pub hit_bytes: Counter,
+    /// Answers kept.
+    pub fills: Counter,
+    /// In shadow mode: real answers that were what the cache had.
+    pub shadow_matches: Counter,
+    /// In shadow mode: those that were not.
+    pub shadow_mismatches: Counter,
+    misses: [Counter; Miss::Older as usize + 1],
+    bypasses: [Counter; Bypass::Ttl as usize + 1],
+    unkept: [Counter; Unkept::Other as usize + 1],
+}
+
+impl CacheCounters {
+    /// Batches whose answer was not in the cache for this reason.
+    pub fn miss(&self, why: Miss) -> &Counter {
+        &self.misses[why as usize]
+    }
+
+    /// Batches for which the cache was not asked for this reason.
+    pub fn bypass(&self, why: Bypass) -> &Counter {
+        &self.bypasses[why as usize]
+    }
+
+    /// Answers that were not kept for this reason.
+    pub fn unkept(&self, why: Unkept) -> &Counter {
+        &self.unkept[why as usize]
+    }
+}
+
+/// Numbers of the store that all workers share; each of them sets them now and then.
+#[derive(Debug, Default)]
+pub struct CacheGauges {
+    /// Answers kept.
+    pub entries: Gauge,
+    /// Their bytes, with their keys.
+    pub bytes: Gauge,
+}

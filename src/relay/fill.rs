@@ -1,0 +1,237 @@
+//! Answers on their way to a client that are kept as well, and clients that wait for such an answer instead of asking themselves.
+//! Must never keep an answer that is not whole, nor let anybody wait for one that will not come.
+//!
+//! The first to ask what is not in the cache leads; who asks the same while it runs, on the same worker, follows: it waits, and asks the
+//! cache again when the answer is there. What becomes of the leader otherwise, an error above all, is nobody else's affair: then each of
+//! the others asks a server.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::cached::Asked;
+use super::client::State;
+use super::{ClientId, Relay, ServerId};
+use crate::cache::answer::{Answer, Scan};
+use crate::cache::{Entry, Source, Stamp, Store, Tenant};
+use crate::meter::{Role, Unkept};
+
+/// An answer that is to be kept when it has come.
+#[derive(Debug)]
+pub(super) struct Fill {
+    /// Under what.
+    pub key: Arc<[u8]>,
+    /// For how long, microseconds.
+    ttl_us: u64,
+    /// Whose.
+    tenant: Arc<Tenant>,
+    /// Shape of the statement.
+    shape: u64,
+    /// Others wait for it.
+    leads: bool,
+    /// As of when it is; `None` until it is sent to a server.
+    stamp: Option<Stamp>,
+    /// What has come of it.
+    bytes: Vec<u8>,
+    scan: Scan,
+    /// What the cache has, which the answer should be.
+    expected: Option<Arc<Entry>>,
+}
+
+/// Clients that wait for the answer to another one's batch.
+#[derive(Debug)]
+pub(super) struct Flight {
+    leader: ClientId,
+    /// Each with its number.
+    followers: Vec<(ClientId, u64)>,
+}
+
+/// By key.
+pub(super) type Flights = HashMap<Arc<[u8]>, Flight, foldhash::fast::RandomState>;
+
+impl Relay {
+    /// The answer to the client's batch is to be kept under this key.
+    pub(super) fn fills(
+        &mut self,
+        id: ClientId,
+        store: &Store,
+        key: &[u8],
+        asked: &Asked,
+        expected: Option<Arc<Entry>>,
+    ) {
+        let key: Arc<[u8]> = Arc::from(key);
+        let Some(client) = self.clients.get_mut(id) else { return };
+        let group = &mut self.groups[client.group];
+        let tenant = Arc::clone(group.tenant.get_or_insert_with(|| store.tenant(&group.key)));
+        let leads = expected.is_none() && !self.flights.contains_key(&key);
+        if leads {
+            self.flights.insert(Arc::clone(&key), Flight { leader: id, followers: Vec::new() });
+        }
+        let (ttl_us, shape) = (asked.ttl_us, asked.shape);
+        client.caching().fill = Some(Box::new(Fill {
+            key,
+            ttl_us,
+            tenant,
+            shape,
+            leads,
+            stamp: None,
+            bytes: Vec::new(),
+            scan: Scan::default(),
+            expected,
+        }));
+    }
+
+    /// Has the client wait for the answer to the same batch of another, if there is one whose answer will do for it.
+    pub(super) fn follows(&mut self, id: ClientId, key: &[u8]) -> bool {
+        let Some(leader) = self.flights.get(key).map(|flight| flight.leader) else { return false };
+        let (Some(client), Some(lead)) = (self.clients.get(id), self.clients.get(leader)) else { return false };
+        // Also what the answer does not hang on: who may wait longer would have others wait as long.
+        let alike =
+            client.params.rides_with(&lead.params) && client.course == lead.course && client.group == lead.group;
+        if leader == id || !alike || !self.is_leading(leader) {
+            return false;
+        }
+        let pool = self.groups[client.group].primary;
+        let (Some(client), Some(flight)) = (self.clients.get_mut(id), self.flights.get_mut(key)) else { return false };
+        self.followed += 1;
+        client.state = State::Waiting { pool, since_us: self.now_us, notified: false };
+        client.caching().follows = self.followed;
+        flight.followers.push((id, self.followed));
+        true
+    }
+
+    fn is_leading(&self, leader: ClientId) -> bool {
+        let Some(client) = self.clients.get(leader) else { return false };
+        let runs = matches!(client.state, State::Waiting { .. } | State::Attached(_) | State::Riding(_));
+        runs && client.cache.as_ref().and_then(|cache| cache.fill.as_ref()).is_some_and(|fill| fill.leads)
+    }
+
+    /// The client's batch is about to be sent to this server.
+    pub(super) fn fill_begins(&mut self, id: ClientId, server: ServerId) {
+        let Some(client) = self.clients.get_mut(id) else { return };
+        let Some(fill) = client.cache.as_mut().and_then(|cache| cache.fill.as_mut()) else { return };
+        let Some(this) = self.servers.get(server) else { return };
+        let pool = &self.pools[this.pool];
+        let source = match pool.role {
+            Role::Primary => Source::Primary,
+            Role::Replica => Source::Replica(self.groups[client.group].cluster.replayed(pool.number)),
+        };
+        fill.stamp = Some(Stamp { began_us: self.now_us, source });
+        fill.bytes.clear();
+        fill.scan = Scan::default();
+    }
+
+    /// The client was sent these bytes of a server.
+    pub(super) fn fill_hears(&mut self, id: ClientId, bytes: &[u8]) {
+        let Some(client) = self.clients.get_mut(id) else { return };
+        let Some(fill) = client.cache.as_mut().and_then(|cache| cache.fill.as_mut()) else { return };
+        if fill.stamp.is_none() {
+            return;
+        }
+        let longest = self.cache.as_ref().map_or(0, |store| store.longest());
+        if bytes.is_empty() {
+            return;
+        }
+        fill.bytes.extend_from_slice(bytes);
+        let why = match fill.scan.look(&fill.bytes) {
+            Answer::Whole { parse, len } if len - parse <= longest => return self.keep(id, parse, len),
+            Answer::Partial if fill.bytes.len() <= longest => return,
+            Answer::Whole { .. } | Answer::Partial => Unkept::Long,
+            Answer::Other => Unkept::Other,
+        };
+        let group = client.group;
+        let fill = client.caching().fill.take();
+        if why == Unkept::Long
+            && let (Some(store), Some(fill)) = (&self.cache, &fill)
+        {
+            store.remove(&fill.key);
+        }
+        self.cache_counters(group).unkept(why).add(1);
+        self.fill_ends(id, fill, false);
+    }
+
+    /// The answer is whole.
+    fn keep(&mut self, id: ClientId, parse: usize, len: usize) {
+        let Some(client) = self.clients.get_mut(id) else { return };
+        let group = client.group;
+        let (Some(fill), Some(store)) = (client.caching().fill.take(), self.cache.clone()) else { return };
+        let (Some(stamp), Some(answer)) = (fill.stamp, fill.bytes.get(parse..len)) else { return };
+        let counters = self.cache_counters(group);
+        if let Some(expected) = &fill.expected {
+            if *expected.answer == *answer {
+                counters.shadow_matches.add(1);
+            } else {
+                counters.shadow_mismatches.add(1);
+                let (database, text) = (&self.groups[group].database, self.shapes.text(fill.shape));
+                let age_us = stamp.began_us.saturating_sub(expected.stamp.began_us);
+                tracing::warn!(
+                    database,
+                    shape = format!("{:016x}", fill.shape),
+                    age_us,
+                    "the cache would have given another answer: {text}"
+                );
+            }
+        }
+        counters.fills.add(1);
+        let answer = bytes::Bytes::copy_from_slice(answer);
+        let entry = Entry::new(fill.key.len(), answer, stamp, self.now_us, fill.ttl_us, Arc::clone(&fill.tenant));
+        if !store.put(Arc::clone(&fill.key), entry) {
+            self.must_see_no_older(id);
+        }
+        self.fill_ends(id, Some(fill), true);
+    }
+
+    /// The client was told what may be newer than what is kept under the same key.
+    fn must_see_no_older(&mut self, id: ClientId) {
+        let now_us = self.now_us;
+        let Some(client) = self.clients.get_mut(id) else { return };
+        let floor = self.groups[client.group].floor_of_write();
+        client.caching().has_written(now_us, floor);
+    }
+
+    /// Nothing more comes of this; `kept`: the answer is in the cache. Who has waited for it goes on.
+    pub(super) fn fill_ends(&mut self, id: ClientId, fill: Option<Box<Fill>>, kept: bool) {
+        let Some(fill) = fill.filter(|fill| fill.leads) else { return };
+        if self.flights.get(&fill.key).is_some_and(|flight| flight.leader == id) {
+            self.lands(&fill.key, kept);
+        }
+    }
+
+    /// The client goes, or its batch will not be answered.
+    pub(super) fn fill_abandoned(&mut self, id: ClientId) {
+        let Some(caching) = self.clients.get_mut(id).and_then(|client| client.cache.as_mut()) else { return };
+        caching.follows = 0;
+        let fill = caching.fill.take();
+        self.fill_ends(id, fill, false);
+    }
+
+    fn lands(&mut self, key: &[u8], kept: bool) {
+        let Some(flight) = self.flights.remove(key) else { return };
+        for (follower, number) in flight.followers {
+            let Some(client) = self.clients.get_mut(follower) else { continue };
+            let waits = matches!(client.state, State::Waiting { .. });
+            // It may have been cancelled, and wait for something else by now.
+            let caching = client.cache.as_mut().filter(|caching| waits && caching.follows == number);
+            let Some(caching) = caching else { continue };
+            (caching.follows, caching.alone) = (0, !kept);
+            client.state = State::Idle;
+            let group = client.group;
+            self.cache_counters(group).followed.add(u64::from(kept));
+            self.pump_inbox(follower);
+        }
+    }
+
+    /// Lets those go on whose leader was lost on its way, or had to give up waiting.
+    pub(super) fn sweep_flights(&mut self) {
+        if let Some(store) = &self.cache {
+            self.registry.cache.entries.set(store.len() as u64);
+            self.registry.cache.bytes.set(store.bytes());
+        }
+        if self.flights.is_empty() {
+            return;
+        }
+        let lost = self.flights.iter().filter(|(_, flight)| !self.is_leading(flight.leader));
+        for key in lost.map(|(key, _)| Arc::clone(key)).collect::<Vec<_>>() {
+            self.lands(&key, false);
+        }
+    }
+}
