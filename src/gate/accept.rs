@@ -18,7 +18,7 @@ use super::{Gate, knock};
 use crate::config::Tcp;
 use crate::net::dial;
 use crate::net::listen::{Listener, SocketFile};
-use crate::net::socket::Plain;
+use crate::net::plain::Plain;
 use crate::relay::Seat;
 use crate::wire::error::{PgError, SqlState};
 

@@ -9,7 +9,8 @@ use rustls::ServerConnection;
 use tokio::runtime::{Builder, Runtime};
 use tokio_rustls::{TlsAcceptor, TlsStream};
 
-use crate::net::socket::{Plain, Socket};
+use crate::net::plain::Plain;
+use crate::net::socket::Socket;
 use crate::net::tls::{ALPN, Listener, explained};
 
 /// Threads beside the one of the gate, which may have queries to relay: a handshake costs 0.2 to 2 ms,

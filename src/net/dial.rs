@@ -9,7 +9,7 @@ use std::time::Duration;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpStream, UnixStream};
 
-use super::socket::Plain;
+use super::plain::Plain;
 use crate::config::Tcp;
 
 /// Longest `TCP_USER_TIMEOUT`: the kernel takes milliseconds in a signed 32-bit number (tcp(7)).

@@ -6,6 +6,7 @@ pub mod inherit;
 pub mod listen;
 #[cfg(any(test, feature = "simulation"))]
 pub mod mem;
+pub mod plain;
 pub mod proxy;
 pub mod socket;
 pub mod tls;
