@@ -232,7 +232,7 @@ impl Relay {
             return Vec::new();
         }
         self.note_told(id);
-        let pid = if own { self.told_pid(id) } else { self.told_for(group, notification.pid) };
+        let pid = if own { self.told_pid(id) } else { self.told_late_for(group, notification.pid, id) };
         let message = notification.from(pid);
         let (Some(this), Some(client)) = (self.servers.get_mut(server), self.clients.get_mut(id)) else {
             return Vec::new();

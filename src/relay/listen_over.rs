@@ -266,7 +266,9 @@ impl Relay {
                 this.handing = Some(Box::new(Stage::Leaving(leaving)));
             }
             Stage::Hearing => {
-                this.speaker = None;
+                if let Some(speaker) = &mut this.speaker {
+                    speaker.is_heard();
+                }
                 let mut out = self.take_queue(id);
                 build::ready(&mut out, b'I');
                 if let Some(client) = self.clients.get_mut(id) {

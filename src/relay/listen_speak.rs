@@ -9,7 +9,7 @@
 
 use super::forward::Outgoing;
 use super::listen_over::Stage;
-use super::{ClientId, GroupId, Relay, ServerId};
+use super::{ClientId, GroupId, Relay, Server, ServerId};
 use crate::sql::verdict::Effects;
 use crate::wire::build;
 
@@ -31,6 +31,13 @@ pub struct Speaker {
     pub fresh: bool,
     /// The round of the listener behind which nothing of it is to come; `None` while it holds the server.
     until: Option<u64>,
+}
+
+impl Speaker {
+    /// The listener has heard all that it has said.
+    pub(super) fn is_heard(&mut self) {
+        self.until = Some(0);
+    }
 }
 
 impl Relay {
@@ -129,19 +136,31 @@ impl Relay {
         }
     }
 
-    /// The process id that stands for whoever notified by way of the server process `pid`.
+    /// The process id that stands, for the listener of a group, for whoever notified by way of the server process `pid`.
     pub(super) fn told_for(&self, group: GroupId, pid: u32) -> u32 {
+        let Some((server, speaker)) = self.speaker_at(group, pid) else { return pid };
+        let listener = self.groups[self.pools[server.pool].group].listener.as_ref();
+        let over = speaker.until.is_some_and(|round| listener.is_none_or(|listener| listener.is_done(round)));
+        if over { pid } else { speaker.pid }
+    }
+
+    /// The same for a client that hears it on a server of its own: that may tell it later than the listener is told, and its speaker's
+    /// time may be over by then. It is the last speaker's all the same, unless that is who hears it: it must not take a stranger's,
+    /// which a trigger of his has sent, for its own.
+    pub(super) fn told_late_for(&self, group: GroupId, pid: u32, hearing: ClientId) -> u32 {
+        let last = self.speaker_at(group, pid).map(|(_, speaker)| speaker);
+        last.filter(|speaker| speaker.client != hearing)
+            .map_or_else(|| self.told_for(group, pid), |speaker| speaker.pid)
+    }
+
+    /// The server whose process this is, and who spoke on it last.
+    fn speaker_at(&self, group: GroupId, pid: u32) -> Option<(&Server, Speaker)> {
         let host = &self.pools[self.groups[group].primary].dial;
         let is_it = |pool: super::PoolId| {
             let dial = &self.pools[pool].dial;
             dial.endpoint == host.endpoint && dial.dbname == host.dbname
         };
-        let Some(server) = self.servers.values().find(|server| server.key.pid == pid && is_it(server.pool)) else {
-            return pid;
-        };
-        let Some(speaker) = server.speaker else { return pid };
-        let listener = self.groups[self.pools[server.pool].group].listener.as_ref();
-        let over = speaker.until.is_some_and(|round| listener.is_none_or(|listener| listener.is_done(round)));
-        if over { pid } else { speaker.pid }
+        let server = self.servers.values().find(|server| server.key.pid == pid && is_it(server.pool))?;
+        Some((server, server.speaker?))
     }
 }

@@ -48,3 +48,17 @@ fn one_is_nobody_elses() {
     rig.say(0, &notification(pid));
     assert_eq!(rig.heard(0), notification(pid));
 }
+
+/// The connection that listens has heard everything, and says so, before the server of who listens itself has said what it heard.
+#[test]
+fn one_that_comes_late_is_its_clients() {
+    let mut rig = listening();
+    rig.send(1, &query("select pg_notify('c', 'x')"));
+    let group = rig.relay.clients.get(rig.peers[1].id.unwrap()).unwrap().group;
+    let listener = rig.relay.groups[group].listener.as_mut().unwrap();
+    listener.up = true;
+    assert!(listener.next_round().is_some() && listener.round_done().is_empty());
+    let pid = rig.relay.servers.get(rig.hosts[1].id).unwrap().key.pid;
+    rig.say(0, &notification(pid));
+    assert_eq!(rig.heard(0), notification(told(&rig, 1)));
+}
