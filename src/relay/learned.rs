@@ -16,7 +16,10 @@ pub const LARGE_BYTES: usize = 64 * 1024;
 const PARTS: u32 = 16;
 /// At most so many servers beside a statement make what it usually takes look longer than it is.
 const CROWD: usize = 4;
-/// How long a shape stays out of the lanes when it has stalled one, microseconds; twice as long each time, up to 64 times.
+/// A shape stays out of the lanes for so many times as long as it has stalled one, but no longer than [`OUT_US`]; twice as long each
+/// time, up to 64 times.
+const OUT: u64 = 8;
+/// The longest that it stays out the first time, microseconds.
 const OUT_US: u64 = 1_000_000;
 /// The same while it stalls one.
 const STALLING_US: u64 = 5_000;
@@ -52,6 +55,8 @@ pub struct Learned {
     p99: u32,
     /// Out of the lanes until then, microseconds.
     out_until_us: u64,
+    /// When it last had stalled one, microseconds.
+    stalled_us: u64,
 }
 
 impl Learned {
@@ -116,10 +121,16 @@ impl Learned {
 
     /// It has kept a lane from others for so long, in all.
     pub fn stalled(&mut self, for_us: u64, fast_us: u64, now_us: u64) {
-        if for_us > STALL * fast_us {
-            self.stalls = (self.stalls + 1).min(7);
-            self.out_until_us = now_us + (OUT_US << (self.stalls - 1));
+        if for_us <= STALL * fast_us {
+            return;
         }
+        // What stops the machine stops all lanes at once: that is one stall.
+        if self.stalls == 0 || self.stalled_us <= now_us.saturating_sub(for_us) {
+            self.stalls = (self.stalls + 1).min(7);
+        }
+        self.stalled_us = now_us;
+        let out_us = (for_us * OUT).min(OUT_US) << (self.stalls - 1);
+        self.out_until_us = self.out_until_us.max(now_us + out_us);
     }
 }
 
@@ -190,9 +201,15 @@ mod tests {
         assert!(learned.is_light(1000, 0));
         learned.stalls(20_000, 1000, 0);
         assert!(!learned.is_light(1000, STALLING_US - 1) && learned.is_light(1000, STALLING_US));
-        learned.stalled(50_000, 1000, 0);
-        assert!(!learned.is_light(1000, OUT_US - 1) && learned.is_light(1000, OUT_US));
-        learned.stalled(50_000, 1000, 0);
-        assert!(!learned.is_light(1000, 2 * OUT_US - 1) && learned.is_light(1000, 2 * OUT_US));
+        let (first, second) = (1_000_000, 3_000_000);
+        learned.stalled(50_000, 1000, first);
+        // Another lane was stalled at the same time.
+        learned.stalled(40_000, 1000, first + 5_000);
+        assert!(!learned.is_light(1000, first + 399_999) && learned.is_light(1000, first + 400_000));
+        learned.stalled(50_000, 1000, second);
+        assert!(!learned.is_light(1000, second + 799_999) && learned.is_light(1000, second + 800_000));
+        learned.stalled(10_000_000, 1000, 2 * second + 10_000_000);
+        let out_us = 2 * second + 10_000_000 + 4 * OUT_US;
+        assert!(!learned.is_light(1000, out_us - 1) && learned.is_light(1000, out_us));
     }
 }
