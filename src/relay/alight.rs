@@ -277,11 +277,11 @@ impl Relay {
         for one in landed {
             let rider = &one.rider;
             let large = one.held.len() + one.rest.len() > LARGE_BYTES || rider.fate == Fate::Told;
-            let run = Run { took_us: each_us, busy, large, rode: true };
+            let run = Run { took_us: each_us, busy, large, rode: true, done_us: self.now_us };
             let stalled_us = if rider.late { self.now_us.saturating_sub(began_us) } else { 0 };
             if let Some(learned) = self.shapes.learns(rider.fare.shape) {
-                learned.ran(run, fast_us);
                 learned.stalled(stalled_us, fast_us, self.now_us);
+                learned.ran(run, fast_us);
             }
             if rider.fate == Fate::Fails {
                 counters.lanes.repeats.add(1);

@@ -303,7 +303,7 @@ impl Relay {
         if lanes {
             let slice = &self.pools[pool].slice;
             let busy = slice.open() - slice.idle().len();
-            let run = Run { took_us: server_us, busy, large, rode: false };
+            let run = Run { took_us: server_us, busy, large, rode: false, done_us: self.now_us };
             let fast_us = self.lane_fast_us();
             self.shapes.learns(entry.cookie).into_iter().for_each(|learned| learned.ran(run, fast_us));
         }

@@ -42,6 +42,10 @@ impl Relay {
         self.now_us = clock::now_us();
         let fast_us = self.lane_fast_us();
         self.look_at_queues();
+        let is_stalled = |server: &&ServerId| {
+            self.servers.get(**server).and_then(|this| this.lane.as_deref()).is_some_and(|lane| lane.stalled)
+        };
+        let alone = self.lanes.open.iter().filter(is_stalled).count() == 1;
         let mut at = 0;
         while let Some(&server) = self.lanes.open.get(at) {
             at += 1;
@@ -53,7 +57,7 @@ impl Relay {
                 self.shapes
                     .learns(head.fare.shape)
                     .into_iter()
-                    .for_each(|it| it.stalls(works_us, fast_us, self.now_us));
+                    .for_each(|it| it.stalls(works_us, fast_us, self.now_us, alone));
                 if head.late && head.client == ClientId::default() && this.cancels == 0 {
                     // Nobody wants to know any more.
                     this.cancels += 1;

@@ -21,7 +21,9 @@ const CROWD: usize = 4;
 const OUT: u64 = 8;
 /// The longest that it stays out the first time, microseconds.
 const OUT_US: u64 = 1_000_000;
-/// The same while it stalls one.
+/// So many stalls among the last few thousand executions are nobody's fault while others of the shape get on.
+const ALLOWED: u8 = 3;
+/// How long it stays out while it stalls one, microseconds, if no other gets on.
 const STALLING_US: u64 = 5_000;
 /// A stall is more than a pause of the machine if it takes so many times what counts as fast; of half as many it is not known yet.
 const STALL: u64 = 32;
@@ -37,6 +39,8 @@ pub struct Run {
     pub large: bool,
     /// It was in a lane.
     pub rode: bool,
+    /// When it was over, microseconds.
+    pub done_us: u64,
 }
 
 /// What is known of a shape.
@@ -57,6 +61,8 @@ pub struct Learned {
     out_until_us: u64,
     /// When it last had stalled one, microseconds.
     stalled_us: u64,
+    /// When one was last over, microseconds.
+    done_us: u64,
 }
 
 impl Learned {
@@ -73,6 +79,7 @@ impl Learned {
             self.stalls = self.stalls.saturating_sub(1);
         }
         self.runs += 1;
+        self.done_us = run.done_us;
         let busy = run.busy.max(if run.rode { CROWD } else { 1 });
         self.slow += u16::from(run.took_us >= fast_us.saturating_mul(busy as u64));
         self.large += u16::from(run.large);
@@ -112,25 +119,35 @@ impl Learned {
         u64::from(self.p99 / PARTS * 4).clamp(2 * fast_us, 8 * fast_us)
     }
 
-    /// It has kept a lane from others for so long, and does so still.
-    pub fn stalls(&mut self, for_us: u64, fast_us: u64, now_us: u64) {
-        if for_us * 2 > STALL * fast_us {
+    /// It has kept a lane from others for so long, and does so still. `alone`: no other lane is being stalled.
+    pub fn stalls(&mut self, for_us: u64, fast_us: u64, now_us: u64, alone: bool) {
+        let gets_on = alone && self.was_over_since(now_us.saturating_sub(for_us));
+        if for_us * 2 > STALL * fast_us && !gets_on {
             self.out_until_us = self.out_until_us.max(now_us + STALLING_US);
         }
     }
 
-    /// It has kept a lane from others for so long, in all.
+    /// It has kept a lane from others for so long, in all. To be told before [`Learned::ran`].
     pub fn stalled(&mut self, for_us: u64, fast_us: u64, now_us: u64) {
         if for_us <= STALL * fast_us {
             return;
         }
+        let began_us = now_us.saturating_sub(for_us);
         // What stops the machine stops all lanes at once: that is one stall.
-        if self.stalls == 0 || self.stalled_us <= now_us.saturating_sub(for_us) {
+        if self.stalls == 0 || self.stalled_us <= began_us {
             self.stalls = (self.stalls + 1).min(7);
         }
         self.stalled_us = now_us;
+        if self.was_over_since(began_us) && self.stalls <= ALLOWED {
+            return;
+        }
         let out_us = (for_us * OUT).min(OUT_US) << (self.stalls - 1);
         self.out_until_us = self.out_until_us.max(now_us + out_us);
+    }
+
+    /// Others of the shape have got on meanwhile: it is not its table that is locked, say, but a processor that was away.
+    fn was_over_since(&self, began_us: u64) -> bool {
+        self.done_us > began_us
     }
 }
 
@@ -149,9 +166,13 @@ fn step(estimate: &mut u32, seen: u32, up: u32, down: u32) {
 mod tests {
     use super::*;
 
+    fn run(took_us: u64, busy: usize) -> Run {
+        Run { took_us, busy, large: false, rode: false, done_us: 0 }
+    }
+
     fn after(runs: impl IntoIterator<Item = u64>, busy: usize) -> Learned {
         let mut learned = Learned::default();
-        runs.into_iter().for_each(|took_us| learned.ran(Run { took_us, busy, large: false, rode: false }, 1000));
+        runs.into_iter().for_each(|took_us| learned.ran(run(took_us, busy), 1000));
         learned
     }
 
@@ -184,7 +205,7 @@ mod tests {
     fn estimates_are_near_the_truth() {
         let mut learned = Learned::default();
         for took_us in (0..20_000).map(|n| (n * 7919) % 400) {
-            learned.ran(Run { took_us, busy: 1, large: false, rode: false }, 1000);
+            learned.ran(run(took_us, 1), 1000);
             step(&mut learned.p99, took_us as u32 * PARTS, 99, 1);
         }
         assert!((80..=120).contains(&learned.usual_us()), "{}", learned.usual_us());
@@ -199,7 +220,7 @@ mod tests {
         // A pause of the machine.
         learned.stalled(20_000, 1000, 0);
         assert!(learned.is_light(1000, 0));
-        learned.stalls(20_000, 1000, 0);
+        learned.stalls(20_000, 1000, 0, true);
         assert!(!learned.is_light(1000, STALLING_US - 1) && learned.is_light(1000, STALLING_US));
         let (first, second) = (1_000_000, 3_000_000);
         learned.stalled(50_000, 1000, first);
@@ -211,5 +232,17 @@ mod tests {
         learned.stalled(10_000_000, 1000, 2 * second + 10_000_000);
         let out_us = 2 * second + 10_000_000 + 4 * OUT_US;
         assert!(!learned.is_light(1000, out_us - 1) && learned.is_light(1000, out_us));
+    }
+    #[test]
+    fn one_that_stalls_while_others_get_on_stays() {
+        let mut learned = after([50; 200], 1);
+        for turn in 1..=4 {
+            let now_us = turn * 1_000_000;
+            learned.ran(Run { done_us: now_us - 10_000, ..run(50, 1) }, 1000);
+            learned.stalls(50_000, 1000, now_us, true);
+            assert!(learned.is_light(1000, now_us));
+            learned.stalled(50_000, 1000, now_us);
+            assert_eq!(learned.is_light(1000, now_us), turn <= u64::from(ALLOWED), "turn {turn}");
+        }
     }
 }
