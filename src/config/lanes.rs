@@ -11,7 +11,7 @@ use super::schema::RawPool;
 pub struct Lanes {
     /// There are any. A database or user may say otherwise. Default false.
     pub on: bool,
-    /// Servers of a pool that are lanes at one time, on each worker. Default 4; never 0.
+    /// Most servers of a pool that are lanes at one time, on each worker. Default 100; never 0.
     pub max: u32,
     /// A statement is fast if 99 of 100 take less than this on the server. Default 1 ms; never 0.
     pub fast: Duration,
@@ -26,7 +26,7 @@ impl Default for Lanes {
     fn default() -> Self {
         Self {
             on: false,
-            max: 4,
+            max: 100,
             fast: Duration::from_millis(1),
             delay: Duration::from_micros(500),
             settings: vec!["application_name".to_owned()],

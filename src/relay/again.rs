@@ -121,7 +121,8 @@ impl Relay {
         let (Some(client), Some(this)) = (self.clients.get_mut(id), self.servers.get(server)) else { return false };
         let reads = std::mem::take(&mut client.reads) && lent;
         let pool = &self.pools[this.pool];
-        pool.role == Role::Replica || (reads && self.groups[pool.group].cluster.is_watched())
+        // One that was lost with a lane must not suffer from having been in it.
+        pool.role == Role::Replica || (reads && (client.losses > 0 || self.groups[pool.group].cluster.is_watched()))
     }
 
     /// A batch has failed. True if it will be run again, so that the client need not hear of this.
@@ -178,7 +179,7 @@ impl Relay {
         let unanswered = (!this.again.batch.is_empty() && this.again.movable) || this.again.lent;
         let has_others = self.groups[self.pools[this.pool].group].cluster.is_watched();
         let moves = client.params.wish != Wish::Standby && client.arriving.is_none() && !self.keeps(client);
-        if !unanswered || !moves || !has_others || client.losses >= LOSSES {
+        if !unanswered || !moves || !(has_others || client.losses > 0) || client.losses >= LOSSES {
             return false;
         }
         let Some(this) = self.servers.get_mut(server) else { return false };

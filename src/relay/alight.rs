@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use super::again::{LOSSES, is_of_replicas, missing};
+use super::again::{is_of_replicas, missing};
 use super::client::{SentBack, State};
 use super::lane::{Fate, Lane, Rider};
 use super::learned::{LARGE_BYTES, Run};
@@ -13,7 +13,7 @@ use super::{ClientId, Relay, ServerId};
 use crate::flow::expect::{Expect, Origin};
 use crate::flow::replies::{Event, Step};
 use crate::meter::Sample;
-use crate::wire::error::{PgError, ServerError, SqlState};
+use crate::wire::error::{ServerError, SqlState};
 
 /// An error that comes later is the client's, as far as it could have come on any server: to run a statement twice that is
 /// ended by its own time limit would take twice as long, microseconds.
@@ -130,11 +130,13 @@ impl Relay {
                 }
                 Heard::Kept
             }
-            // Of a setting that changed everywhere, or a channel that nobody here listens to.
+            // A setting changed for all sessions: all who ride are told, as each of them would be by a server of its own.
             Event::Parameter => {
-                self.lane_parameter(server, bytes);
+                let riders = lane.riders.iter().filter(|rider| rider.fate == Fate::Rides);
+                self.lane_parameter(server, riders.map(|rider| rider.client), bytes);
                 Heard::Dropped
             }
+            // Of a channel that nobody here listens to.
             Event::Notification => Heard::Dropped,
             Event::Failed(entry, error) => {
                 self.rider_fails(server, lane, entry.as_ref(), error, bytes);
@@ -159,7 +161,8 @@ impl Relay {
         let put_in = |entry: &Expect| entry.origin == Origin::Injected;
         // What was put in for it others may rely on who come behind.
         this.retire |= error.fatal || (entry.is_some_and(put_in) && lane.riders.len() > 1);
-        let mut of_lane = error.fatal || is_of_replicas(error);
+        let stray = lane.struck && error.code == SqlState::QUERY_CANCELED;
+        let mut of_lane = error.fatal || is_of_replicas(error) || stray;
         if let Some(entry) = entry
             && let Some(missing) = missing(entry, error, bytes)
         {
@@ -169,6 +172,7 @@ impl Relay {
         self.undo_dropped(server, entry);
         let Some(rider) = lane.riders.front_mut() else { return };
         let own = rider.cancelled || (!of_lane && now_us.saturating_sub(began_us) > LONG_US);
+        rider.failed = true;
         if rider.fate == Fate::Rides && !own {
             rider.fate = Fate::Fails;
         }
@@ -245,6 +249,7 @@ impl Relay {
         if again {
             return;
         }
+        client.paid = false;
         client.active_us = self.now_us;
         client.saw = true;
         let bytes = one.rider.fare.bytes;
@@ -270,21 +275,27 @@ impl Relay {
         this.done_us = self.now_us;
         this.began_us = 0;
         let (number, fast_us) = (this.pool, self.lane_fast_us());
+        let usual_us = landed.iter().map(|one| u64::from(one.rider.fare.usual_us)).sum();
+        self.pools[number].lane_count.answered(usual_us);
         let pool = &self.pools[number];
         let busy = pool.slice.open() - pool.slice.idle().len();
         let counters = std::sync::Arc::clone(&pool.counters);
-        let stats = self.groups[pool.group].stats;
+        let (stats, catalog) = (self.groups[pool.group].stats, self.groups[pool.group].catalog);
         for one in landed {
             let rider = &one.rider;
             let large = one.held.len() + one.rest.len() > LARGE_BYTES || rider.fate == Fate::Told;
             let run = Run { took_us: each_us, busy, large, rode: true, done_us: self.now_us };
             let stalled_us = if rider.late { self.now_us.saturating_sub(began_us) } else { 0 };
-            if let Some(learned) = self.shapes.learns(rider.fare.shape) {
+            if let Some(learned) = self.shapes.learns(rider.fare.shape, catalog) {
                 learned.stalled(stalled_us, fast_us, self.now_us);
                 learned.ran(run, fast_us);
             }
             if rider.fate == Fate::Fails {
                 counters.lanes.repeats.add(1);
+                continue;
+            }
+            if rider.client == ClientId::default() {
+                // Counted where it was run for its client, if that still wanted it.
                 continue;
             }
             let waited_us =
@@ -296,10 +307,10 @@ impl Relay {
             counters.total_xact_time_us.add(each_us);
             counters.total_wait_time_us.add(waited_us + queued_us);
             counters.total_server_assignment_count.add(1);
-            counters.total_errors.add(u64::from(rider.cancelled));
+            counters.total_errors.add(u64::from(rider.failed));
             counters.lanes.rides.add(1);
             counters.lanes.queued_us.add(queued_us);
-            let (rows, error) = (rider.rows, rider.cancelled);
+            let (rows, error) = (rider.rows, rider.failed);
             let sample = Sample { wait_us: waited_us + queued_us, server_us: each_us, rows, error };
             self.shapes.record(stats, rider.fare.shape, &sample);
         }
@@ -393,36 +404,12 @@ impl Relay {
             return false;
         }
         // It may hit whoever comes next, who is then run again; nobody new comes until that is over.
+        lane.struck = true;
         this.cancels += 1;
         self.pools[pool].counters.total_cancels.add(1);
         self.todo.push(super::Todo::Cancel(server));
         self.close_lane(server);
         true
-    }
-
-    /// The connection of a lane is gone: everybody is run elsewhere, but for one who was told half an answer.
-    pub(super) fn lose_lane(&mut self, server: ServerId, why: &str) {
-        let Some(this) = self.servers.get_mut(server) else { return };
-        let silently = this.replies.must_end_silently();
-        let Some(mut lane) = this.lane.take() else { return };
-        let pool = this.pool;
-        self.pools[pool].lanes.retain(|lane| *lane != server);
-        self.lanes.ended(server);
-        self.discard(server);
-        for (place, rider) in lane.riders.drain(..).chain(lane.queue.drain(..)).enumerate() {
-            let id = rider.client;
-            let Some(client) = self.clients.get_mut(id).filter(|client| client.state == State::Riding(server)) else {
-                continue;
-            };
-            client.losses += u8::from(place == 0);
-            if rider.fate == Fate::Told || client.losses >= LOSSES {
-                let error = PgError::fatal(SqlState::CONNECTION_FAILURE, why.to_owned());
-                self.end(id, if silently { None } else { Some(&error) });
-                continue;
-            }
-            self.pools[pool].counters.lanes.repeats.add(1);
-            self.goes_elsewhere_from(id, server, place == 0);
-        }
     }
 }
 

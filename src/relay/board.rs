@@ -88,6 +88,7 @@ impl Relay {
             return Err(Unfit::Batch);
         }
         let conforming = client.conforming;
+        let catalog = self.groups[client.group].catalog;
         let (look, stand, statement) = match end {
             End::Query if data.first() == Some(&tag::QUERY) => {
                 let sql = data.get(HEADER..).and_then(cstr).map_or(&[][..], |(sql, _)| sql);
@@ -103,10 +104,14 @@ impl Relay {
         if look.alone {
             return Err(Unfit::Alone);
         }
+        // What was found out for another database, or before a change, says nothing here.
+        if self.catalogs.all.get(catalog).is_none_or(|it| it.epoch == 0 || it.epoch != stand.epoch) {
+            return Err(Unfit::Verdict);
+        }
         if !look.is_bare() || !stand.footing.is_shareable() {
             return Err(Unfit::Verdict);
         }
-        let learned = self.shapes.learned(look.shape);
+        let learned = self.shapes.learned(look.shape, catalog);
         if !learned.is_light(self.lane_fast_us(), self.now_us) {
             return Err(if learned.is_known() { Unfit::Slow } else { Unfit::Unknown });
         }
@@ -163,7 +168,7 @@ impl Relay {
         }
         let Some(client) = self.clients.get(id) else { return Err(Unfit::Session) };
         let this = &mut self.pools[pool];
-        let most = self.config.pool.lanes.max as usize;
+        let most = this.lane_count.allowed(self.config.pool.lanes.max) as usize;
         let is_free = this.slice.waiting() == 0 && this.lanes.len() < most;
         let servers = &self.servers;
         let fits = |server: &ServerId| servers.get(*server).is_some_and(|this| this.could_serve(client));
@@ -178,7 +183,11 @@ impl Relay {
         let this = &self.pools[pool];
         // Who gets a server to himself has one more opened.
         let grows = this.lanes.len() < most && this.slice.room() > 0;
-        if grows { Err(Unfit::NoServer) } else { self.lane_with_room(id, pool, u64::MAX).ok_or(Unfit::NoServer) }
+        if grows {
+            return Err(Unfit::NoServer);
+        }
+        self.pools[pool].lane_count.presses();
+        self.lane_with_room(id, pool, u64::MAX).ok_or(Unfit::NoServer)
     }
 
     /// The lane with the fewest before the client, if that takes them no longer than `delay_us`.
@@ -231,13 +240,21 @@ impl Relay {
             _ => 0,
         };
         client.state = State::Riding(server);
-        (client.paid, client.current) = (false, false);
+        client.current = false;
         client.active_us = now_us;
         let Some(lane) = this.lane.as_deref_mut() else { return };
         lane.load_us += u64::from(fare.usual_us);
         let goes = lane.has_room(delay_us);
-        let rider =
-            Rider { client: id, fare, came_us: now_us, fate: Fate::Rides, cancelled: false, late: false, rows: 0 };
+        let rider = Rider {
+            client: id,
+            fare,
+            came_us: now_us,
+            fate: Fate::Rides,
+            cancelled: false,
+            late: false,
+            failed: false,
+            rows: 0,
+        };
         if goes {
             self.send_aboard(server, data, rider);
         } else {

@@ -12,7 +12,6 @@ use crate::meter::Sample;
 use crate::sql::verdict::Effects;
 use crate::wire::build;
 use crate::wire::error::{PgError, ServerError, SqlState};
-use crate::wire::frame::{HEADER, cstr};
 use crate::wire::tag::server as tag;
 
 /// What a read from a server led to, beyond bytes.
@@ -296,7 +295,8 @@ impl Relay {
         pool.counters.total_query_count.add(1);
         pool.counters.total_query_time_us.add(server_us);
         pool.counters.total_errors.add(u64::from(error));
-        let (stats, lanes) = (self.groups[pool.group].stats, self.groups[pool.group].terms.lanes);
+        let group = &self.groups[pool.group];
+        let (stats, lanes, catalog) = (group.stats, group.terms.lanes, group.catalog);
         let pool = this.pool;
         let large = this.answered > LARGE_BYTES;
         let usual_us = self.shapes.record(stats, entry.cookie, &Sample { wait_us, server_us, rows, error });
@@ -305,32 +305,10 @@ impl Relay {
             let busy = slice.open() - slice.idle().len();
             let run = Run { took_us: server_us, busy, large, rode: false, done_us: self.now_us };
             let fast_us = self.lane_fast_us();
-            self.shapes.learns(entry.cookie).into_iter().for_each(|learned| learned.ran(run, fast_us));
+            self.shapes.learns(entry.cookie, catalog).into_iter().for_each(|learned| learned.ran(run, fast_us));
         }
         if !error {
             self.host_works(pool, began_us, server_us, usual_us);
-        }
-    }
-
-    /// A server that clients share reports a setting that has changed for all sessions.
-    pub(super) fn lane_parameter(&mut self, server: ServerId, bytes: &[u8]) {
-        self.parameter(server, None, true, bytes);
-    }
-
-    fn parameter(&mut self, server: ServerId, owner: Option<ClientId>, swallow: bool, bytes: &[u8]) {
-        let Some((name, rest)) = bytes.get(HEADER..).and_then(cstr) else { return };
-        let Some((value, _)) = cstr(rest) else { return };
-        if let Some(this) = self.servers.get_mut(server) {
-            this.status.retain(|(known, _)| known != name);
-            this.status.push((name.to_vec(), value.to_vec()));
-        }
-        if !swallow && let Some(id) = owner {
-            if name == b"standard_conforming_strings"
-                && let Some(client) = self.clients.get_mut(id)
-            {
-                client.conforming = value == b"on";
-            }
-            self.follow_reported(id, server, name, value);
         }
     }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::backoff::Backoff;
 use super::balance::{Balancer, Pace};
 use super::floor::Held;
+use super::lane_count::LaneCount;
 use super::listen::Listener;
 pub use super::params::ParamSet;
 use super::rules::{Fitting, Rules};
@@ -107,6 +108,8 @@ pub struct Pool {
     pub(super) slice: Slice<ClientId, ServerId>,
     /// Those of its servers that are lanes, and take more.
     pub(super) lanes: Vec<ServerId>,
+    /// How many there may be.
+    pub(super) lane_count: LaneCount,
     /// Who was seen at the front of its queue by who looks after the lanes, and since when, microseconds.
     pub(super) front: (ClientId, u64),
     /// Its last lane has made room for who stands at the front.

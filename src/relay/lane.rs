@@ -63,6 +63,8 @@ pub(super) struct Rider {
     pub cancelled: bool,
     /// It has taken longer than it should.
     pub late: bool,
+    /// It has failed, whoever is told.
+    pub failed: bool,
     /// Rows of its answer.
     pub rows: u64,
 }
@@ -82,6 +84,8 @@ pub(super) struct Lane {
     pub closed: bool,
     /// Its head stalls.
     pub stalled: bool,
+    /// A request to cancel its head was sent, which may hit whoever comes behind.
+    pub struck: bool,
     /// Since when the server is one, microseconds.
     pub since_us: u64,
     /// Requests to be written, those of the newest riders on the wire.
@@ -141,7 +145,7 @@ impl Lane {
         self.out.clear();
         self.held.clear();
         (self.load_us, self.wire_us, self.unwritten) = (0, 0, 0);
-        (self.closed, self.stalled) = (false, false);
+        (self.closed, self.stalled, self.struck) = (false, false, false);
     }
 }
 

@@ -42,6 +42,7 @@ impl Relay {
         self.now_us = clock::now_us();
         let fast_us = self.lane_fast_us();
         self.look_at_queues();
+        self.look_at_counts();
         let is_stalled = |server: &&ServerId| {
             self.servers.get(**server).and_then(|this| this.lane.as_deref()).is_some_and(|lane| lane.stalled)
         };
@@ -50,27 +51,45 @@ impl Relay {
         while let Some(&server) = self.lanes.open.get(at) {
             at += 1;
             let Some(this) = self.servers.get_mut(server) else { continue };
+            let catalog = self.groups[self.pools[this.pool].group].catalog;
             let Some(lane) = this.lane.as_deref_mut() else { continue };
             let Some(head) = lane.riders.front_mut() else { continue };
             let works_us = self.now_us.saturating_sub(head.came_us.max(this.done_us));
             if lane.stalled {
                 self.shapes
-                    .learns(head.fare.shape)
+                    .learns(head.fare.shape, catalog)
                     .into_iter()
                     .for_each(|it| it.stalls(works_us, fast_us, self.now_us, alone));
-                if head.late && head.client == ClientId::default() && this.cancels == 0 {
-                    // Nobody wants to know any more.
+                // Nobody wants to know any more, or was served elsewhere: one after the other, until the server is free.
+                let patience_us = self.shapes.learned(head.fare.shape, catalog).patience_us(fast_us);
+                if works_us > patience_us && head.client == ClientId::default() && this.cancels == 0 {
+                    lane.struck = true;
                     this.cancels += 1;
                     self.todo.push(Todo::Cancel(server));
                 }
                 continue;
             }
-            let patience_us = self.shapes.learned(head.fare.shape).patience_us(fast_us);
+            let patience_us = self.shapes.learned(head.fare.shape, catalog).patience_us(fast_us);
             if works_us > patience_us && std::mem::replace(&mut head.late, true) {
                 self.stall(server);
             }
         }
         true
+    }
+
+    /// Lets each pool have as many lanes as it should.
+    fn look_at_counts(&mut self) {
+        let most = self.config.pool.lanes.max;
+        for at in (0..self.lanes.open.len()).rev() {
+            let server = self.lanes.open.get(at).and_then(|&server| self.servers.get(server));
+            let Some(this) = server.map(|this| &mut self.pools[this.pool]) else { continue };
+            this.lane_count.goes_on(self.now_us, most);
+            if this.lanes.len() > this.lane_count.allowed(most) as usize
+                && let Some(server) = this.lanes.last().copied()
+            {
+                self.close_lane(server);
+            }
+        }
     }
 
     /// A pool whose other servers are all kept, by transactions that do nothing, say, has only lanes to serve who waits.

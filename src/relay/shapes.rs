@@ -102,7 +102,6 @@ struct Shape {
     /// Clients read what it draws in another transaction.
     read_behind: bool,
     stand: Stand,
-    learned: Learned,
 }
 
 type Known = HashMap<u64, Shape, foldhash::fast::RandomState>;
@@ -118,6 +117,8 @@ fn text_of(known: &Known, shape: u64) -> Arc<str> {
 /// Verdicts and statistics.
 pub struct Shapes {
     known: Known,
+    /// How fast they are, by shape and number of the catalog: in another database the same statement is another one.
+    learned: HashMap<(u64, usize), Learned, foldhash::fast::RandomState>,
     /// There is a shape that is read behind.
     any_read_behind: bool,
     /// What is known of shapes never seen.
@@ -135,6 +136,7 @@ impl Shapes {
     pub fn new(capacity: usize) -> Self {
         Self {
             known: HashMap::default(),
+            learned: HashMap::default(),
             any_read_behind: false,
             assumed: Learned::default(),
             refused: HashSet::default(),
@@ -185,7 +187,7 @@ impl Shapes {
                         self.known.clear();
                     }
                     let text = normalized(sql, conforming, TEXT_BYTES).into();
-                    self.known.insert(shape, Shape { verdict, text, read_behind: false, stand, learned: self.assumed });
+                    self.known.insert(shape, Shape { verdict, text, read_behind: false, stand });
                 }
                 verdict
             }
@@ -260,22 +262,27 @@ impl Shapes {
         self.any_read_behind && self.known.get(&shape).is_some_and(|known| known.read_behind)
     }
 
-    /// How fast statements of this shape have been seen to be.
-    pub fn learned(&self, shape: u64) -> Learned {
-        self.known.get(&shape).map(|known| known.learned).unwrap_or_default()
+    /// How fast statements of this shape have been seen to be in the database of this catalog.
+    pub fn learned(&self, shape: u64, catalog: usize) -> Learned {
+        self.learned.get(&(shape, catalog)).copied().unwrap_or(self.assumed)
     }
 
     /// Every shape is one that may share servers, as far as is not known better.
     #[cfg(test)]
     pub fn assume_light(&mut self) {
         self.assumed = Learned::light();
-        let unknown = self.known.values_mut().filter(|known| !known.learned.is_known());
-        unknown.for_each(|known| known.learned = Learned::light());
+        self.learned.retain(|_, learned| learned.is_known());
     }
 
     /// What is known of a shape, to learn more.
-    pub fn learns(&mut self, shape: u64) -> Option<&mut Learned> {
-        self.known.get_mut(&shape).map(|known| &mut known.learned)
+    pub fn learns(&mut self, shape: u64, catalog: usize) -> Option<&mut Learned> {
+        if !self.known.contains_key(&shape) {
+            return None;
+        }
+        if self.learned.len() >= 2 * MAX_SHAPES {
+            self.learned.clear();
+        }
+        Some(self.learned.entry((shape, catalog)).or_insert(self.assumed))
     }
 
     /// The statements of this shape, without values.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::backoff::Backoff;
 use super::group::{Group, Pool};
+use super::lane_count::LaneCount;
 use super::{GroupId, PoolId, Relay};
 use crate::auth::ServerSecret;
 use crate::config::{Config, DEFAULT_POOL, Database, Endpoint, Password, Workload};
@@ -74,6 +75,7 @@ impl Relay {
             slice: Slice::new(size, rotate),
             lanes: Vec::new(),
             front: Default::default(),
+            lane_count: LaneCount::default(),
             owed: false,
             hopefuls: VecDeque::new(),
             stakes,
@@ -130,6 +132,7 @@ impl Relay {
             slice: Slice::new(size, rotate),
             lanes: Vec::new(),
             front: Default::default(),
+            lane_count: LaneCount::default(),
             owed: false,
             hopefuls: VecDeque::new(),
             stakes,

@@ -14,6 +14,7 @@ mod prepared;
 mod program;
 mod replicas;
 mod retire;
+mod riding;
 mod rig;
 mod settings;
 mod simulation;

@@ -1,0 +1,86 @@
+//! Lanes when something goes wrong in them: cancels that come late, heads that stall, reads that are run again.
+//! Must never need to be fast: the clock stands still.
+
+use std::time::Duration;
+
+use super::rig::{Rig, config, letters};
+use super::speech::*;
+use crate::base::clock::paused::Paused;
+use crate::wire::build;
+
+/// Two clients ride on the first server, which does not answer; a second server would.
+fn two_ride(text: &str) -> Rig {
+    let mut rig = Rig::of(text);
+    for _ in 0..2 {
+        let peer = rig.arrive(&[]);
+        rig.heard(peer);
+    }
+    rig.ride();
+    assert_eq!(letters(&rig.send(0, &query("select 1"))), "TDCZI");
+    rig.hosts[0].answering = false;
+    for peer in [0, 1] {
+        rig.tell(peer, &query("select 2"));
+    }
+    let lane = rig.relay.servers.get(rig.hosts[0].id).unwrap().lane.as_deref().unwrap();
+    assert_eq!(lane.riders.len(), 2);
+    rig
+}
+
+/// An answer without rows.
+fn answer() -> Vec<u8> {
+    [plain(b'C', b"SELECT 0\0"), plain(b'Z', b"I")].concat()
+}
+
+fn look(rig: &mut Rig) {
+    rig.relay.look_at_lanes();
+    rig.run();
+}
+
+#[test]
+fn who_is_hit_by_anothers_cancel_runs_again_however_late() {
+    let clock = Paused::new();
+    let mut rig = two_ride(&config("default_pool_size = 2"));
+    rig.relay.cancel(rig.peers[0].id.unwrap());
+    rig.run();
+    assert_eq!(rig.cancels, [rig.hosts[0].id]);
+    rig.say(0, &answer());
+    assert_eq!(letters(&rig.heard(0)), "CZI");
+    clock.advance(Duration::from_millis(200));
+    let mut hit = plain(b'E', b"SERROR\0C57014\0Mcanceling statement due to user request\0\0");
+    build::ready(&mut hit, b'I');
+    rig.say(0, &hit);
+    assert_eq!(letters(&rig.heard(1)), "TDCZI");
+}
+
+#[test]
+fn what_nobody_waits_for_is_cancelled_one_after_the_other() {
+    let clock = Paused::new();
+    let mut rig = two_ride(&config("default_pool_size = 3"));
+    for _ in 0..2 {
+        clock.advance(Duration::from_millis(100));
+        look(&mut rig);
+    }
+    // It was served elsewhere.
+    assert_eq!(letters(&rig.heard(1)), "TDCZI");
+    look(&mut rig);
+    assert!(rig.cancels.is_empty(), "the head's client waits for it");
+    rig.say(0, &answer());
+    look(&mut rig);
+    assert!(rig.cancels.is_empty(), "it has only begun");
+    clock.advance(Duration::from_millis(100));
+    look(&mut rig);
+    look(&mut rig);
+    assert_eq!(rig.cancels, [rig.hosts[0].id]);
+}
+
+#[test]
+fn a_read_that_is_run_again_counts_once_for_its_rate() {
+    let _clock = Paused::new();
+    let rule = "[[databases.db.rules]]\nuser = [\"app\"]\nrate = 1\n";
+    let mut rig = Rig::of(&(config("default_pool_size = 2") + rule));
+    let peer = rig.arrive(&[]);
+    rig.heard(peer);
+    rig.ride();
+    assert_eq!(letters(&rig.send(peer, &query("select 1/0"))), "E(22012)ZI");
+    assert_eq!(rig.relay.registry.pools()[0].lanes.repeats.get(), 1);
+}
