@@ -44,7 +44,8 @@
 //!    answer goes to its own client, and whatever goes wrong is a reason to run a request again on a server of its client's own.
 //!    With a cache (`[cache]`, [`cache`]) such a batch is answered before a server is asked for, if its answer hangs on nothing that is not in
 //!    its key ([`sql::kept`]) and is no older than its client's own last write (`relay::cached`); else its answer is kept as it passes
-//!    (`relay::fill`), and who asks the same on the same worker meanwhile waits for it.
+//!    (`relay::fill`), and who asks the same on the same worker meanwhile waits for it. It is good for a time, or until what it reads is
+//!    changed, of which one task per process and database hears by logical replication (`relay::stream`, [`cache::feed`]).
 //! 9. Each finished statement is one record in the statistics of its shape ([`meter`]): two clock reads per
 //!    transaction, plain stores, no lock. The control thread ([`export`]) reads them at any time.
 //! 10. Who asks for the database `pgweir` or `pgbouncer` and is listed in `[console]` goes on to the **console** ([`console`]):
@@ -115,7 +116,8 @@
 //! - An answer is kept only if it is whole, without error, notice or anything else that is no answer, under all that it hangs on: who asks,
 //!   where, every setting but those known to matter to none, text, types, parameters, formats, timeline, and how often the schema was changed
 //!   through pgweir. Its stamp is from before its execution began. A client is never given one that may be older than its own last write;
-//!   other people's writes it may miss for as long as the configuration allows ([`config::Cache`]).
+//!   other people's writes it may miss for as long as the configuration allows ([`config::Cache`]): for the answer's time, or for
+//!   `max_staleness`, behind which nothing is given that hangs on changes, as it is not known whether there were any ([`cache::feed`]).
 //! - **I8** Bytes received before a TLS handshake are never interpreted after it. Secrets are compared in constant
 //!   time. An unknown user is answered as a wrong password is.
 //! - **I9** A server whose client is lost is cancelled, rolled back and reset, one step after the other

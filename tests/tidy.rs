@@ -40,8 +40,12 @@ const NEIGHBOURS: &[(&str, &[&str], &str)] = &[(
 /// Files above `base` that may have a lock.
 const LOCKS: &[(&str, &str)] = &[
     ("cache/entry.rs", "who keeps an answer holds its tenant; nobody who is told one does"),
+    ("cache/feed.rs", "who follows a stream holds it, beside the data path"),
     ("cache/shared.rs", "who has the store; taken when a worker starts or a configuration is loaded"),
-    ("cache/store.rs", "names of tenants; taken when a worker makes a group"),
+    (
+        "cache/store.rs",
+        "names of tenants and databases; taken when a worker makes a group, and where it first needs a database's changes",
+    ),
     ("pool/member.rs", "who asks a host holds it, beside the data path"),
     ("net/mem.rs", "a test holds the other end of the socket; not in a production build"),
     (
@@ -70,6 +74,8 @@ const TIMERS: &[(&str, &str)] = &[
         "relay/lane_watch.rs",
         "one for all lanes of a worker, while there are any: a tenth of a second is too long behind one that stalls",
     ),
+    ("relay/stream.rs", "it holds the connections that bring the changes of a database, beside the data path"),
+    ("relay/stream_beat.rs", "it asks on one of them, in turns"),
     ("relay/listen_task.rs", "it holds the connection that listens for clients, beside the data path"),
     ("relay/task.rs", "a client that was refused has some seconds to read why; it is in no relay"),
 ];

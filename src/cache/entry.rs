@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 
+use super::feed::Traced;
+
 /// Where an answer comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
@@ -56,6 +58,8 @@ pub struct Entry {
     pub done_us: u64,
     /// For how long it is good, microseconds, counted from [`Stamp::began_us`].
     pub ttl_us: u64,
+    /// What it hangs on; `None`: it is good for its time, whatever changes.
+    pub traced: Option<Traced>,
     /// What it costs, with its key.
     pub(super) bytes: u64,
     tenant: Arc<Tenant>,
@@ -74,7 +78,17 @@ impl Entry {
     pub fn new(key_bytes: usize, answer: Bytes, stamp: Stamp, done_us: u64, ttl_us: u64, tenant: Arc<Tenant>) -> Self {
         let bytes = (key_bytes + answer.len() + OVERHEAD) as u64;
         tenant.bytes.fetch_add(bytes, Relaxed);
-        Self { answer, stamp, done_us, ttl_us, bytes, tenant, used: AtomicBool::new(false) }
+        Self { answer, stamp, done_us, ttl_us, traced: None, bytes, tenant, used: AtomicBool::new(false) }
+    }
+
+    /// The same, which is good as long as nothing of this has changed.
+    #[must_use]
+    pub fn traced(mut self, traced: Option<Traced>) -> Self {
+        let more = traced.as_ref().map_or(0, |traced| size_of_val(&*traced.slots)) as u64;
+        self.tenant.bytes.fetch_add(more, Relaxed);
+        self.bytes += more;
+        self.traced = traced;
+        self
     }
 
     /// Whether it is still good for somebody who wants none that is older than `ttl_us`.

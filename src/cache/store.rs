@@ -24,6 +24,8 @@ use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
 use super::entry::{Entry, Tenant};
+use super::feed::Feed;
+use super::marks::Marks;
 use crate::config;
 
 /// How many of a tenant's answers are looked at to find one that it gives up.
@@ -46,6 +48,9 @@ pub struct Store {
     longest: AtomicUsize,
     tenant_bytes: AtomicU64,
     tenants: Mutex<BTreeMap<Box<[u8]>, Arc<Tenant>>>,
+    marks: Arc<Marks>,
+    /// By the name of the database.
+    feeds: Mutex<BTreeMap<Box<str>, Arc<Feed>>>,
 }
 
 impl std::fmt::Debug for Store {
@@ -66,6 +71,8 @@ impl Store {
             longest: AtomicUsize::new(config.max_entry_bytes),
             tenant_bytes: AtomicU64::new(config.max_tenant_bytes()),
             tenants: Mutex::default(),
+            marks: Arc::default(),
+            feeds: Mutex::default(),
         }
     }
 
@@ -82,6 +89,13 @@ impl Store {
     pub fn tenant(&self, name: &[u8]) -> Arc<Tenant> {
         let mut tenants = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(tenants.entry(name.into()).or_default())
+    }
+
+    /// What is known of the changes of this database: looked up when a worker needs it first.
+    pub fn feed(&self, database: &str) -> Arc<Feed> {
+        let mut feeds = self.feeds.lock().unwrap_or_else(PoisonError::into_inner);
+        let made = || Arc::new(Feed::new(database, Arc::clone(&self.marks)));
+        Arc::clone(feeds.entry(database.into()).or_insert_with(made))
     }
 
     /// Part of every key: what is kept under another number is void.

@@ -8,6 +8,7 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use super::check::Check;
+use super::invalidation::Invalidation;
 use super::leaf::Text;
 use super::problem::nearest;
 use super::reader::{Field, Leaf, Named, Reader, Span, one_of};
@@ -50,6 +51,12 @@ pub struct Cache {
     pub max_tenant_percent: u32,
     /// How long answers are kept of which nobody says so. Default: they are not.
     pub ttl: Option<Ttl>,
+    /// What ends an answer's life. Default [`Invalidation::Ttl`].
+    pub invalidation: Invalidation,
+    /// With [`Invalidation::Logical`]: how old the newest change may be that an answer does not show. Default 1 s.
+    pub max_staleness: Duration,
+    /// Name of the publication whose changes are followed. Default `pgweir`.
+    pub publication: String,
     /// `[cache.strategies]`: times with a name.
     pub strategies: BTreeMap<String, Duration>,
 }
@@ -62,6 +69,9 @@ impl Default for Cache {
             max_entry_bytes: 128 << 10,
             max_tenant_percent: 100,
             ttl: None,
+            invalidation: Invalidation::Ttl,
+            max_staleness: Duration::from_secs(1),
+            publication: "pgweir".to_owned(),
             strategies: BTreeMap::new(),
         }
     }
@@ -103,6 +113,9 @@ impl Cache {
             max_entry_bytes: longest.min(usize::try_from(max_bytes).unwrap_or(usize::MAX)),
             max_tenant_percent: raw.max_tenant_percent.set().map_or(default.max_tenant_percent, |n| n.0),
             ttl: raw.ttl.set(),
+            invalidation: raw.invalidation.set().map_or(default.invalidation, |word| word.0),
+            max_staleness: raw.max_staleness.set().map_or(default.max_staleness, |time| time.0),
+            publication: raw.publication.set().map_or(default.publication, |text| text.0),
             strategies: named.filter_map(|(name, _, time)| Some((name, time?.0))).collect(),
         }
     }

@@ -69,6 +69,7 @@ impl Check<'_> {
         self.lags(&raw);
         self.globals(&raw);
         self.caching(&raw);
+        self.invalidations(&raw);
         let (port, auth_is_bad) = match &raw.listen {
             Field::Set(listen, _) => (listen.port.span(), matches!(listen.auth_type, Field::Bad)),
             Field::Absent => (None, false),
@@ -247,6 +248,7 @@ impl Check<'_> {
         let replicas: Vec<_> =
             std::mem::take(&mut raw.replicas).set().unwrap_or_default().into_iter().chain(hosts).collect();
         let hosts: Vec<_> = std::iter::once(&primary).chain(&replicas).cloned().collect();
+        let invalidation = self.invalidation(&name, &mut raw);
         let reads = self.reads(&mut raw, (!found_out).then_some(&hosts[..]), routing);
         let steering = RawSteering { groups: raw.groups, pools: raw.pools, rules: raw.rules };
         let steering = self.steering(&name, steering, (hosts_known && !found_out).then_some(&hosts[..]), routing);
@@ -265,6 +267,7 @@ impl Check<'_> {
             user: raw.user.set().map(|text| text.0),
             password,
             terms: overrides!(raw),
+            invalidation,
             max_db_connections: raw.max_db_connections.set().map(|n| n.0),
             max_client_connections: raw.max_client_connections.set().map(|n| n.0),
             routing,

@@ -15,6 +15,7 @@ use super::discover::Discover;
 use super::doors::{Tcp, UnixSocket};
 use super::encryption::{ChannelBinding, SslMode, TlsMode, TlsNegotiation};
 use super::endpoint::Endpoint;
+use super::invalidation::OwnInvalidation;
 use super::lanes::Lanes;
 use super::logging::Log;
 use super::modes::{PoolMode, Roles, ServerOrder, SessionState, WaitAction};
@@ -346,6 +347,8 @@ pub struct Database {
     pub password: Option<Password>,
     /// What it sets for its pools.
     pub terms: Overrides,
+    /// What ends the life of answers of its.
+    pub invalidation: OwnInvalidation,
     /// Overrides `max_db_connections`.
     pub max_db_connections: Option<u32>,
     /// Overrides `max_db_client_connections` for this database; 0: no limit.
@@ -386,6 +389,7 @@ impl Database {
             user: None,
             password: None,
             terms: Overrides::default(),
+            invalidation: OwnInvalidation::default(),
             max_db_connections: None,
             max_client_connections: None,
             routing: Routing::Off,

@@ -10,6 +10,7 @@ use super::discover::{Interval, Sources};
 use super::doors::{Mode, Networks, PeerAddress};
 use super::encryption::{ChannelBinding, SslMode, TlsMode, TlsNegotiation};
 use super::endpoint::Endpoint;
+use super::invalidation::Invalidation;
 use super::leaf::{
     Addresses, FilePath, Filter, HttpAddress, Number, RawSecret, Refresh, Size, Sql, Text, Timeout, Wait, Word,
 };
@@ -169,6 +170,9 @@ section! {
         max_entry_bytes: Size<1024, 0x3fff_ffff>,
         max_tenant_percent: Number<1, 100>,
         ttl: Ttl,
+        invalidation: Word<Invalidation>,
+        max_staleness: Timeout,
+        publication: Text,
         strategies: Named<Wait>,
     }
 }
@@ -208,6 +212,11 @@ section! {
         query_timeout: Wait,
         lanes: bool,
         cache_ttl: Ttl,
+        cache_invalidation: Word<Invalidation>,
+        cache_max_staleness: Timeout,
+        cache_publication: Text,
+        cache_user: Text,
+        cache_password: RawSecret,
         max_db_connections: Number<0, 1_000_000>,
         max_client_connections: Number<0, 10_000_000>,
         routing: Word<Routing>,

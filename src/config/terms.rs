@@ -77,6 +77,9 @@ pub struct Terms {
     pub caches: bool,
     /// How long at most, unless something narrower says less; `None`: they are not, unless it says so.
     pub cache_ttl: Option<Duration>,
+    /// Answers are good until something of them has changed, and are given as long as what is known of that is no older; `None`: they are
+    /// good for their time.
+    pub cache_staleness: Option<Duration>,
 }
 
 impl Terms {
@@ -125,6 +128,7 @@ impl Terms {
             lanes: number!(lanes, pool.lanes.on) && is_seen_through,
             caches: is_seen_through,
             cache_ttl: None,
+            cache_staleness: None,
         }
     }
 }
@@ -135,12 +139,14 @@ impl Config {
     #[must_use]
     pub fn terms(&self, database: &str, user: &str) -> Terms {
         let none = Overrides::default();
+        let logical = self.logical(database);
         let database = self.databases.get(database).map_or(&none, |database| &database.terms);
         let user = self.users.get(user).map_or(&none, |user| &user.terms);
         let mut terms = Terms::resolve(&self.pool, database, user);
         terms.caches &= self.cache.mode != CacheMode::Off;
         let said = [&self.cache.ttl, &database.cache_ttl, &user.cache_ttl].into_iter().flatten();
         terms.cache_ttl = said.map(|ttl| self.cache.time(ttl)).min();
+        terms.cache_staleness = logical.map(|logical| logical.max_staleness);
         terms
     }
 

@@ -10,6 +10,7 @@ mod pins;
 mod pools;
 mod process;
 mod queries;
+mod streams;
 
 pub use http::serve;
 pub use prometheus::Exporter;

@@ -67,7 +67,7 @@ const fn unkept(why: &'static str, get: fn(&PoolCounters) -> u64) -> Field {
 
 /// Every number of a pool.
 #[rustfmt::skip]
-static FIELDS: [Field; 76] = [
+static FIELDS: [Field; 81] = [
     clients("active", |p| p.clients_active.get()),
     clients("waiting", |p| p.clients_waiting.get()),
     clients("idle", |p| p.clients_idle.get()),
@@ -135,14 +135,19 @@ static FIELDS: [Field; 76] = [
     miss("absent", |p| p.cache.miss(Miss::Absent).get()),
     miss("expired", |p| p.cache.miss(Miss::Expired).get()),
     miss("older", |p| p.cache.miss(Miss::Older).get()),
+    miss("changed", |p| p.cache.miss(Miss::Changed).get()),
     bypass("verdict", |p| p.cache.bypass(Bypass::Verdict).get()),
     bypass("volatile", |p| p.cache.bypass(Bypass::Volatile).get()),
     bypass("moment", |p| p.cache.bypass(Bypass::Moment).get()),
     bypass("session", |p| p.cache.bypass(Bypass::Session).get()),
     bypass("batch", |p| p.cache.bypass(Bypass::Batch).get()),
     bypass("ttl", |p| p.cache.bypass(Bypass::Ttl).get()),
+    bypass("stalled", |p| p.cache.bypass(Bypass::Stalled).get()),
+    bypass("unpublished", |p| p.cache.bypass(Bypass::Unpublished).get()),
+    bypass("untraced", |p| p.cache.bypass(Bypass::Untraced).get()),
     unkept("long", |p| p.cache.unkept(Unkept::Long).get()),
     unkept("other", |p| p.cache.unkept(Unkept::Other).get()),
+    unkept("untraced", |p| p.cache.unkept(Unkept::Untraced).get()),
     // Last, as a family of its own made of the three gauges: what pgweir holds of a server's max_connections.
     Field { kind: MetricType::GAUGE, ..count("pgweir_pool_server_connections", "Server connections in any state.", |p| p.servers_active.get() + p.servers_idle.get() + p.servers_connecting.get()) },
 ];

@@ -1,7 +1,10 @@
 //! Numbers of the cache of answers, per database and user: what it gave, and why it did not.
 //! Must never cost more than one addition per batch, and nothing where the cache is off.
 
-use super::counters::{Counter, Gauge};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+
+use super::counters::{Counter, Gauge, SharedCounter};
 
 /// Why the cache was not asked for the answer to a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +21,12 @@ pub enum Bypass {
     Batch,
     /// Nobody says for how long its answer may be kept, or that it may not.
     Ttl,
+    /// What is known of changes is too old, or nothing is: with `invalidation = "logical"`, as all that follow.
+    Stalled,
+    /// It hangs on a table whose changes do not come: one that is not in the publication.
+    Unpublished,
+    /// What it hangs on is not known for certain: the schema has changed, and is about to be read.
+    Untraced,
 }
 
 /// Why the cache had no answer.
@@ -29,6 +38,8 @@ pub enum Miss {
     Expired,
     /// It may be older than what its client has written.
     Older,
+    /// Something that it hangs on was changed.
+    Changed,
 }
 
 /// Why an answer was not kept.
@@ -38,6 +49,8 @@ pub enum Unkept {
     Long,
     /// It is an error, or holds a notice or something else that is no answer.
     Other,
+    /// What it hangs on was not known any more when it began to run.
+    Untraced,
 }
 
 /// Numbers of one database and user on one worker.
@@ -55,9 +68,9 @@ pub struct CacheCounters {
     pub shadow_matches: Counter,
     /// In shadow mode: those that were not.
     pub shadow_mismatches: Counter,
-    misses: [Counter; Miss::Older as usize + 1],
-    bypasses: [Counter; Bypass::Ttl as usize + 1],
-    unkept: [Counter; Unkept::Other as usize + 1],
+    misses: [Counter; Miss::Changed as usize + 1],
+    bypasses: [Counter; Bypass::Untraced as usize + 1],
+    unkept: [Counter; Unkept::Untraced as usize + 1],
 }
 
 impl CacheCounters {
@@ -74,6 +87,33 @@ impl CacheCounters {
     /// Answers that were not kept for this reason.
     pub fn unkept(&self, why: Unkept) -> &Counter {
         &self.unkept[why as usize]
+    }
+}
+
+/// Numbers of the stream of a database's changes; whoever follows it writes them.
+#[derive(Debug, Default)]
+pub struct StreamNumbers {
+    /// Somebody follows it, or tries to.
+    pub wanted: AtomicBool,
+    /// It flows.
+    pub flows: AtomicBool,
+    /// Everything before was known last, microseconds of the process's clock; 0: never.
+    pub fresh_us: AtomicU64,
+    /// Changes of rows.
+    pub rows: SharedCounter,
+    /// Relations emptied.
+    pub truncates: SharedCounter,
+    /// Changes of the schema, or of rights, that were told of or found.
+    pub schema: SharedCounter,
+    /// Times that everything kept became void, as a stream began.
+    pub begins: SharedCounter,
+}
+
+impl StreamNumbers {
+    /// How old what is known is at this time, microseconds; `None`: nothing ever was.
+    pub fn age_us(&self, now_us: u64) -> Option<u64> {
+        let fresh_us = self.fresh_us.load(Relaxed);
+        (fresh_us > 0).then(|| now_us.saturating_sub(fresh_us))
     }
 }
 

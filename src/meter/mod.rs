@@ -13,7 +13,7 @@ pub mod pins;
 pub mod registry;
 pub mod shapes;
 
-pub use cache::{Bypass, CacheCounters, CacheGauges, Miss, Unkept};
+pub use cache::{Bypass, CacheCounters, CacheGauges, Miss, StreamNumbers, Unkept};
 pub use counters::{Counter, Gauge, PoolCounters, PoolTarget, Role, SharedCounter, WorkerGauge};
 pub use histogram::{Histogram, HistogramSnapshot};
 pub use lanes::{LaneCounters, Unfit};

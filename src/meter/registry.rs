@@ -2,12 +2,13 @@
 //! Never makes a registering worker wait for a reader: lists are replaced, not locked.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 
-use super::cache::CacheGauges;
+use super::cache::{CacheGauges, StreamNumbers};
 use super::counters::{PoolCounters, SharedCounter, WorkerGauge};
 use super::pins::{PinBoard, PinCounters, PinLog};
 use super::shapes::{PoolLabel, ShapeView};
@@ -20,6 +21,9 @@ pub struct DatabaseHealth {
     reachable: AtomicBool,
     reads_sequences: AtomicBool,
     code_changes: AtomicU64,
+    schema_changes: AtomicU64,
+    /// Of its changes, where answers hang on them.
+    pub stream: StreamNumbers,
 }
 
 impl DatabaseHealth {
@@ -31,6 +35,16 @@ impl DatabaseHealth {
     /// How many have.
     pub fn code_changes(&self) -> u64 {
         self.code_changes.load(Relaxed)
+    }
+
+    /// Notes that what statements name may be something else now; any thread may call this.
+    pub fn change_schema(&self) {
+        self.schema_changes.fetch_add(1, Release);
+    }
+
+    /// How often that was.
+    pub fn schema_changes(&self) -> u64 {
+        self.schema_changes.load(Acquire)
     }
 
     /// Notes that a client has read what it drew from a sequence, by currval or lastval; any thread may call this.
@@ -204,8 +218,10 @@ impl Registry {
         let list = names.into_iter().map(|database| match find(&database) {
             Some(health) => Arc::clone(health),
             None => {
-                let (reachable, reads_sequences, code_changes) = Default::default();
-                Arc::new(DatabaseHealth { database, reachable, reads_sequences, code_changes })
+                let (reachable, reads_sequences, code_changes, schema_changes, stream) = Default::default();
+                let health =
+                    DatabaseHealth { database, reachable, reads_sequences, code_changes, schema_changes, stream };
+                Arc::new(health)
             }
         });
         self.databases.store(Arc::new(list.collect()));

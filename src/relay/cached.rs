@@ -14,6 +14,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::client::{SentBack, Unnamed};
 use super::fill::Fill;
@@ -115,8 +116,17 @@ pub(super) struct Asked {
     pub shape: u64,
     /// It begins with a Parse.
     parses: bool,
+    /// Somebody has said how old it may be.
+    timed: bool,
     /// What the client's unnamed statement is then, if another than before.
     unnamed: Option<Unnamed>,
+}
+
+impl Asked {
+    /// Whether somebody has said how old its answer may be.
+    pub fn is_timed(&self) -> bool {
+        self.timed
+    }
 }
 
 /// One statement in the extended protocol.
@@ -177,13 +187,21 @@ impl Relay {
         };
         let found = self.found(id, store, key, &asked);
         let serves = self.config.cache.mode == CacheMode::On;
-        match &found {
-            Ok(entry) if serves => {
-                self.answer_from(id, entry, asked, len);
-                return (Some(Some(len)), false);
+        if let Ok(entry) = &found
+            && serves
+        {
+            self.answer_from(id, entry, asked, len);
+            return (Some(Some(len)), false);
+        }
+        let trace = match self.trace(group, &asked) {
+            Ok(trace) => trace,
+            Err(bypass) => {
+                self.cache_counters(group).bypass(bypass).add(1);
+                return (None, false);
             }
-            Ok(_) => {}
-            Err(miss) => self.cache_counters(group).miss(*miss).add(1),
+        };
+        if let Err(miss) = &found {
+            self.cache_counters(group).miss(*miss).add(1);
         }
         if before.is_some_and(|fill| *fill.key == **key) {
             return (None, true);
@@ -199,7 +217,7 @@ impl Relay {
         if serves && !alone && self.follows(id, key) {
             return (Some(None), false);
         }
-        self.fills(id, store, key, &asked, found.ok().filter(|_| !serves));
+        self.fills(id, store, key, &asked, (found.ok().filter(|_| !serves), trace));
         (None, false)
     }
 
@@ -216,8 +234,14 @@ impl Relay {
             }
             return Err(Miss::Expired);
         }
+        let group = self.clients.get(id).ok_or(Miss::Absent)?.group;
+        let held = self.holds(group, &entry);
+        if held == Err(Miss::Changed) {
+            store.forget(key, &entry);
+        }
+        held?;
         let client = self.clients.get_mut(id).ok_or(Miss::Absent)?;
-        let cluster = &self.groups[client.group].cluster;
+        let cluster = &self.groups[group].cluster;
         if client.caching().sees(entry.stamp, cluster, self.now_us) { Ok(entry) } else { Err(Miss::Older) }
     }
 
@@ -225,6 +249,8 @@ impl Relay {
     fn answer_from(&mut self, id: ClientId, entry: &Entry, asked: Asked, len: usize) {
         let Some(client) = self.clients.get_mut(id) else { return };
         entry.is_used();
+        // Before it is sent: whoever has it may look.
+        self.pools[self.groups[client.group].primary].counters.cache.hits.add(1);
         let mut sent = entry.answer.len();
         if asked.parses {
             let mut out = std::mem::take(&mut self.tx);
@@ -249,7 +275,6 @@ impl Relay {
         counters.total_sent.add(sent as u64);
         counters.total_query_count.add(1);
         counters.total_xact_count.add(1);
-        counters.cache.hits.add(1);
         counters.cache.hit_bytes.add(sent as u64);
     }
 
@@ -279,7 +304,8 @@ impl Relay {
                     let mut key = self.cache_key(id, store, buffer).ok_or(Bypass::Session)?;
                     key.number(0);
                     key.text(sql, conforming);
-                    Ok(Asked { ttl_us, shape: look.shape, parses: false, unnamed: Some(Unnamed::Nothing) })
+                    let unnamed = Some(Unnamed::Nothing);
+                    Ok(Asked { ttl_us, shape: look.shape, parses: false, timed: ttl_us < u64::MAX, unnamed })
                 })
             }
             End::Sync => self.single(id, batch).ok_or(Bypass::Batch).and_then(|single| {
@@ -294,7 +320,8 @@ impl Relay {
                 key.field(statement.types());
                 key.field(bind);
                 let shape = statement.look.shape;
-                Ok(Asked { ttl_us, shape, parses, unnamed: parses.then_some(Unnamed::Known(statement)) })
+                let unnamed = parses.then_some(Unnamed::Known(statement));
+                Ok(Asked { ttl_us, shape, parses, timed: ttl_us < u64::MAX, unnamed })
             }),
             End::Query | End::Call | End::Flush => Err(Bypass::Batch),
         }
@@ -311,11 +338,14 @@ impl Relay {
         let of_rule = rule.and_then(|kept| kept.rule.cache_ttl.as_ref()).map(|ttl| cache.time(ttl));
         let in_comment = if look.hinted { wish::ttl(sql, client.conforming) } else { None };
         let said = [group.terms.cache_ttl, of_rule, in_comment.map(|word| cache.time_in_comment(word))];
-        let ttl = said.into_iter().flatten().min().filter(|ttl| !ttl.is_zero()).ok_or(Bypass::Ttl)?;
+        // What ends with a change needs no time, but may have one.
+        let unlimited = group.terms.cache_staleness.map(|_| Duration::MAX);
+        let said = said.into_iter().flatten().min().or(unlimited);
+        let ttl = said.filter(|ttl| !ttl.is_zero()).ok_or(Bypass::Ttl)?;
         if may_name_moment(sql) {
             return Err(Bypass::Moment);
         }
-        Ok(ttl.as_micros() as u64)
+        Ok(u64::try_from(ttl.as_micros()).unwrap_or(u64::MAX))
     }
 
     /// What every key of the client's begins with.
@@ -382,12 +412,12 @@ impl Relay {
 
     /// The client may have changed the schema, and has nothing under way: what is kept is void.
     pub(super) fn note_altered(&mut self, id: ClientId) {
-        if let Some(client) = self.clients.get_mut(id)
-            && let Some(cache) = &mut client.cache
-            && std::mem::take(&mut cache.alters)
-            && let Some(store) = &self.cache
-        {
+        let Some(client) = self.clients.get_mut(id) else { return };
+        let group = client.group;
+        let altered = client.cache.as_mut().is_some_and(|cache| std::mem::take(&mut cache.alters));
+        if let Some(store) = self.cache.as_ref().filter(|_| altered) {
             store.renew();
+            self.schema_altered(group);
         }
     }
 }

@@ -56,6 +56,10 @@ pub(super) struct Catalog {
     pub(super) epoch: u32,
     /// What it says of reads, by shape.
     pub(super) stands: HashMap<u64, Stand, foldhash::fast::RandomState>,
+    /// On which relations the answers hang that may be kept, by shape; `None`: on too many.
+    pub(super) sources: HashMap<u64, Option<Rc<[u32]>>, foldhash::fast::RandomState>,
+    /// How often the schema had changed when it was asked.
+    pub(super) schema: u64,
     /// Looks taken early, one after the other, that found nothing new.
     pub(super) vain: u32,
     /// When to look again, microseconds.
@@ -114,6 +118,8 @@ impl Catalogs {
                 shapes: HashMap::default(),
                 epoch: 0,
                 stands: HashMap::default(),
+                sources: HashMap::default(),
+                schema: 0,
                 vain: 0,
                 due_us: 0,
                 looked_us: 0,
@@ -201,10 +207,14 @@ impl Relay {
             None => {
                 if catalog.stands.len() >= MAX_SHAPES {
                     catalog.stands.clear();
+                    catalog.sources.clear();
                 }
                 let (footing, global) =
                     (catalog.code.footing(sql, conforming), catalog.code.reads_globals(sql, conforming));
                 let keeps = !global && catalog.code.keeps(sql, conforming, footing);
+                if keeps {
+                    catalog.sources.insert(look.shape, catalog.code.sources(sql, conforming).map(Rc::from));
+                }
                 let stand = Stand { epoch: catalog.epoch, footing, global, keeps };
                 catalog.stands.insert(look.shape, stand);
                 stand

@@ -50,6 +50,8 @@ pub(super) struct Reading {
     catalog: usize,
     /// Changes known when it was asked.
     changes: u64,
+    /// Changes of the schema known then.
+    schema: u64,
     /// Everything was asked for, not only the fingerprint.
     full: bool,
     /// DataRow bodies.
@@ -62,6 +64,7 @@ pub(super) struct Reading {
 pub struct Looked {
     pub(super) catalog: usize,
     changes: u64,
+    schema: u64,
     globals: Arc<[TableName]>,
 }
 
@@ -70,6 +73,7 @@ pub struct Looked {
 pub struct Source {
     catalog: usize,
     changes: u64,
+    schema: u64,
     rows: Vec<u8>,
     globals: Arc<[TableName]>,
 }
@@ -82,7 +86,7 @@ impl Source {
 
     /// Whose it is, for [`Relay::understood`].
     pub fn looked(&self) -> Looked {
-        Looked { catalog: self.catalog, changes: self.changes, globals: Arc::clone(&self.globals) }
+        Looked { catalog: self.catalog, changes: self.changes, schema: self.schema, globals: Arc::clone(&self.globals) }
     }
 }
 
@@ -164,6 +168,7 @@ impl Relay {
         let now_us = self.now_us;
         let Some(catalog) = self.catalogs.all.get(number) else { return false };
         let changes = catalog.changes;
+        let schema = catalog.health.as_ref().map_or(0, |health| health.schema_changes());
         self.catalogs.change(number, |catalog| {
             (catalog.since_us, catalog.looked_us) = (Some(now_us), now_us);
             // Whoever changes code from now on brings it forward again.
@@ -178,7 +183,8 @@ impl Relay {
         this.use_ = Use::Cleaning { until_us: now_us + READING_US };
         this.unnamed = UnnamedOn::Nobody;
         this.unnamed_before.clear();
-        this.reading = Some(Box::new(Reading { catalog: number, changes, full, rows: Vec::new(), failed: false }));
+        this.reading =
+            Some(Box::new(Reading { catalog: number, changes, schema, full, rows: Vec::new(), failed: false }));
         this.replies.expect(Expect {
             kind: Kind::Query,
             origin: Origin::Asked,
@@ -218,7 +224,7 @@ impl Relay {
     /// The server has answered, or would not. True if it is asked more.
     pub(super) fn code_read(&mut self, server: ServerId) -> bool {
         let Some(reading) = self.servers.get_mut(server).and_then(|this| this.reading.take()) else { return false };
-        let Reading { catalog: number, changes, full, rows, failed } = *reading;
+        let Reading { catalog: number, changes, schema, full, rows, failed } = *reading;
         let Some(catalog) = self.catalogs.all.get_mut(number) else { return false };
         catalog.at = None;
         if failed || rows.is_empty() {
@@ -228,14 +234,14 @@ impl Relay {
         }
         if full {
             let globals = Arc::clone(&catalog.globals);
-            self.todo.push(Todo::Understand(Source { catalog: number, changes, rows, globals }));
+            self.todo.push(Todo::Understand(Source { catalog: number, changes, schema, rows, globals }));
             return false;
         }
         if !catalog.code.is_as(&rows) {
             catalog.surprised |= catalog.trust == Trust::Full;
             return self.ask_code(server, number, true);
         }
-        self.code_known(number, changes);
+        self.code_known(number, (changes, schema));
         false
     }
 
@@ -267,7 +273,7 @@ impl Relay {
 
     /// Takes over what a catalog's source says.
     pub fn understood(&mut self, looked: &Looked, code: Code) {
-        let (number, changes) = (looked.catalog, looked.changes);
+        let (number, known) = (looked.catalog, (looked.changes, looked.schema));
         if self.catalogs.all.get(number).is_some_and(|catalog| !Arc::ptr_eq(&catalog.globals, &looked.globals)) {
             // Other tables are asked after now.
             self.catalogs.change(number, |catalog| (catalog.since_us, catalog.due_us) = (None, 0));
@@ -284,28 +290,32 @@ impl Relay {
                 SOURCE_BYTES >> 20
             );
         }
-        let mut unseen = false;
+        let (mut unseen, mut renewed) = (false, false);
         self.catalogs.epoch = self.catalogs.epoch.checked_add(1).unwrap_or(1);
         // Of a database that is too large nothing is known: the grammar alone decides.
         let epoch = if code.is_too_large { 0 } else { self.catalogs.epoch };
         self.catalogs.change(number, |catalog| {
             (catalog.epoch, catalog.vain) = (epoch, 0);
-            catalog.stands.clear();
             unseen = std::mem::take(&mut catalog.surprised) && !catalog.code.does_as(&code);
-            catalog.code = code;
+            catalog.stands.clear();
+            catalog.sources.clear();
+            renewed = !std::mem::replace(&mut catalog.code, code).fingerprint.is_empty();
             catalog.shapes.clear();
         });
         if unseen {
             self.code_ran_unseen(number);
         }
         self.shapes.forget_refused();
-        self.code_known(number, changes);
+        if renewed {
+            self.sources_renewed(number);
+        }
+        self.code_known(number, known);
     }
 
-    fn code_known(&mut self, number: usize, changes: u64) {
+    fn code_known(&mut self, number: usize, (changes, schema): (u64, u64)) {
         let (now_us, refresh) = (self.now_us, self.config.pool.catalog_refresh.unwrap_or(Duration::MAX));
         self.catalogs.change(number, |catalog| {
-            catalog.since_us = None;
+            (catalog.since_us, catalog.schema) = (None, schema);
             if catalog.changes == changes {
                 catalog.trust = Trust::Full;
                 catalog.fresh = Vec::new();

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use super::cached::Asked;
 use super::client::State;
+use super::traced::Trace;
 use super::{ClientId, Relay, ServerId};
 use crate::cache::answer::{Answer, Scan};
 use crate::cache::{Entry, Source, Stamp, Store, Tenant};
@@ -30,6 +31,8 @@ pub(super) struct Fill {
     leads: bool,
     /// As of when it is; `None` until it is sent to a server.
     stamp: Option<Stamp>,
+    /// What it hangs on; `None`: it is good for its time.
+    pub trace: Option<Box<Trace>>,
     /// What has come of it.
     bytes: Vec<u8>,
     scan: Scan,
@@ -56,7 +59,7 @@ impl Relay {
         store: &Store,
         key: &[u8],
         asked: &Asked,
-        expected: Option<Arc<Entry>>,
+        (expected, trace): (Option<Arc<Entry>>, Option<Box<Trace>>),
     ) {
         let key: Arc<[u8]> = Arc::from(key);
         let Some(client) = self.clients.get_mut(id) else { return };
@@ -74,6 +77,7 @@ impl Relay {
             shape,
             leads,
             stamp: None,
+            trace,
             bytes: Vec::new(),
             scan: Scan::default(),
             expected,
@@ -118,6 +122,7 @@ impl Relay {
         fill.stamp = Some(Stamp { began_us: self.now_us, source });
         fill.bytes.clear();
         fill.scan = Scan::default();
+        self.trace_begins(id, source);
     }
 
     /// The client was sent these bytes of a server.
@@ -153,7 +158,12 @@ impl Relay {
     fn keep(&mut self, id: ClientId, parse: usize, len: usize) {
         let Some(client) = self.clients.get_mut(id) else { return };
         let group = client.group;
-        let (Some(fill), Some(store)) = (client.caching().fill.take(), self.cache.clone()) else { return };
+        let (Some(mut fill), Some(store)) = (client.caching().fill.take(), self.cache.clone()) else { return };
+        let traced = fill.trace.take().map(|trace| trace.traced);
+        if traced == Some(None) {
+            self.cache_counters(group).unkept(Unkept::Untraced).add(1);
+            return self.fill_ends(id, Some(fill), false);
+        }
         let (Some(stamp), Some(answer)) = (fill.stamp, fill.bytes.get(parse..len)) else { return };
         let counters = self.cache_counters(group);
         if let Some(expected) = &fill.expected {
@@ -174,6 +184,7 @@ impl Relay {
         counters.fills.add(1);
         let answer = bytes::Bytes::copy_from_slice(answer);
         let entry = Entry::new(fill.key.len(), answer, stamp, self.now_us, fill.ttl_us, Arc::clone(&fill.tenant));
+        let entry = entry.traced(traced.flatten());
         if !store.put(Arc::clone(&fill.key), entry) {
             self.must_see_no_older(id);
         }

@@ -15,9 +15,11 @@ use super::rules::{Fitting, Rules};
 use super::unopened::{Defers, defers};
 use super::{ClientId, GroupId, PoolId, Relay, ServerId, Todo};
 use crate::auth::ServerSecret;
-use crate::cache::Tenant;
 use crate::cache::key::Key;
-use crate::config::{Config, Consistency, Database, Overrides, PoolMode, Reads, Routing, Terms, Workload};
+use crate::cache::{Feed, Tenant};
+use crate::config::{
+    Config, Consistency, Database, Overrides, OwnInvalidation, PoolMode, Reads, Routing, Terms, Workload,
+};
 use crate::flow::params::Settings;
 use crate::meter::{DatabaseHealth, PinCounters, PoolCounters, PoolLabel, Role};
 use crate::pool::budget::Stake;
@@ -62,6 +64,8 @@ pub struct Group {
     pub(super) key: Box<[u8]>,
     /// On whose account they are, once one was kept.
     pub(super) tenant: Option<Arc<Tenant>>,
+    /// What is known of changes, once answers hang on that.
+    pub(super) feed: Option<Arc<Feed>>,
     /// What servers report at their start.
     pub(super) base: Option<Parameters>,
     /// The settings of a server just opened: none.
@@ -263,6 +267,7 @@ impl Relay {
             balancer,
             key: key_of(entry, user, &pool.dial),
             tenant: None,
+            feed: None,
             base: None,
             no_params: Rc::new(none),
             sets: HashMap::new(),
@@ -319,6 +324,7 @@ impl Relay {
         self.cache = self.place.caches.of(&config.cache);
         for group in self.groups.ids().collect::<Vec<_>>() {
             self.groups[group].tenant = None;
+            self.forget_feed(group);
         }
         let mut read = HashMap::new();
         let before = self.retired.len();
@@ -334,6 +340,7 @@ impl Relay {
                     session_state: database.terms.session_state,
                     ..Overrides::default()
                 },
+                invalidation: OwnInvalidation::default(),
                 max_db_connections: None,
                 reads: Reads::default(),
                 ..database.clone()

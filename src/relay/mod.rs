@@ -78,12 +78,15 @@ mod shapes;
 mod sqlnames;
 mod statements;
 mod stock;
+mod stream;
+mod stream_beat;
 pub mod sweep;
 mod taken;
 pub mod task;
 #[cfg(test)]
 mod tests;
 mod told;
+mod traced;
 mod unopened;
 mod unserved;
 mod vacate;
@@ -148,6 +151,8 @@ pub enum Todo {
     OpenOwn(ClientId, GroupId, Rc<Dial>),
     /// Ask this group's servers for their positions from now on.
     Watch(GroupId),
+    /// Follow the changes of this group's database from now on.
+    Follow(GroupId),
     /// Hold a connection that listens for the clients of this group.
     Listen(GroupId),
     /// Cancel what this server runs; tell the relay by [`Relay::cancelled`].

@@ -6,6 +6,8 @@ pub mod login;
 pub mod open;
 pub mod position;
 pub mod probe;
+pub mod replication;
 pub mod rows;
 pub mod stream;
+pub mod talk;
 pub mod user;

@@ -13,6 +13,7 @@ use super::functions::{self, Standing};
 use super::globals::Globals;
 use super::kept;
 use super::lex::Kind;
+use super::sources::Sources;
 use super::verdict::Effects;
 use super::words::{Words, tokens};
 
@@ -92,6 +93,8 @@ pub struct Code {
     pub(super) globals: Globals,
     /// What has answers that must not be kept.
     pub(super) unkept: Globals,
+    /// What is read by what.
+    pub(super) sources: Sources,
 }
 
 /// What a statement may do to its session.
@@ -130,6 +133,7 @@ impl Code {
         code.take(&graph, bytes);
         code.globals = Globals::of(&graph, bytes, is_global);
         code.unkept = Globals::reading(&graph, bytes, kept::unkept(bytes));
+        code.sources = Sources::of(&graph, bytes);
         code
     }
 

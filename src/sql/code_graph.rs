@@ -294,6 +294,22 @@ impl<'a> Graph<'a> {
         Readers(seen)
     }
 
+    /// The number of the node of this key.
+    pub(crate) fn number(&self, key: &[u8]) -> Option<usize> {
+        self.nodes.get(key).copied()
+    }
+
+    /// By number, from each node to those that it runs or reads.
+    pub(crate) fn onward(&self) -> Vec<Vec<usize>> {
+        let mut onward = vec![Vec::new(); self.back.len()];
+        for (to, all) in self.back.iter().enumerate() {
+            for &from in all {
+                onward.get_mut(from).into_iter().for_each(|onward: &mut Vec<usize>| onward.push(to));
+            }
+        }
+        onward
+    }
+
     /// Whether the node of this key is one of those.
     pub(crate) fn is_reader(&self, readers: &Readers, key: &[u8]) -> bool {
         self.nodes.get(key).is_some_and(|&node| readers.has(node))

@@ -9,6 +9,7 @@ mod apart;
 mod bounds;
 mod flight;
 mod fresh;
+mod logical;
 mod never;
 mod replicas;
 mod serve;
@@ -107,7 +108,7 @@ fn unnamed(sql: &str, values: &[Option<&str>]) -> Script {
 
 /// Why the cache was not asked.
 fn bypasses(pgweir: &Pgweir) -> Vec<(&'static str, f64)> {
-    let reasons = ["verdict", "volatile", "moment", "session", "batch", "ttl"];
+    let reasons = ["verdict", "volatile", "moment", "session", "batch", "ttl", "stalled", "unpublished", "untraced"];
     let all = reasons.map(|why| (why, reason(pgweir, "bypasses", why)));
     all.into_iter().filter(|(_, count)| *count > 0.0).collect()
 }

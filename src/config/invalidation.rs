@@ -1,0 +1,162 @@
+//! When an answer is not good any more: when its time is over, or when the database says that something of it has changed.
+//! Must never leave a database without what the stream of its changes needs to be found.
+
+use std::time::Duration;
+
+use super::check::Check;
+use super::leaf::{RawSecret, Text, Timeout, Word};
+use super::model::Config;
+use super::password::Password;
+use super::reader::Field;
+use super::schema::{RawCache, RawConfig, RawDatabase};
+use super::words::words;
+
+/// Shortest [`Cache::max_staleness`](super::Cache::max_staleness): heartbeats come eight times as often, but at most forty times a second.
+const STALENESS_MIN: Duration = Duration::from_millis(100);
+/// The longest: a stream that stands still is noticed after that.
+const STALENESS_MAX: Duration = Duration::from_secs(600);
+
+words! {
+    /// What ends an answer's life.
+    pub enum Invalidation {
+        /// Its time.
+        Ttl = "ttl",
+        /// A change of what it hangs on, as a stream of changes tells of it, and its time, if it has any.
+        Logical = "logical",
+    }
+    refused {}
+}
+
+/// What a database says of that for itself; `None`: what `[cache]` says.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct OwnInvalidation {
+    /// What ends an answer's life.
+    pub grade: Option<Invalidation>,
+    /// How old the newest change may be that an answer does not show.
+    pub max_staleness: Option<Duration>,
+    /// Name of the publication.
+    pub publication: Option<String>,
+    /// Role that follows the stream. Default: the one that servers are opened as.
+    pub user: Option<String>,
+    /// Its password.
+    pub password: Option<Password>,
+}
+
+/// How the changes of a database are followed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Logical {
+    /// How old the newest change may be that an answer does not show.
+    pub max_staleness: Duration,
+    /// Name of the publication.
+    pub publication: String,
+    /// Role that follows the stream, and its password.
+    pub login: Option<(String, Option<Password>)>,
+}
+
+impl Logical {
+    /// How often a heartbeat goes through the stream.
+    #[must_use]
+    pub fn interval(&self) -> Duration {
+        (self.max_staleness / 8).clamp(Duration::from_millis(25), Duration::from_millis(250))
+    }
+}
+
+impl Config {
+    /// How the changes of this database are followed, if answers hang on them.
+    #[must_use]
+    pub fn logical(&self, database: &str) -> Option<Logical> {
+        let own = &self.databases.get(database)?.invalidation;
+        let cache = &self.cache;
+        (own.grade.unwrap_or(cache.invalidation) == Invalidation::Logical).then(|| Logical {
+            max_staleness: own.max_staleness.unwrap_or(cache.max_staleness),
+            publication: own.publication.clone().unwrap_or_else(|| cache.publication.clone()),
+            login: own.user.clone().map(|user| (user, own.password.clone())),
+        })
+    }
+}
+
+impl Check<'_> {
+    /// What a database says of the invalidation of its answers.
+    pub(super) fn invalidation(&mut self, name: &str, raw: &mut RawDatabase) -> OwnInvalidation {
+        if let Field::Set(_, span) = &raw.cache_password
+            && raw.cache_user.is_absent()
+        {
+            let title = format!("database `{name}` has a `cache_password` but no `cache_user` it belongs to");
+            self.reader.note(span.clone(), title, |problem| problem.expected("both, or neither"));
+        }
+        self.staleness("cache_max_staleness", &raw.cache_max_staleness);
+        let password: Field<RawSecret> = std::mem::take(&mut raw.cache_password);
+        OwnInvalidation {
+            grade: std::mem::take(&mut raw.cache_invalidation).set().map(|word: Word<Invalidation>| word.0),
+            max_staleness: std::mem::take(&mut raw.cache_max_staleness).set().map(|time: Timeout| time.0),
+            publication: std::mem::take(&mut raw.cache_publication).set().map(|text: Text| text.0),
+            user: std::mem::take(&mut raw.cache_user).set().map(|text: Text| text.0),
+            password: self.server_password(password),
+        }
+    }
+
+    /// Notes bounds that nobody could keep.
+    pub(super) fn invalidations(&mut self, raw: &RawConfig) {
+        let Field::Set(cache, _) = &raw.cache else { return };
+        let cache: &RawCache = cache;
+        self.staleness("max_staleness", &cache.max_staleness);
+    }
+
+    fn staleness(&mut self, key: &str, field: &Field<Timeout>) {
+        let Field::Set(time, span) = field else { return };
+        if !(STALENESS_MIN..=STALENESS_MAX).contains(&time.0) {
+            let title = format!("`{key}` is out of bounds");
+            self.reader.note(span.clone(), title, |problem| problem.expected("a duration from \"100ms\" to \"10m\""));
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::time::Duration;
+
+    use crate::config::{Config, Invalidation, Password};
+
+    fn parsed(cache: &str, database: &str) -> Result<Config, String> {
+        let text =
+            format!("[cache]\n{cache}\n[databases.a]\nprimary = \"h1\"\n{database}\n[users.u]\npassword = \"x\"");
+        Config::parse(&text, "f.toml").map_err(|problems| problems.to_string())
+    }
+
+    #[test]
+    fn a_database_overrides_what_holds_for_all() {
+        let config = parsed("mode = \"on\"", "").unwrap();
+        assert_eq!((config.cache.invalidation, config.logical("a")), (Invalidation::Ttl, None));
+        assert_eq!(config.terms("a", "u").cache_staleness, None);
+        let logical = parsed("mode = \"on\"\ninvalidation = \"logical\"", "").unwrap().logical("a").unwrap();
+        assert_eq!((logical.max_staleness, logical.publication.as_str()), (Duration::from_secs(1), "pgweir"));
+        assert_eq!((logical.login.clone(), logical.interval()), (None, Duration::from_millis(125)));
+        let own = "cache_invalidation = \"logical\"\ncache_max_staleness = \"100ms\"\ncache_publication = \"p\"\n\
+            cache_user = \"follower\"\ncache_password = \"secret\"";
+        let config = parsed("mode = \"on\"\nmax_staleness = \"5s\"", own).unwrap();
+        let logical = config.logical("a").unwrap();
+        assert_eq!((logical.max_staleness.as_millis(), logical.publication.as_str()), (100, "p"));
+        let (user, password) = logical.login.clone().unwrap();
+        assert!(user == "follower" && matches!(password, Some(Password::Plain(_))));
+        assert_eq!(logical.interval(), Duration::from_millis(25));
+        assert_eq!(config.terms("a", "u").cache_staleness, Some(Duration::from_millis(100)));
+        let off = parsed("mode = \"on\"\ninvalidation = \"logical\"", "cache_invalidation = \"ttl\"").unwrap();
+        assert_eq!(off.logical("a"), None);
+        assert_eq!(config.logical("b"), None);
+    }
+
+    #[test]
+    fn what_cannot_be_is_told() {
+        for (cache, database, said) in [
+            ("invalidation = \"lsn\"", "", "\"ttl\" or \"logical\""),
+            ("max_staleness = \"50ms\"", "", "from \"100ms\" to \"10m\""),
+            ("max_staleness = 0", "", "cannot be turned off"),
+            ("", "cache_max_staleness = \"1h\"", "`cache_max_staleness` is out of bounds"),
+            ("", "cache_password = \"x\"", "no `cache_user` it belongs to"),
+        ] {
+            let problems = parsed(cache, database).unwrap_err();
+            assert!(problems.contains(said), "{problems}\nlacks: {said}");
+        }
+    }
+}

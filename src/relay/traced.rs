@@ -1,0 +1,132 @@
+//! On what the answers hang that are good until it changes, and whether it has.
+//! Must never trace an answer by a catalog that may be older than the schema it was made under.
+//!
+//! Which relations a statement reads the catalog says ([`crate::sql::sources`]); whether their changes come, the publication
+//! ([`Feed::tables`]); up to where an answer shows everything, the stream ([`crate::cache::feed`], where the proof is). What the catalog says
+//! is believed if it was asked after the last change of the schema that anybody here has noted: a client's own, or one that the stream has
+//! told of. Whoever notes one voids what began before, and only then is anything traced again, so that an answer whose relations were
+//! found before either is void or was dropped on its way ([`Relay::trace_begins`]).
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::cached::Asked;
+use super::{ClientId, GroupId, Relay, Todo};
+use crate::cache::{Entry, Feed, Source, Traced};
+use crate::meter::{Bypass, Miss};
+
+/// What a statement reads, as of a schema and a publication.
+#[derive(Debug)]
+pub(super) struct Trace {
+    feed: Arc<Feed>,
+    relations: Rc<[u32]>,
+    /// Of the publication.
+    version: u64,
+    /// Changes of the schema.
+    schema: u64,
+    /// What the read hangs on that has begun; `None`: that is not known.
+    pub traced: Option<Traced>,
+}
+
+impl Relay {
+    /// What is known of the changes of the group's database; whoever asks first has them followed.
+    fn feed_of(&mut self, group: GroupId) -> Option<Arc<Feed>> {
+        let store = self.cache.as_ref()?;
+        let this = &mut self.groups[group];
+        if this.feed.is_none() {
+            this.feed = Some(store.feed(&this.database));
+            this.asks += 1;
+            self.todo.push(Todo::Follow(group));
+        }
+        this.feed.clone()
+    }
+
+    /// Everything that was visible so long ago at most is known of the group's database. What is asked of marks afterwards is as new.
+    fn is_fresh(&self, group: GroupId, feed: &Feed) -> bool {
+        let this = &self.groups[group];
+        let Some(staleness) = this.terms.cache_staleness else { return false };
+        let fresh_us = feed.fresh_us();
+        // Of a database on one host timelines are not asked for: what is there is the primary.
+        let newest = this.cluster.newest_timeline();
+        let is_of_primary = !this.cluster.is_watched() || newest == feed.timeline();
+        fresh_us > 0 && is_of_primary && self.now_us.saturating_sub(fresh_us) <= staleness.as_micros() as u64
+    }
+
+    /// Whether nothing that an answer from the cache hangs on has changed, as far as that counts for it.
+    pub(super) fn holds(&self, group: GroupId, entry: &Entry) -> Result<(), Miss> {
+        let Some(traced) = &entry.traced else { return Ok(()) };
+        let feed = self.groups[group].feed.as_ref().ok_or(Miss::Absent)?;
+        if !self.is_fresh(group, feed) {
+            return Err(Miss::Absent);
+        }
+        if feed.holds(traced, entry.stamp.began_us) { Ok(()) } else { Err(Miss::Changed) }
+    }
+
+    /// On what the answer that was asked for will hang; `Ok(None)`: it is kept for its time.
+    pub(super) fn trace(&mut self, group: GroupId, asked: &Asked) -> Result<Option<Box<Trace>>, Bypass> {
+        if self.groups[group].terms.cache_staleness.is_none() {
+            return Ok(None);
+        }
+        let feed = self.feed_of(group).ok_or(Bypass::Stalled)?;
+        let (tables, version) = feed.tables().ok_or(Bypass::Stalled)?;
+        let number = self.groups[group].catalog;
+        let catalog = self.catalogs.all.get(number).ok_or(Bypass::Untraced)?;
+        let schema = catalog.health.as_ref().map_or(0, |health| health.schema_changes());
+        if catalog.schema != schema {
+            if catalog.since_us.is_none() && catalog.due_us > self.now_us {
+                self.catalogs.change(number, |catalog| catalog.due_us = 0);
+            }
+            return Err(Bypass::Untraced);
+        }
+        let sources = catalog.sources.get(&asked.shape).ok_or(Bypass::Untraced)?;
+        let come = |oid: &u32| tables.get(oid).is_some_and(|table| table.lack.is_none());
+        let Some(relations) = sources.clone().filter(|relations| relations.iter().all(come)) else {
+            let lacking = sources.iter().flat_map(|relations| relations.iter()).filter_map(|oid| tables.get(oid));
+            lacking.for_each(|table| feed.complain(table));
+            // Somebody has said how old it may be.
+            return if asked.is_timed() { Ok(None) } else { Err(Bypass::Unpublished) };
+        };
+        if !self.is_fresh(group, &feed) {
+            return Err(Bypass::Stalled);
+        }
+        Ok(Some(Box::new(Trace { feed, relations, version, schema, traced: None })))
+    }
+
+    /// The read is about to be sent there.
+    pub(super) fn trace_begins(&mut self, id: ClientId, source: Source) {
+        let Some(client) = self.clients.get_mut(id) else { return };
+        let Some(trace) = client.cache.as_mut().and_then(|cache| cache.fill.as_mut()?.trace.as_mut()) else { return };
+        let catalog = self.catalogs.all.get(self.groups[client.group].catalog);
+        let health = catalog.and_then(|catalog| catalog.health.as_ref());
+        let is_current =
+            trace.version == trace.feed.version() && trace.schema == health.map_or(0, |health| health.schema_changes());
+        let replayed = match source {
+            Source::Primary => None,
+            Source::Replica(lsn) => Some(lsn),
+        };
+        trace.traced = is_current.then(|| trace.feed.trace(&trace.relations, replayed)).flatten();
+    }
+
+    /// The schema may have changed, from here: what statements name is to be looked up again before anything is traced.
+    pub(super) fn schema_altered(&self, group: GroupId) {
+        let catalog = self.catalogs.all.get(self.groups[group].catalog);
+        if let Some(health) = catalog.and_then(|catalog| catalog.health.as_ref())
+            && self.groups[group].terms.cache_staleness.is_some()
+        {
+            health.change_schema();
+        }
+    }
+
+    /// A catalog says something else than before: what was kept may hang on what was not seen to be there.
+    pub(super) fn sources_renewed(&self, catalog: usize) {
+        let is_traced = |group: GroupId| {
+            let group = &self.groups[group];
+            group.catalog == catalog && group.terms.cache_staleness.is_some()
+        };
+        if let Some(store) = &self.cache
+            && self.groups.ids().any(is_traced)
+        {
+            store.renew();
+        }
+    }
+}

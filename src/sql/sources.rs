@@ -1,0 +1,189 @@
+//! Relations whose rows the answer of a statement may hang on.
+//! Must never miss one: whatever has the name of something that reads a relation counts, in any schema.
+//!
+//! Beside those that a statement names, that is what its views and functions read, the partitions and children of its tables, whose
+//! changes are told as theirs, and what casts, operators and domains read that nobody names.
+
+use std::collections::HashMap;
+
+use super::code::{Code, IMPLIED};
+use super::code_graph::{Graph, rows};
+use super::lex::Kind;
+use super::words::{Words, tokens};
+
+/// Most relations that an answer may hang on: each is looked at whenever it is given.
+pub const MOST: usize = 256;
+
+/// What something reads: OIDs in ascending order; `None`: too many.
+type Reads = Option<Box<[u32]>>;
+
+/// By name: of relations, functions and operators.
+#[derive(Debug)]
+pub(crate) struct Sources {
+    names: HashMap<Box<[u8]>, Reads>,
+    /// Of what no statement names.
+    implied: Reads,
+}
+
+impl Default for Sources {
+    fn default() -> Self {
+        Self { names: HashMap::new(), implied: Some(Box::default()) }
+    }
+}
+
+fn both(one: Reads, two: &Reads) -> Reads {
+    let (one, two) = (one?, two.as_ref()?);
+    let mut all: Vec<u32> = one.iter().chain(two).copied().collect();
+    all.sort_unstable();
+    all.dedup();
+    (all.len() <= MOST).then(|| all.into())
+}
+
+impl Sources {
+    /// Of the facts in these DataRow bodies.
+    pub(crate) fn of(graph: &Graph<'_>, bytes: &[u8]) -> Self {
+        let oid = |key: &[u8]| std::str::from_utf8(key).ok().and_then(|oid| oid.parse::<u32>().ok());
+        let relations = rows(bytes).filter(|row| row[0] == b"r");
+        let relations = relations.filter_map(|[_, key, ..]| Some((graph.number(&[b"r", key].concat())?, oid(key)?)));
+        let relations: HashMap<usize, u32> = relations.collect();
+        let onward = graph.onward();
+        let reads = |key: &[u8]| {
+            let mut found: Vec<u32> = Vec::new();
+            let mut seen: HashMap<usize, ()> = HashMap::new();
+            let mut due: Vec<usize> = graph.number(key).into_iter().collect();
+            while let Some(node) = due.pop() {
+                if seen.insert(node, ()).is_none() {
+                    found.extend(relations.get(&node));
+                    due.extend(onward.get(node).into_iter().flatten());
+                }
+                if found.len() > MOST {
+                    return None;
+                }
+            }
+            found.sort_unstable();
+            Some(found.into_boxed_slice())
+        };
+        let mut this = Self::default();
+        for [kind, key, _, name, _] in rows(bytes) {
+            let of_this = match kind {
+                b"r" => reads(&[b"r", key].concat()),
+                b"p" | b"o" => reads(key),
+                _ => continue,
+            };
+            if of_this.as_ref().is_some_and(|oids| oids.is_empty()) {
+                continue;
+            }
+            let known = this.names.entry(name.into()).or_insert_with(|| Some(Box::default()));
+            *known = both(known.take(), &of_this);
+        }
+        let named = IMPLIED.iter().filter_map(|name| this.names.get(*name));
+        let implied = named.fold(Some(Box::default()), both);
+        this.implied = [&b"a"[..], b"t"].iter().fold(implied, |all, key| both(all, &reads(key)));
+        this
+    }
+}
+
+impl Code {
+    /// The relations whose rows the answer of a read may hang on, in ascending order of their OIDs; `None` if they are more than [`MOST`].
+    /// Holds for all texts of its shape.
+    #[must_use]
+    pub fn sources(&self, sql: &[u8], standard_conforming_strings: bool) -> Option<Box<[u32]>> {
+        let all = tokens(sql, standard_conforming_strings);
+        let words = Words::new(sql, &all);
+        let Sources { names, implied } = &self.sources;
+        (0..words.len()).try_fold(implied.clone()?, |found, at| {
+            let named = match words.kind(at) {
+                // Its name may be any.
+                Some(Kind::UnicodeWord) => return None,
+                Some(Kind::Operator) => names.get(words.bytes(at)),
+                _ => words.name(at).and_then(|name| names.get(&*name)),
+            };
+            match named {
+                Some(more) => both(Some(found), more),
+                None => Some(found),
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn code(rows: &[&[&str]]) -> Code {
+        let mut out = Vec::new();
+        for row in [&["f", "1"][..], &["z", "100"]].iter().chain(rows) {
+            out.extend_from_slice(&5u16.to_be_bytes());
+            for value in (0..5).map(|at| row.get(at).copied().unwrap_or_default()) {
+                out.extend_from_slice(&(value.len() as i32).to_be_bytes());
+                out.extend_from_slice(value.as_bytes());
+            }
+        }
+        Code::new(&out, |_, _| false)
+    }
+
+    const ROWS: &[&[&str]] = &[
+        &["r", "1", "app", "item", "rp"],
+        &["r", "2", "other", "item", "rp"],
+        &["r", "3", "app", "line", "rp"],
+        // A view of a view, and a table in parts.
+        &["r", "4", "app", "shown", "vp"],
+        &["e", "r4", "r3"],
+        &["r", "5", "app", "again", "vp"],
+        &["e", "r5", "r4"],
+        &["r", "6", "app", "whole", "pp"],
+        &["r", "7", "app", "half", "rp"],
+        &["e", "r6", "r7"],
+        &["p", "p1", "app", "looks_up", "fis-"],
+        &["s", "p1", "0", "SELECT v FROM line WHERE id = $1"],
+        &["p", "p2", "app", "same", "fis-"],
+        &["s", "p2", "0", "SELECT $1 = $2"],
+        &["o", "o1", "app", "~~~"],
+        &["e", "o1", "p1"],
+        // Only who writes to it runs its trigger.
+        &["e", "w7", "w3"],
+    ];
+
+    #[test]
+    fn whatever_has_the_name_counts_with_all_that_it_reads() {
+        let code = code(ROWS);
+        let cases: [(&str, &[u32]); 9] = [
+            ("SELECT 1", &[]),
+            ("SELECT same(1, 2)", &[]),
+            ("SELECT * FROM ITEM", &[1, 2]),
+            ("SELECT * FROM app.item JOIN \"line\" USING (id)", &[1, 2, 3]),
+            ("SELECT * FROM again", &[3, 4, 5]),
+            ("SELECT * FROM half", &[7]),
+            ("SELECT * FROM whole", &[6, 7]),
+            ("SELECT looks_up(v) FROM half", &[3, 7]),
+            ("SELECT v ~~~ 'a' FROM half", &[3, 7]),
+        ];
+        for (sql, oids) in cases {
+            assert_eq!(code.sources(sql.as_bytes(), true).as_deref(), Some(oids), "{sql}");
+        }
+        assert_eq!(code.sources(br#"SELECT * FROM U&"it\0065m""#, true), None, "it may be any");
+    }
+
+    #[test]
+    fn what_nobody_names_counts_everywhere() {
+        let mut rows = ROWS.to_vec();
+        rows.push(&["e", "a", "p1"]);
+        assert_eq!(code(&rows).sources(b"SELECT 1", true).as_deref(), Some(&[3][..]));
+        let mut rows = ROWS.to_vec();
+        rows.extend([&["o", "o2", "app", "="][..], &["e", "o2", "p1"]]);
+        assert_eq!(code(&rows).sources(b"SELECT 1 IN (2)", true).as_deref(), Some(&[3][..]));
+    }
+
+    #[test]
+    fn too_many_are_none() {
+        let oids: Vec<String> = (100..100 + MOST + 1).map(|oid| oid.to_string()).collect();
+        let nodes: Vec<String> = oids.iter().map(|oid| format!("r{oid}")).collect();
+        let parts = oids.iter().map(|oid| ["r", oid.as_str(), "app", "part", "rp"]);
+        let edges = nodes.iter().map(|node| ["e", "r6", node.as_str(), "", ""]);
+        let more: Vec<[&str; 5]> = parts.chain(edges).collect();
+        let rows: Vec<&[&str]> = ROWS.iter().copied().chain(more.iter().map(|row| &row[..])).collect();
+        let code = code(&rows);
+        assert_eq!(code.sources(b"SELECT * FROM whole", true), None);
+        assert_eq!(code.sources(b"SELECT * FROM half", true).as_deref(), Some(&[7][..]));
+    }
+}
