@@ -46,6 +46,8 @@
 //!    its key ([`sql::kept`]) and is no older than its client's own last write (`relay::cached`); else its answer is kept as it passes
 //!    (`relay::fill`), and who asks the same on the same worker meanwhile waits for it. It is good for a time, or until what it reads is
 //!    changed, of which one task per process and database hears by logical replication (`relay::stream`, [`cache::feed`]).
+//!    What is good for a time, and the process does not have, it may find in a cache that several share (`relay::remote`,
+//!    [`cache::remote`]): then a lookup leads those who wait.
 //! 9. Each finished statement is one record in the statistics of its shape ([`meter`]): two clock reads per
 //!    transaction, plain stores, no lock. The control thread ([`export`]) reads them at any time.
 //! 10. Who asks for the database `pgweir` or `pgbouncer` and is listed in `[console]` goes on to the **console** ([`console`]):
@@ -118,6 +120,8 @@
 //!   through pgweir. Its stamp is from before its execution began. A client is never given one that may be older than its own last write;
 //!   other people's writes it may miss for as long as the configuration allows ([`config::Cache`]): for the answer's time, or for
 //!   `max_staleness`, behind which nothing is given that hangs on changes, as it is not known whether there were any ([`cache::feed`]).
+//! - What comes from the cache that processes share counts only if it was sealed over its key, its age and its bytes with the secret that they share, and is
+//!   still looked at as a whole; nothing waits for that longer than its timeout ([`cache::remote`]).
 //! - **I8** Bytes received before a TLS handshake are never interpreted after it. Secrets are compared in constant
 //!   time. An unknown user is answered as a wrong password is.
 //! - **I9** A server whose client is lost is cancelled, rolled back and reset, one step after the other

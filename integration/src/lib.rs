@@ -43,6 +43,6 @@ pub use patroni::Patroni;
 pub use postgres::{Counters, Postgres, Stop};
 pub use process::command;
 pub use proxy::Pgweir;
-pub use redis::Redis;
+pub use redis::{Redis, RedisCluster, Sentinels};
 pub use run::Run;
 pub use rustix::process::Signal;

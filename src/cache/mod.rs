@@ -1,20 +1,23 @@
 //! Floor 4: answers of reads that are kept: their keys, what makes them whole, and where they are.
-//! Must never decide what may be kept, nor read a clock: the relay does both.
+//! Must never decide what may be kept: the relay does.
 //!
 //! An answer is kept as the bytes that PostgreSQL sent ([`entry`]), under everything that they hang on ([`key`]), in one [`store`] for all
 //! workers. It is taken from what a client is sent, and is kept only if it is whole and nothing but an answer ([`answer`]). It is good for a
-//! time, or as long as nothing that it hangs on was changed ([`feed`], [`marks`]).
+//! time, or as long as nothing that it hangs on was changed ([`feed`], [`marks`]). Behind the store there may be another that processes
+//! share ([`remote`]).
 
 pub mod answer;
 pub mod entry;
 pub mod feed;
 pub mod key;
 pub mod marks;
+pub mod remote;
 pub mod shared;
 pub mod store;
 pub mod unseen;
 
 pub use entry::{Entry, Source, Stamp, Tenant};
 pub use feed::{Feed, Traced};
+pub use remote::Remote;
 pub use shared::Caches;
 pub use store::Store;

@@ -103,9 +103,9 @@ impl Store {
         self.epoch.load(Acquire)
     }
 
-    /// What is kept by now is void: the schema has changed.
-    pub fn renew(&self) {
-        self.epoch.fetch_add(1, AcqRel);
+    /// What is kept by now is void: the schema has changed. The number from now on.
+    pub fn renew(&self) -> u64 {
+        self.epoch.fetch_add(1, AcqRel) + 1
     }
 
     /// Longest answer that is kept, bytes.
@@ -120,7 +120,8 @@ impl Store {
 
     /// Keeps an answer. False if it is not certain that it is newer than the one that is kept already, as it began before that had come:
     /// that stays, or its readers might go back in time; and whoever was told the other must not be told this one.
-    pub fn put(&self, key: Arc<[u8]>, entry: Entry) -> bool {
+    pub fn put(&self, key: Arc<[u8]>, entry: impl Into<Arc<Entry>>) -> bool {
+        let entry = entry.into();
         let tenant = entry.tenant();
         let most = self.tenant_bytes.load(Relaxed);
         // Who else keeps an answer under this key is the same tenant.
@@ -151,7 +152,7 @@ impl Store {
                 oldest.retain(|key| self.kept.contains_key(key));
             }
         }
-        self.kept.insert(key, Arc::new(entry));
+        self.kept.insert(key, entry);
         true
     }
 

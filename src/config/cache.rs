@@ -12,6 +12,7 @@ use super::invalidation::Invalidation;
 use super::leaf::Text;
 use super::problem::nearest;
 use super::reader::{Field, Leaf, Named, Reader, Span, one_of};
+use super::redis::Redis;
 use super::schema::{RawCache, RawConfig};
 use super::units::parse_duration;
 use super::words::words;
@@ -59,6 +60,8 @@ pub struct Cache {
     pub publication: String,
     /// `[cache.strategies]`: times with a name.
     pub strategies: BTreeMap<String, Duration>,
+    /// `[cache.redis]`: answers that processes share. Default: none.
+    pub redis: Option<Redis>,
 }
 
 impl Default for Cache {
@@ -73,6 +76,7 @@ impl Default for Cache {
             max_staleness: Duration::from_secs(1),
             publication: "pgweir".to_owned(),
             strategies: BTreeMap::new(),
+            redis: None,
         }
     }
 }
@@ -102,7 +106,7 @@ impl Cache {
         parse_duration(word).or_else(seconds).or_else(named).unwrap_or_default()
     }
 
-    pub(super) fn of(raw: RawCache) -> Self {
+    pub(super) fn of(raw: RawCache, redis: Option<Redis>) -> Self {
         let default = Self::default();
         let max_bytes = raw.max_bytes.set().map_or(default.max_bytes, |size| size.0.into());
         let longest = raw.max_entry_bytes.set().map_or(default.max_entry_bytes, |size| size.0 as usize);
@@ -117,6 +121,7 @@ impl Cache {
             max_staleness: raw.max_staleness.set().map_or(default.max_staleness, |time| time.0),
             publication: raw.publication.set().map_or(default.publication, |text| text.0),
             strategies: named.filter_map(|(name, _, time)| Some((name, time?.0))).collect(),
+            redis,
         }
     }
 }

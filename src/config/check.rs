@@ -93,13 +93,15 @@ impl Check<'_> {
         self.known_database(query_database, &databases);
         let users = self.users(raw.users, auth_type, listed, auth.query.is_some());
         let peers = self.peers(raw.peers, listen.instance_id);
+        let mut cache = raw.cache.set().unwrap_or_default();
+        let redis = self.redis(std::mem::take(&mut cache.redis));
         Some(Config {
             listen,
             auth,
             stats,
             console: Console::of(raw.console.set().unwrap_or_default()),
             pool: pool(raw.pool.set().unwrap_or_default()),
-            cache: Cache::of(raw.cache.set().unwrap_or_default()),
+            cache: Cache::of(cache, redis),
             log: log(raw.log.set().unwrap_or_default()),
             workers: raw.workers.set().map_or(0, |n| n.0 as usize),
             shutdown_timeout: raw.shutdown_timeout.set().map_or(Config::SHUTDOWN_TIMEOUT, |wait| wait.0),
@@ -306,7 +308,7 @@ impl Check<'_> {
     }
 
     /// Notes a certificate without key or a key without certificate.
-    fn pair(&mut self, a_name: &str, a: &Field<FilePath>, b_name: &str, b: &Field<FilePath>) {
+    pub(super) fn pair(&mut self, a_name: &str, a: &Field<FilePath>, b_name: &str, b: &Field<FilePath>) {
         let (span, here, missing) = match (a, b) {
             (Field::Set(_, span), Field::Absent) => (span, a_name, b_name),
             (Field::Absent, Field::Set(_, span)) => (span, b_name, a_name),

@@ -41,16 +41,18 @@ impl Check<'_> {
         }
     }
 
+    /// A secret of any form, wherever it is.
+    pub(super) fn secret(&mut self, raw: Field<RawSecret>) -> Option<Secret> {
+        match raw.set()? {
+            RawSecret::Value(secret) => Some(secret),
+            RawSecret::Env(name, span) => self.secret_of_env(&name, span),
+            RawSecret::File(path, span) => self.secret_of_file(&path, span),
+        }
+    }
+
     pub(super) fn password(&mut self, raw: Field<RawSecret>) -> Option<Password> {
-        let Field::Set(raw, span) = raw else {
-            return None;
-        };
-        let secret = match raw {
-            RawSecret::Value(secret) => secret,
-            RawSecret::Env(name, span) => self.secret_of_env(&name, span)?,
-            RawSecret::File(path, span) => self.secret_of_file(&path, span)?,
-        };
-        match Password::classify(secret) {
+        let span = raw.span()?;
+        match Password::classify(self.secret(raw)?) {
             Ok(password) => Some(password),
             Err(broken) => {
                 self.reader.note(span, "broken SCRAM verifier", |problem| problem.expected(broken));

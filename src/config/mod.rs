@@ -40,6 +40,7 @@ mod password;
 mod problem;
 mod reader;
 mod reads;
+mod redis;
 mod rules;
 mod schema;
 mod suspect;
@@ -89,6 +90,7 @@ pub use self::network::{BadNetwork, Network};
 pub use self::password::{BrokenVerifier, Password};
 pub use self::problem::{Problem, Problems};
 pub use self::reads::{Balance, InTransactions, MAX_HOSTS, NoReplica, Reads, Routing};
+pub use self::redis::{Redis, RedisMode};
 pub use self::rules::{
     DEFAULT_POOL, Destination, Fallback, Glob, Globs, HostGroup, RULES_MAX, RoutingRule, Steering, When, Workload,
 };

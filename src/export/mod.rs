@@ -10,6 +10,7 @@ mod pins;
 mod pools;
 mod process;
 mod queries;
+mod remote;
 mod streams;
 
 pub use http::serve;

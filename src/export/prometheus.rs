@@ -10,7 +10,7 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::{MetricFamily, MetricType};
 
 use super::family::{family, keep, label, number};
-use super::{hosts, pins, pools, process, queries, streams};
+use super::{hosts, pins, pools, process, queries, remote, streams};
 use crate::meter::{Registry, SharedCounter};
 use crate::pool::cluster::Clusters;
 
@@ -143,6 +143,7 @@ impl Collector for Exporter {
         families.extend(pins::collect(&self.registry));
         families.extend(hosts::collect(&self.clusters));
         families.extend(streams::collect(&self.registry));
+        families.extend(remote::collect(&self.registry));
         keep(families)
     }
 }
@@ -155,6 +156,7 @@ fn descs() -> Vec<Desc> {
     names.extend(pins::FAMILIES);
     names.extend(hosts::FAMILIES);
     names.extend(streams::FAMILIES);
+    names.extend(remote::FAMILIES);
     names.dedup_by_key(|(name, _)| *name);
     let desc =
         |(name, help): (&str, &str)| Desc::new(name.to_owned(), help.to_owned(), Vec::new(), Default::default()).ok();

@@ -11,6 +11,7 @@ pub mod histogram;
 mod lanes;
 pub mod pins;
 pub mod registry;
+mod remote;
 pub mod shapes;
 
 pub use cache::{Bypass, CacheCounters, CacheGauges, Miss, StreamNumbers, Unkept};
@@ -19,4 +20,5 @@ pub use histogram::{Histogram, HistogramSnapshot};
 pub use lanes::{LaneCounters, Unfit};
 pub use pins::{Construct, PinBoard, PinCounters, PinLog, Pinned};
 pub use registry::{DatabaseHealth, NotReady, Registry};
+pub use remote::{RemoteCounters, RemoteMiss, RemoteWrite};
 pub use shapes::{PoolLabel, Sample, ShapeStats, ShapeTable, ShapeView, SlotId};

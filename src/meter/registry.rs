@@ -11,6 +11,7 @@ use arc_swap::ArcSwap;
 use super::cache::{CacheGauges, StreamNumbers};
 use super::counters::{PoolCounters, SharedCounter, WorkerGauge};
 use super::pins::{PinBoard, PinCounters, PinLog};
+use super::remote::RemoteCounters;
 use super::shapes::{PoolLabel, ShapeView};
 
 /// Whether the primary of a database could be reached when last tried.
@@ -110,6 +111,8 @@ pub struct Registry {
     pub pin_log: PinLog,
     /// What the cache holds.
     pub cache: CacheGauges,
+    /// Of the cache that processes share.
+    pub remote: Arc<RemoteCounters>,
 }
 
 impl Default for Registry {
@@ -141,6 +144,7 @@ impl Registry {
             panics: SharedCounter::default(),
             pin_log: PinLog::default(),
             cache: CacheGauges::default(),
+            remote: Arc::default(),
         }
     }
 

@@ -34,6 +34,9 @@ use crate::wire::build;
 use crate::wire::frame::{HEADER, Header, cstr};
 use crate::wire::tag;
 
+/// What every key begins with that means nothing to other processes: [`Store::epoch`].
+pub(super) const EPOCH_BYTES: usize = size_of::<u64>();
+
 /// What a client has to do with the cache.
 #[derive(Debug, Default)]
 pub(super) struct Caching {
@@ -47,6 +50,8 @@ pub(super) struct Caching {
     pub follows: u64,
     /// Nobody's answer but its own will do for the batch at hand.
     pub alone: bool,
+    /// The cache that processes share has said that it has no answer for the batch at hand.
+    pub looked: bool,
     /// What it runs changes the schema.
     pub alters: bool,
 }
@@ -77,6 +82,11 @@ impl Caching {
             Some(known) => **known = wrote,
             none => *none = Some(Box::new(wrote)),
         }
+    }
+
+    /// Whether it has written later than then.
+    pub fn wrote_since(&self, then_us: u64) -> bool {
+        self.wrote.as_ref().is_some_and(|wrote| wrote.at_us >= then_us)
     }
 
     /// The servers are others: positions of before say nothing.
@@ -186,6 +196,8 @@ impl Relay {
             }
         };
         let found = self.found(id, store, key, &asked);
+        let Some(client) = self.clients.get_mut(id) else { return (None, false) };
+        let looked = std::mem::take(&mut client.caching().looked);
         let serves = self.config.cache.mode == CacheMode::On;
         if let Ok(entry) = &found
             && serves
@@ -200,7 +212,9 @@ impl Relay {
                 return (None, false);
             }
         };
-        if let Err(miss) = &found {
+        if let Err(miss) = &found
+            && !looked
+        {
             self.cache_counters(group).miss(*miss).add(1);
         }
         if before.is_some_and(|fill| *fill.key == **key) {
@@ -217,6 +231,16 @@ impl Relay {
         if serves && !alone && self.follows(id, key) {
             return (Some(None), false);
         }
+        // What ends with a change says nothing in another process.
+        if let Err(miss) = &found
+            && serves
+            && !alone
+            && !looked
+            && trace.is_none()
+            && self.looks_up(id, store, key, *miss)
+        {
+            return (Some(None), false);
+        }
         self.fills(id, store, key, &asked, (found.ok().filter(|_| !serves), trace));
         (None, false)
     }
@@ -227,7 +251,10 @@ impl Relay {
 
     /// The answer that the cache has for the client, or why it has none.
     fn found(&mut self, id: ClientId, store: &Store, key: &[u8], asked: &Asked) -> Result<Arc<Entry>, Miss> {
-        let entry = store.get(key).ok_or(Miss::Absent)?;
+        let entry = match &self.landed {
+            Some((landed, entry)) if **landed == *key => Arc::clone(entry),
+            _ => store.get(key).ok_or(Miss::Absent)?,
+        };
         if !entry.is_good(self.now_us, asked.ttl_us) {
             if !entry.is_good(self.now_us, u64::MAX) {
                 store.forget(key, &entry);
@@ -249,15 +276,20 @@ impl Relay {
     fn answer_from(&mut self, id: ClientId, entry: &Entry, asked: Asked, len: usize) {
         let Some(client) = self.clients.get_mut(id) else { return };
         entry.is_used();
-        // Before it is sent: whoever has it may look.
-        self.pools[self.groups[client.group].primary].counters.cache.hits.add(1);
-        let mut sent = entry.answer.len();
+        let sent = entry.answer.len() + if asked.parses { HEADER } else { 0 };
+        // Before it is sent: whoever has its answer finds it counted.
+        let counters = &self.pools[self.groups[client.group].primary].counters;
+        counters.total_received.add(len as u64);
+        counters.total_sent.add(sent as u64);
+        counters.total_query_count.add(1);
+        counters.total_xact_count.add(1);
+        counters.cache.hits.add(1);
+        counters.cache.hit_bytes.add(sent as u64);
         if asked.parses {
             let mut out = std::mem::take(&mut self.tx);
             build::message(&mut out, tag::server::PARSE_COMPLETE, |_| {});
             out.extend_from_slice(&entry.answer);
             client.send(&out);
-            sent = out.len();
             out.clear();
             self.tx = out;
         } else {
@@ -270,12 +302,6 @@ impl Relay {
         if self.draining {
             client.wake();
         }
-        let counters = &self.pools[self.groups[client.group].primary].counters;
-        counters.total_received.add(len as u64);
-        counters.total_sent.add(sent as u64);
-        counters.total_query_count.add(1);
-        counters.total_xact_count.add(1);
-        counters.cache.hit_bytes.add(sent as u64);
     }
 
     /// What the batch asks, if its answer may be kept; puts together its key.
@@ -353,8 +379,8 @@ impl Relay {
         let client = self.clients.get(id)?;
         let group = &self.groups[client.group];
         let mut key = Key::new(buffer);
-        key.field(&group.key);
         key.number(store.epoch());
+        key.field(&group.key);
         key.number(u64::from(group.cluster.newest_timeline()));
         key.number(u64::from(client.conforming));
         key.field(&client.params.kept_under);

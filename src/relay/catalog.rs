@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use super::inventory::{HIDDEN, SETTING};
 use super::pins::PINNING;
+use super::remote::Schema;
 use super::shapes::{LONG, Look, Stand};
 use super::{ClientId, GroupId, PoolId, Relay};
 use crate::config::{Endpoint, TableName};
@@ -77,6 +78,9 @@ pub(super) struct Catalog {
     heard: u64,
     /// Something in the database was changed, and not from here.
     pub(super) surprised: bool,
+    /// What it said of its schema, for the cache that processes share; and whether it would not say when it was asked last.
+    pub(super) shown: Option<Schema>,
+    pub(super) no_schema: bool,
     /// Settings that code names which was made here since it was read.
     pub(super) fresh: Vec<Box<[u8]>>,
     /// Tables whose reads must show everything.
@@ -127,6 +131,8 @@ impl Catalogs {
                 at: None,
                 changes: 0,
                 fresh: Vec::new(),
+                shown: None,
+                no_schema: false,
                 globals: Arc::default(),
                 health: health.cloned(),
                 heard: health.map_or(0, |health| health.code_changes()),

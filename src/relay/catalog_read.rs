@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::attach::NO_STATEMENT;
 use super::catalog::Trust;
 use super::grow::take;
+use super::remote::Schema;
 use super::server::{UnnamedOn, Use};
 use super::{PoolId, Relay, ServerId, Todo};
 use crate::config::TableName;
@@ -26,6 +27,7 @@ const AHEAD: &str = "SET LOCAL statement_timeout = 8000; SET LOCAL search_path =
     SET LOCAL client_encoding = 'UTF8'; SET LOCAL jit = off; ";
 const FINGERPRINT: &str = include_str!("fingerprint.sql");
 const CATALOG: &str = include_str!("catalog.sql");
+const SCHEMA: &str = include_str!("schema.sql");
 
 /// How long a server may take to answer, microseconds: then it is closed.
 const READING_US: u64 = 10_000_000;
@@ -54,6 +56,8 @@ pub(super) struct Reading {
     schema: u64,
     /// Everything was asked for, not only the fingerprint.
     full: bool,
+    /// Its schema was asked for when the cache had this epoch.
+    epoch: Option<u64>,
     /// DataRow bodies.
     rows: Vec<u8>,
     failed: bool,
@@ -169,7 +173,10 @@ impl Relay {
         let Some(catalog) = self.catalogs.all.get(number) else { return false };
         let changes = catalog.changes;
         let schema = catalog.health.as_ref().map_or(0, |health| health.schema_changes());
+        let wants = self.remote.is_some() && !catalog.no_schema;
+        let epoch = self.cache.as_ref().filter(|_| wants).map(|store| store.epoch());
         self.catalogs.change(number, |catalog| {
+            catalog.no_schema = false;
             (catalog.since_us, catalog.looked_us) = (Some(now_us), now_us);
             // Whoever changes code from now on brings it forward again.
             catalog.due_us = u64::MAX;
@@ -177,14 +184,17 @@ impl Relay {
         let Some(this) = self.servers.get_mut(server) else { return false };
         let pool = this.pool;
         self.catalogs.change(number, |catalog| catalog.at = Some(pool));
-        let sql = if full { catalog_question() } else { format!("{AHEAD}SELECT 'f', {FINGERPRINT}") };
+        let mut sql = if full { catalog_question() } else { format!("{AHEAD}SELECT 'f', {FINGERPRINT}") };
+        if epoch.is_some() {
+            sql = format!("{sql}; {SCHEMA}");
+        }
         let mut out = Vec::new();
         build::query(&mut out, sql.as_bytes());
         this.use_ = Use::Cleaning { until_us: now_us + READING_US };
         this.unnamed = UnnamedOn::Nobody;
         this.unnamed_before.clear();
         this.reading =
-            Some(Box::new(Reading { catalog: number, changes, schema, full, rows: Vec::new(), failed: false }));
+            Some(Box::new(Reading { catalog: number, changes, schema, full, epoch, rows: Vec::new(), failed: false }));
         this.replies.expect(Expect {
             kind: Kind::Query,
             origin: Origin::Asked,
@@ -224,13 +234,22 @@ impl Relay {
     /// The server has answered, or would not. True if it is asked more.
     pub(super) fn code_read(&mut self, server: ServerId) -> bool {
         let Some(reading) = self.servers.get_mut(server).and_then(|this| this.reading.take()) else { return false };
-        let Reading { catalog: number, changes, schema, full, rows, failed } = *reading;
+        let Reading { catalog: number, changes, schema, full, epoch, rows, failed } = *reading;
         let Some(catalog) = self.catalogs.all.get_mut(number) else { return false };
         catalog.at = None;
         if failed || rows.is_empty() {
+            // Perhaps it was that: the next time it is not asked.
+            catalog.no_schema = epoch.is_some();
             tracing::debug!(server = %self.name_of(server), "a server would not tell what code its database has");
             self.code_unknown(number);
             return false;
+        }
+        if let Some((epoch, text)) = epoch.zip(Code::schema_in(&rows)) {
+            // What is kept here is void as well, then. Who has changed it meanwhile through this process has it asked again.
+            let changed = catalog.shown.as_ref().is_some_and(|known| *known.text != *text);
+            let renewed = self.cache.as_ref().filter(|_| changed).map(|store| store.renew());
+            let epoch = renewed.filter(|&now| now == epoch + 1).unwrap_or(epoch);
+            catalog.shown = Some(Schema { epoch, asked_us: catalog.looked_us, text: text.into() });
         }
         if full {
             let globals = Arc::clone(&catalog.globals);

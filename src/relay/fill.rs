@@ -3,13 +3,14 @@
 //!
 //! The first to ask what is not in the cache leads; who asks the same while it runs, on the same worker, follows: it waits, and asks the
 //! cache again when the answer is there. What becomes of the leader otherwise, an error above all, is nobody else's affair: then each of
-//! the others asks a server.
+//! the others asks a server. Where processes share a cache a lookup there may lead as well ([`super::remote`]).
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::cached::Asked;
 use super::client::State;
+use super::remote::LOST_US;
 use super::traced::Trace;
 use super::{ClientId, Relay, ServerId};
 use crate::cache::answer::{Answer, Scan};
@@ -38,14 +39,39 @@ pub(super) struct Fill {
     scan: Scan,
     /// What the cache has, which the answer should be.
     expected: Option<Arc<Entry>>,
+    /// Its key in the cache that processes share, if it is to be kept there as well.
+    shared: Option<Box<[u8]>>,
+}
+
+/// For whom others wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Leader {
+    Client(ClientId),
+    /// A question to the cache that processes share.
+    Lookup {
+        number: u64,
+        /// When it was asked, microseconds.
+        since_us: u64,
+    },
+}
+
+/// What those hear who have waited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Landing {
+    /// The answer is kept.
+    Kept,
+    /// There is none: each has to ask by itself.
+    Failed,
+    /// The shared cache was asked.
+    LookedUp,
 }
 
 /// Clients that wait for the answer to another one's batch.
 #[derive(Debug)]
 pub(super) struct Flight {
-    leader: ClientId,
+    pub leader: Leader,
     /// Each with its number.
-    followers: Vec<(ClientId, u64)>,
+    pub followers: Vec<(ClientId, u64)>,
 }
 
 /// By key.
@@ -63,12 +89,17 @@ impl Relay {
     ) {
         let key: Arc<[u8]> = Arc::from(key);
         let Some(client) = self.clients.get_mut(id) else { return };
-        let group = &mut self.groups[client.group];
+        let group_id = client.group;
+        let group = &mut self.groups[group_id];
         let tenant = Arc::clone(group.tenant.get_or_insert_with(|| store.tenant(&group.key)));
         let leads = expected.is_none() && !self.flights.contains_key(&key);
         if leads {
-            self.flights.insert(Arc::clone(&key), Flight { leader: id, followers: Vec::new() });
+            let leader = Leader::Client(id);
+            self.flights.insert(Arc::clone(&key), Flight { leader, followers: Vec::new() });
         }
+        let shares = expected.is_none() && self.remote.is_some();
+        let shared = if shares { self.shared_key(group_id, &key, store) } else { None };
+        let Some(client) = self.clients.get_mut(id) else { return };
         let (ttl_us, shape) = (asked.ttl_us, asked.shape);
         client.caching().fill = Some(Box::new(Fill {
             key,
@@ -81,21 +112,29 @@ impl Relay {
             bytes: Vec::new(),
             scan: Scan::default(),
             expected,
+            shared,
         }));
     }
 
     /// Has the client wait for the answer to the same batch of another, if there is one whose answer will do for it.
     pub(super) fn follows(&mut self, id: ClientId, key: &[u8]) -> bool {
         let Some(leader) = self.flights.get(key).map(|flight| flight.leader) else { return false };
-        let (Some(client), Some(lead)) = (self.clients.get(id), self.clients.get(leader)) else { return false };
-        // Also what the answer does not hang on: who may wait longer would have others wait as long.
-        let alike =
-            client.params.rides_with(&lead.params) && client.course == lead.course && client.group == lead.group;
-        if leader == id || !alike || !self.is_leading(leader) {
-            return false;
+        if let Leader::Client(leader) = leader {
+            let (Some(client), Some(lead)) = (self.clients.get(id), self.clients.get(leader)) else { return false };
+            // Also what the answer does not hang on: who may wait longer would have others wait as long.
+            let alike =
+                client.params.rides_with(&lead.params) && client.course == lead.course && client.group == lead.group;
+            if leader == id || !alike {
+                return false;
+            }
         }
-        let pool = self.groups[client.group].primary;
+        self.is_leading(leader) && self.waits_for_flight(id, key)
+    }
+
+    /// The client waits for what becomes of a flight.
+    pub(super) fn waits_for_flight(&mut self, id: ClientId, key: &[u8]) -> bool {
         let (Some(client), Some(flight)) = (self.clients.get_mut(id), self.flights.get_mut(key)) else { return false };
+        let pool = self.groups[client.group].primary;
         self.followed += 1;
         client.state = State::Waiting { pool, since_us: self.now_us, notified: false };
         client.caching().follows = self.followed;
@@ -103,7 +142,11 @@ impl Relay {
         true
     }
 
-    fn is_leading(&self, leader: ClientId) -> bool {
+    fn is_leading(&self, leader: Leader) -> bool {
+        let leader = match leader {
+            Leader::Client(leader) => leader,
+            Leader::Lookup { since_us, .. } => return self.now_us.saturating_sub(since_us) < LOST_US,
+        };
         let Some(client) = self.clients.get(leader) else { return false };
         let runs = matches!(client.state, State::Waiting { .. } | State::Attached(_) | State::Riding(_));
         runs && client.cache.as_ref().and_then(|cache| cache.fill.as_ref()).is_some_and(|fill| fill.leads)
@@ -144,7 +187,11 @@ impl Relay {
             Answer::Other => Unkept::Other,
         };
         let group = client.group;
-        let fill = client.caching().fill.take();
+        let mut fill = client.caching().fill.take();
+        if let Some(fill) = &mut fill {
+            let shared = fill.shared.take();
+            self.shares_none(shared.filter(|_| why == Unkept::Long));
+        }
         if why == Unkept::Long
             && let (Some(store), Some(fill)) = (&self.cache, &fill)
         {
@@ -184,8 +231,12 @@ impl Relay {
         counters.fills.add(1);
         let answer = bytes::Bytes::copy_from_slice(answer);
         let entry = Entry::new(fill.key.len(), answer, stamp, self.now_us, fill.ttl_us, Arc::clone(&fill.tenant));
-        let entry = entry.traced(traced.flatten());
-        if !store.put(Arc::clone(&fill.key), entry) {
+        let traced = traced.flatten();
+        let shared = fill.shared.take().filter(|_| traced.is_none());
+        let entry = Arc::new(entry.traced(traced));
+        if store.put(Arc::clone(&fill.key), Arc::clone(&entry)) {
+            self.shares(shared, &entry);
+        } else {
             self.must_see_no_older(id);
         }
         self.fill_ends(id, Some(fill), true);
@@ -202,8 +253,8 @@ impl Relay {
     /// Nothing more comes of this; `kept`: the answer is in the cache. Who has waited for it goes on.
     pub(super) fn fill_ends(&mut self, id: ClientId, fill: Option<Box<Fill>>, kept: bool) {
         let Some(fill) = fill.filter(|fill| fill.leads) else { return };
-        if self.flights.get(&fill.key).is_some_and(|flight| flight.leader == id) {
-            self.lands(&fill.key, kept);
+        if self.flights.get(&fill.key).is_some_and(|flight| flight.leader == Leader::Client(id)) {
+            self.lands(&fill.key, if kept { Landing::Kept } else { Landing::Failed });
         }
     }
 
@@ -215,7 +266,7 @@ impl Relay {
         self.fill_ends(id, fill, false);
     }
 
-    fn lands(&mut self, key: &[u8], kept: bool) {
+    pub(super) fn lands(&mut self, key: &[u8], landing: Landing) {
         let Some(flight) = self.flights.remove(key) else { return };
         for (follower, number) in flight.followers {
             let Some(client) = self.clients.get_mut(follower) else { continue };
@@ -223,10 +274,11 @@ impl Relay {
             // It may have been cancelled, and wait for something else by now.
             let caching = client.cache.as_mut().filter(|caching| waits && caching.follows == number);
             let Some(caching) = caching else { continue };
-            (caching.follows, caching.alone) = (0, !kept);
+            (caching.follows, caching.alone, caching.looked) =
+                (0, landing == Landing::Failed, landing == Landing::LookedUp);
             client.state = State::Idle;
             let group = client.group;
-            self.cache_counters(group).followed.add(u64::from(kept));
+            self.cache_counters(group).followed.add(u64::from(landing == Landing::Kept));
             self.pump_inbox(follower);
         }
     }
@@ -242,7 +294,7 @@ impl Relay {
         }
         let lost = self.flights.iter().filter(|(_, flight)| !self.is_leading(flight.leader));
         for key in lost.map(|(key, _)| Arc::clone(key)).collect::<Vec<_>>() {
-            self.lands(&key, false);
+            self.lands(&key, Landing::Failed);
         }
     }
 }

@@ -322,6 +322,7 @@ impl Relay {
         let old = std::mem::replace(&mut self.config, config);
         let config = Arc::clone(&self.config);
         self.cache = self.place.caches.of(&config.cache);
+        self.reach_remote(&config.cache);
         for group in self.groups.ids().collect::<Vec<_>>() {
             self.groups[group].tenant = None;
             self.forget_feed(group);

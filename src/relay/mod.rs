@@ -61,6 +61,7 @@ mod prepared;
 mod question;
 mod refuse;
 mod release;
+pub mod remote;
 mod renames;
 mod reported;
 mod reports;
@@ -100,7 +101,7 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 
 use crate::base::slab::{Id, Slab};
-use crate::cache::Store;
+use crate::cache::{Entry, Remote, Store};
 use crate::config::{Config, Endpoint};
 use crate::meter::Registry;
 use crate::pool::place::Place;
@@ -165,6 +166,8 @@ pub enum Todo {
     WatchLanes,
     /// Understand the code of a database; tell the relay by [`Relay::understood`].
     Understand(catalog_read::Source),
+    /// Do something with the cache that processes share.
+    Far(remote::Far),
 }
 
 /// Everything one worker owns.
@@ -209,6 +212,10 @@ pub struct Relay {
     lanes: alight::Lanes,
     /// Answers that are kept, if any are.
     cache: Option<Arc<Store>>,
+    /// The cache that processes share, if there is one.
+    remote: Option<Rc<Remote>>,
+    /// An answer from there, while those who have waited for it are served.
+    landed: Option<(Arc<[u8]>, Arc<Entry>)>,
     /// Clients that wait for each other's answers.
     flights: fill::Flights,
     /// How often one has begun to wait so.
@@ -233,7 +240,7 @@ impl Relay {
         registry.add_shapes(shapes.view());
         let cache = place.caches.of(&config.cache);
         let shown = pins::Shown { board: registry.add_pin_board(), any: false };
-        Self {
+        let mut relay = Self {
             clients: Slab::default(),
             numbers: told::Numbers::default(),
             desk: pids::Desk::default(),
@@ -257,6 +264,8 @@ impl Relay {
             now_us: crate::base::clock::now_us(),
             lanes: alight::Lanes::default(),
             cache,
+            remote: None,
+            landed: None,
             flights: fill::Flights::default(),
             followed: 0,
             key: Vec::new(),
@@ -266,7 +275,9 @@ impl Relay {
             shown,
             draining: false,
             paused: commands::Paused::default(),
-        }
+        };
+        relay.reach_remote(&Arc::clone(&relay.config).cache);
+        relay
     }
 
     /// What the last turn left to do.

@@ -82,6 +82,9 @@ pub fn run_todo(relay: &Shared, mut done: Option<oneshot::Sender<()>>) {
                         let _ = poll_fn(|cx| conn.poll_drain(cx)).await;
                     }));
                 }
+                Todo::Far(far) => {
+                    spawn_local(super::remote::run(Rc::clone(relay), far));
+                }
                 Todo::Understand(source) => {
                     spawn_local(understand(Rc::clone(relay), source));
                 }

@@ -232,6 +232,15 @@ impl Code {
         rows(bytes).any(|row| matches!(row, [b"f", fingerprint, ..] if *fingerprint == *self.fingerprint))
     }
 
+    /// What DataRow bodies say of the schema, if they do.
+    #[must_use]
+    pub fn schema_in(bytes: &[u8]) -> Option<&[u8]> {
+        rows(bytes).find_map(|row| match row {
+            [b"schema", text, ..] => Some(text),
+            _ => None,
+        })
+    }
+
     /// Whether a statement of which the classifier knows everything may run code nevertheless: by a trigger, a view, a
     /// default, an operator.
     #[must_use]

@@ -313,8 +313,13 @@ impl Rig {
                 Todo::CancelGone(_, key) => self.cancels_gone.push(key.pid),
                 Todo::OpenOwn(..) => unreachable!("no test of the rig replicates"),
                 Todo::Understand(source) => self.relay.understood(&source.looked(), source.read()),
-                Todo::Watch(_) | Todo::Follow(_) | Todo::WatchLanes | Todo::Listen(_) => {}
-                Todo::Refuse(_) | Todo::Await(..) => {}
+                Todo::Watch(_)
+                | Todo::Follow(_)
+                | Todo::WatchLanes
+                | Todo::Listen(_)
+                | Todo::Refuse(_)
+                | Todo::Await(..)
+                | Todo::Far(_) => {}
             }
         }
     }

@@ -1,0 +1,150 @@
+//! How an answer stands in Redis: under a name that tells nothing, sealed over its key, so that it counts under that one only.
+//! Must never let a byte be looked at as part of an answer before the seal was found whole.
+//!
+//! A value is: version (1 byte), flags (1), time for which it is good (8, microseconds), when it began (8, microseconds of Redis' clock since 1970), position in the
+//! write-ahead log of the replica that it is from (8), its length (4), the seal (32), and the answer, compressed if the flag says so. Numbers are
+//! big endian. The seal is a BLAKE3 hash under a key of its own over the length of the key, the key, all that stands in front of
+//! the seal, and all that stands behind it. Names are hashes under another key. Both keys come from the secret of the configuration, by BLAKE3's own derivation.
+
+use blake3::Hasher;
+use bytes::Bytes;
+use zeroize::Zeroizing;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use crate::base::secret::Secret;
+use crate::cache::Source;
+use crate::cache::answer::{Answer, Scan};
+
+/// What this file writes and reads; another whenever that changes.
+const VERSION: u8 = 1;
+const COMPRESSED: u8 = 1;
+const OF_REPLICA: u8 = 2;
+const SEAL: usize = 30;
+const SEAL_BYTES: usize = blake3::OUT_LEN;
+const BODY: usize = SEAL + SEAL_BYTES;
+
+/// Why a value is no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bad {
+    /// It is of another version, or not one whole answer.
+    Malformed,
+    /// It was not sealed with this secret under this key.
+    Forged,
+    /// It is longer than wanted.
+    Long,
+}
+
+/// What a value says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sealed {
+    /// The messages, as in [`crate::cache::Entry::answer`].
+    pub answer: Bytes,
+    /// When it had not begun yet, microseconds of Redis' clock.
+    pub began_us: u64,
+    /// Where it ran.
+    pub source: Source,
+    /// For how long it is good from then on, microseconds.
+    pub ttl_us: u64,
+}
+
+/// Keys for names and for seals.
+pub struct Keys {
+    names: Zeroizing<[u8; 32]>,
+    seals: Zeroizing<[u8; 32]>,
+}
+
+impl std::fmt::Debug for Keys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Keys")
+    }
+}
+
+impl Keys {
+    /// Those of a secret.
+    #[must_use]
+    pub fn new(secret: &Secret) -> Self {
+        let key = |context| Zeroizing::new(blake3::derive_key(context, secret.expose().as_bytes()));
+        Self { names: key("pgweir 2026-11-22 cache.redis: names"), seals: key("pgweir 2026-11-22 cache.redis: seals") }
+    }
+
+    /// Under which name the answer of a key stands.
+    #[must_use]
+    pub fn name(&self, prefix: &str, key: &[u8]) -> String {
+        let hash = blake3::keyed_hash(&self.names, key);
+        let mut name = String::with_capacity(prefix.len() + SEAL_BYTES.div_ceil(3) * 4);
+        name.push_str(prefix);
+        URL_SAFE_NO_PAD.encode_string(hash.as_bytes(), &mut name);
+        name
+    }
+
+    fn hash(&self, key: &[u8], head: &[u8], body: &[u8]) -> blake3::Hash {
+        let mut hasher = Hasher::new_keyed(&self.seals);
+        hasher.update(&(key.len() as u64).to_be_bytes()).update(key).update(head).update(body);
+        hasher.finalize()
+    }
+
+    /// The value for an answer under a key; compressed if it is longer than `compress_above` and that makes it shorter.
+    #[must_use]
+    pub fn seal(&self, key: &[u8], sealed: &Sealed, compress_above: usize) -> Vec<u8> {
+        let answer = &sealed.answer;
+        let packed = (answer.len() > compress_above).then(|| lz4_flex::block::compress(answer));
+        let packed = packed.filter(|packed| packed.len() < answer.len());
+        let body = packed.as_deref().unwrap_or(answer);
+        let (replica, lsn) = match sealed.source {
+            Source::Primary => (0, 0),
+            Source::Replica(lsn) => (OF_REPLICA, lsn),
+        };
+        let flags = replica | if packed.is_some() { COMPRESSED } else { 0 };
+        let mut value = Vec::with_capacity(BODY + body.len());
+        value.extend_from_slice(&[VERSION, flags]);
+        for number in [sealed.ttl_us, sealed.began_us, lsn] {
+            value.extend_from_slice(&number.to_be_bytes());
+        }
+        // An answer that is kept is shorter than `max_entry_bytes`.
+        value.extend_from_slice(&u32::try_from(answer.len()).unwrap_or(u32::MAX).to_be_bytes());
+        let seal = self.hash(key, &value, body);
+        value.extend_from_slice(seal.as_bytes());
+        value.extend_from_slice(body);
+        value
+    }
+
+    /// What a value under a key says, if it is one whole answer of at most `longest` bytes.
+    ///
+    /// # Errors
+    /// [`Bad`].
+    pub fn open(&self, key: &[u8], value: &[u8], longest: usize) -> Result<Sealed, Bad> {
+        let (Some((head, rest)), Some(VERSION)) = (value.split_first_chunk::<SEAL>(), value.first().copied()) else {
+            return Err(Bad::Malformed);
+        };
+        let (seal, body) = rest.split_first_chunk::<SEAL_BYTES>().ok_or(Bad::Malformed)?;
+        // The comparison of two hashes takes the same time wherever they differ.
+        if self.hash(key, head, body) != blake3::Hash::from_bytes(*seal) {
+            return Err(Bad::Forged);
+        }
+        let number = |at: usize| {
+            let bytes = head.get(at..at + 8).and_then(|bytes| bytes.try_into().ok());
+            bytes.map(u64::from_be_bytes).ok_or(Bad::Malformed)
+        };
+        let (flags, ttl_us, began_us, lsn) = (head[1], number(2)?, number(10)?, number(18)?);
+        let len = u32::from_be_bytes([head[26], head[27], head[28], head[29]]) as usize;
+        if len > longest {
+            return Err(Bad::Long);
+        }
+        let answer = if flags & COMPRESSED == 0 {
+            Bytes::copy_from_slice(body)
+        } else {
+            Bytes::from(lz4_flex::block::decompress(body, len).map_err(|_| Bad::Malformed)?)
+        };
+        if answer.len() != len || Scan::default().look(&answer) != (Answer::Whole { parse: 0, len }) {
+            return Err(Bad::Malformed);
+        }
+        let source = if flags & OF_REPLICA == 0 { Source::Primary } else { Source::Replica(lsn) };
+        Ok(Sealed { answer, began_us, source, ttl_us })
+    }
+}
+
+#[cfg(test)]
+#[path = "seal_tests.rs"]
+mod tests;

@@ -1,0 +1,202 @@
+//! Answers that other processes have kept, for clients whose own process has none.
+//! Must never make a client wait for Redis twice for the same, nor believe it about a schema that this process has not seen.
+//!
+//! What is not in the process's own cache is looked up in the shared one ([`crate::cache::remote`]) as a flight (`super::fill`) whose leader is
+//! not a client but the lookup: whoever asks the same meanwhile waits with the first, for no longer than the timeout. If an answer comes, all of them are
+//! served from it; if none does, the first of them asks a server and the others follow that one.
+//!
+//! Not looked up is what the process has, but is older than its client's own write ([`Miss::Older`]): the process has put that very
+//! answer there, another would have to have read the same since the write, and most clients read right after they have written. So it is with a client whose
+//! last write is more recent than any answer from there can be.
+//!
+//! *Schema.* The key of an answer begins with the number of changes of the schema that went through this process, which says nothing to others. In its
+//! place the key there has what the catalog said last (`schema.sql`): a hash over all that the meaning of a text hangs on. Who has changed the
+//! schema through this process does not ask, nor give, anything there until the catalog was read again; who changed it elsewhere is noticed by the next look, `catalog_refresh`
+//! at the latest, as for everything else that is known of the catalog; what is known for longer than that is not used. So an answer from before a
+//! change is found only by a process that has not seen the change yet, for that time at most, and never by the one that made it. When a look
+//! shows a change, what this process itself has kept is void, too.
+//!
+//! *Order.* In one process an answer never takes the place of a newer one. There it may, as nobody orders what processes write: a client whose process has lost its own
+//! copy may be told an older state of the same than before, by no more than the time that answers are good for; never one from before its own last write.
+
+use std::sync::Arc;
+
+use super::fill::{Flight, Leader};
+use super::task::Shared;
+use super::{ClientId, GroupId, Relay, Todo};
+use crate::base::clock;
+use crate::cache::remote::time::SLACK_US;
+use crate::cache::remote::{Found, Keep};
+use crate::cache::{Entry, Remote, Stamp, Store};
+use crate::config::{Cache, CacheMode};
+use crate::meter::{Miss, RemoteMiss};
+
+/// How much longer than `catalog_refresh` what the catalog said is good for, microseconds: who is busy is asked a little later.
+const GRACE_US: u64 = 10_000_000;
+/// A lookup that has not landed by then never will, microseconds.
+pub(super) const LOST_US: u64 = 30_000_000;
+
+/// What a catalog said of its schema.
+#[derive(Debug)]
+pub(super) struct Schema {
+    /// How often the schema had been changed through this process when it was asked.
+    pub epoch: u64,
+    /// When that was.
+    pub asked_us: u64,
+    /// What it said.
+    pub text: Box<[u8]>,
+}
+
+/// A question to the shared cache.
+#[derive(Debug)]
+pub struct Lookup {
+    /// The key in this process, by which its flight is known, and the flight's number.
+    key: Arc<[u8]>,
+    number: u64,
+    group: GroupId,
+    /// The key in all processes.
+    shared: Box<[u8]>,
+    longest: usize,
+}
+
+/// What a turn leaves to be done with the shared cache.
+pub enum Far {
+    /// Connect to it.
+    Run(std::rc::Rc<Remote>),
+    /// Ask it.
+    Look(Lookup),
+    /// Give it an answer.
+    Keep(Keep),
+    /// Take away what it has under this key.
+    Remove(Box<[u8]>),
+}
+
+/// Does it.
+pub async fn run(relay: Shared, far: Far) {
+    let remote = relay.borrow().remote.clone();
+    match (far, remote) {
+        (Far::Run(remote), _) => remote.run().await,
+        (Far::Look(lookup), remote) => {
+            let found = match remote {
+                Some(remote) => remote.look(&lookup.shared, lookup.longest).await,
+                None => None,
+            };
+            super::task::guarded(&relay, |relay| relay.looked_up(&lookup, found));
+            super::task::run_todo(&relay, None);
+        }
+        (Far::Keep(keep), Some(remote)) => remote.keep(keep).await,
+        (Far::Remove(key), Some(remote)) => remote.remove(&key).await,
+        (Far::Keep(_) | Far::Remove(_), None) => {}
+    }
+}
+
+impl Relay {
+    /// Connects to the shared cache of the configuration, if it is another than before.
+    pub(super) fn reach_remote(&mut self, cache: &Cache) {
+        let wanted = cache.redis.as_ref().filter(|_| cache.mode == CacheMode::On);
+        if self.remote.as_ref().map(|remote| remote.config()) == wanted {
+            return;
+        }
+        if let Some(before) = self.remote.take() {
+            before.end();
+        }
+        self.remote = wanted.map(|redis| {
+            self.registry.remote.set_used();
+            std::rc::Rc::new(Remote::new(redis.clone(), Arc::clone(&self.registry.remote)))
+        });
+        self.todo.extend(self.remote.clone().map(|remote| Todo::Far(Far::Run(remote))));
+    }
+
+    /// What a key of this process's cache, of a client of the group, is in all processes; `None` while the catalog says nothing.
+    pub(super) fn shared_key(&mut self, group: GroupId, key: &[u8], store: &Store) -> Option<Box<[u8]>> {
+        let number = self.groups.get(group)?.catalog;
+        let refresh_us = self.config.pool.catalog_refresh?.as_micros() as u64;
+        let catalog = self.catalogs.all.get(number)?;
+        let known = catalog.shown.as_ref().filter(|schema| {
+            schema.epoch == store.epoch()
+                && self.now_us < schema.asked_us.saturating_add(refresh_us).saturating_add(GRACE_US)
+        });
+        let Some(schema) = known else {
+            self.look_soon(number);
+            return None;
+        };
+        let rest = key.get(super::cached::EPOCH_BYTES..)?;
+        let mut shared = Vec::with_capacity(8 + schema.text.len() + rest.len());
+        shared.extend_from_slice(&(schema.text.len() as u64).to_be_bytes());
+        shared.extend_from_slice(&schema.text);
+        shared.extend_from_slice(rest);
+        Some(shared.into())
+    }
+
+    /// Has the client wait for what the shared cache says, if that is asked.
+    pub(super) fn looks_up(&mut self, id: ClientId, store: &Store, key: &[u8], miss: Miss) -> bool {
+        let Some(remote) = self.remote.clone() else { return false };
+        if miss == Miss::Older || self.flights.contains_key(key) {
+            return false;
+        }
+        let now_us = self.now_us;
+        let Some(client) = self.clients.get_mut(id) else { return false };
+        let group = client.group;
+        if client.caching().wrote_since(now_us.saturating_sub(SLACK_US)) || !remote.is_open() {
+            return false;
+        }
+        let Some(shared) = self.shared_key(group, key, store) else {
+            self.registry.remote.miss(RemoteMiss::Schema).add(1);
+            return false;
+        };
+        self.followed += 1;
+        let (key, number): (Arc<[u8]>, u64) = (Arc::from(key), self.followed);
+        let leader = Leader::Lookup { number, since_us: now_us };
+        self.flights.insert(Arc::clone(&key), Flight { leader, followers: Vec::new() });
+        self.waits_for_flight(id, &key);
+        let longest = store.longest();
+        self.todo.push(Todo::Far(Far::Look(Lookup { key, number, group, shared, longest })));
+        true
+    }
+
+    /// The shared cache has answered, or has not.
+    fn looked_up(&mut self, lookup: &Lookup, found: Option<Found>) {
+        self.now_us = clock::now_us();
+        let Lookup { key, number, group, .. } = lookup;
+        let is_it = |leader: Leader| matches!(leader, Leader::Lookup { number: it, .. } if it == *number);
+        if !self.flights.get(key).is_some_and(|flight| is_it(flight.leader)) {
+            return;
+        }
+        let entry = found.and_then(|found| self.take_over(key, *group, found));
+        // Also if this process has no room for it.
+        self.landed = entry.map(|entry| (Arc::clone(key), entry));
+        self.lands(key, super::fill::Landing::LookedUp);
+        self.landed = None;
+    }
+
+    /// Keeps an answer that another process has kept.
+    fn take_over(&mut self, key: &Arc<[u8]>, group: GroupId, found: Found) -> Option<Arc<Entry>> {
+        let store = self.cache.clone()?;
+        let group = self.groups.get_mut(group)?;
+        let tenant = Arc::clone(group.tenant.get_or_insert_with(|| store.tenant(&group.key)));
+        let stamp = Stamp { began_us: found.began_us, source: found.source };
+        // Somebody had seen it before it was found, and it was on its way to us since: what begins now is newer.
+        let done_us = self.now_us.saturating_sub(1);
+        let entry = Entry::new(key.len(), found.answer, stamp, done_us, found.ttl_us, tenant);
+        let entry = Arc::new(entry);
+        store.put(Arc::clone(key), Arc::clone(&entry)).then_some(entry)
+    }
+
+    /// Gives the shared cache an answer of this process, if it is to have it.
+    pub(super) fn shares(&mut self, shared: Option<Box<[u8]>>, entry: &Entry) {
+        let Some((key, remote)) = shared.zip(self.remote.as_ref()) else { return };
+        if remote.takes() {
+            let (answer, Stamp { began_us, source }) = (entry.answer.clone(), entry.stamp);
+            self.todo.push(Todo::Far(Far::Keep(Keep { key, answer, began_us, source, ttl_us: entry.ttl_us })));
+        }
+    }
+
+    /// The shared cache is not to have an answer any more: there is a newer one, which is too long to be kept.
+    pub(super) fn shares_none(&mut self, shared: Option<Box<[u8]>>) {
+        if let Some((key, remote)) = shared.zip(self.remote.as_ref())
+            && remote.takes()
+        {
+            self.todo.push(Todo::Far(Far::Remove(key)));
+        }
+    }
+}
