@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use super::open::{Dial, OpenError};
 use super::stream::Stream;
-use crate::wire::error::ServerError;
+use super::talk::exchange;
 use crate::wire::frame::be_u32;
-use crate::wire::{build, tag};
 
 /// The end of the write-ahead log on a primary.
 pub const WRITTEN: &str = "SELECT pg_catalog.pg_current_wal_insert_lsn()";
@@ -114,37 +113,14 @@ impl Asker {
         let _ = self.stream.next_tag().await;
     }
 
+    /// The body of the one DataRow that answers a question.
     async fn row(&mut self, question: &str) -> Result<Vec<u8>, OpenError> {
-        let late = |_| Err(OpenError::Timeout(self.limit));
-        tokio::time::timeout(self.limit, exchange(&mut self.stream, question)).await.unwrap_or_else(late)
-    }
-}
-
-/// The body of the one DataRow that answers a question.
-async fn exchange(stream: &mut Stream, question: &str) -> Result<Vec<u8>, OpenError> {
-    let mut query = Vec::new();
-    build::query(&mut query, question.as_bytes());
-    stream.send(&query).await?;
-    let (mut answer, mut refused) = (Vec::new(), None);
-    loop {
-        let message = stream.next().await?;
-        match message.tag {
-            tag::server::DATA_ROW => answer = message.body.to_vec(),
-            tag::server::ERROR => {
-                let error = ServerError::parse(&message.body);
-                if error.fatal {
-                    return Err(OpenError::Refused(error));
-                }
-                refused = Some(error);
-            }
-            tag::server::READY => return refused.map_or(Ok(answer), |error| Err(OpenError::Refused(error))),
-            _ => {}
-        }
+        exchange(&mut self.stream, question, self.limit).await
     }
 }
 
 /// The columns of a row; `None` for NULL or nonsense.
-fn texts(row: &[u8]) -> impl Iterator<Item = Option<&str>> {
+pub(super) fn texts(row: &[u8]) -> impl Iterator<Item = Option<&str>> {
     let mut rest = row.get(2..).unwrap_or_default();
     std::iter::from_fn(move || {
         let length = be_u32(rest)?;

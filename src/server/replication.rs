@@ -6,11 +6,12 @@ use std::io;
 use std::time::Duration;
 
 use super::open::{Dial, OpenError};
-use super::position::parse_lsn;
+use super::position::{parse_lsn, texts};
 use super::stream::Stream;
+use super::talk::exchange;
 use crate::net::socket::Conn;
 use crate::wire::error::ServerError;
-use crate::wire::frame::{HEADER, Header, be_u32};
+use crate::wire::frame::{HEADER, Header};
 use crate::wire::pgoutput::{Frame, status};
 use crate::wire::{build, tag};
 
@@ -57,13 +58,14 @@ impl Replication {
         let opened = tokio::time::timeout(limit, dial.open()).await;
         let opened = opened.unwrap_or_else(|_| Err(OpenError::Timeout(limit)))?;
         let mut stream = Stream::new(opened.socket);
-        let row = ask(&mut stream, "IDENTIFY_SYSTEM", limit).await?;
-        let text = |row: &[Option<String>], at: usize| row.get(at).cloned().flatten().unwrap_or_default();
-        let (system, timeline) = (text(&row, 0).parse().ok(), text(&row, 1).parse().ok());
+        let row = exchange(&mut stream, "IDENTIFY_SYSTEM", limit).await?;
+        let mut columns = texts(&row).map(|text| text.unwrap_or_default());
+        let (system, timeline) =
+            (columns.next().and_then(|text| text.parse().ok()), columns.next().and_then(|text| text.parse().ok()));
         let made = format!("CREATE_REPLICATION_SLOT {slot} TEMPORARY LOGICAL pgoutput NOEXPORT_SNAPSHOT");
-        let row = ask(&mut stream, &made, patience).await?;
+        let row = exchange(&mut stream, &made, patience).await?;
         let senseless = || OpenError::Login("the server answers replication commands as no PostgreSQL does".into());
-        let origin = system.zip(timeline).zip(parse_lsn(&text(&row, 1)));
+        let origin = system.zip(timeline).zip(texts(&row).nth(1).flatten().and_then(parse_lsn));
         let ((system, timeline), since) = origin.ok_or_else(senseless)?;
         let quoted = publication.replace('"', "\"\"").replace('\'', "''");
         let begin = format!(
@@ -144,51 +146,5 @@ impl Replication {
         }
         self.buffer.extend_from_slice(self.chunk.get(..n).unwrap_or_default());
         Ok(())
-    }
-}
-
-/// The columns of the one row that answers a replication command.
-async fn ask(stream: &mut Stream, command: &str, limit: Duration) -> Result<Vec<Option<String>>, OpenError> {
-    let mut query = Vec::new();
-    build::query(&mut query, command.as_bytes());
-    stream.send(&query).await?;
-    let answer = async {
-        let (mut row, mut refused) = (Vec::new(), None);
-        loop {
-            let message = stream.next().await?;
-            match message.tag {
-                tag::server::DATA_ROW => row = columns(&message.body),
-                tag::server::ERROR => refused = Some(ServerError::parse(&message.body)),
-                tag::server::READY => return refused.map_or(Ok(row), |error| Err(OpenError::Refused(error))),
-                _ => {}
-            }
-        }
-    };
-    tokio::time::timeout(limit, answer).await.unwrap_or(Err(OpenError::Timeout(limit)))
-}
-
-/// The columns of a DataRow body; `None` for NULL.
-fn columns(row: &[u8]) -> Vec<Option<String>> {
-    let mut rest = row.get(2..).unwrap_or_default();
-    let mut columns = Vec::new();
-    while let (Some(length), Some(tail)) = (be_u32(rest), rest.get(4..)) {
-        let length = if length == u32::MAX { None } else { Some(length as usize) };
-        let Some((value, tail)) = tail.split_at_checked(length.unwrap_or(0)) else { break };
-        columns.push(length.map(|_| String::from_utf8_lossy(value).into_owned()));
-        rest = tail;
-    }
-    columns
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn reads_rows_or_nothing() {
-        let text = |text: &str| Some(text.to_owned());
-        assert_eq!(columns(b"\0\x03\0\0\0\x02ab\xff\xff\xff\xff\0\0\0\0"), [text("ab"), None, text("")]);
-        assert_eq!(columns(b"\0\x01\0\0\0\x09a"), Vec::<Option<String>>::new());
-        assert_eq!(columns(b""), Vec::<Option<String>>::new());
     }
 }

@@ -44,12 +44,16 @@ impl Talk {
     /// # Errors
     /// No answer in time, or an error; only after one that is not fatal the connection is of further use.
     pub async fn rows(&mut self, sql: &str) -> Result<Vec<u8>, OpenError> {
-        let late = |_| Err(OpenError::Timeout(self.limit));
-        tokio::time::timeout(self.limit, exchange(&mut self.stream, sql)).await.unwrap_or_else(late)
+        exchange(&mut self.stream, sql, self.limit).await
     }
 }
 
-async fn exchange(stream: &mut Stream, sql: &str) -> Result<Vec<u8>, OpenError> {
+/// The same on any connection that has nothing else under way.
+pub(super) async fn exchange(stream: &mut Stream, sql: &str, limit: Duration) -> Result<Vec<u8>, OpenError> {
+    tokio::time::timeout(limit, answer(stream, sql)).await.unwrap_or(Err(OpenError::Timeout(limit)))
+}
+
+async fn answer(stream: &mut Stream, sql: &str) -> Result<Vec<u8>, OpenError> {
     let mut query = Vec::new();
     build::query(&mut query, sql.as_bytes());
     stream.send(&query).await?;

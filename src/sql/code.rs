@@ -393,6 +393,30 @@ const TABLE_CODE: [&str; 13] = [
     "inherits",
 ];
 
+/// Catalogs written by hand.
+#[cfg(test)]
+impl Code {
+    /// Facts as `relay/catalog.sql` gives them, as DataRow bodies.
+    pub(super) fn facts(rows: &[&[&str]]) -> Vec<u8> {
+        let mut out = Vec::new();
+        for row in rows {
+            out.extend_from_slice(&5u16.to_be_bytes());
+            for at in 0..5 {
+                let value = row.get(at);
+                out.extend_from_slice(&value.map_or(-1, |value| value.len() as i32).to_be_bytes());
+                out.extend_from_slice(value.map_or(&[], |value| value.as_bytes()));
+            }
+        }
+        out
+    }
+
+    /// What these say, of a catalog that was read.
+    pub(super) fn of_rows(rows: &[&[&str]]) -> Self {
+        let read: [&[&str]; 2] = [&["f", "1"], &["z", "100"]];
+        Self::new(&Self::facts(&[&read, rows].concat()), |_, _| false)
+    }
+}
+
 #[cfg(test)]
 #[path = "code_tests.rs"]
 mod tests;

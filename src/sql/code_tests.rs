@@ -3,30 +3,6 @@
 
 use super::*;
 
-/// DataRow bodies.
-fn facts(rows: &[&[&str]]) -> Vec<u8> {
-    let mut out = Vec::new();
-    for row in rows {
-        out.extend_from_slice(&5u16.to_be_bytes());
-        for at in 0..5 {
-            match row.get(at) {
-                Some(value) => {
-                    out.extend_from_slice(&(value.len() as i32).to_be_bytes());
-                    out.extend_from_slice(value.as_bytes());
-                }
-                None => out.extend_from_slice(&(-1i32).to_be_bytes()),
-            }
-        }
-    }
-    out
-}
-
-fn code(rows: &[&[&str]]) -> Code {
-    let mut all: Vec<&[&str]> = vec![&["f", "1"], &["z", "100"]];
-    all.extend_from_slice(rows);
-    Code::new(&facts(&all), |_, _| false)
-}
-
 const LOGIN: &[&[&str]] = &[
     &["p", "p1", "app", "login", "fvp-"],
     &["s", "p1", "000000001", " u, false); END"],
@@ -49,7 +25,7 @@ fn resolve(code: &Code, sql: &str) -> Resolved {
 
 #[test]
 fn functions_do_what_they_call() {
-    let code = code(LOGIN);
+    let code = Code::of_rows(LOGIN);
     for (sql, effects, names) in [
         ("SELECT login('x')", Effects::SET_CONFIG, 1),
         ("SELECT app.enter('x')", Effects::SET_CONFIG, 1),
@@ -72,7 +48,7 @@ fn functions_do_what_they_call() {
 
 #[test]
 fn what_is_not_there_is_unknown() {
-    let code = code(LOGIN);
+    let code = Code::of_rows(LOGIN);
     for sql in ["SELECT made_since(1)", "SELECT plus(1), made_since(2)", "CALL nothing()"] {
         let resolved = resolve(&code, sql);
         assert!(resolved.unheard && resolved.touch.effects.any(Effects::UNKNOWN_FUNCTION), "{sql}");
@@ -100,7 +76,7 @@ fn relations_run_code() {
         &["o", "o21", "app", "+|+"],
         &["e", "o21", "p1"],
     ]);
-    let code = code(&rows);
+    let code = Code::of_rows(&rows);
     assert!(code.watches());
     let (none, sets) = (Effects::NONE, Effects::SET_CONFIG);
     for (sql, effects) in [
@@ -122,7 +98,7 @@ fn relations_run_code() {
 
 #[test]
 fn code_without_a_text_is_judged_by_what_it_says_of_itself() {
-    let row = |flags: &'static str| code(&[&["p", "p1", "x", "f", flags]]);
+    let row = |flags: &'static str| Code::of_rows(&[&["p", "p1", "x", "f", flags]]);
     for (flags, unseen) in [
         ("fvc-", true),
         ("fic-", false),
@@ -142,7 +118,7 @@ fn code_without_a_text_is_judged_by_what_it_says_of_itself() {
 
 #[test]
 fn circles_end() {
-    let code = code(&[
+    let code = Code::of_rows(&[
         &["p", "p1", "x", "f", "fvp-"],
         &["s", "p1", "000000000", "BEGIN PERFORM g(); END"],
         &["p", "p2", "x", "g", "fvp-"],
@@ -181,8 +157,8 @@ fn what_defines_code() {
 #[test]
 fn too_much_is_not_looked_into() {
     let rows: &[&[&str]] = &[&["f", "1"], &["z", "99999999"], LOGIN[0], LOGIN[1]];
-    let code = Code::new(&facts(rows), |_, _| false);
-    assert!(code.is_too_large && code.watches() && code.is_as(&facts(&[&["f", "1"]])));
+    let code = Code::new(&Code::facts(rows), |_, _| false);
+    assert!(code.is_too_large && code.watches() && code.is_as(&Code::facts(&[&["f", "1"]])));
     for sql in ["SELECT login('x')", "INSERT INTO t VALUES (1)"] {
         assert!(resolve(&code, sql).touch.effects.any(Effects::UNKNOWN_FUNCTION), "{sql}");
     }
@@ -190,7 +166,8 @@ fn too_much_is_not_looked_into() {
 
 #[test]
 fn garbage_is_no_panic() {
-    for bytes in [&b""[..], b"\0", b"\0\x05\0\0\0\x01", b"\xff\xff\xff\xff\xff\xff", &facts(&[&["p"], &["e"], &["s"]])]
+    for bytes in
+        [&b""[..], b"\0", b"\0\x05\0\0\0\x01", b"\xff\xff\xff\xff\xff\xff", &Code::facts(&[&["p"], &["e"], &["s"]])]
     {
         let _ = Code::new(bytes, |_, _| false);
     }
@@ -212,7 +189,7 @@ fn readers_of_global_tables_are_found_by_any_way() {
         &["o", "o6", "app", "<=>"],
         &["e", "o6", "p4"],
     ];
-    let code = Code::new(&facts(rows), |schema, name| schema == b"app" && name == b"part");
+    let code = Code::new(&Code::facts(rows), |schema, name| schema == b"app" && name == b"part");
     for (sql, reads) in [
         ("SELECT * FROM part", true),
         ("TABLE app.\"part\"", true),
@@ -226,5 +203,5 @@ fn readers_of_global_tables_are_found_by_any_way() {
     ] {
         assert_eq!(code.reads_globals(sql.as_bytes(), true), reads, "{sql}");
     }
-    assert!(!Code::new(&facts(rows), |_, _| false).reads_globals(b"SELECT * FROM part", true));
+    assert!(!Code::new(&Code::facts(rows), |_, _| false).reads_globals(b"SELECT * FROM part", true));
 }

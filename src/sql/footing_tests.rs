@@ -88,19 +88,6 @@ fn relations_are_judged_by_kind_and_persistence() {
     }
 }
 
-/// Facts as `relay/catalog.sql` gives them, as DataRow bodies.
-fn code(rows: &[&[&str]]) -> Code {
-    let mut out = Vec::new();
-    for row in [&["f", "1"][..], &["z", "100"]].iter().chain(rows) {
-        out.extend_from_slice(&5u16.to_be_bytes());
-        for value in (0..5).map(|at| row.get(at).copied().unwrap_or_default()) {
-            out.extend_from_slice(&(value.len() as i32).to_be_bytes());
-            out.extend_from_slice(value.as_bytes());
-        }
-    }
-    Code::new(&out, |_, _| false)
-}
-
 const ROWS: &[&[&str]] = &[
     &["r", "1", "app", "t", "rp"],
     &["r", "2", "app", "v", "vp"],
@@ -164,7 +151,7 @@ const ROWS: &[&[&str]] = &[
 
 #[test]
 fn reads_stand_as_what_they_name() {
-    let code = code(ROWS);
+    let code = Code::of_rows(ROWS);
     for (sql, expected) in [
         ("SELECT * FROM t", SAFE),
         ("SELECT * FROM app.t", SAFE),
@@ -234,6 +221,6 @@ fn what_nobody_names_counts_for_everything() {
         (&[&["p", "p1", "x", "f", "fsc-"], &["e", "t", "p1"]], MAYBE),
         (&[&["c", "a", "pg_is_in_recovery"], &["p", "p1", "x", "f", "fvc-"]], no(Reason::Function)),
     ] {
-        assert_eq!(code(rows).footing(b"SELECT 1", true), expected, "{rows:?}");
+        assert_eq!(Code::of_rows(rows).footing(b"SELECT 1", true), expected, "{rows:?}");
     }
 }

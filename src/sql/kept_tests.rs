@@ -3,18 +3,6 @@
 
 use super::*;
 
-fn code(rows: &[&[&str]]) -> Code {
-    let mut out = Vec::new();
-    for row in [&["f", "1"][..], &["z", "100"]].iter().chain(rows) {
-        out.extend_from_slice(&5u16.to_be_bytes());
-        for value in (0..5).map(|at| row.get(at).copied().unwrap_or_default()) {
-            out.extend_from_slice(&(value.len() as i32).to_be_bytes());
-            out.extend_from_slice(value.as_bytes());
-        }
-    }
-    Code::new(&out, |_, _| false)
-}
-
 const ROWS: &[&[&str]] = &[
     &["r", "1", "app", "item", "rp"],
     &["r", "2", "app", "secret", "rps"],
@@ -44,7 +32,7 @@ const ROWS: &[&[&str]] = &[
 
 #[test]
 fn what_hangs_on_data_and_settings_alone_is_kept() {
-    let code = code(ROWS);
+    let code = Code::of_rows(ROWS);
     for sql in [
         "SELECT 1",
         "SELECT * FROM item WHERE id = $1",
@@ -62,7 +50,7 @@ fn what_hangs_on_data_and_settings_alone_is_kept() {
 
 #[test]
 fn what_hangs_on_more_is_not() {
-    let code = code(ROWS);
+    let code = Code::of_rows(ROWS);
     for sql in [
         "SELECT now()",
         "SELECT random() FROM item",
@@ -95,6 +83,6 @@ fn what_hangs_on_more_is_not() {
 #[test]
 fn a_cast_nobody_names_that_is_not_immutable_stops_all() {
     let rows: Vec<&[&str]> = ROWS.iter().copied().chain([&["e", "a", "p3"][..]]).collect();
-    let code = code(&rows);
+    let code = Code::of_rows(&rows);
     assert!(!code.keeps(b"SELECT * FROM item", true, Footing::Safe));
 }

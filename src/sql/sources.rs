@@ -110,18 +110,6 @@ impl Code {
 mod tests {
     use super::*;
 
-    fn code(rows: &[&[&str]]) -> Code {
-        let mut out = Vec::new();
-        for row in [&["f", "1"][..], &["z", "100"]].iter().chain(rows) {
-            out.extend_from_slice(&5u16.to_be_bytes());
-            for value in (0..5).map(|at| row.get(at).copied().unwrap_or_default()) {
-                out.extend_from_slice(&(value.len() as i32).to_be_bytes());
-                out.extend_from_slice(value.as_bytes());
-            }
-        }
-        Code::new(&out, |_, _| false)
-    }
-
     const ROWS: &[&[&str]] = &[
         &["r", "1", "app", "item", "rp"],
         &["r", "2", "other", "item", "rp"],
@@ -146,7 +134,7 @@ mod tests {
 
     #[test]
     fn whatever_has_the_name_counts_with_all_that_it_reads() {
-        let code = code(ROWS);
+        let code = Code::of_rows(ROWS);
         let cases: [(&str, &[u32]); 9] = [
             ("SELECT 1", &[]),
             ("SELECT same(1, 2)", &[]),
@@ -168,10 +156,10 @@ mod tests {
     fn what_nobody_names_counts_everywhere() {
         let mut rows = ROWS.to_vec();
         rows.push(&["e", "a", "p1"]);
-        assert_eq!(code(&rows).sources(b"SELECT 1", true).as_deref(), Some(&[3][..]));
+        assert_eq!(Code::of_rows(&rows).sources(b"SELECT 1", true).as_deref(), Some(&[3][..]));
         let mut rows = ROWS.to_vec();
         rows.extend([&["o", "o2", "app", "="][..], &["e", "o2", "p1"]]);
-        assert_eq!(code(&rows).sources(b"SELECT 1 IN (2)", true).as_deref(), Some(&[3][..]));
+        assert_eq!(Code::of_rows(&rows).sources(b"SELECT 1 IN (2)", true).as_deref(), Some(&[3][..]));
     }
 
     #[test]
@@ -182,7 +170,7 @@ mod tests {
         let edges = nodes.iter().map(|node| ["e", "r6", node.as_str(), "", ""]);
         let more: Vec<[&str; 5]> = parts.chain(edges).collect();
         let rows: Vec<&[&str]> = ROWS.iter().copied().chain(more.iter().map(|row| &row[..])).collect();
-        let code = code(&rows);
+        let code = Code::of_rows(&rows);
         assert_eq!(code.sources(b"SELECT * FROM whole", true), None);
         assert_eq!(code.sources(b"SELECT * FROM half", true).as_deref(), Some(&[7][..]));
     }
