@@ -14,7 +14,9 @@
 //!   runs of 20 s. A host that hangs is left at once nevertheless, for what is under way there.
 //! - One that takes up to twice as long as the other counts as equal: that is noise. So is a quarter more of requests under
 //!   way, where one cannot be better by less: of hosts that share a machine with others one always happens to be slower, and
-//!   who follows every difference gives it less although it could do as much.
+//!   who follows every difference gives it less although it could do as much. And where a server is at rest, so is one request:
+//!   with a read or two under way in all, whichever host happens to take half as long again would be asked a quarter less
+//!   (seen: 16,953 and 13,027 reads of 1,000/s in 30 s), and nobody would be served the sooner for it.
 
 use std::cell::Cell;
 
@@ -76,6 +78,8 @@ impl Pace {
 pub(super) struct Load<'a> {
     /// Clients served and waiting.
     pub(super) clients: usize,
+    /// Whether another would be served at once, by a server at rest.
+    pub(super) rests: bool,
     /// How long each takes.
     pub(super) pace: &'a Pace,
 }
@@ -87,7 +91,8 @@ impl Load<'_> {
         let (mine, others) = (self.clients as f32 + 1.0, other.clients as f32 + 1.0);
         // Most are alike, and need no power.
         if slower.abs() <= NOISE {
-            return mine < others * AS_MANY;
+            let clearly = !other.rests || self.clients + 1 < other.clients;
+            return clearly && mine < others * AS_MANY;
         }
         // A host that is shunned is not heard of any more: what was known of it counts less and less.
         let age_us = now_us.saturating_sub(self.pace.at_us.get().min(other.pace.at_us.get())) as f32;

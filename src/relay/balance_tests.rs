@@ -75,7 +75,7 @@ impl Run {
                 let pause_us = if self.think_us == 0 { 0 } else { random % (2 * self.think_us) };
                 events.push(Reverse((now_us + pause_us, hosts, 0)));
             } else {
-                let load = |n: usize| Load { clients: busy[n], pace: &paces[n] };
+                let load = |n: usize| Load { clients: busy[n], rests: busy[n] < 20, pace: &paces[n] };
                 let chosen = balancer.choose(fit, cluster, now_us, 0, load).unwrap();
                 busy[chosen] += 1;
                 counts[(now_us / S - 1) as usize][chosen] += 1;
@@ -116,6 +116,24 @@ fn equal_hosts_have_equal_shares_though_some_reads_take_long() {
     }
 }
 
+/// Of hosts that have next to nothing to do one may well take somewhat longer: it has its share nevertheless.
+#[test]
+fn who_has_time_is_asked_as_much_as_who_has_more() {
+    let cluster = cluster(2);
+    let run = Run { clients: 16, seconds: 20, think_us: 15_000 };
+    let takes = |host, random, _, _| if host == 1 { uneven(random) * 8 / 5 } else { uneven(random) };
+    assert_even(&sums(&run.shares(&mut balancer(2, None, |_| ()), &cluster, replicas(2), takes))[1..]);
+}
+
+/// Where none is at rest a difference of one is one that waits.
+#[test]
+fn who_has_no_server_at_rest_is_asked_less() {
+    let pace = Pace::default();
+    let load = |clients, rests| Load { clients, rests, pace: &pace };
+    assert!(load(0, true).is_less(&load(1, false), S) && !load(0, true).is_less(&load(1, true), S));
+    assert!(load(0, true).is_less(&load(2, true), S));
+}
+
 #[test]
 fn shapes_that_take_long_do_not_make_a_host_slow() {
     let (fast, slow) = (Pace::default(), Pace::default());
@@ -123,7 +141,7 @@ fn shapes_that_take_long_do_not_make_a_host_slow() {
         fast.took(1_000, 1_000, n * 10_000);
         slow.took(5_000_000, 5_000_000, n * 10_000);
     }
-    let load = |pace| Load { clients: 3, pace };
+    let load = |pace| Load { clients: 3, rests: true, pace };
     assert!(!load(&fast).is_less(&load(&slow), 10 * S) && !load(&slow).is_less(&load(&fast), 10 * S));
 }
 
@@ -177,7 +195,7 @@ fn chosen(balancer: &mut Balancer, cluster: &Cluster, fit: Hosts, now_us: u64, s
     let mut counts = vec![0; cluster.members.len()];
     let pace = Pace::default();
     for _ in 0..30_000 {
-        counts[balancer.choose(fit, cluster, now_us, slow_start_us, |_| Load { clients: 0, pace: &pace }).unwrap()] +=
+        counts[balancer.choose(fit, cluster, now_us, slow_start_us, |_| Load { clients: 0, rests: true, pace: &pace }).unwrap()] +=
             1;
     }
     counts

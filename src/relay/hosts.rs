@@ -59,7 +59,7 @@ impl Relay {
         let primary = set((0..n).filter(is_open).filter(|number| !is_replica(number)));
         let load = |number: usize| {
             let pool = &pools[members[number]];
-            Load { clients: pool.slice.load(), pace: &pool.pace }
+            Load { clients: pool.slice.load(), rests: pool.slice.idle().len() > 0, pace: &pool.pace }
         };
         let led = set((0..n).filter(|&number| way.leads_to(number)));
         let with_primary = way.with_primary && target != Target::OnlyReplica;
