@@ -20,7 +20,7 @@ WITH watched AS MATERIALIZED (
     -- The column is there from PostgreSQL 14 on.
     CASE WHEN l.lanname = 'sql' AND p.prosrc = '' THEN to_jsonb(p) ->> 'prosqlbody' END AS tree,
     coalesce((SELECT t.typtype IN ('c', 'd', 'p') FROM pg_type t WHERE t.oid = p.proargtypes[0]), false) AS attribute,
-    CASE WHEN l.lanname = 'c' THEN (SELECT e.extname FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid
+    CASE WHEN l.lanname IN ('c', 'internal') THEN (SELECT e.extname FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid
       WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.refclassid = 'pg_extension'::regclass
         AND d.deptype = 'e' LIMIT 1) END AS extension
   FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang WHERE p.oid >= 16384

@@ -156,7 +156,7 @@ pub(crate) fn declared(flags: &[u8], quiet: &[&[u8]]) -> Footing {
         (b's' | b'p', _) => Footing::Optimistic,
         (b'c', _) if is_in(LOCAL) => Footing::Primary(Reason::Function),
         (b'c' | b'i', b'i') => Footing::Safe,
-        (b'c', b's') if is_in(quiet) || is_in(TRUSTED) => Footing::Safe,
+        (b'c' | b'i', b's') if is_in(quiet) || is_in(TRUSTED) => Footing::Safe,
         (b'c', b'v') if is_in(HARMLESS) => Footing::Safe,
         (b'c' | b'i', b'v') => Footing::Primary(Reason::VolatileFunction),
         _ => Footing::Primary(Reason::UnseenCode),

@@ -50,6 +50,7 @@ fn functions_are_judged_by_what_they_are_declared() {
         ("fic-", SAFE),
         ("fic-citext", SAFE),
         ("fsc-citext", SAFE),
+        ("fsi-citext", SAFE),
         ("fsc-pg_trgm", SAFE),
         ("fvc-pg_trgm", no(Reason::VolatileFunction)),
         ("fvc-citext", no(Reason::VolatileFunction)),

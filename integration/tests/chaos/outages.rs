@@ -9,7 +9,7 @@ use integration::wire::Script;
 use integration::{Cluster, DATABASE, Pgweir, Stop};
 
 use crate::books::{Books, assert_at_rest, watch};
-use crate::common::{Client, Conf};
+use crate::common::{Client, Conf, metric};
 use crate::duration;
 use crate::worker::{Seen, Worker};
 
@@ -18,9 +18,25 @@ const SERVERS: usize = 5;
 
 fn start() -> (Cluster, Pgweir) {
     let cluster = Cluster::builder().sql("CREATE TABLE seen (owner text); GRANT ALL ON seen TO app").start().unwrap();
-    let conf = Conf::trust(&cluster).size(SERVERS).pool("server_login_retry = \"100ms\"");
+    let conf = Conf::trust(&cluster).size(SERVERS).pool("server_login_retry = \"100ms\"\nlanes = true\nlane_fast = \"50ms\"");
     let pgweir = conf.start();
     (cluster, pgweir)
+}
+
+/// Holds a lock on what workers read, again and again: who rides behind such a read must not wait for it.
+fn lock(cluster: &Cluster, until: Instant) {
+    let sql = "BEGIN; LOCK TABLE seen IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(0.03); COMMIT";
+    let mut client = None;
+    while Instant::now() < until {
+        // It may be killed, as everybody may.
+        if client.is_none() {
+            client = cluster.primary().admin(DATABASE).ok();
+        }
+        if client.as_mut().is_some_and(|client| client.query(sql).is_err()) {
+            client = None;
+        }
+        thread::sleep(Duration::from_millis(100));
+    }
 }
 
 /// Workers ask while `harm` is done again and again; what they saw together.
@@ -28,6 +44,7 @@ fn under(cluster: &Cluster, pgweir: &Pgweir, vanishing: bool, mut harm: impl FnM
     let (until, stop) = (Instant::now() + duration(), AtomicBool::new(false));
     let port = pgweir.port();
     let seen = thread::scope(|scope| {
+        scope.spawn(|| lock(cluster, until));
         scope.spawn(|| watch(pgweir, SERVERS as u64, CLIENTS as u64 + 1_000, &stop));
         let work = |number: usize| {
             let mut worker = Worker::new(number, port);
@@ -54,7 +71,9 @@ fn under(cluster: &Cluster, pgweir: &Pgweir, vanishing: bool, mut harm: impl FnM
     });
     // With whatever connections it held.
     drop(harm);
-    println!("{seen:?}");
+    let rides = metric(pgweir, "pgweir_pool_lane_rides_total", &[]);
+    println!("{seen:?}, {rides} rides");
+    assert!(rides > 0.0, "no read shared a server");
     assert!(seen.right > 100, "{seen:?}: too few answers to prove anything");
     // It serves as if nothing had been.
     assert_eq!(Client::connect(port).value("SELECT 'after'"), "after");

@@ -39,7 +39,7 @@ impl Worker {
         self.next += 1;
         let mark = format!("{}/{}", self.name, self.next);
         let Some(mut client) = self.client.take().or_else(|| self.connect()) else { return };
-        let alive = match self.next % 4 {
+        let alive = match self.next % 5 {
             0 => self.ask(&mut client, &Script::new().query(&format!("SELECT '{mark}'")), &[&mark]),
             1 => {
                 let named = format!("SELECT '{} ' || $1::text", self.name);
@@ -47,6 +47,11 @@ impl Worker {
                 self.ask(&mut client, &script.execute("", 0).sync(), &[&format!("{} {mark}", self.name)])
             }
             2 => self.transaction(&mut client, &mark),
+            // What somebody else's lock stalls.
+            3 => {
+                let sql = format!("SELECT '{mark}:' || count(*) FROM seen WHERE owner = '{mark}'");
+                self.ask(&mut client, &Script::new().query(&sql), &[&format!("{mark}:0")])
+            }
             _ => {
                 let rows: Vec<String> = (0..300).map(|n| format!("{mark}:{n}")).collect();
                 let sql = format!("SELECT '{mark}:' || i FROM generate_series(0, 299) i");

@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use common::{Conf, eventually};
+use common::{Conf, eventually, metric};
 use dice::Dice;
 use integration::{Cluster, Pgweir, USER};
 use player::{Door, play};
@@ -181,7 +181,8 @@ impl Trial<'_> {
     }
 }
 
-fn both_say_the_same(mode: Mode, lines: &str, ways: &[(bool, u32)]) {
+/// How many reads shared a server.
+fn both_say_the_same(mode: Mode, lines: &str, ways: &[(bool, u32)]) -> f64 {
     // A statement that clients share may have been executed so often that its plan no longer depends on its parameters, and then fails
     // in Execute instead of Bind.
     let builder = Cluster::builder().tls(true).setting("plan_cache_mode", "force_custom_plan");
@@ -191,12 +192,17 @@ fn both_say_the_same(mode: Mode, lines: &str, ways: &[(bool, u32)]) {
         let steps = Trial { cluster: &cluster, pgweir: &pgweir, mode, tls, minor }.run(duration());
         assert!(steps > 0);
     }
+    let rides = metric(&pgweir, "pgweir_pool_lane_rides_total", &[]);
+    println!("{rides} rides");
+    rides
 }
 
 #[test]
 fn transaction_mode_says_what_the_server_says() {
     let ways = [(false, 0), (true, 2), (true, 0), (false, 2)];
-    both_say_the_same(Mode::Transaction, "server_order = \"rotate\"", &ways);
+    let lines = "server_order = \"rotate\"\nlanes = true\nlane_fast = \"50ms\"";
+    let rides = both_say_the_same(Mode::Transaction, lines, &ways);
+    assert!(rides > 0.0, "no read shared a server");
 }
 
 #[test]

@@ -3,10 +3,11 @@
 
 use std::collections::HashSet;
 
+use integration::Cluster;
 use integration::wire::Script;
 
 use crate::common::Client;
-use crate::{cluster, conf, rides, start, unfit, warm};
+use crate::{cluster, conf, rides, start, unfit, warm, warm_sql};
 
 #[test]
 fn what_is_not_a_pure_read_never_rides() {
@@ -75,6 +76,18 @@ fn temporary_tables_are_their_clients() {
     assert!(rides(&pgweir) > before);
     own.query("DROP TABLE item").unwrap();
     assert_eq!(own.value(sql), "item 4");
+}
+
+/// What extensions of PostgreSQL's own bring for their types (input and output, casts) keeps nothing out of lanes.
+#[test]
+fn types_of_known_extensions_ride() {
+    let sql = "CREATE EXTENSION citext; CREATE EXTENSION hstore; CREATE EXTENSION ltree; CREATE EXTENSION cube; CREATE EXTENSION pg_trgm;
+        CREATE EXTENSION btree_gist; CREATE EXTENSION intarray; CREATE EXTENSION unaccent; CREATE EXTENSION pgcrypto; CREATE EXTENSION \"uuid-ossp\";
+        CREATE TABLE mail (id int PRIMARY KEY, address citext); INSERT INTO mail VALUES (1, 'Me@Example.org');
+        CREATE TABLE plain (id int PRIMARY KEY, v text); INSERT INTO plain VALUES (1, 'one'); GRANT ALL ON mail, plain TO app";
+    let cluster = Cluster::builder().sql(sql).start().unwrap();
+    let pgweir = start(&conf(&cluster));
+    warm_sql(&pgweir, &["SELECT v FROM plain WHERE id = 1", "SELECT address FROM mail WHERE address = 'me@example.ORG'"]);
 }
 
 /// Each ends in a transaction of its own, so each has a time of its own.

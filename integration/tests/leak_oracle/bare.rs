@@ -36,6 +36,34 @@ impl Bare {
         Self { name: format!("bare-{number}"), wire, next: 0, random, checked: 0 }
     }
 
+    /// One that asks one thing at a time from then on, as most applications do: its reads share servers with others'.
+    pub fn alone(number: usize, port: u16) -> Self {
+        let mut this = Self::new(number, port);
+        let named = format!("SELECT '{} got ' || $1::text", this.name);
+        this.ask(&Script::new().parse("", "SELECT 1").sync(), &Expected::Done(String::new()));
+        this.ask(&Script::new().parse("s", &named).sync(), &Expected::Done(String::new()));
+        this
+    }
+
+    /// Asks one thing, and checks the answer.
+    pub fn turn_alone(&mut self) {
+        let mark = self.marker();
+        let script = Script::new();
+        let step = match self.draw(4) {
+            0 => {
+                let rows = Expected::Rows(vec![format!("{} got {mark}", self.name)]);
+                Step { script: script.bind("", "s", &[Some(&mark)]).execute("", 0).sync(), expected: rows }
+            }
+            // Somebody locks the table now and then.
+            1 => {
+                let sql = format!("SELECT '{mark}:' || count(*) FROM seen WHERE owner = '{mark}'");
+                Step { script: script.query(&sql), expected: Expected::Rows(vec![format!("{mark}:0")]) }
+            }
+            _ => self.step(),
+        };
+        self.ask(&step.script, &step.expected);
+    }
+
     /// Says goodbye; how many answers were checked.
     pub fn leave(mut self) -> u64 {
         self.wire.send(&Script::new().terminate()).unwrap();

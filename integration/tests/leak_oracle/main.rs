@@ -2,7 +2,8 @@
 //! No answer may ever be accepted without its marker having been looked at.
 //!
 //! Half of the clients speak the bare protocol (pipelines with many Syncs, errors in between, COPY, portals read in pieces), half
-//! are tokio-postgres (named statements, transactions, concurrent queries). Every value carries the client's name and a number
+//! are tokio-postgres (named statements, transactions, concurrent queries). Twenty more ask one thing at a time, so that their reads share
+//! servers, which somebody stalls by locks. Every value carries the client's name and a number
 //! that is used once; statements have the same names in all clients but different texts, which is what a proxy confuses first.
 //! `DIRECT=1` runs it against PostgreSQL alone, `PGWEIR_LONG=1` for five minutes.
 #![allow(clippy::unwrap_used)]
@@ -24,6 +25,8 @@ use tokio_postgres::{Client, NoTls};
 use crate::bare::Bare;
 
 const CLIENTS: usize = 50;
+/// Those who ask one thing at a time.
+const ALONE: usize = 20;
 const SERVERS: usize = 5;
 const TABLE: &str = "CREATE TABLE seen (owner text, n bigint); GRANT ALL ON seen TO app";
 
@@ -76,16 +79,36 @@ async fn transaction(client: &mut Client, mark: &str, n: u64) {
 fn config(cluster: &Cluster) -> String {
     format!(
         "[listen]\nport = {{port}}\nauth_type = \"trust\"\n[stats]\naddress = \"127.0.0.1:{{stats_port}}\"\n\
-         [pool]\ndefault_pool_size = {SERVERS}\n[databases.{DATABASE}]\n{}[users.{USER}]\npassword = \"{PASSWORD}\"\n",
+         [pool]\ndefault_pool_size = {SERVERS}\nlanes = true\nlane_fast = \"50ms\"\n[databases.{DATABASE}]\n{}[users.{USER}]\npassword = \"{PASSWORD}\"\n",
         cluster.config_lines()
     )
 }
 
-fn run(port: u16) -> u64 {
+/// Holds a lock on what others read, again and again, for longer than anybody rides behind.
+fn lock(cluster: &Cluster, until: Instant) {
+    let mut client = cluster.primary().admin(DATABASE).unwrap();
+    while Instant::now() < until {
+        client.query("BEGIN; LOCK TABLE seen IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(0.04); COMMIT").unwrap();
+        thread::sleep(Duration::from_millis(150));
+    }
+}
+
+fn run(cluster: &Cluster, port: u16) -> u64 {
     let until = Instant::now() + duration();
     let checked = Arc::new(AtomicU64::new(0));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     thread::scope(|scope| {
+        scope.spawn(|| lock(cluster, until));
+        for number in CLIENTS..CLIENTS + ALONE {
+            let checked = Arc::clone(&checked);
+            scope.spawn(move || {
+                let mut bare = Bare::alone(number, port);
+                while Instant::now() < until {
+                    bare.turn_alone();
+                }
+                checked.fetch_add(bare.leave(), Ordering::Relaxed);
+            });
+        }
         for number in 0..CLIENTS / 2 {
             let checked = Arc::clone(&checked);
             scope.spawn(move || {
@@ -119,12 +142,20 @@ fn fifty_clients_on_five_servers_see_only_their_own() {
         let port = proxy.port();
         (Some(proxy), port)
     };
-    let checked = run(port);
+    let checked = run(&cluster, port);
     println!("{checked} answers checked");
     assert!(checked > 5_000, "only {checked} answers: too few to prove anything");
     let left = cluster.primary().value_in(DATABASE, "SELECT count(*) FROM seen").unwrap();
     assert_eq!(left, "0", "rows of a rolled back transaction were kept");
-    if proxy.is_some() {
+    if let Some(proxy) = proxy {
+        let count = |what: &str| {
+            let samples = integration::metrics::parse(&proxy.metrics().unwrap()).unwrap();
+            let of = |sample: &&integration::metrics::Sample| sample.name == format!("pgweir_pool_lane_{what}_total");
+            samples.iter().filter(of).map(|sample| sample.value).sum::<f64>()
+        };
+        let (rides, stalls) = (count("rides"), count("stalls"));
+        println!("{rides} of them shared a server, {stalls} stalls");
+        assert!(rides > 500.0 && stalls > 0.0, "{rides} rides and {stalls} stalls: too few to prove anything");
         let servers = cluster.primary().counters(DATABASE).unwrap().backends;
         assert!(servers <= SERVERS as u64 + 1, "{servers} server connections, pool size {SERVERS}");
     }

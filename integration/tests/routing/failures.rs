@@ -214,10 +214,11 @@ fn a_replica_whose_answers_are_lost() {
 }
 
 /// A replica that becomes a primary is no replica: what it has is not what the primary has.
+/// Where the primary is declared, and would else be another from then on.
 #[test]
 fn a_promoted_replica_takes_no_more_reads() {
     let cluster = start_cluster();
-    let (pgweir, mut client) = start_with(&cluster, &conf(&cluster));
+    let (pgweir, mut client) = start_with(&cluster, &conf(&cluster).database("roles = \"declared\""));
     let promoted = &cluster.replicas()[0];
     let (_, count, _) = readers(pgweir.port(), || {
         promoted.promote().unwrap();
