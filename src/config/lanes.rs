@@ -9,7 +9,7 @@ use super::schema::RawPool;
 /// What `[pool]` says of lanes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lanes {
-    /// There are any. A database or user may say otherwise. Default false.
+    /// There are any. A database or user may say otherwise. Default true.
     pub on: bool,
     /// Most servers of a pool that are lanes at one time, on each worker. Default 100; never 0.
     pub max: u32,
@@ -25,7 +25,7 @@ pub struct Lanes {
 impl Default for Lanes {
     fn default() -> Self {
         Self {
-            on: false,
+            on: true,
             max: 100,
             fast: Duration::from_millis(1),
             delay: Duration::from_micros(500),

@@ -195,8 +195,9 @@ fn chosen(balancer: &mut Balancer, cluster: &Cluster, fit: Hosts, now_us: u64, s
     let mut counts = vec![0; cluster.members.len()];
     let pace = Pace::default();
     for _ in 0..30_000 {
-        counts[balancer.choose(fit, cluster, now_us, slow_start_us, |_| Load { clients: 0, rests: true, pace: &pace }).unwrap()] +=
-            1;
+        counts[balancer
+            .choose(fit, cluster, now_us, slow_start_us, |_| Load { clients: 0, rests: true, pace: &pace })
+            .unwrap()] += 1;
     }
     counts
 }

@@ -9,7 +9,7 @@ use integration::Cluster;
 
 use crate::books::{assert_at_rest, watch};
 use crate::common::{Client, Conf, metric};
-use crate::duration;
+use crate::{duration, is_long};
 
 const CLIENTS: usize = 200;
 const SERVERS: usize = 10;
@@ -26,7 +26,10 @@ struct Victim {
 #[test]
 fn a_cancel_storm_hits_only_whom_it_is_meant_for() {
     let cluster = Cluster::builder().start().unwrap();
-    let pgweir = Conf::trust(&cluster).size(SERVERS).pool("query_wait_timeout = \"60s\"\nlanes = true\nlane_fast = \"50ms\"").start();
+    let pgweir = Conf::trust(&cluster)
+        .size(SERVERS)
+        .pool("query_wait_timeout = \"60s\"\nlanes = true\nlane_fast = \"50ms\"")
+        .start();
     let (port, until) = (pgweir.port(), Instant::now() + duration());
     let clients: Vec<Client> = (0..CLIENTS).map(|_| Client::connect(port)).collect();
     // Those with an even number are victims.
@@ -70,7 +73,7 @@ fn a_cancel_storm_hits_only_whom_it_is_meant_for() {
     let (cancelled, served) = (cancelled.into_inner(), served.into_inner());
     let rides = metric(&pgweir, "pgweir_pool_lane_rides_total", &[]);
     println!("{cancelled} cancelled, {served} served, {rides} rides");
-    assert!(rides > 0.0, "no read shared a server");
+    assert!(rides > 1000.0 || !is_long(), "{rides} reads shared a server");
     assert!(cancelled > 0 && served > 100, "{cancelled} cancelled, {served} served");
     assert_at_rest(&pgweir, &cluster);
 }
@@ -81,7 +84,11 @@ fn ask(number: usize, mut client: Client, victim: &Victim, until: Instant) -> (u
     while Instant::now() < until {
         let mark = format!("{number}/{served}");
         // Every other one shares a server with those of others, and is hit there by what is meant for them, if anything is.
-        let from = if (served + cancelled) % 2 == 0 { "pg_sleep(0.01)" } else { "generate_series(1, 3000) n HAVING count(n) > 0" };
+        let from = if (served + cancelled) % 2 == 0 {
+            "pg_sleep(0.01)"
+        } else {
+            "generate_series(1, 3000) n HAVING count(n) > 0"
+        };
         match client.query(&format!("SELECT '{mark}' FROM {from}")) {
             Ok(rows) => {
                 assert_eq!(rows, [[mark]]);

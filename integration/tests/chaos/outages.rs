@@ -10,15 +10,16 @@ use integration::{Cluster, DATABASE, Pgweir, Stop};
 
 use crate::books::{Books, assert_at_rest, watch};
 use crate::common::{Client, Conf, metric};
-use crate::duration;
 use crate::worker::{Seen, Worker};
+use crate::{duration, is_long};
 
 const CLIENTS: usize = 30;
 const SERVERS: usize = 5;
 
 fn start() -> (Cluster, Pgweir) {
     let cluster = Cluster::builder().sql("CREATE TABLE seen (owner text); GRANT ALL ON seen TO app").start().unwrap();
-    let conf = Conf::trust(&cluster).size(SERVERS).pool("server_login_retry = \"100ms\"\nlanes = true\nlane_fast = \"50ms\"");
+    let conf =
+        Conf::trust(&cluster).size(SERVERS).pool("server_login_retry = \"100ms\"\nlanes = true\nlane_fast = \"50ms\"");
     let pgweir = conf.start();
     (cluster, pgweir)
 }
@@ -73,7 +74,8 @@ fn under(cluster: &Cluster, pgweir: &Pgweir, vanishing: bool, mut harm: impl FnM
     drop(harm);
     let rides = metric(pgweir, "pgweir_pool_lane_rides_total", &[]);
     println!("{seen:?}, {rides} rides");
-    assert!(rides > 0.0, "no read shared a server");
+    // In some seconds on a busy machine nothing may have been seen often enough to be known as fast.
+    assert!(rides > 1000.0 || !is_long(), "{rides} reads shared a server");
     assert!(seen.right > 100, "{seen:?}: too few answers to prove anything");
     // It serves as if nothing had been.
     assert_eq!(Client::connect(port).value("SELECT 'after'"), "after");

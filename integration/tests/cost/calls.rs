@@ -134,10 +134,10 @@ fn an_unnamed_transaction_is_two_receives_and_two_sends() {
     two_and_two(&Script::new(), &run.sync());
 }
 
-/// Clients that wait for one server: each still costs two and two.
+/// Clients that wait for one server to themselves: each still costs two and two.
 #[test]
 fn a_queued_transaction_is_two_receives_and_two_sends() {
-    let pgweir = conf().size(1).start();
+    let pgweir = conf().size(1).pool("lanes = false").start();
     settle(&pgweir);
     let (port, clients) = (pgweir.port(), 5);
     let mut crowd: Vec<Client> = (0..clients).map(|_| Client::connect(port)).collect();

@@ -30,7 +30,6 @@ fn switches_turn_them_off() {
     let rule = |lines: &str| conf(cluster()).rest(&format!("[[databases.{DATABASE}.rules]]\n{lines}"));
     let plain = || Conf::trust(cluster()).top("workers = 1").pool("lane_fast = \"20ms\"");
     let off = [
-        ("default", plain()),
         ("pool", plain().pool("lanes = false")),
         ("database", conf(cluster()).database("lanes = false")),
         ("user", conf(cluster()).user(USER, "lanes = false")),
@@ -42,7 +41,7 @@ fn switches_turn_them_off() {
         assert_eq!(rides_of(&conf, &[], SQL), 0.0, "{what}");
     }
     let on = [
-        ("pool", conf(cluster())),
+        ("default", plain()),
         ("user over pool", plain().pool("lanes = false").user(USER, "lanes = true")),
         ("rule for others", rule("table = \"guarded\"\nlanes = false\n")),
     ];

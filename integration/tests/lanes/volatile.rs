@@ -87,7 +87,10 @@ fn types_of_known_extensions_ride() {
         CREATE TABLE plain (id int PRIMARY KEY, v text); INSERT INTO plain VALUES (1, 'one'); GRANT ALL ON mail, plain TO app";
     let cluster = Cluster::builder().sql(sql).start().unwrap();
     let pgweir = start(&conf(&cluster));
-    warm_sql(&pgweir, &["SELECT v FROM plain WHERE id = 1", "SELECT address FROM mail WHERE address = 'me@example.ORG'"]);
+    warm_sql(
+        &pgweir,
+        &["SELECT v FROM plain WHERE id = 1", "SELECT address FROM mail WHERE address = 'me@example.ORG'"],
+    );
 }
 
 /// Each ends in a transaction of its own, so each has a time of its own.
