@@ -67,7 +67,7 @@ const fn unkept(why: &'static str, get: fn(&PoolCounters) -> u64) -> Field {
 
 /// Every number of a pool.
 #[rustfmt::skip]
-static FIELDS: [Field; 81] = [
+static FIELDS: [Field; 82] = [
     clients("active", |p| p.clients_active.get()),
     clients("waiting", |p| p.clients_waiting.get()),
     clients("idle", |p| p.clients_idle.get()),
@@ -125,6 +125,7 @@ static FIELDS: [Field; 81] = [
     unfit("batch", |p| p.lanes.unfit(Unfit::Batch).get()),
     unfit("unknown", |p| p.lanes.unfit(Unfit::Unknown).get()),
     unfit("slow", |p| p.lanes.unfit(Unfit::Slow).get()),
+    unfit("stalled", |p| p.lanes.unfit(Unfit::Stalled).get()),
     unfit("no_server", |p| p.lanes.unfit(Unfit::NoServer).get()),
     count("pgweir_cache_hits_total", "Batches answered from the cache.", |p| p.cache.hits.get()),
     count("pgweir_cache_followed_total", "Hits that waited for another client's read of the same, which ran once for all.", |p| p.cache.followed.get()),

@@ -18,8 +18,10 @@ pub enum Unfit {
     Batch,
     /// Too few of its shape have been seen.
     Unknown,
-    /// Its shape is slow, or its answers large, or it has stalled a lane.
+    /// Its shape is slow, or its answers large.
     Slow,
+    /// Its shape has stalled a lane lately.
+    Stalled,
     /// No server was there for another lane, or none with its client's settings.
     NoServer,
 }

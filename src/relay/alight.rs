@@ -34,6 +34,8 @@ pub(super) struct Landed {
 pub(super) struct Lanes {
     /// All servers that are lanes, those too that take nobody any more.
     pub open: Vec<ServerId>,
+    /// Until then some shape is out of them for having stalled one, microseconds.
+    pub out_until_us: u64,
     /// A task looks after them.
     watched: bool,
     /// Answers of the turn under way; empty between turns.
@@ -288,6 +290,7 @@ impl Relay {
             let stalled_us = if rider.late { self.now_us.saturating_sub(began_us) } else { 0 };
             if let Some(learned) = self.shapes.learns(rider.fare.shape, catalog) {
                 learned.stalled(stalled_us, fast_us, self.now_us);
+                self.lanes.out_until_us = self.lanes.out_until_us.max(learned.out_until_us());
                 learned.ran(run, fast_us);
             }
             if rider.fate == Fate::Fails {

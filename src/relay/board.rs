@@ -27,6 +27,7 @@ impl Relay {
         if !self.has_lanes(pool) {
             return false;
         }
+        self.readmits(pool);
         let outcome = self.fare(id, data, len, end).and_then(|fare| {
             let server = self.lane_for(id, pool)?;
             self.get_in(id, server, data, fare);
@@ -34,8 +35,10 @@ impl Relay {
         });
         if let Err(unfit) = outcome {
             self.pools[pool].counters.lanes.unfit(unfit).add(1);
-            if unfit == Unfit::NoServer {
-                self.hopes(id, pool);
+            match unfit {
+                Unfit::NoServer => self.hopes(id, pool, 0),
+                Unfit::Stalled => self.hopes(id, pool, self.lanes.out_until_us),
+                _ => {}
             }
         }
         outcome.is_ok()
@@ -113,7 +116,11 @@ impl Relay {
         }
         let learned = self.shapes.learned(look.shape, catalog);
         if !learned.is_light(self.lane_fast_us(), self.now_us) {
-            return Err(if learned.is_known() { Unfit::Slow } else { Unfit::Unknown });
+            return Err(match learned.is_known() {
+                true if learned.out_until_us() > self.now_us => Unfit::Stalled,
+                true => Unfit::Slow,
+                false => Unfit::Unknown,
+            });
         }
         Ok(Fare { shape: look.shape, statement, bytes: len, usual_us: learned.usual_us() })
     }

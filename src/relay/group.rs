@@ -118,8 +118,9 @@ pub struct Pool {
     pub(super) front: (ClientId, u64),
     /// Its last lane has made room for who stands at the front.
     pub(super) owed: bool,
-    /// Who stands in its queue only because there was no lane, oldest first; some may have left it.
-    pub(super) hopefuls: VecDeque<ClientId>,
+    /// Who stands in its queue only because there was no lane, or because its shape had stalled one: until then, microseconds, else 0.
+    /// Oldest first; some may have left it.
+    pub(super) hopefuls: VecDeque<(ClientId, u64)>,
     /// Its part of limits that it shares with other pools, and with its slices on other workers.
     pub(super) stakes: Vec<Stake>,
     /// Numbers.

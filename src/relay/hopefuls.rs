@@ -1,24 +1,27 @@
-//! Who could ride in a lane, but came when there was none.
+//! Who could ride in a lane, but came when there was none, or while its shape was out for having stalled one.
 //! Must never keep a server from who waits at the front because every other one is kept.
 //!
 //! Such a read stands in the queue of its pool, perhaps behind statements that take long, for each of which a server must come
 //! free. One lane can serve all such reads meanwhile: so the next server that comes free becomes one, out of turn, and whoever
 //! stands in the queue for nothing else gets in.
+//!
+//! A shape that is back in the lanes brings those along who have waited meanwhile: with thousands of clients the queue is long, and who came
+//! later would be served many times before them.
 
 use super::client::State;
 use super::{ClientId, PoolId, Relay, ServerId};
 use crate::flow::requests::Batch;
 
 impl Relay {
-    /// The client's batch finds no lane in this pool, and will stand in its queue.
-    pub(super) fn hopes(&mut self, id: ClientId, pool: PoolId) {
+    /// The client's batch finds no lane in this pool, and will stand in its queue; until then, microseconds, it may not ride.
+    pub(super) fn hopes(&mut self, id: ClientId, pool: PoolId, until_us: u64) {
         let this = &mut self.pools[pool];
         // Some have been served, or have gone, and are still here.
         if this.hopefuls.len() > 2 * this.slice.waiting() + 64 {
             let clients = &self.clients;
-            this.hopefuls.retain(|&id| clients.get(id).is_some_and(|client| client.waits_in(pool)));
+            this.hopefuls.retain(|&(id, _)| clients.get(id).is_some_and(|client| client.waits_in(pool)));
         }
-        this.hopefuls.push_back(id);
+        this.hopefuls.push_back((id, until_us));
     }
 
     /// A server comes free in this pool: whether it is a lane now, for those who hope for one.
@@ -27,7 +30,7 @@ impl Relay {
         if this.hopefuls.is_empty() || !this.lanes.is_empty() || std::mem::take(&mut this.owed) {
             return false;
         }
-        while let Some(id) = self.pools[pool].hopefuls.pop_front() {
+        while let Some(id) = self.next_hopeful(pool) {
             if self.boards_from_queue(id, pool, |this| this.begins_lane(id, pool, server)) {
                 self.take_aboard(pool);
                 return true;
@@ -38,9 +41,25 @@ impl Relay {
 
     /// There is a lane: who hoped for one gets in. Who cannot waits on for a server.
     pub(super) fn take_aboard(&mut self, pool: PoolId) {
-        while let Some(id) = self.pools[pool].hopefuls.pop_front() {
+        while let Some(id) = self.next_hopeful(pool) {
             self.boards_from_queue(id, pool, |this| this.lane_for(id, pool).ok());
         }
+    }
+
+    /// Somebody comes to the lanes of the pool: those who wait because of a stall that is over go first.
+    pub(super) fn readmits(&mut self, pool: PoolId) {
+        while self.pools[pool].hopefuls.front().is_some_and(|&(_, until_us)| until_us > 0)
+            && !self.pools[pool].lanes.is_empty()
+            && let Some(id) = self.next_hopeful(pool)
+        {
+            self.boards_from_queue(id, pool, |this| this.lane_for(id, pool).ok());
+        }
+    }
+
+    /// The oldest, if it may ride by now.
+    fn next_hopeful(&mut self, pool: PoolId) -> Option<ClientId> {
+        let now_us = self.now_us;
+        self.pools[pool].hopefuls.pop_front_if(|(_, until_us)| *until_us <= now_us).map(|(id, _)| id)
     }
 
     /// A client that waits in the pool's queue leaves it for a lane, if it fits into one.

@@ -56,10 +56,10 @@ impl Relay {
             let Some(head) = lane.riders.front_mut() else { continue };
             let works_us = self.now_us.saturating_sub(head.came_us.max(this.done_us));
             if lane.stalled {
-                self.shapes
-                    .learns(head.fare.shape, catalog)
-                    .into_iter()
-                    .for_each(|it| it.stalls(works_us, fast_us, self.now_us, alone));
+                if let Some(learned) = self.shapes.learns(head.fare.shape, catalog) {
+                    learned.stalls(works_us, fast_us, self.now_us, alone);
+                    self.lanes.out_until_us = self.lanes.out_until_us.max(learned.out_until_us());
+                }
                 // Nobody wants to know any more, or was served elsewhere: one after the other, until the server is free.
                 let patience_us = self.shapes.learned(head.fare.shape, catalog).patience_us(fast_us);
                 if works_us > patience_us && head.client == ClientId::default() && this.cancels == 0 {

@@ -107,6 +107,11 @@ impl Learned {
             && self.out_until_us <= now_us
     }
 
+    /// It is out of the lanes for having stalled one until then, microseconds.
+    pub fn out_until_us(&self) -> u64 {
+        self.out_until_us
+    }
+
     /// What one needs of a server, as far as is known, microseconds; at least 1. The first quartile, as what is above is mostly
     /// the time in which others had the processor.
     pub fn usual_us(&self) -> u32 {

@@ -135,7 +135,7 @@ fn warm_sql(pgweir: &Pgweir, sqls: &[&str]) {
 
 /// Why requests did not share a server.
 fn unfit(pgweir: &Pgweir) -> Vec<(&'static str, f64)> {
-    let reasons = ["verdict", "alone", "pipeline", "session", "batch", "unknown", "slow", "no_server"];
+    let reasons = ["verdict", "alone", "pipeline", "session", "batch", "unknown", "slow", "stalled", "no_server"];
     reasons
         .map(|reason| (reason, metric(pgweir, "pgweir_pool_lane_unfit_total", &[("reason", reason)])))
         .into_iter()

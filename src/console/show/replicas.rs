@@ -11,7 +11,7 @@ use crate::meter::{PoolCounters, Unfit};
 use crate::pool::cluster::{Cluster, Standing};
 
 /// In the order of the columns of `SHOW LANES`.
-const UNFIT: [Unfit; 8] = [
+const UNFIT: [Unfit; 9] = [
     Unfit::Verdict,
     Unfit::Alone,
     Unfit::Pipeline,
@@ -19,6 +19,7 @@ const UNFIT: [Unfit; 8] = [
     Unfit::Batch,
     Unfit::Unknown,
     Unfit::Slow,
+    Unfit::Stalled,
     Unfit::NoServer,
 ];
 
