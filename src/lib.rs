@@ -46,6 +46,8 @@
 //!    its key ([`sql::kept`]) and is no older than its client's own last write (`relay::cached`); else its answer is kept as it passes
 //!    (`relay::fill`), and who asks the same on the same worker meanwhile waits for it. It is good for a time, or until what it reads is
 //!    changed, of which one task per process and database hears by logical replication (`relay::stream`, [`cache::feed`]).
+//!    In either case it is until somebody says that it does not count any more: on the console, over HTTP, or by NOTIFY in the database, which one task
+//!    per process and database hears (`relay::hear`, `relay::signalled`, [`cache::signal`]).
 //!    What is good for a time, and the process does not have, it may find in a cache that several share (`relay::remote`,
 //!    [`cache::remote`]): then a lookup leads those who wait.
 //! 9. Each finished statement is one record in the statistics of its shape ([`meter`]): two clock reads per

@@ -41,6 +41,8 @@ const NEIGHBOURS: &[(&str, &[&str], &str)] = &[(
 const LOCKS: &[(&str, &str)] = &[
     ("cache/entry.rs", "who keeps an answer holds its tenant; nobody who is told one does"),
     ("cache/feed.rs", "who follows a stream holds it, beside the data path"),
+    ("cache/hearing.rs", "who listens in a database holds it, beside the data path"),
+    ("cache/signal.rs", "what other processes are yet to be told; taken by who gives a signal, and by who tells them"),
     ("cache/shared.rs", "who has the store; taken when a worker starts or a configuration is loaded"),
     (
         "cache/store.rs",
@@ -76,6 +78,7 @@ const TIMERS: &[(&str, &str)] = &[
     ),
     ("relay/stream.rs", "it holds the connections that bring the changes of a database, beside the data path"),
     ("relay/stream_beat.rs", "it asks on one of them, in turns"),
+    ("relay/hear.rs", "it holds the connection that hears what is said of answers, beside the data path"),
     ("relay/listen_task.rs", "it holds the connection that listens for clients, beside the data path"),
     ("relay/task.rs", "a client that was refused has some seconds to read why; it is in no relay"),
 ];

@@ -187,7 +187,9 @@ impl Redis {
     /// # Errors
     /// As [`Redis::ask`].
     pub fn names(&self) -> Result<Vec<String>> {
-        let mut names = self.ask(&["KEYS", "*"])?.texts();
+        let answer = self.ask(&["SCAN", "0", "TYPE", "string", "COUNT", "1000000"])?;
+        let Reply::List(parts) = answer else { return Err(Error::new(format!("SCAN answers {}", answer.text()))) };
+        let mut names = parts.get(1).map(Reply::texts).unwrap_or_default();
         names.sort();
         Ok(names)
     }

@@ -2,6 +2,7 @@
 //! Must never leave half of it running: an error is returned before the first client is served.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -9,6 +10,7 @@ use tokio::runtime::Builder;
 use tokio::sync::mpsc;
 
 use super::doors::{self, NotListening};
+use crate::cache::Caches;
 use crate::config::Config;
 use crate::gate::{self, Aside, Call, Gate, Onward, Order};
 use crate::meter::Registry;
@@ -25,6 +27,8 @@ pub struct Running {
     pub registry: Arc<Registry>,
     /// The hosts of databases.
     pub clusters: Arc<Clusters>,
+    /// Answers that are kept.
+    pub caches: Arc<Caches>,
     /// To every worker.
     pub workers: Vec<Mailbox>,
     /// To the gate.
@@ -69,7 +73,7 @@ pub fn boot(config: Config) -> Result<Running, BootError> {
     let tls = gate::client_tls(&config)?;
     let doors = doors::open(&config)?;
     let registry = Arc::new(Registry::new());
-    registry.set_databases(config.databases.keys().map(|name| Arc::from(name.as_str())));
+    name_databases(&registry, &config);
     let count = worker_count(&config);
     let shared = Place { workers: count, ..Place::alone() };
     let (workers, mails): (Vec<Mailbox>, Vec<_>) = (0..count).map(|_| mpsc::unbounded_channel()).unzip();
@@ -104,8 +108,18 @@ pub fn boot(config: Config) -> Result<Running, BootError> {
         })?);
     }
     registry.set_listening(true);
-    let (clusters, visitors, stats) = (shared.clusters, Some(visitors), doors.stats);
-    Ok(Running { config, registry, clusters, workers, gate, visitors, stats, threads })
+    let (clusters, caches, visitors, stats) = (shared.clusters, shared.caches, Some(visitors), doors.stats);
+    Ok(Running { config, registry, clusters, caches, workers, gate, visitors, stats, threads })
+}
+
+/// Tells the statistics which databases there are, and how old their answers may be.
+pub(super) fn name_databases(registry: &Registry, config: &Config) {
+    registry.set_databases(config.databases.keys().map(|name| Arc::from(name.as_str())));
+    for health in registry.databases().iter() {
+        let bound = config.cache_bound(&health.database);
+        health.bound.logical.store(config.logical(&health.database).is_some(), Relaxed);
+        health.bound.us.store(bound.map_or(0, |bound| bound.as_micros() as u64), Relaxed);
+    }
 }
 
 /// Half the cores unless configured: PostgreSQL and the clients often share the machine, and a

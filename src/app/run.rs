@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
-use super::boot::{BootError, Running, boot};
+use super::boot::{BootError, Running, boot, name_databases};
 use super::discover::{self, Discovery, News};
 use super::notify::{Notify, watchdog_period};
 use crate::config::{Config, MAX_HOSTS, Roles};
@@ -65,6 +65,7 @@ async fn control(mut running: Running, signals: Signals, file: Option<&Path>) ->
         let listener = tokio::net::TcpListener::from_std(listener)?;
         tracing::info!("metrics on http://{}/metrics", listener.local_addr()?);
         let exporter = Exporter::new(Arc::clone(&running.registry)).with_hosts(Arc::clone(&running.clusters));
+        let exporter = exporter.with_cache(Arc::clone(&running.caches));
         let exporter = Arc::new(exporter);
         tokio::spawn(export::serve(listener, exporter, std::future::pending()));
     }
@@ -118,6 +119,7 @@ fn open_console(running: &mut Running) -> (Rc<Console>, mpsc::UnboundedReceiver<
     let about = About {
         registry: Arc::clone(&running.registry),
         clusters: Arc::clone(&running.clusters),
+        caches: Arc::clone(&running.caches),
         workers: running.workers.iter().map(Mailbox::downgrade).collect(),
         gate: running.gate.downgrade(),
         requests,
@@ -203,7 +205,7 @@ async fn reload(running: &mut Running, file: Option<&Path>) -> Result<(), String
             config.listen.instance_id = running.config.listen.instance_id;
             discover::fill(&mut config, Some(&running.config)).await;
             let config = Arc::new(config);
-            running.registry.set_databases(config.databases.keys().map(|name| Arc::from(name.as_str())));
+            name_databases(&running.registry, &config);
             let _ = running.gate.send(Order::Reload(Arc::clone(&config), tls));
             for worker in &running.workers {
                 let _ = worker.send(Mail::Reload(Arc::clone(&config)));

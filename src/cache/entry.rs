@@ -29,18 +29,60 @@ pub struct Stamp {
 }
 
 /// Who may be told an answer: one user of one database. Shared by its answers.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Tenant {
+    /// Name of the database as clients give it.
+    database: Box<str>,
+    /// Answers that are kept for it, or are about to be.
+    entries: AtomicU64,
     /// Bytes that are kept for it.
     bytes: AtomicU64,
+    /// Answers that had to go for others.
+    evicted: AtomicU64,
     /// Keys of its answers, oldest first; of some the answer has gone. Held by who keeps an answer of its.
     pub(super) oldest: Mutex<VecDeque<Arc<[u8]>>>,
 }
 
+/// What is kept for a tenant, or for all of a database.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Account {
+    /// Answers.
+    pub entries: u64,
+    /// Their bytes, with their keys.
+    pub bytes: u64,
+    /// Answers that had to go for others since the process began.
+    pub evicted: u64,
+}
+
 impl Tenant {
+    /// Of a database, with nothing kept.
+    #[must_use]
+    pub fn new(database: &str) -> Self {
+        let (entries, bytes, evicted, oldest) = Default::default();
+        Self { database: database.into(), entries, bytes, evicted, oldest }
+    }
+
+    /// The database.
+    #[must_use]
+    pub fn database(&self) -> &str {
+        &self.database
+    }
+
     /// Bytes that are kept for it.
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Relaxed)
+    }
+
+    /// What is kept for it.
+    #[must_use]
+    pub fn account(&self) -> Account {
+        let [entries, bytes, evicted] = [&self.entries, &self.bytes, &self.evicted].map(|it| it.load(Relaxed));
+        Account { entries, bytes, evicted }
+    }
+
+    /// One of its answers has to go for another.
+    pub(super) fn evicts(&self) {
+        self.evicted.fetch_add(1, Relaxed);
     }
 }
 
@@ -60,6 +102,8 @@ pub struct Entry {
     pub ttl_us: u64,
     /// What it hangs on; `None`: it is good for its time, whatever changes.
     pub traced: Option<Traced>,
+    /// Slots of what whoever is asked may take back: see [`super::signal`]. Shared by the answers of a shape, where none has a tag.
+    pub deps: Arc<[u32]>,
     /// What it costs, with its key.
     pub(super) bytes: u64,
     tenant: Arc<Tenant>,
@@ -70,6 +114,7 @@ pub struct Entry {
 impl Drop for Entry {
     fn drop(&mut self) {
         self.tenant.bytes.fetch_sub(self.bytes, Relaxed);
+        self.tenant.entries.fetch_sub(1, Relaxed);
     }
 }
 
@@ -78,7 +123,16 @@ impl Entry {
     pub fn new(key_bytes: usize, answer: Bytes, stamp: Stamp, done_us: u64, ttl_us: u64, tenant: Arc<Tenant>) -> Self {
         let bytes = (key_bytes + answer.len() + OVERHEAD) as u64;
         tenant.bytes.fetch_add(bytes, Relaxed);
-        Self { answer, stamp, done_us, ttl_us, traced: None, bytes, tenant, used: AtomicBool::new(false) }
+        tenant.entries.fetch_add(1, Relaxed);
+        let (traced, deps, used) = (None, Arc::default(), AtomicBool::new(false));
+        Self { answer, stamp, done_us, ttl_us, traced, deps, bytes, tenant, used }
+    }
+
+    /// The same, which goes when one of these does ([`super::signal::deps`]).
+    #[must_use]
+    pub fn hanging_on(mut self, deps: Arc<[u32]>) -> Self {
+        self.deps = deps;
+        self
     }
 
     /// The same, which is good as long as nothing of this has changed.
@@ -102,6 +156,11 @@ impl Entry {
         if !self.used.load(Relaxed) {
             self.used.store(true, Relaxed);
         }
+    }
+
+    /// It has to go for another.
+    pub(super) fn is_evicted(&self) {
+        self.tenant.evicts();
     }
 
     pub(super) fn tenant(&self) -> Arc<Tenant> {

@@ -166,7 +166,7 @@ impl Feed {
     }
 
     /// A commit that ends here has changed this.
-    pub fn changed(&self, what: Dependency, end: u64) {
+    pub fn changed(&self, what: Dependency<'_>, end: u64) {
         self.marks.changed(what.slot(&self.database, self.history.load(Relaxed)), end);
     }
 

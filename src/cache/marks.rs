@@ -5,7 +5,7 @@
 //! is the same in every process, so that slots may be written down.
 
 use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -14,30 +14,51 @@ pub const SLOTS: usize = 1 << 16;
 
 /// What an answer may hang on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Dependency {
-    /// The database as such: what makes everything kept of it void.
+pub enum Dependency<'a> {
+    /// The stream of a database's changes: what makes everything void that hangs on one.
     Life,
     /// What is where and who may see it, as far as the database tells of it in the order of its commits.
     Schema,
     /// The rows of the relation with this OID.
     Relation(u32),
+    /// What whoever is asked may take back ([`super::signal`]): everything, of all databases.
+    Everything,
+    /// So of this database.
+    Database,
+    /// So any table, for who does not know which.
+    Tables,
+    /// So the table of this name, in this schema or in any.
+    Table(Option<&'a [u8]>, &'a [u8]),
+    /// So what statements have marked with this word.
+    Tag(&'a [u8]),
+    /// So the answers to statements of this shape.
+    Shape(u64),
 }
 
-impl Dependency {
-    /// Its slot. `history` tells write-ahead logs apart whose positions say nothing of each other.
+impl Dependency<'_> {
+    /// Its slot. `history` tells write-ahead logs apart whose positions say nothing of each other; signals know of none.
     #[must_use]
     pub fn slot(self, database: &str, history: u64) -> u32 {
-        let (kind, number, history) = match self {
+        let hash = |bytes: &[u8]| xxh3_64_with_seed(bytes, 0);
+        let (kind, number, text, history): (u8, u64, &[u8], u64) = match self {
             // Not of a history: it must be there when that ends.
-            Self::Life => (0, 0, 0),
-            Self::Schema => (1, 0, history),
-            Self::Relation(oid) => (2, oid, history),
+            Self::Life => (0, 0, b"", 0),
+            Self::Schema => (1, 0, b"", history),
+            Self::Relation(oid) => (2, oid.into(), b"", history),
+            Self::Everything => (3, 0, b"", 0),
+            Self::Database => (4, 0, b"", 0),
+            Self::Tables => (5, 0, b"", 0),
+            Self::Table(None, name) => (6, 0, name, 0),
+            Self::Table(Some(schema), name) => (7, hash(schema), name, 0),
+            Self::Tag(word) => (8, 0, word, 0),
+            Self::Shape(shape) => (9, shape, b"", 0),
         };
-        let mut bytes = [0; 5];
+        let mut bytes = [0; 9];
         bytes[0] = kind;
-        bytes[1..].copy_from_slice(&u32::to_be_bytes(number));
-        let seed = xxh3_64_with_seed(database.as_bytes(), history);
-        (xxh3_64_with_seed(&bytes, seed) % SLOTS as u64) as u32
+        bytes[1..].copy_from_slice(&u64::to_be_bytes(number));
+        let database = if self == Self::Everything { "" } else { database };
+        let seed = xxh3_64_with_seed(&bytes, xxh3_64_with_seed(database.as_bytes(), history));
+        (xxh3_64_with_seed(text, seed) % SLOTS as u64) as u32
     }
 }
 
@@ -51,27 +72,48 @@ struct Slot {
 
 /// The slots.
 #[derive(Debug)]
-pub struct Marks(Box<[Slot]>);
+pub struct Marks {
+    slots: Box<[Slot]>,
+    /// The newest `us` of all: what began later need not be looked at.
+    newest_us: AtomicU64,
+}
 
 impl Default for Marks {
     fn default() -> Self {
-        Self((0..SLOTS).map(|_| Slot::default()).collect())
+        Self { slots: (0..SLOTS).map(|_| Slot::default()).collect(), newest_us: AtomicU64::new(0) }
     }
 }
 
 impl Marks {
     /// A commit that ends at `lsn` has changed this.
     pub fn changed(&self, slot: u32, lsn: u64) {
-        if let Some(slot) = self.0.get(slot as usize) {
+        if let Some(slot) = self.slots.get(slot as usize) {
             slot.lsn.fetch_max(lsn, Relaxed);
         }
     }
 
     /// What hangs on this and began at or before `us` is void.
     pub fn void(&self, slot: u32, us: u64) {
-        if let Some(slot) = self.0.get(slot as usize) {
+        if let Some(slot) = self.slots.get(slot as usize) {
             slot.us.fetch_max(us, Relaxed);
+            self.newest_us.fetch_max(us, Release);
         }
+    }
+
+    /// When anything was called void last, microseconds; 0: never.
+    #[must_use]
+    pub fn newest_us(&self) -> u64 {
+        self.newest_us.load(Acquire)
+    }
+
+    /// Whether nothing of this is void for who began at `began_us`.
+    #[must_use]
+    pub fn stand(&self, slots: &[u32], began_us: u64) -> bool {
+        self.newest_us() < began_us
+            || slots.iter().all(|slot| {
+                let slot = self.slots.get(*slot as usize);
+                slot.is_some_and(|slot| slot.us.load(Relaxed) < began_us)
+            })
     }
 
     /// Whether nothing of this has changed since: in commits that end behind `lsn`, or for who began at `began_us`. Whoever needs to see
@@ -79,7 +121,7 @@ impl Marks {
     #[must_use]
     pub fn hold(&self, slots: &[u32], lsn: u64, began_us: u64) -> bool {
         slots.iter().all(|slot| {
-            let slot = self.0.get(*slot as usize);
+            let slot = self.slots.get(*slot as usize);
             slot.is_some_and(|slot| slot.lsn.load(Relaxed) <= lsn && slot.us.load(Relaxed) < began_us)
         })
     }
@@ -102,6 +144,9 @@ mod tests {
         assert!(!marks.hold(&[a], 99, 1));
         marks.void(b, 10);
         assert!(!marks.hold(&[b], 100, 10) && marks.hold(&[b], 100, 11) && marks.hold(&[a], 100, 1));
+        // Where only that counts.
+        assert!(!marks.stand(&[a, b], 10) && marks.stand(&[a, b], 11) && marks.stand(&[a], 10));
+        assert!(!marks.stand(&[SLOTS as u32], 10));
         // No slot is no promise.
         assert!(!marks.hold(&[SLOTS as u32], 100, 100));
     }
@@ -113,6 +158,20 @@ mod tests {
             [relation.slot("a", 1), relation.slot("b", 1), relation.slot("a", 2), Dependency::Schema.slot("a", 1)];
         assert!((1..4).all(|n| !slots[n..].contains(&slots[n - 1])), "{slots:?}");
         assert_eq!(Dependency::Life.slot("a", 1), Dependency::Life.slot("a", 2));
+        assert_eq!(Dependency::Everything.slot("a", 0), Dependency::Everything.slot("b", 0));
+        let of_a = [
+            Dependency::Database,
+            Dependency::Tables,
+            Dependency::Table(None, b"t"),
+            Dependency::Table(Some(b"s"), b"t"),
+            Dependency::Table(Some(b"t"), b"s"),
+            Dependency::Tag(b"t"),
+            Dependency::Shape(7),
+        ];
+        let mut slots: Vec<u32> = of_a.iter().flat_map(|it| [it.slot("a", 0), it.slot("b", 0)]).collect();
+        slots.sort_unstable();
+        slots.dedup();
+        assert_eq!(slots.len(), 2 * of_a.len());
         // Written down elsewhere: never another.
         assert_eq!(relation.slot("shop", 7), relation.slot("shop", 7));
     }

@@ -20,12 +20,13 @@ use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use foldhash::fast::RandomState;
-use quick_cache::Weighter;
-use quick_cache::sync::Cache;
+use quick_cache::sync::{Cache, DefaultLifecycle};
+use quick_cache::{Lifecycle, Weighter};
 
-use super::entry::{Entry, Tenant};
+use super::entry::{Account, Entry, Tenant};
 use super::feed::Feed;
-use super::marks::Marks;
+use super::hearing::Hearing;
+use super::signal::Signals;
 use crate::config;
 
 /// How many of a tenant's answers are looked at to find one that it gives up.
@@ -40,17 +41,35 @@ impl Weighter<Arc<[u8]>, Arc<Entry>> for Cost {
     }
 }
 
+/// Counts what has to go for others.
+#[derive(Clone, Debug, Default)]
+struct Going(DefaultLifecycle<Arc<[u8]>, Arc<Entry>>);
+
+impl Lifecycle<Arc<[u8]>, Arc<Entry>> for Going {
+    type RequestState = <DefaultLifecycle<Arc<[u8]>, Arc<Entry>> as Lifecycle<Arc<[u8]>, Arc<Entry>>>::RequestState;
+
+    // Not of what is replaced.
+    fn before_evict(&self, _: &mut Self::RequestState, _: &Arc<[u8]>, entry: &mut Arc<Entry>) {
+        entry.is_evicted();
+    }
+
+    fn on_evict(&self, state: &mut Self::RequestState, key: Arc<[u8]>, entry: Arc<Entry>) {
+        self.0.on_evict(state, key, entry);
+    }
+}
+
 /// The answers of all workers.
 pub struct Store {
-    kept: Cache<Arc<[u8]>, Arc<Entry>, Cost, RandomState>,
+    kept: Cache<Arc<[u8]>, Arc<Entry>, Cost, RandomState, Going>,
     /// Another whenever what is kept by then is void.
     epoch: AtomicU64,
     longest: AtomicUsize,
     tenant_bytes: AtomicU64,
     tenants: Mutex<BTreeMap<Box<[u8]>, Arc<Tenant>>>,
-    marks: Arc<Marks>,
+    signals: Arc<Signals>,
     /// By the name of the database.
     feeds: Mutex<BTreeMap<Box<str>, Arc<Feed>>>,
+    hearings: Mutex<BTreeMap<Box<str>, Arc<Hearing>>>,
 }
 
 impl std::fmt::Debug for Store {
@@ -60,19 +79,20 @@ impl std::fmt::Debug for Store {
 }
 
 impl Store {
-    /// An empty one.
+    /// An empty one, whose answers these signals concern.
     #[must_use]
-    pub fn new(config: &config::Cache) -> Self {
+    pub fn new(config: &config::Cache, signals: Arc<Signals>) -> Self {
         // Of this size tables are at first; it is no limit.
         let answers = usize::try_from(config.max_bytes / 2048).unwrap_or(usize::MAX).clamp(16, 1 << 20);
         Self {
-            kept: Cache::with(answers, config.max_bytes, Cost, RandomState::default(), Default::default()),
+            kept: Cache::with(answers, config.max_bytes, Cost, RandomState::default(), Going::default()),
             epoch: AtomicU64::new(1),
             longest: AtomicUsize::new(config.max_entry_bytes),
             tenant_bytes: AtomicU64::new(config.max_tenant_bytes()),
             tenants: Mutex::default(),
-            marks: Arc::default(),
+            signals,
             feeds: Mutex::default(),
+            hearings: Mutex::default(),
         }
     }
 
@@ -85,17 +105,46 @@ impl Store {
         self.tenant_bytes.store(config.max_tenant_bytes(), Relaxed);
     }
 
-    /// The account of the tenant of this name: looked up when a worker meets its first client.
-    pub fn tenant(&self, name: &[u8]) -> Arc<Tenant> {
+    /// The account of the tenant of this name, a user of a database: looked up when a worker meets its first client.
+    pub fn tenant(&self, name: &[u8], database: &str) -> Arc<Tenant> {
         let mut tenants = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(tenants.entry(name.into()).or_default())
+        Arc::clone(tenants.entry(name.into()).or_insert_with(|| Arc::new(Tenant::new(database))))
+    }
+
+    /// What is kept for each database that anything was kept for.
+    pub fn accounts(&self) -> BTreeMap<Box<str>, Account> {
+        let tenants = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut accounts: BTreeMap<Box<str>, Account> = BTreeMap::new();
+        for tenant in tenants.values() {
+            let (one, all) = (tenant.account(), accounts.entry(tenant.database().into()).or_default());
+            all.entries += one.entries;
+            all.bytes += one.bytes;
+            all.evicted += one.evicted;
+        }
+        accounts
+    }
+
+    /// What takes back answers.
+    pub fn signals(&self) -> &Arc<Signals> {
+        &self.signals
+    }
+
+    /// Since when the notifications of this database are heard: looked up when a worker needs it first.
+    pub fn hearing(&self, database: &str) -> Arc<Hearing> {
+        let mut hearings = self.hearings.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(hearings.entry(database.into()).or_default())
     }
 
     /// What is known of the changes of this database: looked up when a worker needs it first.
     pub fn feed(&self, database: &str) -> Arc<Feed> {
         let mut feeds = self.feeds.lock().unwrap_or_else(PoisonError::into_inner);
-        let made = || Arc::new(Feed::new(database, Arc::clone(&self.marks)));
+        let made = || Arc::new(Feed::new(database, Arc::clone(self.signals.marks())));
         Arc::clone(feeds.entry(database.into()).or_insert_with(made))
+    }
+
+    /// Those of all databases that anybody has asked about.
+    pub fn hearings(&self) -> BTreeMap<Box<str>, Arc<Hearing>> {
+        self.hearings.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Part of every key: what is kept under another number is void.
@@ -143,6 +192,7 @@ impl Store {
                     chances -= 1;
                     oldest.push_back(key);
                 } else {
+                    known.is_evicted();
                     self.forget(&key, &known);
                 }
             }

@@ -21,9 +21,9 @@ fn put(store: &Store, tenant: &Arc<Tenant>, n: u32, bytes: usize, began_us: u64)
 
 #[test]
 fn bytes_are_bounded_and_accounts_even_out() {
-    let store = Store::new(&config(256 << 10, 100));
-    let (a, b) = (store.tenant(b"a"), store.tenant(b"b"));
-    assert!(Arc::ptr_eq(&a, &store.tenant(b"a")));
+    let store = Store::new(&config(256 << 10, 100), Arc::default());
+    let (a, b) = (store.tenant(b"a", "shop"), store.tenant(b"b", "shop"));
+    assert!(Arc::ptr_eq(&a, &store.tenant(b"a", "shop")));
     for n in 0..2000 {
         put(&store, if n % 2 == 0 { &a } else { &b }, n, 500 + (n as usize % 7) * 100, 1);
         assert!(store.bytes() <= 256 << 10, "{} bytes after {n}", store.bytes());
@@ -44,8 +44,8 @@ fn bytes_are_bounded_and_accounts_even_out() {
 
 #[test]
 fn one_tenant_leaves_the_others_their_room() {
-    let store = Store::new(&config(1 << 20, 25));
-    let (a, b) = (store.tenant(b"a"), store.tenant(b"b"));
+    let store = Store::new(&config(1 << 20, 25), Arc::default());
+    let (a, b) = (store.tenant(b"a", "shop"), store.tenant(b"b", "shop"));
     for n in 0..200 {
         put(&store, &b, 100_000 + n, 600, 1);
     }
@@ -61,8 +61,8 @@ fn one_tenant_leaves_the_others_their_room() {
 
 #[test]
 fn an_older_answer_does_not_take_the_place_of_a_newer_one() {
-    let store = Store::new(&config(1 << 20, 100));
-    let tenant = store.tenant(b"a");
+    let store = Store::new(&config(1 << 20, 100), Arc::default());
+    let tenant = store.tenant(b"a", "shop");
     put(&store, &tenant, 1, 10, 5);
     put(&store, &tenant, 1, 20, 4);
     // Nor one that began before the other had come.

@@ -39,6 +39,9 @@ pub enum Ttl {
     Strategy(String),
 }
 
+/// Longest name of a channel, bytes: `NAMEDATALEN` without its end.
+const CHANNEL_BYTES: usize = 63;
+
 /// `[cache]`: answers of reads, kept in the process.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Cache {
@@ -58,6 +61,8 @@ pub struct Cache {
     pub max_staleness: Duration,
     /// Name of the publication whose changes are followed. Default `pgweir`.
     pub publication: String,
+    /// Channel on which applications notify of what does not count any more. Default: none is listened to.
+    pub signals: Option<String>,
     /// `[cache.strategies]`: times with a name.
     pub strategies: BTreeMap<String, Duration>,
     /// `[cache.redis]`: answers that processes share. Default: none.
@@ -75,6 +80,7 @@ impl Default for Cache {
             invalidation: Invalidation::Ttl,
             max_staleness: Duration::from_secs(1),
             publication: "pgweir".to_owned(),
+            signals: None,
             strategies: BTreeMap::new(),
             redis: None,
         }
@@ -120,6 +126,7 @@ impl Cache {
             invalidation: raw.invalidation.set().map_or(default.invalidation, |word| word.0),
             max_staleness: raw.max_staleness.set().map_or(default.max_staleness, |time| time.0),
             publication: raw.publication.set().map_or(default.publication, |text| text.0),
+            signals: raw.signals.set().map(|text| text.0),
             strategies: named.filter_map(|(name, _, time)| Some((name, time?.0))).collect(),
             redis,
         }
@@ -166,6 +173,7 @@ impl Check<'_> {
         };
         if let Some(cache) = cache {
             self.kept_without_catalog(raw, cache);
+            self.channel(&cache.signals);
         }
         let strategies = cache.map(|cache| &cache.strategies);
         if matches!(strategies, Some(Field::Bad)) {
@@ -200,6 +208,18 @@ impl Check<'_> {
             };
             let title = format!("there is no strategy `{name}`");
             self.reader.note(span, title, |problem| problem.expected(expected).did_you_mean(hint));
+        }
+    }
+
+    /// PostgreSQL takes no other names (`Async_Notify` in src/backend/commands/async.c).
+    fn channel(&mut self, field: &Field<Text>) {
+        if let Field::Set(Text(name), span) = field
+            && (name.is_empty() || name.len() > CHANNEL_BYTES || name.contains('\0'))
+        {
+            let title = "`signals` cannot be the name of a channel";
+            self.reader.note(span.clone(), title, |problem| {
+                problem.expected("a name of 1 to 63 bytes, as in NOTIFY; without the key nothing is listened to")
+            });
         }
     }
 
@@ -270,6 +290,8 @@ mod tests {
             ("[cache]\nttl = \"menue\"\n[cache.strategies]\nmenu = \"1m\"", "did you mean `menu`"),
             ("[cache]\nttl = \"menu\"", "there is no strategy `menu`"),
             ("[cache.strategies]\n30m = \"1m\"", "cannot be the name of a strategy"),
+            ("[cache]\nsignals = \"\"", "cannot be the name of a channel"),
+            ("[cache]\nsignals = true", "a text"),
             ("[cache]\nmax_tenant_percent = 0", "from 1 to 100"),
             ("[cache]\nmode = \"on\"\n[pool]\ncatalog_refresh = 0", "`catalog_refresh`"),
         ] {

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::cache::CacheMode;
 use super::check::Check;
 use super::leaf::{RawSecret, Text, Timeout, Word};
 use super::model::Config;
@@ -75,6 +76,22 @@ impl Config {
     }
 }
 
+impl Config {
+    /// The time that no answer of this database is kept for longer than, if there is one for all of them.
+    #[must_use]
+    pub fn longest_cached(&self, database: &str) -> Option<Duration> {
+        let own = self.databases.get(database).and_then(|entry| entry.terms.cache_ttl.as_ref());
+        [self.cache.ttl.as_ref(), own].into_iter().flatten().map(|ttl| self.cache.time(ttl)).min()
+    }
+
+    /// How old the answers of this database may be, if that is limited.
+    #[must_use]
+    pub fn cache_bound(&self, database: &str) -> Option<Duration> {
+        let staleness = self.logical(database).map(|logical| logical.max_staleness);
+        staleness.or_else(|| self.longest_cached(database)).filter(|_| self.cache.mode != CacheMode::Off)
+    }
+}
+
 impl Check<'_> {
     /// What a database says of the invalidation of its answers.
     pub(super) fn invalidation(&mut self, name: &str, raw: &mut RawDatabase) -> OwnInvalidation {
@@ -144,6 +161,10 @@ mod tests {
         let off = parsed("mode = \"on\"\ninvalidation = \"logical\"", "cache_invalidation = \"ttl\"").unwrap();
         assert_eq!(off.logical("a"), None);
         assert_eq!(config.logical("b"), None);
+        assert_eq!(config.cache_bound("a"), Some(Duration::from_millis(100)));
+        let bound = |cache: &str, own: &str| parsed(cache, own).unwrap().cache_bound("a").map(|bound| bound.as_secs());
+        assert_eq!(bound("mode = \"on\"\nttl = \"1m\"", "cache_ttl = \"10s\""), Some(10));
+        assert_eq!((bound("mode = \"on\"", ""), bound("ttl = \"1m\"", "")), (None, None));
     }
 
     #[test]

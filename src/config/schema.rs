@@ -174,6 +174,7 @@ section! {
         invalidation: Word<Invalidation>,
         max_staleness: Timeout,
         publication: Text,
+        signals: Text,
         strategies: Named<Wait>,
         redis: RawRedis,
     }

@@ -76,6 +76,10 @@ impl Console {
                 self.each(move |relay| relay.reconnect(name.as_deref())).await?;
                 Ok(Answer::Done("RECONNECT"))
             }
+            Command::Invalidate(target, database) => {
+                let database = self.database(database, parameters)?;
+                self.invalidate(target, database, parameters)
+            }
             Command::WaitClose(name) => self.wait_close(self.database(name, parameters)?).await,
         }
     }

@@ -1,6 +1,7 @@
 //! What can be said to the console, and how it is read.
 //! Must never act: what it means is known when all of it is.
 
+use super::invalidate::Target;
 use super::lex::{Token, Word, words};
 use super::select::{Condition, Literal, Operator, Select};
 use super::table::{Column, columns};
@@ -47,6 +48,7 @@ pub(super) enum Command {
     Kill(Option<Literal>),
     KillClient(Literal),
     WaitClose(Option<Literal>),
+    Invalidate(Target, Option<Literal>),
     Shutdown(How),
     /// Known, but not to be had.
     Absent(&'static str, &'static str),
@@ -84,6 +86,7 @@ impl Command {
             | Self::Reconnect(name)
             | Self::Kill(name)
             | Self::WaitClose(name) => of(&[name]),
+            Self::Invalidate(target, database) => target.parameters().max(of(&[database])),
             Self::Disable(name) | Self::Enable(name) | Self::KillClient(name) => name.parameters(),
             _ => 0,
         }
@@ -199,6 +202,7 @@ impl Parser<'_> {
             "kill" => Command::Kill(self.database()?),
             "kill_client" => Command::KillClient(self.name("the id of a client")?),
             "wait_close" => Command::WaitClose(self.database()?),
+            "invalidate" => self.invalidate()?,
             "shutdown" => Command::Shutdown(self.how()?),
             "suspend" => self.all(Command::Absent(
                 "SUSPEND",
@@ -223,7 +227,7 @@ impl Parser<'_> {
     }
 
     /// Whether the next word is this key word, which is then read.
-    fn takes(&mut self, keyword: &str) -> bool {
+    pub(super) fn takes(&mut self, keyword: &str) -> bool {
         let is_it = self.tokens.first().is_some_and(|token| token.word.is(keyword));
         if is_it {
             self.next();
@@ -244,7 +248,7 @@ impl Parser<'_> {
         }
     }
 
-    fn name(&mut self, what: &str) -> Result<Literal, PgError> {
+    pub(super) fn name(&mut self, what: &str) -> Result<Literal, PgError> {
         match self.next() {
             Some(Word::Bare(name) | Word::Quoted(name)) => Ok(Literal::Text(name.clone())),
             Some(Word::Parameter(number)) => Ok(Literal::Parameter(*number)),
@@ -312,7 +316,7 @@ impl Parser<'_> {
                 let hint = "Start another pgweir on the same ports with so_reuseport instead of handing sockets over.";
                 return Ok(self.all(Command::Absent("SHOW FDS", hint)));
             }
-            "cache" | "alerts" | "health" | "slow" | "advice" => {
+            "alerts" | "health" | "slow" | "advice" => {
                 return Ok(self.all(Command::Absent("This SHOW", "SHOW HELP lists what there is.")));
             }
             _ => {}

@@ -9,6 +9,7 @@ mod act;
 mod ask;
 mod command;
 mod extended;
+mod invalidate;
 mod lex;
 pub mod route;
 mod sample;
@@ -29,6 +30,7 @@ use std::time::Duration;
 use subtle::ConstantTimeEq;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::cache::Caches;
 use crate::config::Config;
 use crate::gate::{Call, Order};
 use crate::meter::Registry;
@@ -55,6 +57,8 @@ pub struct About {
     pub registry: Arc<Registry>,
     /// The hosts of databases.
     pub clusters: Arc<Clusters>,
+    /// Answers that are kept.
+    pub caches: Arc<Caches>,
     /// The workers.
     pub workers: Vec<WeakMailbox>,
     /// The gate.

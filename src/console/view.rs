@@ -30,6 +30,7 @@ impl By {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum View {
     ActiveSockets,
+    Cache,
     Clients,
     Config,
     Databases,
@@ -70,6 +71,7 @@ impl View {
     pub fn named(name: &str) -> Option<Self> {
         Some(match name {
             "active_sockets" => Self::ActiveSockets,
+            "cache" => Self::Cache,
             "clients" => Self::Clients,
             "config" => Self::Config,
             "databases" => Self::Databases,
@@ -106,6 +108,12 @@ impl View {
                 let [socket, buffers] = [SOCKET, BUFFERS].map(|(types, names)| columns(types, names));
                 return [socket, buffers].concat();
             }
+            Self::Cache => (
+                "sssssqsqqqqqqqqqqqsqqqqqqsqq",
+                "database mode invalidation bound stream stream_age_us signals entries bytes max_bytes hits misses absent \
+                 expired older changed signalled bypasses hit_ratio fills evictions refused verified mismatches disabled \
+                 redis redis_hits redis_misses",
+            ),
             Self::Clients | Self::Servers => SOCKET,
             Self::Config => ("ssss", "key value default changeable"),
             Self::Databases => (
@@ -182,9 +190,12 @@ pub(super) const HELP: &str = "
 	SHOW SOCKETS|ACTIVE_SOCKETS|PEERS|PEER_POOLS|DNS_HOSTS|DNS_ZONES
 	SHOW QUERIES [BY total|p99|calls|errors]
 	SHOW SHAPE shape
-	SHOW ROUTING|REPLICAS|LANES|PINNED
+	SHOW ROUTING|REPLICAS|LANES|PINNED|CACHE
 	    each with [WHERE column op value [AND ..]] [ORDER BY column [DESC]] [LIMIT n]
 	EXPLAIN ROUTE [ON database] [AS user] statement
+	INVALIDATE TABLE [schema.]table|TAG tag|SHAPE shape [IN database]
+	INVALIDATE DATABASE database
+	INVALIDATE ALL
 	RELOAD
 	PAUSE [database]
 	RESUME [database]

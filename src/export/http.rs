@@ -1,16 +1,18 @@
 //! The stats port: `/metrics`, `/pins`, `/healthz`, `/readyz` over HTTP/1.1.
-//! Never changes anything: every endpoint only reads.
+//! Never changes anything but what the cache holds, and that only by [`super::invalidate`].
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use tokio::net::TcpListener;
 
+use super::invalidate::{invalidate, only_post};
 use super::prometheus::{CONTENT_TYPE, Exporter};
 use crate::base::clock;
 use crate::meter::NotReady;
@@ -19,7 +21,8 @@ const INDEX: &str = "pgweir\n\n\
     /metrics  everything measured, for Prometheus\n\
     /pins     clients that keep a server connection to themselves, since when and why (JSON)\n\
     /healthz  200 while the process lives\n\
-    /readyz   200 when clients can be served, else 503 and why\n";
+    /readyz   200 when clients can be served, else 503 and why\n\n\
+    POST /api/cache/invalidate  what does not count any more of the cache (JSON)\n";
 
 /// Serves the stats port on a bound listener until `shutdown` resolves and the requests under way are answered.
 ///
@@ -32,7 +35,8 @@ pub async fn serve(
     exporter: Arc<Exporter>,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
-    axum::serve(listener, router(exporter)).with_graceful_shutdown(shutdown).await
+    let service = router(exporter).into_make_service_with_connect_info::<SocketAddr>();
+    axum::serve(listener, service).with_graceful_shutdown(shutdown).await
 }
 
 /// The endpoints, to be served alone or beside others.
@@ -43,6 +47,7 @@ pub fn router(exporter: Arc<Exporter>) -> Router {
         .route("/pins", get(pins))
         .route("/healthz", get(|| async { json(StatusCode::OK, r#"{"status":"ok"}"#.to_owned()) }))
         .route("/readyz", get(readyz))
+        .route("/api/cache/invalidate", post(invalidate).fallback(only_post))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .with_state(exporter)
@@ -88,11 +93,11 @@ async fn method_not_allowed() -> Response {
     failure(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are allowed here")
 }
 
-fn failure(status: StatusCode, message: &str) -> Response {
+pub(super) fn failure(status: StatusCode, message: &str) -> Response {
     json(status, format!(r#"{{"error":{}}}"#, quoted(message)))
 }
 
-fn json(status: StatusCode, mut body: String) -> Response {
+pub(super) fn json(status: StatusCode, mut body: String) -> Response {
     body.push('\n');
     (status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
 }

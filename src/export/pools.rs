@@ -67,7 +67,7 @@ const fn unkept(why: &'static str, get: fn(&PoolCounters) -> u64) -> Field {
 
 /// Every number of a pool.
 #[rustfmt::skip]
-static FIELDS: [Field; 82] = [
+static FIELDS: [Field; 84] = [
     clients("active", |p| p.clients_active.get()),
     clients("waiting", |p| p.clients_waiting.get()),
     clients("idle", |p| p.clients_idle.get()),
@@ -137,6 +137,7 @@ static FIELDS: [Field; 82] = [
     miss("expired", |p| p.cache.miss(Miss::Expired).get()),
     miss("older", |p| p.cache.miss(Miss::Older).get()),
     miss("changed", |p| p.cache.miss(Miss::Changed).get()),
+    miss("signalled", |p| p.cache.miss(Miss::Signalled).get()),
     bypass("verdict", |p| p.cache.bypass(Bypass::Verdict).get()),
     bypass("volatile", |p| p.cache.bypass(Bypass::Volatile).get()),
     bypass("moment", |p| p.cache.bypass(Bypass::Moment).get()),
@@ -149,6 +150,7 @@ static FIELDS: [Field; 82] = [
     unkept("long", |p| p.cache.unkept(Unkept::Long).get()),
     unkept("other", |p| p.cache.unkept(Unkept::Other).get()),
     unkept("untraced", |p| p.cache.unkept(Unkept::Untraced).get()),
+    unkept("behind", |p| p.cache.unkept(Unkept::Behind).get()),
     // Last, as a family of its own made of the three gauges: what pgweir holds of a server's max_connections.
     Field { kind: MetricType::GAUGE, ..count("pgweir_pool_server_connections", "Server connections in any state.", |p| p.servers_active.get() + p.servers_idle.get() + p.servers_connecting.get()) },
 ];

@@ -10,7 +10,8 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::{MetricFamily, MetricType};
 
 use super::family::{family, keep, label, number};
-use super::{hosts, pins, pools, process, queries, remote, streams};
+use super::{cache, hosts, pins, pools, process, queries, remote, streams};
+use crate::cache::Caches;
 use crate::meter::{Registry, SharedCounter};
 use crate::pool::cluster::Clusters;
 
@@ -48,6 +49,7 @@ const FAMILIES: [(&str, &str); 16] = [
 pub struct Exporter {
     registry: Arc<Registry>,
     clusters: Arc<Clusters>,
+    caches: Arc<Caches>,
     descs: Vec<Desc>,
     scrapes: SharedCounter,
     last_us: AtomicU64,
@@ -60,6 +62,7 @@ impl Exporter {
         Self {
             registry,
             clusters: Arc::default(),
+            caches: Arc::default(),
             descs: descs(),
             scrapes: SharedCounter::default(),
             last_us: AtomicU64::new(0),
@@ -71,6 +74,17 @@ impl Exporter {
     #[must_use]
     pub fn with_hosts(self, clusters: Arc<Clusters>) -> Self {
         Self { clusters, ..self }
+    }
+
+    /// Shows this cache too, and takes signals for it.
+    #[must_use]
+    pub fn with_cache(self, caches: Arc<Caches>) -> Self {
+        Self { caches, ..self }
+    }
+
+    /// The cache that is shown.
+    pub fn caches(&self) -> &Caches {
+        &self.caches
     }
 
     /// The registry that is read.
@@ -143,6 +157,7 @@ impl Collector for Exporter {
         families.extend(pins::collect(&self.registry));
         families.extend(hosts::collect(&self.clusters));
         families.extend(streams::collect(&self.registry));
+        families.extend(cache::collect(&self.registry, &self.caches));
         families.extend(remote::collect(&self.registry));
         keep(families)
     }
@@ -156,6 +171,7 @@ fn descs() -> Vec<Desc> {
     names.extend(pins::FAMILIES);
     names.extend(hosts::FAMILIES);
     names.extend(streams::FAMILIES);
+    names.extend(cache::FAMILIES);
     names.extend(remote::FAMILIES);
     names.dedup_by_key(|(name, _)| *name);
     let desc =

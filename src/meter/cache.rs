@@ -40,6 +40,8 @@ pub enum Miss {
     Older,
     /// Something that it hangs on was changed.
     Changed,
+    /// Somebody has said that it does not count any more, or nobody hears who might say so.
+    Signalled,
 }
 
 /// Why an answer was not kept.
@@ -51,6 +53,8 @@ pub enum Unkept {
     Other,
     /// What it hangs on was not known any more when it began to run.
     Untraced,
+    /// It is a replica's that may not have had yet what somebody has said was changed.
+    Behind,
 }
 
 /// Numbers of one database and user on one worker.
@@ -68,9 +72,9 @@ pub struct CacheCounters {
     pub shadow_matches: Counter,
     /// In shadow mode: those that were not.
     pub shadow_mismatches: Counter,
-    misses: [Counter; Miss::Changed as usize + 1],
+    misses: [Counter; Miss::Signalled as usize + 1],
     bypasses: [Counter; Bypass::Untraced as usize + 1],
-    unkept: [Counter; Unkept::Untraced as usize + 1],
+    unkept: [Counter; Unkept::Behind as usize + 1],
 }
 
 impl CacheCounters {
@@ -82,6 +86,16 @@ impl CacheCounters {
     /// Batches for which the cache was not asked for this reason.
     pub fn bypass(&self, why: Bypass) -> &Counter {
         &self.bypasses[why as usize]
+    }
+
+    /// Batches for which the cache was not asked, for whatever reason.
+    pub fn bypassed(&self) -> u64 {
+        self.bypasses.iter().map(Counter::get).sum()
+    }
+
+    /// Answers that were not kept, for whatever reason.
+    pub fn refused(&self) -> u64 {
+        self.unkept.iter().map(Counter::get).sum()
     }
 
     /// Answers that were not kept for this reason.
@@ -115,6 +129,28 @@ impl StreamNumbers {
         let fresh_us = self.fresh_us.load(Relaxed);
         (fresh_us > 0).then(|| now_us.saturating_sub(fresh_us))
     }
+}
+
+/// How old the answers of a database may be, as the configuration has it.
+#[derive(Debug, Default)]
+pub struct CacheBound {
+    /// By the stream of its changes, not by their time alone.
+    pub logical: AtomicBool,
+    /// Microseconds; 0: nobody has set one.
+    pub us: AtomicU64,
+}
+
+/// What was said of answers that do not count any more; whoever hears it counts.
+#[derive(Debug, Default)]
+pub struct SignalNumbers {
+    /// On the console.
+    pub console: SharedCounter,
+    /// To the stats port.
+    pub http: SharedCounter,
+    /// By notifications.
+    pub notify: SharedCounter,
+    /// Notifications that nobody understands: everything of the database went.
+    pub garbled: SharedCounter,
 }
 
 /// Numbers of the store that all workers share; each of them sets them now and then.

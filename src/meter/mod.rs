@@ -14,7 +14,7 @@ pub mod registry;
 mod remote;
 pub mod shapes;
 
-pub use cache::{Bypass, CacheCounters, CacheGauges, Miss, StreamNumbers, Unkept};
+pub use cache::{Bypass, CacheBound, CacheCounters, CacheGauges, Miss, SignalNumbers, StreamNumbers, Unkept};
 pub use counters::{Counter, Gauge, PoolCounters, PoolTarget, Role, SharedCounter, WorkerGauge};
 pub use histogram::{Histogram, HistogramSnapshot};
 pub use lanes::{LaneCounters, Unfit};

@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 
-use super::cache::{CacheGauges, StreamNumbers};
+use super::cache::{CacheBound, CacheGauges, SignalNumbers, StreamNumbers};
 use super::counters::{PoolCounters, SharedCounter, WorkerGauge};
 use super::pins::{PinBoard, PinCounters, PinLog};
 use super::remote::RemoteCounters;
@@ -25,6 +25,8 @@ pub struct DatabaseHealth {
     schema_changes: AtomicU64,
     /// Of its changes, where answers hang on them.
     pub stream: StreamNumbers,
+    /// How old its answers may be.
+    pub bound: CacheBound,
 }
 
 impl DatabaseHealth {
@@ -111,6 +113,8 @@ pub struct Registry {
     pub pin_log: PinLog,
     /// What the cache holds.
     pub cache: CacheGauges,
+    /// What was said of it.
+    pub signals: SignalNumbers,
     /// Of the cache that processes share.
     pub remote: Arc<RemoteCounters>,
 }
@@ -144,6 +148,7 @@ impl Registry {
             panics: SharedCounter::default(),
             pin_log: PinLog::default(),
             cache: CacheGauges::default(),
+            signals: SignalNumbers::default(),
             remote: Arc::default(),
         }
     }
@@ -222,10 +227,17 @@ impl Registry {
         let list = names.into_iter().map(|database| match find(&database) {
             Some(health) => Arc::clone(health),
             None => {
-                let (reachable, reads_sequences, code_changes, schema_changes, stream) = Default::default();
-                let health =
-                    DatabaseHealth { database, reachable, reads_sequences, code_changes, schema_changes, stream };
-                Arc::new(health)
+                let (reachable, reads_sequences) = Default::default();
+                let (code_changes, schema_changes, stream, bound) = Default::default();
+                Arc::new(DatabaseHealth {
+                    database,
+                    reachable,
+                    reads_sequences,
+                    code_changes,
+                    schema_changes,
+                    stream,
+                    bound,
+                })
             }
         });
         self.databases.store(Arc::new(list.collect()));

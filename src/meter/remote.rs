@@ -41,6 +41,8 @@ reasons! {
         Forged = "forged",
         /// What it had is longer than `max_entry_bytes`.
         Long = "long",
+        /// It is from before everything was lost that was said not to count any more.
+        Void = "void",
         /// The catalog of the database is not known well enough.
         Schema = "schema",
     }
@@ -96,6 +98,11 @@ impl RemoteCounters {
     /// Lookups without an answer, for this reason.
     pub fn miss(&self, why: RemoteMiss) -> &SharedCounter {
         &self.misses[why as usize]
+    }
+
+    /// Lookups without an answer, for whatever reason.
+    pub fn missed(&self) -> u64 {
+        self.misses.iter().map(SharedCounter::get).sum()
     }
 
     /// Writes that ended so.

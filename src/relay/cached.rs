@@ -28,7 +28,7 @@ use crate::flow::requests::End;
 use crate::meter::{Bypass, CacheCounters, Miss};
 use crate::pool::cluster::{Cluster, Floor};
 use crate::sql::timed::may_name_moment;
-use crate::sql::verdict::{Effects, StatementKind};
+use crate::sql::verdict::StatementKind;
 use crate::sql::wish;
 use crate::wire::build;
 use crate::wire::frame::{HEADER, Header, cstr};
@@ -56,15 +56,47 @@ pub(super) struct Caching {
     pub alters: bool,
 }
 
-/// The last write of a client.
+/// The last write of a client, or what others say was written.
 #[derive(Debug)]
-struct Wrote {
+pub(super) struct Wrote {
     /// When it had been answered, microseconds.
     at_us: u64,
     /// What a replica must have replayed.
     floor: Floor,
     /// When all replicas were first seen to have it; 0: not yet.
     spread_us: u64,
+}
+
+impl Wrote {
+    /// That was answered by now.
+    pub fn new(at_us: u64, floor: Floor) -> Self {
+        Self { at_us, floor, spread_us: 0 }
+    }
+
+    /// When it had been answered, microseconds.
+    pub fn at_us(&self) -> u64 {
+        self.at_us
+    }
+
+    /// Whether an answer of this stamp certainly shows it.
+    pub fn is_in(&mut self, stamp: Stamp, cluster: &Cluster, now_us: u64) -> bool {
+        match stamp.source {
+            Source::Primary => stamp.began_us > self.at_us,
+            Source::Replica(lsn) => {
+                self.floor = cluster.settle(self.floor);
+                match self.floor {
+                    Floor::At(floor) => lsn >= floor,
+                    Floor::After(_) => false,
+                    Floor::None => {
+                        if self.spread_us == 0 {
+                            self.spread_us = now_us;
+                        }
+                        stamp.began_us > self.spread_us
+                    }
+                }
+            }
+        }
+    }
 }
 
 impl Caching {
@@ -77,7 +109,7 @@ impl Caching {
 
     /// It has written, or been told of a write.
     pub fn has_written(&mut self, now_us: u64, floor: Floor) {
-        let wrote = Wrote { at_us: now_us, floor, spread_us: 0 };
+        let wrote = Wrote::new(now_us, floor);
         match &mut self.wrote {
             Some(known) => **known = wrote,
             none => *none = Some(Box::new(wrote)),
@@ -98,23 +130,7 @@ impl Caching {
 
     /// Whether an answer of this stamp certainly shows what it wrote.
     fn sees(&mut self, stamp: Stamp, cluster: &Cluster, now_us: u64) -> bool {
-        let Some(wrote) = &mut self.wrote else { return true };
-        match stamp.source {
-            Source::Primary => stamp.began_us > wrote.at_us,
-            Source::Replica(lsn) => {
-                wrote.floor = cluster.settle(wrote.floor);
-                match wrote.floor {
-                    Floor::At(floor) => lsn >= floor,
-                    Floor::After(_) => false,
-                    Floor::None => {
-                        if wrote.spread_us == 0 {
-                            wrote.spread_us = now_us;
-                        }
-                        stamp.began_us > wrote.spread_us
-                    }
-                }
-            }
-        }
+        self.wrote.as_mut().is_none_or(|wrote| wrote.is_in(stamp, cluster, now_us))
     }
 }
 
@@ -124,19 +140,14 @@ pub(super) struct Asked {
     pub ttl_us: u64,
     /// Its shape.
     pub shape: u64,
+    /// Slots of its tags.
+    pub tags: Box<[u32]>,
     /// It begins with a Parse.
     parses: bool,
     /// Somebody has said how old it may be.
-    timed: bool,
+    pub timed: bool,
     /// What the client's unnamed statement is then, if another than before.
     unnamed: Option<Unnamed>,
-}
-
-impl Asked {
-    /// Whether somebody has said how old its answer may be.
-    pub fn is_timed(&self) -> bool {
-        self.timed
-    }
 }
 
 /// One statement in the extended protocol.
@@ -237,7 +248,7 @@ impl Relay {
             && !alone
             && !looked
             && trace.is_none()
-            && self.looks_up(id, store, key, *miss)
+            && self.looks_up(id, store, key, *miss, &asked)
         {
             return (Some(None), false);
         }
@@ -251,6 +262,8 @@ impl Relay {
 
     /// The answer that the cache has for the client, or why it has none.
     fn found(&mut self, id: ClientId, store: &Store, key: &[u8], asked: &Asked) -> Result<Arc<Entry>, Miss> {
+        let group = self.clients.get(id).ok_or(Miss::Absent)?.group;
+        self.hears(group);
         let entry = match &self.landed {
             Some((landed, entry)) if **landed == *key => Arc::clone(entry),
             _ => store.get(key).ok_or(Miss::Absent)?,
@@ -261,9 +274,8 @@ impl Relay {
             }
             return Err(Miss::Expired);
         }
-        let group = self.clients.get(id).ok_or(Miss::Absent)?.group;
         let held = self.holds(group, &entry);
-        if held == Err(Miss::Changed) {
+        if matches!(held, Err(Miss::Changed | Miss::Signalled)) {
             store.forget(key, &entry);
         }
         held?;
@@ -330,8 +342,9 @@ impl Relay {
                     let mut key = self.cache_key(id, store, buffer).ok_or(Bypass::Session)?;
                     key.number(0);
                     key.text(sql, conforming);
+                    let tags = self.tags(id, &look, sql, &mut key);
                     let unnamed = Some(Unnamed::Nothing);
-                    Ok(Asked { ttl_us, shape: look.shape, parses: false, timed: ttl_us < u64::MAX, unnamed })
+                    Ok(Asked { ttl_us, shape: look.shape, tags, parses: false, timed: ttl_us < u64::MAX, unnamed })
                 })
             }
             End::Sync => self.single(id, batch).ok_or(Bypass::Batch).and_then(|single| {
@@ -345,9 +358,10 @@ impl Relay {
                 key.text(statement.sql(), conforming);
                 key.field(statement.types());
                 key.field(bind);
+                let tags = self.tags(id, &statement.look, statement.sql(), &mut key);
                 let shape = statement.look.shape;
                 let unnamed = parses.then_some(Unnamed::Known(statement));
-                Ok(Asked { ttl_us, shape, parses, timed: ttl_us < u64::MAX, unnamed })
+                Ok(Asked { ttl_us, shape, tags, parses, timed: ttl_us < u64::MAX, unnamed })
             }),
             End::Query | End::Call | End::Flush => Err(Bypass::Batch),
         }
@@ -426,24 +440,5 @@ impl Relay {
             at += header.total;
         }
         None
-    }
-
-    /// The client's statement changes the schema; temporary things alone are nobody else's.
-    pub(super) fn note_alters(&mut self, id: ClientId, look: &Look) {
-        let temporary = look.effects.any(Effects::TEMP) && look.kind != StatementKind::Many;
-        if let Some(client) = self.clients.get_mut(id) {
-            client.caching().alters |= !temporary;
-        }
-    }
-
-    /// The client may have changed the schema, and has nothing under way: what is kept is void.
-    pub(super) fn note_altered(&mut self, id: ClientId) {
-        let Some(client) = self.clients.get_mut(id) else { return };
-        let group = client.group;
-        let altered = client.cache.as_mut().is_some_and(|cache| std::mem::take(&mut cache.alters));
-        if let Some(store) = self.cache.as_ref().filter(|_| altered) {
-            store.renew();
-            self.schema_altered(group);
-        }
     }
 }

@@ -59,6 +59,8 @@ pub(super) struct Catalog {
     pub(super) stands: HashMap<u64, Stand, foldhash::fast::RandomState>,
     /// On which relations the answers hang that may be kept, by shape; `None`: on too many.
     pub(super) sources: HashMap<u64, Option<Rc<[u32]>>, foldhash::fast::RandomState>,
+    /// What those may be taken back by, by shape: slots of the cache's.
+    pub(super) deps: HashMap<u64, Arc<[u32]>, foldhash::fast::RandomState>,
     /// How often the schema had changed when it was asked.
     pub(super) schema: u64,
     /// Looks taken early, one after the other, that found nothing new.
@@ -123,6 +125,7 @@ impl Catalogs {
                 epoch: 0,
                 stands: HashMap::default(),
                 sources: HashMap::default(),
+                deps: HashMap::default(),
                 schema: 0,
                 vain: 0,
                 due_us: 0,
@@ -214,6 +217,7 @@ impl Relay {
                 if catalog.stands.len() >= MAX_SHAPES {
                     catalog.stands.clear();
                     catalog.sources.clear();
+                    catalog.deps.clear();
                 }
                 let (footing, global) =
                     (catalog.code.footing(sql, conforming), catalog.code.reads_globals(sql, conforming));

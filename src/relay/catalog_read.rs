@@ -318,6 +318,7 @@ impl Relay {
             unseen = std::mem::take(&mut catalog.surprised) && !catalog.code.does_as(&code);
             catalog.stands.clear();
             catalog.sources.clear();
+            catalog.deps.clear();
             renewed = !std::mem::replace(&mut catalog.code, code).fingerprint.is_empty();
             catalog.shapes.clear();
         });

@@ -27,13 +27,16 @@ pub(super) struct Fill {
     /// Whose.
     tenant: Arc<Tenant>,
     /// Shape of the statement.
-    shape: u64,
+    pub shape: u64,
     /// Others wait for it.
     leads: bool,
     /// As of when it is; `None` until it is sent to a server.
-    stamp: Option<Stamp>,
+    pub stamp: Option<Stamp>,
     /// What it hangs on; `None`: it is good for its time.
     pub trace: Option<Box<Trace>>,
+    /// Slots of its tags, and of all that it may be taken back by as soon as it is sent.
+    pub tags: Box<[u32]>,
+    pub deps: Arc<[u32]>,
     /// What has come of it.
     bytes: Vec<u8>,
     scan: Scan,
@@ -91,7 +94,7 @@ impl Relay {
         let Some(client) = self.clients.get_mut(id) else { return };
         let group_id = client.group;
         let group = &mut self.groups[group_id];
-        let tenant = Arc::clone(group.tenant.get_or_insert_with(|| store.tenant(&group.key)));
+        let tenant = Arc::clone(group.tenant.get_or_insert_with(|| store.tenant(&group.key, &group.database)));
         let leads = expected.is_none() && !self.flights.contains_key(&key);
         if leads {
             let leader = Leader::Client(id);
@@ -109,6 +112,8 @@ impl Relay {
             leads,
             stamp: None,
             trace,
+            tags: asked.tags.clone(),
+            deps: Arc::default(),
             bytes: Vec::new(),
             scan: Scan::default(),
             expected,
@@ -166,6 +171,7 @@ impl Relay {
         fill.bytes.clear();
         fill.scan = Scan::default();
         self.trace_begins(id, source);
+        self.deps_begin(id);
     }
 
     /// The client was sent these bytes of a server.
@@ -211,8 +217,12 @@ impl Relay {
             self.cache_counters(group).unkept(Unkept::Untraced).add(1);
             return self.fill_ends(id, Some(fill), false);
         }
-        let (Some(stamp), Some(answer)) = (fill.stamp, fill.bytes.get(parse..len)) else { return };
+        if fill.stamp.is_some_and(|stamp| !self.shows_signals(group, stamp)) {
+            self.cache_counters(group).unkept(Unkept::Behind).add(1);
+            return self.fill_ends(id, Some(fill), false);
+        }
         let counters = self.cache_counters(group);
+        let (Some(stamp), Some(answer)) = (fill.stamp, fill.bytes.get(parse..len)) else { return };
         if let Some(expected) = &fill.expected {
             if *expected.answer == *answer {
                 counters.shadow_matches.add(1);
@@ -233,7 +243,7 @@ impl Relay {
         let entry = Entry::new(fill.key.len(), answer, stamp, self.now_us, fill.ttl_us, Arc::clone(&fill.tenant));
         let traced = traced.flatten();
         let shared = fill.shared.take().filter(|_| traced.is_none());
-        let entry = Arc::new(entry.traced(traced));
+        let entry = Arc::new(entry.traced(traced).hanging_on(Arc::clone(&fill.deps)));
         if store.put(Arc::clone(&fill.key), Arc::clone(&entry)) {
             self.shares(shared, &entry);
         } else {

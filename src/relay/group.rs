@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::backoff::Backoff;
 use super::balance::{Balancer, Pace};
+use super::cached::Wrote;
 use super::floor::Held;
 use super::lane_count::LaneCount;
 use super::listen::Listener;
@@ -16,7 +17,7 @@ use super::unopened::{Defers, defers};
 use super::{ClientId, GroupId, PoolId, Relay, ServerId, Todo};
 use crate::auth::ServerSecret;
 use crate::cache::key::Key;
-use crate::cache::{Feed, Tenant};
+use crate::cache::{Feed, Hearing, Tenant};
 use crate::config::{
     Config, Consistency, Database, Overrides, OwnInvalidation, PoolMode, Reads, Routing, Terms, Workload,
 };
@@ -66,6 +67,10 @@ pub struct Group {
     pub(super) tenant: Option<Arc<Tenant>>,
     /// What is known of changes, once answers hang on that.
     pub(super) feed: Option<Arc<Feed>>,
+    /// Since when its database's notifications are heard, once answers hang on that.
+    pub(super) hearing: Option<Arc<Hearing>>,
+    /// What replicas must have whose answers are kept: the newest that anybody has said of answers.
+    pub(super) signalled: Option<Wrote>,
     /// What servers report at their start.
     pub(super) base: Option<Parameters>,
     /// The settings of a server just opened: none.
@@ -269,6 +274,8 @@ impl Relay {
             key: key_of(entry, user, &pool.dial),
             tenant: None,
             feed: None,
+            hearing: None,
+            signalled: None,
             base: None,
             no_params: Rc::new(none),
             sets: HashMap::new(),
@@ -327,6 +334,7 @@ impl Relay {
         for group in self.groups.ids().collect::<Vec<_>>() {
             self.groups[group].tenant = None;
             self.forget_feed(group);
+            self.forget_hearing(group, &old.cache);
         }
         let mut read = HashMap::new();
         let before = self.retired.len();

@@ -31,6 +31,7 @@ mod follow;
 mod forward;
 mod group;
 mod grow;
+mod hear;
 mod hopefuls;
 mod hosts;
 pub mod insight;
@@ -76,6 +77,7 @@ mod server;
 mod server_turn;
 mod settle;
 mod shapes;
+mod signalled;
 mod sqlnames;
 mod statements;
 mod stock;
@@ -154,6 +156,8 @@ pub enum Todo {
     Watch(GroupId),
     /// Follow the changes of this group's database from now on.
     Follow(GroupId),
+    /// Hear what is said of the answers of this group's database from now on.
+    Hear(GroupId),
     /// Hold a connection that listens for the clients of this group.
     Listen(GroupId),
     /// Cancel what this server runs; tell the relay by [`Relay::cancelled`].

@@ -21,6 +21,7 @@
 
 use std::sync::Arc;
 
+use super::cached::Asked;
 use super::fill::{Flight, Leader};
 use super::task::Shared;
 use super::{ClientId, GroupId, Relay, Todo};
@@ -57,6 +58,8 @@ pub struct Lookup {
     /// The key in all processes.
     shared: Box<[u8]>,
     longest: usize,
+    /// What an answer may be taken back by.
+    deps: Arc<[u32]>,
 }
 
 /// What a turn leaves to be done with the shared cache.
@@ -102,7 +105,8 @@ impl Relay {
         }
         self.remote = wanted.map(|redis| {
             self.registry.remote.set_used();
-            std::rc::Rc::new(Remote::new(redis.clone(), Arc::clone(&self.registry.remote)))
+            let (counters, signals) = (Arc::clone(&self.registry.remote), Arc::clone(self.place.caches.signals()));
+            std::rc::Rc::new(Remote::new(redis.clone(), counters, signals))
         });
         self.todo.extend(self.remote.clone().map(|remote| Todo::Far(Far::Run(remote))));
     }
@@ -129,7 +133,7 @@ impl Relay {
     }
 
     /// Has the client wait for what the shared cache says, if that is asked.
-    pub(super) fn looks_up(&mut self, id: ClientId, store: &Store, key: &[u8], miss: Miss) -> bool {
+    pub(super) fn looks_up(&mut self, id: ClientId, store: &Store, key: &[u8], miss: Miss, asked: &Asked) -> bool {
         let Some(remote) = self.remote.clone() else { return false };
         if miss == Miss::Older || self.flights.contains_key(key) {
             return false;
@@ -149,20 +153,21 @@ impl Relay {
         let leader = Leader::Lookup { number, since_us: now_us };
         self.flights.insert(Arc::clone(&key), Flight { leader, followers: Vec::new() });
         self.waits_for_flight(id, &key);
-        let longest = store.longest();
-        self.todo.push(Todo::Far(Far::Look(Lookup { key, number, group, shared, longest })));
+        let (longest, deps) = (store.longest(), self.deps_of(group, asked.shape, &asked.tags));
+        self.note_signals(group);
+        self.todo.push(Todo::Far(Far::Look(Lookup { key, number, group, shared, longest, deps })));
         true
     }
 
     /// The shared cache has answered, or has not.
     fn looked_up(&mut self, lookup: &Lookup, found: Option<Found>) {
         self.now_us = clock::now_us();
-        let Lookup { key, number, group, .. } = lookup;
+        let Lookup { key, number, group, deps, .. } = lookup;
         let is_it = |leader: Leader| matches!(leader, Leader::Lookup { number: it, .. } if it == *number);
         if !self.flights.get(key).is_some_and(|flight| is_it(flight.leader)) {
             return;
         }
-        let entry = found.and_then(|found| self.take_over(key, *group, found));
+        let entry = found.and_then(|found| self.take_over(key, *group, found, deps));
         // Also if this process has no room for it.
         self.landed = entry.map(|entry| (Arc::clone(key), entry));
         self.lands(key, super::fill::Landing::LookedUp);
@@ -170,15 +175,18 @@ impl Relay {
     }
 
     /// Keeps an answer that another process has kept.
-    fn take_over(&mut self, key: &Arc<[u8]>, group: GroupId, found: Found) -> Option<Arc<Entry>> {
+    fn take_over(&mut self, key: &Arc<[u8]>, group: GroupId, found: Found, deps: &Arc<[u32]>) -> Option<Arc<Entry>> {
         let store = self.cache.clone()?;
-        let group = self.groups.get_mut(group)?;
-        let tenant = Arc::clone(group.tenant.get_or_insert_with(|| store.tenant(&group.key)));
         let stamp = Stamp { began_us: found.began_us, source: found.source };
+        if self.groups.get(group).is_none() || !self.shows_signals(group, stamp) {
+            return None;
+        }
+        let group = self.groups.get_mut(group)?;
+        let tenant = Arc::clone(group.tenant.get_or_insert_with(|| store.tenant(&group.key, &group.database)));
         // Somebody had seen it before it was found, and it was on its way to us since: what begins now is newer.
         let done_us = self.now_us.saturating_sub(1);
         let entry = Entry::new(key.len(), found.answer, stamp, done_us, found.ttl_us, tenant);
-        let entry = Arc::new(entry);
+        let entry = Arc::new(entry.hanging_on(Arc::clone(deps)));
         store.put(Arc::clone(key), Arc::clone(&entry)).then_some(entry)
     }
 

@@ -96,6 +96,7 @@ pub fn run_todo(relay: &Shared, mut done: Option<oneshot::Sender<()>>) {
                 }
                 Todo::Watch(group) => super::watch::start(relay, group),
                 Todo::Follow(group) => super::stream::start(relay, group),
+                Todo::Hear(group) => super::hear::start(relay, group),
                 Todo::Listen(group) => {
                     spawn_local(super::listen_task::run(Rc::clone(relay), group));
                 }

@@ -11,9 +11,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::cached::Asked;
+use super::shapes::Look;
 use super::{ClientId, GroupId, Relay, Todo};
 use crate::cache::{Entry, Feed, Source, Traced};
 use crate::meter::{Bypass, Miss};
+use crate::sql::verdict::{Effects, StatementKind};
 
 /// What a statement reads, as of a schema and a publication.
 #[derive(Debug)]
@@ -54,6 +56,9 @@ impl Relay {
 
     /// Whether nothing that an answer from the cache hangs on has changed, as far as that counts for it.
     pub(super) fn holds(&self, group: GroupId, entry: &Entry) -> Result<(), Miss> {
+        if !self.stands(group, entry) {
+            return Err(Miss::Signalled);
+        }
         let Some(traced) = &entry.traced else { return Ok(()) };
         let feed = self.groups[group].feed.as_ref().ok_or(Miss::Absent)?;
         if !self.is_fresh(group, feed) {
@@ -84,7 +89,7 @@ impl Relay {
             let lacking = sources.iter().flat_map(|relations| relations.iter()).filter_map(|oid| tables.get(oid));
             lacking.for_each(|table| feed.complain(table));
             // Somebody has said how old it may be.
-            return if asked.is_timed() { Ok(None) } else { Err(Bypass::Unpublished) };
+            return if asked.timed { Ok(None) } else { Err(Bypass::Unpublished) };
         };
         if !self.is_fresh(group, &feed) {
             return Err(Bypass::Stalled);
@@ -108,25 +113,41 @@ impl Relay {
     }
 
     /// The schema may have changed, from here: what statements name is to be looked up again before anything is traced.
-    pub(super) fn schema_altered(&self, group: GroupId) {
+    fn schema_altered(&self, group: GroupId) {
         let catalog = self.catalogs.all.get(self.groups[group].catalog);
-        if let Some(health) = catalog.and_then(|catalog| catalog.health.as_ref())
-            && self.groups[group].terms.cache_staleness.is_some()
-        {
+        if let Some(health) = catalog.and_then(|catalog| catalog.health.as_ref()) {
             health.change_schema();
         }
     }
 
     /// A catalog says something else than before: what was kept may hang on what was not seen to be there.
     pub(super) fn sources_renewed(&self, catalog: usize) {
-        let is_traced = |group: GroupId| {
-            let group = &self.groups[group];
-            group.catalog == catalog && group.terms.cache_staleness.is_some()
-        };
-        if let Some(store) = &self.cache
-            && self.groups.ids().any(is_traced)
-        {
+        let Some(store) = &self.cache else { return };
+        for group in self.groups.ids().map(|id| &self.groups[id]).filter(|group| group.catalog == catalog) {
+            if group.terms.cache_staleness.is_some() {
+                store.renew();
+                return;
+            }
+            store.signals().forget(&group.database);
+        }
+    }
+
+    /// The client's statement changes the schema; temporary things alone are nobody else's.
+    pub(super) fn note_alters(&mut self, id: ClientId, look: &Look) {
+        let temporary = look.effects.any(Effects::TEMP) && look.kind != StatementKind::Many;
+        if let Some(client) = self.clients.get_mut(id) {
+            client.caching().alters |= !temporary;
+        }
+    }
+
+    /// The client may have changed the schema, and has nothing under way: what is kept is void.
+    pub(super) fn note_altered(&mut self, id: ClientId) {
+        let Some(client) = self.clients.get_mut(id) else { return };
+        let group = client.group;
+        let altered = client.cache.as_mut().is_some_and(|cache| std::mem::take(&mut cache.alters));
+        if let Some(store) = self.cache.as_ref().filter(|_| altered) {
             store.renew();
+            self.schema_altered(group);
         }
     }
 }

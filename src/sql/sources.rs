@@ -4,7 +4,7 @@
 //! Beside those that a statement names, that is what its views and functions read, the partitions and children of its tables, whose
 //! changes are told as theirs, and what casts, operators and domains read that nobody names.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use super::code::{Code, IMPLIED};
 use super::code_graph::{Graph, rows};
@@ -17,17 +17,28 @@ pub const MOST: usize = 256;
 /// What something reads: OIDs in ascending order; `None`: too many.
 type Reads = Option<Box<[u32]>>;
 
+/// A relation.
+#[derive(Debug)]
+struct Place {
+    schema: Box<[u8]>,
+    name: Box<[u8]>,
+    /// The tables that it is a part or child of.
+    parents: Box<[u32]>,
+}
+
 /// By name: of relations, functions and operators.
 #[derive(Debug)]
 pub(crate) struct Sources {
     names: HashMap<Box<[u8]>, Reads>,
+    /// All relations by OID.
+    places: HashMap<u32, Place>,
     /// Of what no statement names.
     implied: Reads,
 }
 
 impl Default for Sources {
     fn default() -> Self {
-        Self { names: HashMap::new(), implied: Some(Box::default()) }
+        Self { names: HashMap::new(), places: HashMap::new(), implied: Some(Box::default()) }
     }
 }
 
@@ -37,6 +48,33 @@ fn both(one: Reads, two: &Reads) -> Reads {
     all.sort_unstable();
     all.dedup();
     (all.len() <= MOST).then(|| all.into())
+}
+
+/// All relations. Who reads a table reads its parts and children, so that is found among what tables read.
+fn places(bytes: &[u8], oid: impl Fn(&[u8]) -> Option<u32>) -> HashMap<u32, Place> {
+    let mut parents: HashMap<u32, Vec<u32>> = HashMap::new();
+    let mut tables = BTreeSet::new();
+    for [kind, key, _, _, flags] in rows(bytes) {
+        if kind == b"r" && matches!(flags.first(), Some(b'r' | b'p' | b'f')) {
+            tables.extend(oid(key));
+        }
+    }
+    for [kind, from, to, ..] in rows(bytes) {
+        let read = |key: &[u8]| key.strip_prefix(b"r").and_then(&oid);
+        if kind == b"e"
+            && let (Some(parent), Some(child)) = (read(from), read(to))
+            && tables.contains(&parent)
+        {
+            parents.entry(child).or_default().push(parent);
+        }
+    }
+    let relations = rows(bytes).filter(|[kind, ..]| *kind == b"r");
+    let place = |[_, key, schema, name, _]: [&[u8]; 5]| {
+        let number = oid(key)?;
+        let parents = parents.get(&number).map(|all| all.clone().into()).unwrap_or_default();
+        Some((number, Place { schema: schema.into(), name: name.into(), parents }))
+    };
+    relations.filter_map(place).collect()
 }
 
 impl Sources {
@@ -63,7 +101,7 @@ impl Sources {
             found.sort_unstable();
             Some(found.into_boxed_slice())
         };
-        let mut this = Self::default();
+        let mut this = Self { places: places(bytes, oid), ..Self::default() };
         for [kind, key, _, name, _] in rows(bytes) {
             let of_this = match kind {
                 b"r" => reads(&[b"r", key].concat()),
@@ -90,7 +128,7 @@ impl Code {
     pub fn sources(&self, sql: &[u8], standard_conforming_strings: bool) -> Option<Box<[u32]>> {
         let all = tokens(sql, standard_conforming_strings);
         let words = Words::new(sql, &all);
-        let Sources { names, implied } = &self.sources;
+        let Sources { names, implied, .. } = &self.sources;
         (0..words.len()).try_fold(implied.clone()?, |found, at| {
             let named = match words.kind(at) {
                 // Its name may be any.
@@ -103,6 +141,21 @@ impl Code {
                 None => Some(found),
             }
         })
+    }
+}
+
+impl Code {
+    /// Schemas and names of these relations and of all tables that they are parts or children of; `None` if one is not known.
+    #[must_use]
+    pub fn tables(&self, oids: &[u32]) -> Option<Vec<(&[u8], &[u8])>> {
+        let places = &self.sources.places;
+        let (mut all, mut due) = (BTreeSet::new(), oids.to_vec());
+        while let Some(oid) = due.pop() {
+            if all.insert(oid) {
+                due.extend(&*places.get(&oid)?.parents);
+            }
+        }
+        all.iter().map(|oid| places.get(oid).map(|place| (&*place.schema, &*place.name))).collect()
     }
 }
 
@@ -150,6 +203,21 @@ mod tests {
             assert_eq!(code.sources(sql.as_bytes(), true).as_deref(), Some(oids), "{sql}");
         }
         assert_eq!(code.sources(br#"SELECT * FROM U&"it\0065m""#, true), None, "it may be any");
+    }
+
+    #[test]
+    fn relations_have_names_and_so_have_those_above_them() {
+        let code = Code::of_rows(ROWS);
+        let named = |oids: &[u32]| -> Option<Vec<String>> {
+            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            Some(code.tables(oids)?.iter().map(|(schema, name)| format!("{}.{}", text(schema), text(name))).collect())
+        };
+        assert_eq!(named(&[]), Some(vec![]));
+        assert_eq!(named(&[2]), Some(vec!["other.item".into()]));
+        assert_eq!(named(&[7]), Some(vec!["app.whole".into(), "app.half".into()]));
+        // A view is no parent of what it reads.
+        assert_eq!(named(&[3]), Some(vec!["app.line".into()]));
+        assert_eq!(named(&[3, 99]), None);
     }
 
     #[test]

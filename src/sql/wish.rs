@@ -67,6 +67,20 @@ pub fn ttl(sql: &[u8], standard_conforming_strings: bool) -> Option<&[u8]> {
     comments.filter_map(|token| in_comment(token.bytes(sql))).last()
 }
 
+/// What comments call the answer by, so that it can be taken back by that name: what stands behind each `tag=`, in ascending order, each
+/// once.
+#[must_use]
+pub fn cache_tags(sql: &[u8], standard_conforming_strings: bool) -> Vec<&[u8]> {
+    let comments = Lexer::new(sql, standard_conforming_strings).filter(|token| token.kind == Kind::Comment);
+    let in_comment =
+        |comment| words(comment).into_iter().flatten().filter_map(|word: &[u8]| word.strip_prefix(b"tag="));
+    let mut tags: Vec<&[u8]> = comments.flat_map(|token| in_comment(token.bytes(sql))).collect();
+    tags.retain(|tag| !tag.is_empty());
+    tags.sort_unstable();
+    tags.dedup();
+    tags
+}
+
 /// The words behind pgweir's name in a comment.
 fn words(comment: &[u8]) -> Option<impl DoubleEndedIterator<Item = &[u8]>> {
     const MARK: &[u8] = b"pgweir:";
@@ -110,6 +124,19 @@ mod tests {
             ("SELECT 'pgweir: ttl=60' /* ttl=60 */", None),
         ] {
             assert_eq!(ttl(sql.as_bytes(), true), expected.map(str::as_bytes), "{sql}");
+        }
+    }
+
+    #[test]
+    fn comments_say_by_what_name() {
+        for (sql, expected) in [
+            ("/* pgweir: ttl=60 tag=menu */ SELECT 1", &["menu"][..]),
+            ("/* pgweir: tag=b,tag=a */ SELECT 1 -- pgweir: tag=c tag=a", &["a", "b", "c"]),
+            ("SELECT 'pgweir: tag=a' /* tag=b */ /* pgweir: tag= ttl=1 */", &[]),
+            ("SELECT 1", &[]),
+        ] {
+            let expected: Vec<&[u8]> = expected.iter().map(|tag| tag.as_bytes()).collect();
+            assert_eq!(cache_tags(sql.as_bytes(), true), expected, "{sql}");
         }
     }
 

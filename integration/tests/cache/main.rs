@@ -12,11 +12,14 @@ mod fresh;
 mod l2;
 mod l2_gone;
 mod l2_kinds;
+mod l2_signals;
 mod logical;
 mod never;
 mod replicas;
 mod serve;
 mod shadow;
+mod signals;
+mod signals_notify;
 
 use std::sync::OnceLock;
 

@@ -267,16 +267,25 @@ fn shutdown_when_clients_have_left() {
 fn what_is_not_there_says_so() {
     let pgweir = conf().start();
     let mut admin = console(&pgweir);
-    for sql in ["SUSPEND", "SHOW FDS", "RESET STATS", "SHOW CACHE", "BLOCK 1"] {
+    for sql in ["SUSPEND", "SHOW FDS", "RESET STATS", "SHOW ALERTS", "BLOCK 1"] {
         let error = command(&mut admin, sql).unwrap_err();
         assert!(error.starts_with("0A000 pgweir: "), "{sql}: {error}");
     }
     let error = command(&mut admin, "SELECT 1").unwrap_err();
     assert_eq!(error, "42601 invalid command, use SHOW HELP");
     let mut watcher = console_as(&pgweir, "watcher", "pgweir");
-    for sql in
-        ["RELOAD", "PAUSE", "RESUME", "KILL", "KILL_CLIENT 1", "SHUTDOWN", "DISABLE app", "ENABLE app", "WAIT_CLOSE"]
-    {
+    for sql in [
+        "RELOAD",
+        "PAUSE",
+        "RESUME",
+        "KILL",
+        "KILL_CLIENT 1",
+        "SHUTDOWN",
+        "DISABLE app",
+        "ENABLE app",
+        "WAIT_CLOSE",
+        "INVALIDATE ALL",
+    ] {
         assert_eq!(command(&mut watcher, sql).unwrap_err(), "42501 admin access needed", "{sql}");
     }
 }

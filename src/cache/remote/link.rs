@@ -208,6 +208,44 @@ impl Link {
         }
     }
 
+    /// The scores of these members of a sorted set, of those that are there.
+    ///
+    /// # Errors
+    /// As for [`Link::get`].
+    pub async fn scores(&mut self, name: &str, members: &[&str]) -> RedisResult<Vec<Option<f64>>> {
+        let cmd = redis::cmd("ZMSCORE").arg(name).arg(members).take();
+        match self {
+            Self::One(link) => cmd.query_async(link).await,
+            Self::Many(link) => cmd.query_async(link).await,
+        }
+    }
+
+    /// All members of a sorted set, with their scores.
+    ///
+    /// # Errors
+    /// As for [`Link::get`].
+    pub async fn members(&mut self, name: &str) -> RedisResult<Vec<(String, f64)>> {
+        let cmd = redis::cmd("ZRANGE").arg(name).arg(0).arg(-1).arg("WITHSCORES").take();
+        match self {
+            Self::One(link) => cmd.query_async(link).await,
+            Self::Many(link) => cmd.query_async(link).await,
+        }
+    }
+
+    /// Gives members of a sorted set these scores, but for those that have a greater one, and then counts that at another of its members.
+    ///
+    /// # Errors
+    /// As for [`Link::get`]; some may have been done.
+    pub async fn raise(&mut self, name: &str, scores: &[(u64, String)], count: &str) -> RedisResult<()> {
+        let mut both = redis::pipe();
+        both.cmd("ZADD").arg(name).arg("GT").arg(scores).ignore();
+        both.cmd("ZINCRBY").arg(name).arg(1).arg(count).ignore();
+        match self {
+            Self::One(link) => both.query_async(link).await,
+            Self::Many(link) => both.query_async(link).await,
+        }
+    }
+
     /// Redis' clock: of all masters, where there are several.
     ///
     /// # Errors

@@ -17,6 +17,7 @@
 //! *Which schema.* The key here has no number of a process's own: what its place takes is what the catalog says of everything that the
 //! meaning of a text hangs on, and which cluster that is of (`relay/schema.sql`).
 
+mod board;
 pub mod link;
 pub mod seal;
 pub mod time;
@@ -28,12 +29,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::Notify;
+use tokio::time::error::Elapsed;
 use tokio::time::{sleep, timeout};
 
+use self::board::Board;
 use self::link::{Link, Plan};
 use self::seal::{Bad, Keys, Sealed};
 use self::time::Skew;
 use super::Source;
+use super::signal::Signals;
 use crate::base::clock::now_us;
 use crate::config::Redis;
 use crate::meter::{RemoteCounters, RemoteMiss, RemoteWrite};
@@ -42,6 +46,8 @@ use crate::meter::{RemoteCounters, RemoteMiss, RemoteWrite};
 const PERIOD: Duration = Duration::from_secs(1);
 /// Connecting, with TLS and logging in.
 const CONNECT: Duration = Duration::from_secs(5);
+/// How long ago it may be that others' signals were looked for, microseconds: two looks may fail.
+const STALE_US: u64 = 3_500_000;
 /// What a failure adds to the score of the breaker, and what opens it. An answer takes one away: it opens after five failures in a row, and when
 /// more than a fifth fail, as where one of several nodes is silent.
 const FAILURE: u32 = 4;
@@ -83,6 +89,8 @@ pub struct Keep {
 struct Up {
     link: Link,
     skew: Skew,
+    /// When it was asked last what others have said of answers, microseconds.
+    heard_us: u64,
 }
 
 /// One worker's way to Redis.
@@ -90,6 +98,7 @@ pub struct Remote {
     config: Redis,
     keys: Arc<Keys>,
     up: RefCell<Option<Up>>,
+    board: Board,
     /// Of the breaker.
     score: Cell<u32>,
     fallen: Notify,
@@ -138,9 +147,11 @@ fn is_due(told_us: &Cell<u64>) -> bool {
 impl Remote {
     /// One that is not connected yet; [`Remote::run`] does that.
     #[must_use]
-    pub fn new(config: Redis, counters: Arc<RemoteCounters>) -> Self {
+    pub fn new(config: Redis, counters: Arc<RemoteCounters>, signals: Arc<Signals>) -> Self {
+        let keys = Keys::new(&config.secret);
         Self {
-            keys: Arc::new(Keys::new(&config.secret)),
+            board: Board::new(signals, keys.name(&config.prefix, b"signals")),
+            keys: Arc::new(keys),
             config,
             up: RefCell::new(None),
             score: Cell::new(0),
@@ -162,7 +173,7 @@ impl Remote {
     /// Whether asking it may be of use at all; counts when not.
     pub fn is_open(&self) -> bool {
         let why = match () {
-            () if self.up.borrow().is_none() => RemoteMiss::Down,
+            () if self.link().is_none() => RemoteMiss::Down,
             () if self.lookups.get() >= self.config.max_lookups => RemoteMiss::Busy,
             () => return true,
         };
@@ -212,28 +223,40 @@ impl Remote {
     async fn watch(&self, mut link: Link) {
         let mut was_up = false;
         loop {
-            match timeout(self.config.timeout, link.skew()).await {
+            let heard_us = now_us();
+            match self.look_around(&mut link).await {
                 Ok(Ok(skew)) => {
                     if !std::mem::replace(&mut was_up, true) {
                         self.score.set(0);
                         self.counters.up.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                         self.tell_up();
                     }
-                    *self.up.borrow_mut() = Some(Up { link: link.clone(), skew });
+                    *self.up.borrow_mut() = Some(Up { link: link.clone(), skew, heard_us });
                 }
                 Ok(Err(error)) if was_up => self.failed(&error.to_string()),
                 Err(_) if was_up => self.failed("it does not answer in time"),
-                Ok(Err(error)) => return self.tell(&format!("Redis does not say what time it is: {error}")),
+                Ok(Err(error)) => return self.tell(&format!("Redis does not say what it is asked first: {error}")),
                 Err(_) => return self.tell("Redis does not answer in time"),
             }
             tokio::select! {
                 () = sleep(PERIOD) => {}
+                () = self.board.has_news() => {}
                 () = self.fallen.notified() => {}
             }
             if self.up.borrow().is_none() {
                 return;
             }
         }
+    }
+
+    /// Redis' clock, when all was told and heard that processes say of answers; each in its time.
+    async fn look_around(&self, link: &mut Link) -> Result<redis::RedisResult<Skew>, Elapsed> {
+        let skew = match timeout(self.config.timeout, link.skew()).await? {
+            Ok(skew) => skew,
+            Err(error) => return Ok(Err(error)),
+        };
+        let exchanged = timeout(self.config.timeout * 4, self.board.exchange(link, skew)).await?;
+        Ok(exchanged.map(|()| skew))
     }
 
     /// Nobody asks it any more.
@@ -273,9 +296,11 @@ impl Remote {
         }
     }
 
-    /// The link, and Redis' clock, if it is there.
+    /// The link, and Redis' clock, if it is there and has told lately what others say.
     fn link(&self) -> Option<(Link, Skew)> {
-        self.up.borrow().as_ref().map(|up| (up.link.clone(), up.skew))
+        let up = self.up.borrow();
+        let up = up.as_ref().filter(|up| now_us().saturating_sub(up.heard_us) < STALE_US);
+        up.map(|up| (up.link.clone(), up.skew))
     }
 
     /// The answer under a key, of at most `longest` bytes; takes no longer than the timeout, and what opening a long one takes.
@@ -320,6 +345,9 @@ impl Remote {
             aside.await.unwrap_or(Err(Bad::Malformed))
         };
         let Sealed { answer, began_us, source, ttl_us } = opened.map_err(|bad| self.bad(bad))?;
+        if began_us < self.board.floor_us() {
+            return Err(RemoteMiss::Void);
+        }
         let began_us = skew.local_us(began_us);
         // What began before our clock did has so much less time from its beginning on; nobody here can have written before that.
         let ttl_us = ttl_us.min(self.config.max_ttl.as_micros() as u64).saturating_sub(began_us.min(0).unsigned_abs());
@@ -391,7 +419,7 @@ impl Remote {
         self.counters.write(if outcome == RemoteWrite::Kept { RemoteWrite::Removed } else { outcome }).add(1);
     }
 
-    fn wrote(&self, link: &Link, outcome: Result<redis::RedisResult<()>, tokio::time::error::Elapsed>) -> RemoteWrite {
+    fn wrote(&self, link: &Link, outcome: Result<redis::RedisResult<()>, Elapsed>) -> RemoteWrite {
         match outcome {
             Ok(Ok(())) => {
                 self.worked();

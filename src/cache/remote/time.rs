@@ -40,6 +40,19 @@ impl Skew {
         local_us.saturating_add_signed(self.least_us)
     }
 
+    /// A moment of our clock in Redis' time: not earlier.
+    #[must_use]
+    pub fn remote_most_us(self, local_us: u64) -> u64 {
+        local_us.saturating_add_signed(self.most_us)
+    }
+
+    /// A moment of Redis' time on our clock: not earlier, and [`SLACK_US`] after that.
+    #[must_use]
+    pub fn local_most_us(self, remote_us: u64) -> u64 {
+        let local_us = remote_us.cast_signed().saturating_sub(self.least_us).saturating_add_unsigned(SLACK_US);
+        u64::try_from(local_us).unwrap_or(0)
+    }
+
     /// A moment of Redis' time on our clock: not later, and [`SLACK_US`] before that. Negative if our clock had not begun yet.
     #[must_use]
     pub fn local_us(self, remote_us: u64) -> i64 {
@@ -70,6 +83,10 @@ mod tests {
                 });
                 each.reduce(Skew::and).unwrap()
             };
+            // What was said then is not taken for said before.
+            let said = skew(writer, &took[..4]).remote_most_us(began + writer);
+            let heard = skew(reader, &took[4..]).local_most_us(said);
+            prop_assert!(heard >= (began + reader) + SLACK_US);
             let remote = skew(writer, &took[..4]).remote_us(began + writer);
             let seen = skew(reader, &took[4..]).local_us(remote);
             prop_assert!(seen.saturating_add_unsigned(SLACK_US) <= (began + reader).cast_signed());

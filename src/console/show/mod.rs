@@ -1,6 +1,7 @@
 //! The rows of each `SHOW`.
 //! Must never invent a number: what is not known is NULL, what there is none of is 0.
 
+mod cache;
 mod config;
 mod lists;
 mod pools;
@@ -26,6 +27,7 @@ impl Console {
         let rows = match view {
             View::ActiveSockets => self.sockets(true, seen).await?,
             View::Sockets => self.sockets(false, seen).await?,
+            View::Cache => self.cache(),
             View::Clients => self.connections(Side::Clients, seen).await?,
             View::Servers => self.connections(Side::Servers, seen).await?,
             View::Config => self.settings(),

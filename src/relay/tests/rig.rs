@@ -314,6 +314,7 @@ impl Rig {
                 Todo::OpenOwn(..) => unreachable!("no test of the rig replicates"),
                 Todo::Understand(source) => self.relay.understood(&source.looked(), source.read()),
                 Todo::Watch(_)
+                | Todo::Hear(_)
                 | Todo::Follow(_)
                 | Todo::WatchLanes
                 | Todo::Listen(_)

@@ -1,0 +1,177 @@
+//! `SHOW CACHE`: what the cache promises, what it holds, and what it was good for.
+//! Must never call a bound what nobody has set.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::super::Console;
+use super::super::table::{Value, row};
+use super::Rows;
+use crate::base::clock;
+use crate::cache::Account;
+use crate::config::{Cache, CacheMode, Config, format_duration};
+use crate::meter::{CacheCounters, Miss};
+
+/// What was counted, of one database or of all.
+#[derive(Clone, Copy, Default)]
+struct Numbers {
+    hits: u64,
+    misses: [u64; 5],
+    bypasses: u64,
+    fills: u64,
+    refused: u64,
+    verified: u64,
+    mismatches: u64,
+    disabled: u64,
+}
+
+/// In the order of the columns.
+const MISSES: [Miss; 5] = [Miss::Absent, Miss::Expired, Miss::Older, Miss::Changed, Miss::Signalled];
+
+impl Numbers {
+    fn add(&mut self, counters: &CacheCounters) {
+        self.hits += counters.hits.get();
+        self.misses.iter_mut().zip(MISSES).for_each(|(sum, why)| *sum += counters.miss(why).get());
+        self.bypasses += counters.bypassed();
+        self.fills += counters.fills.get();
+        self.refused += counters.refused();
+    }
+
+    fn and(&mut self, other: &Self) {
+        self.hits += other.hits;
+        self.misses.iter_mut().zip(other.misses).for_each(|(sum, more)| *sum += more);
+        self.bypasses += other.bypasses;
+        self.fills += other.fills;
+        self.refused += other.refused;
+        self.verified += other.verified;
+        self.mismatches += other.mismatches;
+        self.disabled += other.disabled;
+    }
+}
+
+/// How old an answer may be, in words; `None` where nothing is kept.
+fn bound(config: &Config, database: &str) -> Option<String> {
+    if config.cache.mode == CacheMode::Off {
+        return None;
+    }
+    if let Some(logical) = config.logical(database) {
+        let staleness = format_duration(logical.max_staleness);
+        return Some(format!(
+            "shows what was committed {staleness} ago, or steps aside; without a followed table its ttl"
+        ));
+    }
+    Some(match config.longest_cached(database) {
+        Some(ttl) if ttl.is_zero() => "nothing is kept: ttl = 0".to_owned(),
+        Some(ttl) => format!("{} old at most (ttl), less where a user, rule or comment says so", format_duration(ttl)),
+        None => "as old as a user, rule or comment says; without one nothing is kept".to_owned(),
+    })
+}
+
+/// Share of hits of all that could have been one.
+fn ratio(numbers: &Numbers) -> Option<String> {
+    let all = numbers.hits + numbers.misses.iter().sum::<u64>();
+    (all > 0).then(|| format!("{:.4}", numbers.hits as f64 / all as f64))
+}
+
+fn up(is_up: bool) -> &'static str {
+    if is_up { "up" } else { "down" }
+}
+
+impl Console {
+    pub(super) fn cache(&self) -> Rows {
+        let (config, registry) = (self.config(), &self.about.registry);
+        let store = self.about.caches.store();
+        let accounts = store.as_ref().map(|store| store.accounts()).unwrap_or_default();
+        let mut counted: BTreeMap<&str, Numbers> = BTreeMap::new();
+        let pools = registry.pools();
+        pools.iter().for_each(|pool| counted.entry(&pool.target.database).or_default().add(&pool.cache));
+        let (mut all, mut account) = (Numbers::default(), Account::default());
+        let mut rows = Rows::new();
+        let redis = config.cache.redis.as_ref().filter(|_| config.cache.mode == CacheMode::On);
+        let redis = redis.map(|_| up(registry.remote.up.load(Relaxed) > 0));
+        for name in config.databases.keys() {
+            let numbers = counted.get(name.as_str()).copied().unwrap_or_default();
+            let own = accounts.get(name.as_str()).copied().unwrap_or_default();
+            all.and(&numbers);
+            account.entries += own.entries;
+            account.bytes += own.bytes;
+            account.evicted += own.evicted;
+            let logical = config.logical(name);
+            let health = registry.database(name).filter(|_| logical.is_some());
+            let wanted = health.as_ref().filter(|health| health.stream.wanted.load(Relaxed));
+            let hearing = store.as_ref().filter(|_| config.cache.signals.is_some()).map(|store| store.hearing(name));
+            let mut row = row![
+                name.as_str(),
+                config.cache.mode.as_str(),
+                if logical.is_some() { "logical" } else { "ttl" },
+                bound(&config, name),
+                wanted.map(|health| up(health.stream.flows.load(Relaxed))),
+                wanted.and_then(|health| health.stream.age_us(clock::now_us())),
+                hearing.map(|hearing| up(hearing.since_us() > 0)),
+            ];
+            row.extend(held(&own, &config.cache));
+            row.extend(known(&numbers, &own));
+            // What changes ends says nothing in another process.
+            row.extend(row![redis.filter(|_| logical.is_none()), None::<u64>, None::<u64>]);
+            rows.push(row);
+        }
+        let mut row =
+            row!["*", config.cache.mode.as_str(), None::<&str>, None::<&str>, None::<&str>, None::<u64>, None::<&str>];
+        row.extend(held(&account, &config.cache));
+        row.extend(known(&all, &account));
+        let remote = &registry.remote;
+        let counted = redis.map(|_| (remote.hits.get(), remote.missed()));
+        row.extend(row![redis, counted.map(|(hits, _)| hits), counted.map(|(_, misses)| misses)]);
+        rows.push(row);
+        rows
+    }
+}
+
+fn held(account: &Account, cache: &Cache) -> Vec<Value> {
+    row![account.entries, account.bytes, cache.max_bytes]
+}
+
+fn known(numbers: &Numbers, account: &Account) -> Vec<Value> {
+    let [absent, expired, older, changed, signalled] = numbers.misses;
+    row![
+        numbers.hits,
+        numbers.misses.iter().sum::<u64>(),
+        absent,
+        expired,
+        older,
+        changed,
+        signalled,
+        numbers.bypasses,
+        ratio(numbers),
+        numbers.fills,
+        account.evicted,
+        numbers.refused,
+        numbers.verified,
+        numbers.mismatches,
+        numbers.disabled,
+    ]
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn said(cache: &str, database: &str) -> Option<String> {
+        let text =
+            format!("[cache]\n{cache}\n[databases.a]\nprimary = \"h1\"\n{database}\n[users.u]\npassword = \"x\"");
+        let config = Config::parse(&text, "f.toml").map_err(|problems| problems.to_string()).unwrap();
+        bound(&config, "a")
+    }
+
+    #[test]
+    fn the_bound_is_the_one_that_was_set() {
+        assert_eq!(said("mode = \"off\"\nttl = \"1m\"", ""), None);
+        let short = said("mode = \"on\"\nttl = \"1m\"", "cache_ttl = \"10s\"").unwrap();
+        assert!(short.starts_with("10s old at most"), "{short}");
+        assert!(said("mode = \"on\"", "").unwrap().starts_with("as old as a user"));
+        assert!(said("mode = \"on\"", "cache_ttl = 0").unwrap().starts_with("nothing is kept"));
+        let logical = said("mode = \"on\"\nmax_staleness = \"400ms\"", "cache_invalidation = \"logical\"").unwrap();
+        assert!(logical.contains("400ms ago"), "{logical}");
+    }
+}
