@@ -112,7 +112,9 @@ impl Marks {
         self.newest_us() < began_us
             || slots.iter().all(|slot| {
                 let slot = self.slots.get(*slot as usize);
-                slot.is_some_and(|slot| slot.us.load(Relaxed) < began_us)
+                let us = slot.map_or(u64::MAX, |slot| slot.us.load(Relaxed));
+                // What began before the process's clock did began at 0, too.
+                us == 0 || us < began_us
             })
     }
 
@@ -147,6 +149,7 @@ mod tests {
         // Where only that counts.
         assert!(!marks.stand(&[a, b], 10) && marks.stand(&[a, b], 11) && marks.stand(&[a], 10));
         assert!(!marks.stand(&[SLOTS as u32], 10));
+        assert!(marks.stand(&[a], 0) && !marks.stand(&[b], 0) && Marks::default().stand(&[a, b], 0));
         // No slot is no promise.
         assert!(!marks.hold(&[SLOTS as u32], 100, 100));
     }

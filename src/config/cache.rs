@@ -214,7 +214,7 @@ impl Check<'_> {
     /// PostgreSQL takes no other names (`Async_Notify` in src/backend/commands/async.c).
     fn channel(&mut self, field: &Field<Text>) {
         if let Field::Set(Text(name), span) = field
-            && (name.is_empty() || name.len() > CHANNEL_BYTES || name.contains('\0'))
+            && name.len() > CHANNEL_BYTES
         {
             let title = "`signals` cannot be the name of a channel";
             self.reader.note(span.clone(), title, |problem| {
@@ -290,8 +290,8 @@ mod tests {
             ("[cache]\nttl = \"menue\"\n[cache.strategies]\nmenu = \"1m\"", "did you mean `menu`"),
             ("[cache]\nttl = \"menu\"", "there is no strategy `menu`"),
             ("[cache.strategies]\n30m = \"1m\"", "cannot be the name of a strategy"),
-            ("[cache]\nsignals = \"\"", "cannot be the name of a channel"),
-            ("[cache]\nsignals = true", "a text"),
+            (&format!("[cache]\nsignals = \"{}\"", "x".repeat(64)), "cannot be the name of a channel"),
+            ("[cache]\nsignals = true", "a string"),
             ("[cache]\nmax_tenant_percent = 0", "from 1 to 100"),
             ("[cache]\nmode = \"on\"\n[pool]\ncatalog_refresh = 0", "`catalog_refresh`"),
         ] {

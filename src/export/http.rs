@@ -1,5 +1,5 @@
 //! The stats port: `/metrics`, `/pins`, `/healthz`, `/readyz` over HTTP/1.1.
-//! Never changes anything but what the cache holds, and that only by [`super::invalidate`].
+//! Never changes anything but what the cache holds, and that only by `export::invalidate`.
 
 use std::io;
 use std::net::SocketAddr;

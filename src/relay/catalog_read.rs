@@ -309,13 +309,15 @@ impl Relay {
                 SOURCE_BYTES >> 20
             );
         }
-        let (mut unseen, mut renewed) = (false, false);
+        let (mut unseen, mut renewed, mut surprise) = (false, false, false);
         self.catalogs.epoch = self.catalogs.epoch.checked_add(1).unwrap_or(1);
         // Of a database that is too large nothing is known: the grammar alone decides.
         let epoch = if code.is_too_large { 0 } else { self.catalogs.epoch };
         self.catalogs.change(number, |catalog| {
             (catalog.epoch, catalog.vain) = (epoch, 0);
             unseen = std::mem::take(&mut catalog.surprised) && !catalog.code.does_as(&code);
+            // Nobody here has noted that it might be another.
+            surprise = catalog.trust == Trust::Full && catalog.schema == looked.schema;
             catalog.stands.clear();
             catalog.sources.clear();
             catalog.deps.clear();
@@ -327,7 +329,7 @@ impl Relay {
         }
         self.shapes.forget_refused();
         if renewed {
-            self.sources_renewed(number);
+            self.sources_renewed(number, surprise);
         }
         self.code_known(number, known);
     }

@@ -181,13 +181,13 @@ impl Relay {
         if self.groups.get(group).is_none() || !self.shows_signals(group, stamp) {
             return None;
         }
-        let group = self.groups.get_mut(group)?;
-        let tenant = Arc::clone(group.tenant.get_or_insert_with(|| store.tenant(&group.key, &group.database)));
+        let this = self.groups.get_mut(group)?;
+        let tenant = Arc::clone(this.tenant.get_or_insert_with(|| store.tenant(&this.key, &this.database)));
         // Somebody had seen it before it was found, and it was on its way to us since: what begins now is newer.
         let done_us = self.now_us.saturating_sub(1);
         let entry = Entry::new(key.len(), found.answer, stamp, done_us, found.ttl_us, tenant);
         let entry = Arc::new(entry.hanging_on(Arc::clone(deps)));
-        store.put(Arc::clone(key), Arc::clone(&entry)).then_some(entry)
+        (self.stands(group, &entry) && store.put(Arc::clone(key), Arc::clone(&entry))).then_some(entry)
     }
 
     /// Gives the shared cache an answer of this process, if it is to have it.

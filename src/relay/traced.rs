@@ -120,15 +120,18 @@ impl Relay {
         }
     }
 
-    /// A catalog says something else than before: what was kept may hang on what was not seen to be there.
-    pub(super) fn sources_renewed(&self, catalog: usize) {
+    /// A catalog says something else than before: what was kept may hang on what was not seen to be there. Where somebody here had noted the change
+    /// (`surprise` is false) what was kept since is known to hang on any table, and what was kept before is void.
+    pub(super) fn sources_renewed(&self, catalog: usize, surprise: bool) {
         let Some(store) = &self.cache else { return };
         for group in self.groups.ids().map(|id| &self.groups[id]).filter(|group| group.catalog == catalog) {
             if group.terms.cache_staleness.is_some() {
                 store.renew();
                 return;
             }
-            store.signals().forget(&group.database);
+            if surprise {
+                store.signals().forget(&group.database);
+            }
         }
     }
 

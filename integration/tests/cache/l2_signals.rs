@@ -38,7 +38,7 @@ fn others_hear_of_it_and_nothing_comes_back() {
     direct(&cluster, "UPDATE item SET v = 'new'; UPDATE mine SET v = 7");
     says(&one, "TABLE item");
     // Here at once, and not from there either.
-    assert_eq!(reads(&one, &mut first, of_item), (vec![vec!["new".to_owned()]], false));
+    assert_eq!(ask_sql(&one, &mut first, of_item), (vec![vec!["new".to_owned()]], false));
     within(BOUND, "the other hears of it", || ask_sql(&two, &mut second, of_item).0 == [["new"]]);
     // Who comes later does not get it at all, but what still counts.
     let three = up(&conf(&cluster, &redis));

@@ -99,7 +99,9 @@ fn on_the_console_and_over_http() {
         ("TABLE half", r#"{"table":"half","tenant_id":7}"#, &[3, 4]),
         ("TABLE spot", r#"{"table":"spot"}"#, &[7]),
         ("TABLE a.spot", r#"{"table":"a.spot"}"#, &[7]),
-        ("TABLE b.spot", r#"{"table":"b.spot"}"#, &[]),
+        // What has the name of something that is read, in any schema, is taken to be read.
+        ("TABLE b.spot", r#"{"table":"b.spot"}"#, &[7]),
+        ("TABLE c.spot", r#"{"table":"c.spot"}"#, &[]),
         ("TABLE \"Odd.One\"", r#"{"table":"Odd.One"}"#, &[8]),
         ("TAG menu", r#"{"tag":"menu"}"#, &[5]),
         ("TAG list IN app", r#"{"tag":"list","database":"app"}"#, &[6]),
@@ -119,7 +121,7 @@ fn on_the_console_and_over_http() {
         assert_eq!(by_http, expected, "{json}");
     }
     for source in ["console", "http"] {
-        assert_eq!(metric(&pgweir, "pgweir_cache_signals_total", &[("source", source)]), 17.0);
+        assert_eq!(metric(&pgweir, "pgweir_cache_signals_total", &[("source", source)]), 18.0);
     }
     assert!(pgweir.log().contains("invalidated on the console") && pgweir.log().contains("invalidated over HTTP"));
 }
@@ -275,11 +277,16 @@ fn the_console_shows_what_the_cache_does() {
     for id in 0..300 {
         client.query(&format!("SELECT v FROM long WHERE id <= 20 AND id <> -{id}")).unwrap();
     }
-    let row = shown("entries bytes max_bytes evictions").remove(0);
-    let held: Vec<f64> = row.split('|').map(|number| number.parse().unwrap()).collect();
-    assert!(held[0] > 10.0 && held[1] > 500_000.0 && held[1] <= 1e6 && held[2] == 1e6 && held[3] > 200.0, "{row}");
     let of = |name: &str| metric(&pgweir, name, &[("database", "app")]);
     let names = ["pgweir_cache_database_entries", "pgweir_cache_database_bytes", "pgweir_cache_evictions_total"];
-    assert_eq!(names.map(of), [held[0], held[1], held[3]]);
+    let mut held: Vec<f64> = Vec::new();
+    eventually("both say the same", || {
+        // The last one is kept when its client has it.
+        let row = shown("entries bytes evictions").remove(0);
+        held = row.split('|').map(|number| number.parse().unwrap()).collect();
+        names.map(of) == held[..]
+    });
+    assert!(held[0] > 10.0 && held[1] > 500_000.0 && held[1] <= 1e6 && held[2] > 200.0, "{held:?}");
+    assert_eq!(shown("max_bytes"), ["1000000"; 3]);
     assert_eq!(shown("entries signals redis redis_hits")[1..], ["0|||", &format!("{}|||", held[0])]);
 }

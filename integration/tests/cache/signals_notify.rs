@@ -105,7 +105,7 @@ fn a_lost_connection_leaves_nothing() {
     let mut client = Client::connect(pgweir.port());
     let sql = "SELECT v FROM item WHERE id = 3";
     warm(&pgweir, &mut client, sql);
-    assert_eq!(cluster.primary().value(&format!("SELECT count(*) {EARS}")).unwrap(), "1");
+    assert_eq!(cluster.primary().value_in(DATABASE, &format!("SELECT count(*) {EARS}")).unwrap(), "1");
     // It may not come back for a while.
     cluster.primary().query("ALTER ROLE app CONNECTION LIMIT 2").unwrap();
     let mut held = Vec::new();
@@ -136,15 +136,17 @@ fn a_lost_connection_leaves_nothing() {
 #[test]
 fn a_reload_listens_elsewhere() {
     let cluster = cluster();
-    let conf = |lines: &str| heard(&cluster, &format!("mode = \"on\"\nttl = \"1h\"\n{lines}")).top("workers = 1");
+    let conf = |lines: &str| heard(&cluster, &format!("mode = \"on\"\nttl = \"1h\"\n{lines}"));
     let pgweir = start(&conf(""));
     let mut client = Client::connect(pgweir.port());
     let sql = "SELECT v FROM item WHERE id = 4";
     warm(&pgweir, &mut client, sql);
-    let ears = || cluster.primary().value(&format!("SELECT coalesce(string_agg(query, ','), '') {EARS}")).unwrap();
+    let ears = || {
+        cluster.primary().value_in(DATABASE, &format!("SELECT coalesce(string_agg(query, ','), '') {EARS}")).unwrap()
+    };
     assert_eq!(ears(), "");
     for channel in ["one", "two"] {
-        pgweir.reload(&conf(&format!("signals = \"{channel}\"")).text()).unwrap();
+        pgweir.reload(&conf(&format!("signals = \"{channel}\"")).top("workers = 1").text()).unwrap();
         eventually("it listens", || {
             client.query(sql).unwrap();
             ears().contains(&format!("\"{channel}\""))
@@ -153,7 +155,7 @@ fn a_reload_listens_elsewhere() {
         direct(&cluster, &format!("NOTIFY {channel}, '{{\"table\":\"item\"}}'"));
         eventually("it is heard", || !ask_sql(&pgweir, &mut client, sql).1);
     }
-    pgweir.reload(&conf("").text()).unwrap();
+    pgweir.reload(&conf("").top("workers = 1").text()).unwrap();
     eventually("nobody listens", || ears().is_empty());
     warm(&pgweir, &mut client, sql);
 }

@@ -89,6 +89,7 @@ impl Console {
         let mut rows = Rows::new();
         let redis = config.cache.redis.as_ref().filter(|_| config.cache.mode == CacheMode::On);
         let redis = redis.map(|_| up(registry.remote.up.load(Relaxed) > 0));
+        let hearings = store.as_ref().map(|store| store.hearings()).unwrap_or_default();
         for name in config.databases.keys() {
             let numbers = counted.get(name.as_str()).copied().unwrap_or_default();
             let own = accounts.get(name.as_str()).copied().unwrap_or_default();
@@ -99,7 +100,7 @@ impl Console {
             let logical = config.logical(name);
             let health = registry.database(name).filter(|_| logical.is_some());
             let wanted = health.as_ref().filter(|health| health.stream.wanted.load(Relaxed));
-            let hearing = store.as_ref().filter(|_| config.cache.signals.is_some()).map(|store| store.hearing(name));
+            let hearing = hearings.get(name.as_str()).filter(|_| config.cache.signals.is_some());
             let mut row = row![
                 name.as_str(),
                 config.cache.mode.as_str(),
