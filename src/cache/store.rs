@@ -14,11 +14,12 @@
 //! It knows neither times nor tenants. Answers whose time is over are found when they are asked for, or go as others do. A tenant with
 //! more than its part gives up its own oldest, but for those that were asked for since (a second chance, as in CLOCK).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
-use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use arc_swap::ArcSwap;
 use foldhash::fast::RandomState;
 use quick_cache::sync::{Cache, DefaultLifecycle};
 use quick_cache::{Lifecycle, Weighter};
@@ -70,6 +71,9 @@ pub struct Store {
     /// By the name of the database.
     feeds: Mutex<BTreeMap<Box<str>, Arc<Feed>>>,
     hearings: Mutex<BTreeMap<Box<str>, Arc<Hearing>>>,
+    /// Shapes of which nothing is kept, by database; and whether there are any.
+    disabled: ArcSwap<BTreeSet<(Box<str>, u64)>>,
+    disables: AtomicBool,
 }
 
 impl std::fmt::Debug for Store {
@@ -93,11 +97,15 @@ impl Store {
             signals,
             feeds: Mutex::default(),
             hearings: Mutex::default(),
+            disabled: ArcSwap::default(),
+            disables: AtomicBool::new(false),
         }
     }
 
-    /// Takes other limits over.
+    /// Takes other limits over, and gives every shape another chance.
     pub fn resize(&self, config: &config::Cache) {
+        self.disabled.store(Arc::default());
+        self.disables.store(false, Relaxed);
         if self.kept.capacity() != config.max_bytes {
             self.kept.set_capacity(config.max_bytes);
         }
@@ -145,6 +153,33 @@ impl Store {
     /// Those of all databases that anybody has asked about.
     pub fn hearings(&self) -> BTreeMap<Box<str>, Arc<Hearing>> {
         self.hearings.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Nothing of this shape is kept or given any more.
+    pub fn disable(&self, database: &str, shape: u64) {
+        self.disabled.rcu(|before| {
+            let mut after = BTreeSet::clone(before);
+            after.insert((Box::from(database), shape));
+            after
+        });
+        self.disables.store(true, Relaxed);
+    }
+
+    /// Answers of this shape may be kept again.
+    pub fn enable(&self, database: &str, shape: u64) {
+        let is_it = |it: &(Box<str>, u64)| (&*it.0, it.1) == (database, shape);
+        self.disabled.rcu(|before| before.iter().filter(|it| !is_it(it)).cloned().collect::<BTreeSet<_>>());
+        self.disables.store(!self.disabled.load().is_empty(), Relaxed);
+    }
+
+    /// Whether that was said of this shape. Where it was said of none this is one load.
+    pub fn is_disabled(&self, database: &str, shape: u64) -> bool {
+        self.disables.load(Relaxed) && self.disabled.load().iter().any(|(of, it)| (&**of, *it) == (database, shape))
+    }
+
+    /// The shapes of which it was said.
+    pub fn disabled(&self) -> Arc<BTreeSet<(Box<str>, u64)>> {
+        self.disabled.load_full()
     }
 
     /// Part of every key: what is kept under another number is void.

@@ -63,6 +63,8 @@ pub struct Cache {
     pub publication: String,
     /// Channel on which applications notify of what does not count any more. Default: none is listened to.
     pub signals: Option<String>,
+    /// With [`CacheMode::On`]: which part of all hits is compared with the real answer instead, 0 to 1. Default 0.001.
+    pub verify: f64,
     /// `[cache.strategies]`: times with a name.
     pub strategies: BTreeMap<String, Duration>,
     /// `[cache.redis]`: answers that processes share. Default: none.
@@ -81,6 +83,7 @@ impl Default for Cache {
             max_staleness: Duration::from_secs(1),
             publication: "pgweir".to_owned(),
             signals: None,
+            verify: 0.001,
             strategies: BTreeMap::new(),
             redis: None,
         }
@@ -127,6 +130,7 @@ impl Cache {
             max_staleness: raw.max_staleness.set().map_or(default.max_staleness, |time| time.0),
             publication: raw.publication.set().map_or(default.publication, |text| text.0),
             signals: raw.signals.set().map(|text| text.0),
+            verify: raw.verify.set().map_or(default.verify, |share| share.0),
             strategies: named.filter_map(|(name, _, time)| Some((name, time?.0))).collect(),
             redis,
         }
@@ -278,6 +282,7 @@ mod tests {
     fn one_tenant_has_its_part() {
         let config =
             parsed("[cache]\nmax_bytes = \"1MB\"\nmax_tenant_percent = 25\nmax_entry_bytes = \"2MiB\"").unwrap();
+        assert_eq!([config.cache.verify, parsed("[cache]\nverify = 1").unwrap().cache.verify], [0.001, 1.0]);
         assert_eq!((config.cache.max_tenant_bytes(), config.cache.max_entry_bytes), (250_000, 1_000_000));
     }
 
@@ -292,6 +297,9 @@ mod tests {
             ("[cache.strategies]\n30m = \"1m\"", "cannot be the name of a strategy"),
             (&format!("[cache]\nsignals = \"{}\"", "x".repeat(64)), "cannot be the name of a channel"),
             ("[cache]\nsignals = true", "a string"),
+            ("[cache]\nverify = 1.5", "from 0 to 1"),
+            ("[cache]\nverify = \"10%\"", "from 0 to 1"),
+            ("[cache]\nverify = nan", "from 0 to 1"),
             ("[cache]\nmax_tenant_percent = 0", "from 1 to 100"),
             ("[cache]\nmode = \"on\"\n[pool]\ncatalog_refresh = 0", "`catalog_refresh`"),
         ] {

@@ -56,6 +56,29 @@ impl<const MIN: u32, const MAX: u32> Leaf for Number<MIN, MAX> {
     }
 }
 
+/// A part of all: a number from 0 to 1.
+#[derive(Debug)]
+pub(super) struct Share(pub(super) f64);
+
+impl Leaf for Share {
+    fn read(reader: &mut Reader, path: &str, value: &Value<'_>) -> Option<Self> {
+        const EXPECTED: &str = "a number from 0 to 1, such as 0.001";
+        let number = match value.get_ref() {
+            DeValue::Float(number) => number.as_str().parse::<f64>().ok(),
+            DeValue::Integer(number) => integer(number).map(|number| number as f64),
+            _ => {
+                reader.wrong_type(path, value, EXPECTED);
+                return None;
+            }
+        };
+        let number = number.filter(|number| (0.0..=1.0).contains(number));
+        if number.is_none() {
+            reader.wrong_value(path, value.span(), EXPECTED, None);
+        }
+        number.map(Self)
+    }
+}
+
 /// A number of bytes within bounds, as a whole number or with a unit.
 #[derive(Debug)]
 pub(super) struct Size<const MIN: u32, const MAX: u32>(pub(super) u32);

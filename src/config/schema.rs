@@ -12,7 +12,7 @@ use super::encryption::{ChannelBinding, SslMode, TlsMode, TlsNegotiation};
 use super::endpoint::Endpoint;
 use super::invalidation::Invalidation;
 use super::leaf::{
-    Addresses, FilePath, Filter, HttpAddress, Number, RawSecret, Refresh, Size, Sql, Text, Timeout, Wait, Word,
+    Addresses, FilePath, Filter, HttpAddress, Number, RawSecret, Refresh, Share, Size, Sql, Text, Timeout, Wait, Word,
 };
 use super::leaf_auth::{Moment, RawSecrets, Texts};
 use super::leaf_rules::{Listed, Shapes, Tags};
@@ -175,6 +175,7 @@ section! {
         max_staleness: Timeout,
         publication: Text,
         signals: Text,
+        verify: Share,
         strategies: Named<Wait>,
         redis: RawRedis,
     }

@@ -150,7 +150,7 @@ impl View {
             Self::Replicas => {
                 ("sssiisqqqsq", "database host role up timeline lsn lag_bytes lag_us latency_us breaker breaker_opens")
             }
-            Self::Routing => ("sssqsssis", "shape database user calls verdict reason catalog refused query"),
+            Self::Routing => ("sssqsssiss", "shape database user calls verdict reason catalog refused cache query"),
             Self::Shape(_) => ("sssss", "shape database user item value"),
             Self::State => ("ss", "key value"),
             Self::Stats => (

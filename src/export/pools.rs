@@ -60,6 +60,11 @@ const fn miss(why: &'static str, get: fn(&PoolCounters) -> u64) -> Field {
     Field { label: Some(("reason", why)), ..count("pgweir_cache_misses_total", help, get) }
 }
 
+const fn verified(outcome: &'static str, get: fn(&PoolCounters) -> u64) -> Field {
+    let help = "Hits that were compared with the real answer instead of being given, and found right or explained.";
+    Field { label: Some(("outcome", outcome)), ..count("pgweir_cache_verified_total", help, get) }
+}
+
 const fn unkept(why: &'static str, get: fn(&PoolCounters) -> u64) -> Field {
     let help = "Answers that were not kept, by reason.";
     Field { label: Some(("reason", why)), ..count("pgweir_cache_unkept_total", help, get) }
@@ -67,7 +72,7 @@ const fn unkept(why: &'static str, get: fn(&PoolCounters) -> u64) -> Field {
 
 /// Every number of a pool.
 #[rustfmt::skip]
-static FIELDS: [Field; 84] = [
+static FIELDS: [Field; 88] = [
     clients("active", |p| p.clients_active.get()),
     clients("waiting", |p| p.clients_waiting.get()),
     clients("idle", |p| p.clients_idle.get()),
@@ -133,6 +138,9 @@ static FIELDS: [Field; 84] = [
     count("pgweir_cache_fills_total", "Answers kept.", |p| p.cache.fills.get()),
     count("pgweir_cache_shadow_matches_total", "In shadow mode: real answers that were what the cache would have given.", |p| p.cache.shadow_matches.get()),
     count("pgweir_cache_shadow_mismatches_total", "In shadow mode: real answers that were not.", |p| p.cache.shadow_mismatches.get()),
+    verified("same", |p| p.cache.verified_same.get()),
+    verified("changed", |p| p.cache.verified_changed.get()),
+    count("pgweir_cache_mismatches_total", "Hits that were not the real answer though nothing had changed: their shape is kept no more.", |p| p.cache.mismatches.get()),
     miss("absent", |p| p.cache.miss(Miss::Absent).get()),
     miss("expired", |p| p.cache.miss(Miss::Expired).get()),
     miss("older", |p| p.cache.miss(Miss::Older).get()),
@@ -147,6 +155,7 @@ static FIELDS: [Field; 84] = [
     bypass("stalled", |p| p.cache.bypass(Bypass::Stalled).get()),
     bypass("unpublished", |p| p.cache.bypass(Bypass::Unpublished).get()),
     bypass("untraced", |p| p.cache.bypass(Bypass::Untraced).get()),
+    bypass("disabled", |p| p.cache.bypass(Bypass::Disabled).get()),
     unkept("long", |p| p.cache.unkept(Unkept::Long).get()),
     unkept("other", |p| p.cache.unkept(Unkept::Other).get()),
     unkept("untraced", |p| p.cache.unkept(Unkept::Untraced).get()),

@@ -27,6 +27,8 @@ pub enum Bypass {
     Unpublished,
     /// What it hangs on is not known for certain: the schema has changed, and is about to be read.
     Untraced,
+    /// An answer of its shape was not what it should have been: none of them is kept until a reload.
+    Disabled,
 }
 
 /// Why the cache had no answer.
@@ -72,8 +74,14 @@ pub struct CacheCounters {
     pub shadow_matches: Counter,
     /// In shadow mode: those that were not.
     pub shadow_mismatches: Counter,
+    /// Hits that were compared with the real answer: it was the same.
+    pub verified_same: Counter,
+    /// It was another, as something had changed meanwhile, or may have: within what is promised.
+    pub verified_changed: Counter,
+    /// It was another, and nothing had changed: the shape is kept no more.
+    pub mismatches: Counter,
     misses: [Counter; Miss::Signalled as usize + 1],
-    bypasses: [Counter; Bypass::Untraced as usize + 1],
+    bypasses: [Counter; Bypass::Disabled as usize + 1],
     unkept: [Counter; Unkept::Behind as usize + 1],
 }
 

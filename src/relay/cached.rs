@@ -206,12 +206,17 @@ impl Relay {
                 return (None, false);
             }
         };
+        if store.is_disabled(&self.groups[group].database, asked.shape) {
+            self.cache_counters(group).bypass(Bypass::Disabled).add(1);
+            return (None, false);
+        }
         let found = self.found(id, store, key, &asked);
         let Some(client) = self.clients.get_mut(id) else { return (None, false) };
         let looked = std::mem::take(&mut client.caching().looked);
         let serves = self.config.cache.mode == CacheMode::On;
         if let Ok(entry) = &found
             && serves
+            && (data.len() > len || !self.is_verified())
         {
             self.answer_from(id, entry, asked, len);
             return (Some(Some(len)), false);
@@ -239,7 +244,8 @@ impl Relay {
             return (None, false);
         }
         let alone = std::mem::take(&mut client.caching().alone);
-        if serves && !alone && self.follows(id, key) {
+        let verified = found.is_ok() && serves;
+        if serves && !verified && !alone && self.follows(id, key) {
             return (Some(None), false);
         }
         // What ends with a change says nothing in another process.
@@ -252,7 +258,7 @@ impl Relay {
         {
             return (Some(None), false);
         }
-        self.fills(id, store, key, &asked, (found.ok().filter(|_| !serves), trace));
+        self.fills(id, store, key, &asked, (found.ok(), trace));
         (None, false)
     }
 

@@ -221,24 +221,12 @@ impl Relay {
             self.cache_counters(group).unkept(Unkept::Behind).add(1);
             return self.fill_ends(id, Some(fill), false);
         }
-        let counters = self.cache_counters(group);
         let (Some(stamp), Some(answer)) = (fill.stamp, fill.bytes.get(parse..len)) else { return };
         if let Some(expected) = &fill.expected {
-            if *expected.answer == *answer {
-                counters.shadow_matches.add(1);
-            } else {
-                counters.shadow_mismatches.add(1);
-                let (database, text) = (&self.groups[group].database, self.shapes.text(fill.shape));
-                let age_us = stamp.began_us.saturating_sub(expected.stamp.began_us);
-                tracing::warn!(
-                    database,
-                    shape = format!("{:016x}", fill.shape),
-                    age_us,
-                    "the cache would have given another answer: {text}"
-                );
-            }
+            let real = traced.as_ref().and_then(Option::as_ref);
+            self.is_compared((group, fill.shape), expected, (stamp, answer), real);
         }
-        counters.fills.add(1);
+        self.cache_counters(group).fills.add(1);
         let answer = bytes::Bytes::copy_from_slice(answer);
         let entry = Entry::new(fill.key.len(), answer, stamp, self.now_us, fill.ttl_us, Arc::clone(&fill.tenant));
         let traced = traced.flatten();

@@ -93,10 +93,12 @@ mod traced;
 mod unopened;
 mod unserved;
 mod vacate;
+mod verify;
 mod watch;
 mod workloads;
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -224,6 +226,9 @@ pub struct Relay {
     flights: fill::Flights,
     /// How often one has begun to wait so.
     followed: u64,
+    /// What chooses the hits that are compared, and differences that are not explained yet.
+    dice: u64,
+    doubts: Vec<verify::Doubt>,
     /// Where keys of answers are put together.
     key: Vec<u8>,
     /// The code of databases.
@@ -272,6 +277,8 @@ impl Relay {
             landed: None,
             flights: fill::Flights::default(),
             followed: 0,
+            dice: RandomState::new().build_hasher().finish() | 1,
+            doubts: Vec::new(),
             key: Vec::new(),
             catalogs: catalog::Catalogs::default(),
             config,

@@ -25,6 +25,7 @@ impl Relay {
         self.follow_clusters();
         self.sweep_rates();
         self.sweep_flights();
+        self.sweep_doubts();
         for index in 0..self.pools.slots() {
             let Some(pool) = self.pools.id_at(index) else { continue };
             self.sweep_waiters(pool);

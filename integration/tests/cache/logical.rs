@@ -76,12 +76,12 @@ fn turns_to(pgweir: &Pgweir, client: &mut Client, sql: &str, since: Instant, rig
 }
 
 /// The walsender that brings the changes.
-fn walsender(cluster: &Cluster) -> Option<String> {
+pub fn walsender(cluster: &Cluster) -> Option<String> {
     let sql = "SELECT pid FROM pg_stat_replication WHERE application_name = 'pgweir cache' ORDER BY backend_start DESC LIMIT 1";
     cluster.primary().query(sql).unwrap().into_iter().flatten().next()
 }
 
-fn signal(pid: &str, name: &str) {
+pub fn signal(pid: &str, name: &str) {
     assert!(Command::new("kill").args([name, pid]).status().unwrap().success());
 }
 

@@ -139,7 +139,8 @@ fn rules_users_and_comments_say_for_how_long() {
          table = \"kinds\"\ncache_ttl = 0\n"
     );
     let conf = Conf::trust(cluster()).user("other", "cache_ttl = 0").rest(&rules);
-    let pgweir = start(&conf.rest("[cache]\nmode = \"on\"\n[cache.strategies]\nmenu = \"30m\"\nnothing = 0"));
+    let pgweir =
+        start(&conf.rest("[cache]\nmode = \"on\"\nverify = 0\n[cache.strategies]\nmenu = \"30m\"\nnothing = 0"));
     let mut client = Client::connect(pgweir.port());
     let mut twice = |sql: &str| [ask_sql(&pgweir, &mut client, sql).1, ask_sql(&pgweir, &mut client, sql).1];
     assert_eq!(twice("SELECT v FROM item WHERE id = 1"), [false, true]);

@@ -34,6 +34,9 @@ impl Numbers {
         self.misses.iter_mut().zip(MISSES).for_each(|(sum, why)| *sum += counters.miss(why).get());
         self.bypasses += counters.bypassed();
         self.fills += counters.fills.get();
+        let wrong = counters.mismatches.get();
+        self.verified += counters.verified_same.get() + counters.verified_changed.get() + wrong;
+        self.mismatches += wrong;
         self.refused += counters.refused();
     }
 
@@ -90,8 +93,10 @@ impl Console {
         let redis = config.cache.redis.as_ref().filter(|_| config.cache.mode == CacheMode::On);
         let redis = redis.map(|_| up(registry.remote.up.load(Relaxed) > 0));
         let hearings = store.as_ref().map(|store| store.hearings()).unwrap_or_default();
+        let disabled = store.as_ref().map(|store| store.disabled()).unwrap_or_default();
         for name in config.databases.keys() {
-            let numbers = counted.get(name.as_str()).copied().unwrap_or_default();
+            let mut numbers = counted.get(name.as_str()).copied().unwrap_or_default();
+            numbers.disabled = disabled.iter().filter(|(database, _)| **database == **name).count() as u64;
             let own = accounts.get(name.as_str()).copied().unwrap_or_default();
             all.and(&numbers);
             account.entries += own.entries;

@@ -78,6 +78,7 @@ impl Console {
 
     pub(super) async fn routing(&self) -> Result<Rows, PgError> {
         let verdicts = self.verdicts().await?;
+        let disabled = self.about.caches.store().map(|store| store.disabled()).unwrap_or_default();
         let mut all = self.entries();
         all.sort_by_key(|entries| std::cmp::Reverse(sum(entries, |stats| stats.calls.get())));
         let row = |entries: &Entries| {
@@ -90,6 +91,7 @@ impl Console {
                 verdict.map(|it| it.verdict.reason.code()),
                 verdict.and_then(|it| it.footing).map(footing_name),
                 verdict.is_some_and(|it| it.refused),
+                disabled.contains(&(Box::from(&*first.pool.database), first.shape?)).then_some("disabled"),
                 &*first.text,
             ]);
             Some(row)
