@@ -103,6 +103,8 @@ install_missing() {
         # nodesource's nodejs has npm inside and refuses Debian's.
         has npm || missing+=(npm)
         need ruby has ruby
+        need chromium has chromium
+        need chromium-driver has chromedriver
         need libnss-wrapper has_nss_wrapper
         need ruby-pg ruby -e 'require "pg"'
         need ruby-sequel ruby -e 'require "sequel"'

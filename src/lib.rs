@@ -54,6 +54,8 @@
 //!    transaction, plain stores, no lock. The control thread ([`export`]) reads them at any time.
 //! 10. Who asks for the database `pgweir` or `pgbouncer` and is listed in `[console]` goes on to the **console** ([`console`]):
 //!     sessions on the control thread, which answer from the statistics and ask workers by message for what only they know.
+//!     The HTTP API and the dashboard of the stats port ([`export`]) answer from the same; what is alarming a task there finds out
+//!     every few seconds, and tells webhooks ([`health`]).
 //!
 //! A transaction so costs two reads, two writes, no allocation and no wake-up of a task other than those whose sockets
 //! spoke.
@@ -70,7 +72,7 @@
 //! | 3 | [`net`] |
 //! | 4 | [`server`], [`cache`] |
 //! | 5 | [`pool`]: pure |
-//! | 6 | [`relay`] |
+//! | 6 | [`relay`], [`health`] |
 //! | 7 | [`gate`], [`worker`], [`export`] |
 //! | 8 | [`console`] |
 //! | 9 | [`app`] |
@@ -193,6 +195,7 @@ pub mod console;
 pub mod export;
 pub mod flow;
 pub mod gate;
+pub mod health;
 pub mod meter;
 pub mod net;
 pub mod pool;

@@ -24,7 +24,7 @@ const FLOORS: &[&[&str]] = &[
     &["net"],
     &["server", "cache"],
     &["pool"],
-    &["relay"],
+    &["relay", "health"],
     &["gate", "worker", "export"],
     &["console"],
     &["app"],

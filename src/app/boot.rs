@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use super::doors::{self, NotListening};
 use crate::cache::Caches;
 use crate::config::Config;
+use crate::export::{self, Guard};
 use crate::gate::{self, Aside, Call, Gate, Onward, Order};
 use crate::meter::Registry;
 use crate::pool::cluster::Clusters;
@@ -35,8 +36,10 @@ pub struct Running {
     pub gate: mpsc::UnboundedSender<Order>,
     /// Those who come to the console.
     pub visitors: Option<mpsc::UnboundedReceiver<Call>>,
-    /// The HTTP socket, if any.
-    pub stats: Option<std::net::TcpListener>,
+    /// The HTTP socket, if any, and who may use it.
+    pub stats: Option<(std::net::TcpListener, Arc<Guard>)>,
+    /// What clients reach.
+    pub listeners: Vec<String>,
     /// Ends when its mailbox is dropped.
     pub threads: Vec<JoinHandle<()>>,
 }
@@ -71,7 +74,16 @@ pub fn boot(config: Config) -> Result<Running, BootError> {
     raise_descriptor_limit(&config);
     let config = Arc::new(config);
     let tls = gate::client_tls(&config)?;
+    let stats_tls = export::server_tls(&config.stats)?;
     let doors = doors::open(&config)?;
+    let stats = match doors.stats {
+        Some(listener) => {
+            let guard = Guard::new(&config.stats, stats_tls, listener.local_addr()?);
+            Some((listener, Arc::new(guard)))
+        }
+        None => None,
+    };
+    let listeners = doors.clients.iter().map(doors::name).collect();
     let registry = Arc::new(Registry::new());
     name_databases(&registry, &config);
     let count = worker_count(&config);
@@ -108,8 +120,8 @@ pub fn boot(config: Config) -> Result<Running, BootError> {
         })?);
     }
     registry.set_listening(true);
-    let (clusters, caches, visitors, stats) = (shared.clusters, shared.caches, Some(visitors), doors.stats);
-    Ok(Running { config, registry, clusters, caches, workers, gate, visitors, stats, threads })
+    let (clusters, caches, visitors) = (shared.clusters, shared.caches, Some(visitors));
+    Ok(Running { config, registry, clusters, caches, workers, gate, visitors, stats, listeners, threads })
 }
 
 /// Tells the statistics which databases there are, and how old their answers may be.

@@ -40,7 +40,7 @@ pub(super) fn open(config: &Config) -> Result<Doors, NotListening> {
     let given = inherited().map_err(|why| at("the sockets of the service manager", why))?;
     let clients = if given.clients.is_empty() { own(config)? } else { given.clients };
     let stats = match (given.stats, config.stats.address) {
-        (Some(given), _) => Some(given),
+        (Some(given), _) => Some(guarded(given, config)?),
         (None, Some(address)) => Some(listen::tcp(address, STATS_BACKLOG, false).map_err(|why| at(address, why))?),
         (None, None) => None,
     };
@@ -48,6 +48,16 @@ pub(super) fn open(config: &Config) -> Result<Doors, NotListening> {
         tracing::info!("listening for clients on {}", name(listener));
     }
     Ok(Doors { clients, stats })
+}
+
+/// The configuration does not say where a socket is that was given: whether it may be there is seen only now.
+fn guarded(given: TcpListener, config: &Config) -> Result<TcpListener, NotListening> {
+    let address = given.local_addr().map_err(|why| at("the socket `stats` of the service manager", why))?;
+    if !address.ip().to_canonical().is_loopback() && config.stats.tokens.is_empty() {
+        let why = "anybody who reaches it could read everything there; configure [stats.tokens.NAME], or have it on 127.0.0.1";
+        return Err(at(format!("{address}, the socket `stats` of the service manager"), io::Error::other(why)));
+    }
+    Ok(given)
 }
 
 fn own(config: &Config) -> Result<Vec<Listener>, NotListening> {
@@ -76,7 +86,8 @@ fn at(place: impl fmt::Display, why: io::Error) -> NotListening {
     NotListening { place: place.to_string(), why }
 }
 
-fn name(listener: &Listener) -> String {
+/// What a listener is called: its address and port, or the path of its socket.
+pub(super) fn name(listener: &Listener) -> String {
     match listener {
         Listener::Tcp(listener) => listener.local_addr().map_or_else(|_| "?".into(), |address| address.to_string()),
         Listener::Unix(listener, _) => {

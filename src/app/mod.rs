@@ -1,7 +1,8 @@
 //! Floor 9: the program around the workers: command line, boot, signals, reload, logs.
 //! Must never be needed by any floor below.
 
-pub mod boot;
+pub mod ask;
+mod boot;
 pub mod cli;
 mod discover;
 mod doors;

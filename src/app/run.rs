@@ -13,13 +13,15 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
+use super::ask;
 use super::boot::{BootError, Running, boot, name_databases};
 use super::discover::{self, Discovery, News};
 use super::notify::{Notify, watchdog_period};
 use crate::config::{Config, MAX_HOSTS, Roles};
 use crate::console::{About, Console, How, Request};
-use crate::export::{self, Exporter};
+use crate::export::{self, Exporter, Guard, Site};
 use crate::gate::{self, Order};
+use crate::health::Watch;
 use crate::server::probe::probe;
 use crate::worker::{Mail, Mailbox};
 
@@ -61,15 +63,9 @@ pub fn run(config: Config, file: Option<&Path>) -> Result<(), BootError> {
 
 async fn control(mut running: Running, signals: Signals, file: Option<&Path>) -> Result<(), BootError> {
     let Signals { mut terminate, mut interrupt, mut hangup } = signals;
-    if let Some(listener) = running.stats.take() {
-        let listener = tokio::net::TcpListener::from_std(listener)?;
-        tracing::info!("metrics on http://{}/metrics", listener.local_addr()?);
-        let exporter = Exporter::new(Arc::clone(&running.registry)).with_hosts(Arc::clone(&running.clusters));
-        let exporter = exporter.with_cache(Arc::clone(&running.caches));
-        let exporter = Arc::new(exporter);
-        tokio::spawn(export::serve(listener, exporter, std::future::pending()));
-    }
-    let (console, mut requests) = open_console(&mut running);
+    let health = watch_health(&running);
+    let stats = serve_stats(&mut running, &health)?;
+    let (console, mut requests) = open_console(&mut running, &health);
     let notify = Arc::new(Notify::from_env());
     let watchdog = watchdog_period().map(|period| watch(&running, Arc::clone(&notify), period));
     notify.ready(SERVING);
@@ -88,7 +84,7 @@ async fn control(mut running: Running, signals: Signals, file: Option<&Path>) ->
             },
             Some(news) = discovery.news() => {
                 take_over(&mut running, news);
-                console.reconfigure(Arc::clone(&running.config));
+                reconfigured(&running, &console, &health, stats.as_ref());
                 continue;
             }
             _ = tick.tick() => {
@@ -97,9 +93,9 @@ async fn control(mut running: Running, signals: Signals, file: Option<&Path>) ->
             }
         }
         notify.reloading();
-        let outcome = reload(&mut running, file).await;
+        let outcome = reload(&mut running, stats.as_ref(), file).await;
         discovery.watch(&running.config, &running.clusters);
-        console.reconfigure(Arc::clone(&running.config));
+        reconfigured(&running, &console, &health, stats.as_ref());
         notify.ready(SERVING);
         answer.map(|answer| answer.send(outcome));
     };
@@ -113,8 +109,53 @@ async fn control(mut running: Running, signals: Signals, file: Option<&Path>) ->
     Ok(())
 }
 
+/// The stats port, as far as it follows the configuration.
+struct Stats {
+    guard: Arc<Guard>,
+    site: Arc<Site>,
+}
+
+/// Tells everybody on this thread which configuration is in force.
+fn reconfigured(running: &Running, console: &Console, watch: &Watch, stats: Option<&Stats>) {
+    console.reconfigure(Arc::clone(&running.config));
+    watch.reconfigure(Arc::clone(&running.config));
+    if let Some(stats) = stats {
+        stats.site.reconfigure(Arc::clone(&running.config));
+    }
+}
+
+/// Begins to look how well it goes.
+fn watch_health(running: &Running) -> Arc<Watch> {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let port = running.listeners.first().and_then(|name| name.rsplit_once(':')).map_or("", |(_, port)| port);
+    let instance = format!("{}:{port}", host.trim());
+    let (registry, clusters) = (Arc::clone(&running.registry), Arc::clone(&running.clusters));
+    let watch = Watch::new(registry, clusters, Arc::clone(&running.config), instance);
+    tokio::spawn(Arc::clone(&watch).run());
+    watch
+}
+
+/// Serves the stats port, if there is to be one.
+fn serve_stats(running: &mut Running, watch: &Arc<Watch>) -> Result<Option<Stats>, BootError> {
+    let Some((listener, guard)) = running.stats.take() else { return Ok(None) };
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let scheme = if running.config.stats.tls_cert_file.is_some() { "https" } else { "http" };
+    let url = format!("{scheme}://{}", listener.local_addr()?);
+    tracing::info!("metrics on {url}/metrics");
+    let (registry, clusters) = (Arc::clone(&running.registry), Arc::clone(&running.clusters));
+    let exporter =
+        Exporter::new(Arc::clone(&registry)).with_hosts(Arc::clone(&clusters)).with_alerts(Arc::clone(watch));
+    let exporter = Arc::new(exporter.with_cache(Arc::clone(&running.caches)));
+    let verdicts = ask::verdicts(running.workers.iter().map(Mailbox::downgrade).collect());
+    let place = (std::mem::take(&mut running.listeners), url, running.workers.len());
+    let site = Arc::new(Site::new(registry, clusters, Arc::clone(&running.config), verdicts, Arc::clone(watch), place));
+    let served = export::serve(listener, Arc::clone(&guard), exporter, Arc::clone(&site), std::future::pending());
+    tokio::spawn(served);
+    Ok(Some(Stats { guard, site }))
+}
+
 /// The console, and what it wants of this thread.
-fn open_console(running: &mut Running) -> (Rc<Console>, mpsc::UnboundedReceiver<Request>) {
+fn open_console(running: &mut Running, watch: &Arc<Watch>) -> (Rc<Console>, mpsc::UnboundedReceiver<Request>) {
     let (requests, wanted) = mpsc::unbounded_channel();
     let about = About {
         registry: Arc::clone(&running.registry),
@@ -122,6 +163,7 @@ fn open_console(running: &mut Running) -> (Rc<Console>, mpsc::UnboundedReceiver<
         caches: Arc::clone(&running.caches),
         workers: running.workers.iter().map(Mailbox::downgrade).collect(),
         gate: running.gate.downgrade(),
+        watch: Arc::clone(watch),
         requests,
     };
     let console = Console::new(about, Arc::clone(&running.config));
@@ -184,7 +226,7 @@ fn probe_primaries(running: &Running) {
 }
 
 /// Reads the configuration again: all of it takes effect, or none, and what is wrong with it is returned.
-async fn reload(running: &mut Running, file: Option<&Path>) -> Result<(), String> {
+async fn reload(running: &mut Running, stats: Option<&Stats>, file: Option<&Path>) -> Result<(), String> {
     let Some(file) = file else {
         let why = "nothing to reload: pgweir was started without a configuration file";
         tracing::warn!("{why}");
@@ -193,10 +235,11 @@ async fn reload(running: &mut Running, file: Option<&Path>) -> Result<(), String
     let loaded = Config::load(file).map_err(|problems| problems.to_string());
     let ready = loaded.and_then(|config| {
         let tls = gate::client_tls(&config).map_err(|error| error.to_string())?;
-        Ok((config, tls))
+        let stats_tls = export::server_tls(&config.stats).map_err(|error| error.to_string())?;
+        Ok((config, tls, stats_tls))
     });
     match ready {
-        Ok((mut config, tls)) => {
+        Ok((mut config, tls, stats_tls)) => {
             super::log::warnings(&config);
             for what in needs_restart(&running.config, &config) {
                 tracing::warn!("{what} has changed; that takes effect at the next start");
@@ -204,6 +247,9 @@ async fn reload(running: &mut Running, file: Option<&Path>) -> Result<(), String
             // Clients have keys with the old one.
             config.listen.instance_id = running.config.listen.instance_id;
             discover::fill(&mut config, Some(&running.config)).await;
+            if let Some(stats) = stats {
+                stats.guard.reload(&config.stats, stats_tls);
+            }
             let config = Arc::new(config);
             name_databases(&running.registry, &config);
             let _ = running.gate.send(Order::Reload(Arc::clone(&config), tls));
@@ -245,8 +291,11 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
     if was.instance_id != is.instance_id {
         changed.push("`instance_id`");
     }
-    if old.stats != new.stats {
-        changed.push("[stats]");
+    let (was, is) = (&old.stats, &new.stats);
+    if (was.address, was.max_shapes, was.tls_cert_file.is_some())
+        != (is.address, is.max_shapes, is.tls_cert_file.is_some())
+    {
+        changed.push("the address, TLS at all, or `max_shapes` of [stats]");
     }
     if old.workers != new.workers {
         changed.push("`workers`");

@@ -14,13 +14,14 @@ use super::endpoint::Endpoint;
 use super::lanes::Lanes;
 use super::leaf::{FilePath, RawSecret, Refresh, Timeout, Wait, Word};
 use super::logging::Log;
-use super::model::{Config, Database, Listen, Pool, Stats};
+use super::model::{Config, Database, Listen, Pool};
 use super::modes::Roles;
 use super::password::Password;
 use super::problem::Problems;
 use super::reader::{Field, Named, Reader, Span};
 use super::reads::Routing;
-use super::schema::{RawConfig, RawDatabase, RawListen, RawLog, RawPool, RawStats};
+use super::schema::{RawConfig, RawDatabase, RawListen, RawLog, RawPool};
+use super::stats::Stats;
 use super::terms::Overrides;
 
 /// The terms of a section, database or user: both have the same keys.
@@ -80,7 +81,7 @@ impl Check<'_> {
             Field::Absent | Field::Bad => None,
         };
         let listen = self.listen(raw.listen.set().unwrap_or_default());
-        let stats = stats(raw.stats.set().unwrap_or_default());
+        let stats = self.stats(raw.stats.set().unwrap_or_default());
         self.separate_ports(&listen, &stats, stats_address.or(port));
         // Without a readable method nothing certain can be said about passwords.
         let auth_type = (!auth_is_bad).then_some(listen.auth_type);
@@ -102,6 +103,7 @@ impl Check<'_> {
             console: Console::of(raw.console.set().unwrap_or_default()),
             pool: pool(raw.pool.set().unwrap_or_default()),
             cache: Cache::of(cache, redis),
+            alerts: self.alerts(raw.alerts.set().unwrap_or_default()),
             log: log(raw.log.set().unwrap_or_default()),
             workers: raw.workers.set().map_or(0, |n| n.0 as usize),
             shutdown_timeout: raw.shutdown_timeout.set().map_or(Config::SHUTDOWN_TIMEOUT, |wait| wait.0),
@@ -126,7 +128,7 @@ impl Check<'_> {
             self.reader.note(span.clone(), title, |problem| problem.expected(expected));
         }
         self.client_certificates(&raw);
-        self.tls_files("client", cert, key, &raw.client_tls_ca_file);
+        self.tls_files("client_", cert, key, &raw.client_tls_ca_file);
         let tcp = tcp(&raw);
         let unix_socket = self.unix_socket(&raw);
         let by_certificate = if cert.is_absent() { TlsMode::Disable } else { TlsMode::Allow };
@@ -219,7 +221,7 @@ impl Check<'_> {
         let (ca, cert, key) = (&raw.server_tls_ca_file, &raw.server_tls_cert_file, &raw.server_tls_key_file);
         self.pair("server_tls_cert_file", cert, "server_tls_key_file", key);
         let used = ca.span().is_some_and(|span| self.verifying(&raw.server_tls_sslmode, span));
-        self.tls_files("server", cert, key, if used { ca } else { &Field::Absent });
+        self.tls_files("server_", cert, key, if used { ca } else { &Field::Absent });
         if let Field::Set(_, span) = &raw.password
             && raw.user.is_absent()
         {
@@ -325,14 +327,6 @@ fn overlap(listen: &[IpAddr], address: SocketAddr) -> bool {
         let any = ip.is_unspecified() || address.ip().is_unspecified();
         *ip == address.ip() || (any && ip.is_ipv4() == address.is_ipv4())
     })
-}
-
-fn stats(raw: RawStats) -> Stats {
-    let default = Stats::default();
-    Stats {
-        address: raw.address.set().map_or(default.address, |address| address.0),
-        max_shapes: raw.max_shapes.set().map_or(default.max_shapes, |n| n.0),
-    }
 }
 
 fn pool(mut raw: RawPool) -> Pool {

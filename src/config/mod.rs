@@ -9,6 +9,7 @@
 //! Relative paths start at the directory of the configuration file, not at the working
 //! directory: a reload must find what the start found.
 
+mod alerts;
 mod auth;
 mod cache;
 mod check;
@@ -43,6 +44,7 @@ mod reads;
 mod redis;
 mod rules;
 mod schema;
+mod stats;
 mod suspect;
 mod terms;
 mod tls_files;
@@ -50,8 +52,11 @@ mod tokens;
 mod units;
 mod url;
 mod userlist;
+mod webhook;
 mod words;
 
+#[cfg(test)]
+mod alerts_tests;
 #[cfg(test)]
 mod auth_tests;
 #[cfg(test)]
@@ -60,6 +65,8 @@ mod check_rules_tests;
 mod hba_tests;
 #[cfg(test)]
 mod problem_tests;
+#[cfg(test)]
+mod stats_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
@@ -71,6 +78,7 @@ use toml::de::{DeTable, DeValue};
 use toml::{Spanned, de};
 use zeroize::Zeroizing;
 
+pub use self::alerts::{Alerts, Threshold};
 pub use self::auth::{Auth, AuthQuery};
 pub use self::cache::{Cache, CacheMode, Ttl};
 pub use self::consistency::{Consistency, TableName};
@@ -84,7 +92,7 @@ pub use self::ident::Ident;
 pub use self::invalidation::{Invalidation, Logical, OwnInvalidation};
 pub use self::lanes::Lanes;
 pub use self::logging::{Log, LogFormat};
-pub use self::model::{AuthType, Config, Database, Listen, Pool, Stats, User};
+pub use self::model::{AuthType, Config, Database, Listen, Pool, User};
 pub use self::modes::{PoolMode, Roles, ServerOrder, SessionState, WaitAction};
 pub use self::network::{BadNetwork, Network};
 pub use self::password::{BrokenVerifier, Password};
@@ -94,8 +102,10 @@ pub use self::redis::{Redis, RedisMode};
 pub use self::rules::{
     DEFAULT_POOL, Destination, Fallback, Glob, Globs, HostGroup, RULES_MAX, RoutingRule, Steering, When, Workload,
 };
+pub use self::stats::{Access, Stats, Token};
 pub use self::terms::{Overrides, Terms};
 pub use self::units::{DURATION_MAX, format_duration, format_size, parse_duration, parse_size};
+pub use self::webhook::{Webhook, WebhookFormat};
 
 use self::check::{Check, Outside};
 use self::fetch::why;

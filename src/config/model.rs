@@ -2,10 +2,11 @@
 //! Must never hold a value that has not been checked, nor know how it was written.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
+use super::alerts::Alerts;
 use super::auth::Auth;
 #[cfg(doc)]
 use super::auth::AuthQuery;
@@ -24,6 +25,7 @@ use super::password::Password;
 use super::problem::Problems;
 use super::reads::{Reads, Routing};
 use super::rules::Steering;
+use super::stats::Stats;
 use super::terms::Overrides;
 use super::words::words;
 
@@ -35,7 +37,7 @@ pub struct Config {
     pub listen: Listen,
     /// `[auth]`: who may come in, beyond [`Listen::auth_type`] and the users' passwords.
     pub auth: Auth,
-    /// `[stats]`: metrics and health over HTTP.
+    /// `[stats]`: metrics, health, the API and the dashboard over HTTP.
     pub stats: Stats,
     /// `[console]`: who may use the virtual database `pgweir`.
     pub console: Console,
@@ -43,6 +45,8 @@ pub struct Config {
     pub pool: Pool,
     /// `[cache]`: answers that are kept.
     pub cache: Cache,
+    /// `[alerts]`: what is worth waking somebody for.
+    pub alerts: Alerts,
     /// `[log]`.
     pub log: Log,
     /// Worker threads; 0 (default): half the cores, at least one. At most 63.
@@ -163,23 +167,6 @@ words! {
     renamed {
         "plain" => "password",
         "peer" => "hba",
-    }
-}
-
-/// `[stats]`: metrics and health over HTTP.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Stats {
-    /// Where `/metrics`, `/healthz` and `/readyz` are served. Default 127.0.0.1:9127;
-    /// `"off"` is `None`.
-    pub address: Option<SocketAddr>,
-    /// Query shapes with figures of their own; the rest shares one, `other`. Default 2000.
-    pub max_shapes: u32,
-}
-
-impl Default for Stats {
-    fn default() -> Self {
-        let address = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 9127)));
-        Self { address, max_shapes: 2000 }
     }
 }
 

@@ -23,6 +23,8 @@ use super::reader::{Field, Leaf, Named, Reader, join, section};
 use super::reads::{Balance, InTransactions, NoReplica, PerHost, Routing, Weight};
 use super::redis::{Hosts, RedisMode};
 use super::rules::{Fallback, Globs};
+use super::stats::Access;
+use super::webhook::WebhookFormat;
 
 section! {
     /// The whole file.
@@ -33,6 +35,7 @@ section! {
         listen: RawListen,
         auth: RawAuth,
         stats: RawStats,
+        alerts: RawAlerts,
         console: RawConsole,
         pool: RawPool,
         cache: RawCache,
@@ -108,6 +111,90 @@ section! {
     RawStats {
         address: HttpAddress,
         max_shapes: Number<1, 1_000_000>,
+        tls_cert_file: FilePath,
+        tls_key_file: FilePath,
+        tokens: Named<RawToken>,
+    }
+}
+
+section! {
+    /// `[stats.tokens.NAME]`
+    RawToken {
+        role: Word<Access>,
+        secret: RawSecret,
+    }
+}
+
+section! {
+    /// `[alerts]`
+    RawAlerts {
+        interval: Timeout,
+        slow_query: Timeout,
+        pool_use: RawShare,
+        replication_lag: RawLag,
+        slow_queries: RawShare,
+        cache_misses: RawShare,
+        errors: RawShare,
+        pinned_servers: RawShare,
+        host_down: RawEvent,
+        failover: RawFailover,
+        certificate_expiry: RawExpiry,
+        webhooks: Named<RawWebhook>,
+    }
+}
+
+section! {
+    /// `[alerts.*]` of something that has a share, in per cent.
+    RawShare {
+        enabled: bool,
+        above: Number<0, 100>,
+        clear: Number<0, 100>,
+        after: Wait,
+    }
+}
+
+section! {
+    /// `[alerts.*]` of a time.
+    RawLag {
+        enabled: bool,
+        above: Timeout,
+        clear: Timeout,
+        after: Wait,
+    }
+}
+
+section! {
+    /// `[alerts.*]` of something that is so or is not.
+    RawEvent {
+        enabled: bool,
+        after: Wait,
+    }
+}
+
+section! {
+    /// `[alerts.failover]`
+    RawFailover {
+        enabled: bool,
+        keep: Timeout,
+    }
+}
+
+section! {
+    /// `[alerts.certificate_expiry]`
+    RawExpiry {
+        enabled: bool,
+        before: Timeout,
+    }
+}
+
+section! {
+    /// `[alerts.webhooks.NAME]`
+    RawWebhook {
+        url: RawSecret,
+        format: Word<WebhookFormat>,
+        authorization: RawSecret,
+        ca_file: FilePath,
+        timeout: Timeout,
     }
 }
 

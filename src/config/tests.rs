@@ -33,6 +33,7 @@ fn reference_equals_the_defaults() {
     assert_eq!(config.listen, Listen::default());
     assert_eq!(config.auth, Auth::default());
     assert_eq!(config.stats, Stats::default());
+    assert_eq!(config.alerts, Alerts::default());
     assert_eq!(config.pool, Pool::default());
     assert_eq!(config.log, Log::default());
     assert_eq!(config.workers, 0);
@@ -60,7 +61,7 @@ fn reference_names_every_key_once() {
     let mut found = Vec::new();
     for line in REFERENCE.lines() {
         if let Some(name) = header(line) {
-            section = ["shop", "app", "2", "orders"]
+            section = ["shop", "app", "2", "orders", "grafana", "ops"]
                 .iter()
                 .fold(format!("{name}."), |section, name| section.replace(&format!(".{name}."), ".NAME."));
             section.pop();
@@ -235,7 +236,7 @@ fn every_setting_arrives() {
             ..Listen::default()
         }
     );
-    assert_eq!(config.stats, Stats { address: None, max_shapes: 5 });
+    assert_eq!(config.stats, Stats { address: None, max_shapes: 5, ..Stats::default() });
     let console = Console {
         admin_users: vec!["root".into()],
         stats_users: vec!["watcher".into(), "grafana".into()],

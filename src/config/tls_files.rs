@@ -21,7 +21,7 @@ const KEY: &str =
 type Read<T> = Option<Result<T, &'static str>>;
 
 impl Check<'_> {
-    /// Notes what is wrong with the files of one side, `client` or `server`.
+    /// Notes what is wrong with the files of one side; its keys begin with `side`: `client_`, `server_`, or nothing.
     pub(super) fn tls_files(
         &mut self,
         side: &str,
@@ -29,11 +29,11 @@ impl Check<'_> {
         key: &Field<FilePath>,
         ca: &Field<FilePath>,
     ) {
-        self.authorities_of(&format!("{side}_tls_ca_file"), ca);
+        self.authorities_of(&format!("{side}tls_ca_file"), ca);
         let (Some((cert_path, cert_span)), Some((key_path, key_span))) = (self.named(cert), self.named(key)) else {
             return;
         };
-        let (cert_key, key_key) = (format!("{side}_tls_cert_file"), format!("{side}_tls_key_file"));
+        let (cert_key, key_key) = (format!("{side}tls_cert_file"), format!("{side}tls_key_file"));
         let (certs, private) = (certificates(&cert_path), private_key(&key_path));
         let (Some(certs), Some(private)) = (certs, private) else { return };
         let swapped = certs.is_err() && private.is_err();

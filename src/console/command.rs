@@ -316,7 +316,7 @@ impl Parser<'_> {
                 let hint = "Start another pgweir on the same ports with so_reuseport instead of handing sockets over.";
                 return Ok(self.all(Command::Absent("SHOW FDS", hint)));
             }
-            "alerts" | "health" | "slow" | "advice" => {
+            "slow" | "advice" => {
                 return Ok(self.all(Command::Absent("This SHOW", "SHOW HELP lists what there is.")));
             }
             _ => {}

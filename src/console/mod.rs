@@ -33,6 +33,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::cache::Caches;
 use crate::config::Config;
 use crate::gate::{Call, Order};
+use crate::health::Watch;
 use crate::meter::Registry;
 use crate::pool::cluster::Clusters;
 use crate::wire::pid::{ClientPid, WORKERS_MAX};
@@ -59,6 +60,8 @@ pub struct About {
     pub clusters: Arc<Clusters>,
     /// Answers that are kept.
     pub caches: Arc<Caches>,
+    /// How well it goes.
+    pub watch: Arc<Watch>,
     /// The workers.
     pub workers: Vec<WeakMailbox>,
     /// The gate.

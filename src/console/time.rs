@@ -14,7 +14,7 @@ pub(super) fn moment(us: u64) -> String {
 
 /// Seconds since 1970. The date by Howard Hinnant's `civil_from_days`: years begin in March, so that leap days come last,
 /// and are counted in eras of 400, after which all repeats.
-fn written(seconds: u64) -> String {
+pub(super) fn written(seconds: u64) -> String {
     let (days, second) = (seconds / 86_400 + 719_468, seconds % 86_400);
     let (era, day_of_era) = (days / 146_097, days % 146_097);
     let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;

@@ -30,12 +30,14 @@ impl By {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum View {
     ActiveSockets,
+    Alerts,
     Cache,
     Clients,
     Config,
     Databases,
     DnsHosts,
     DnsZones,
+    Health,
     Lanes,
     Lists,
     Mem,
@@ -71,12 +73,14 @@ impl View {
     pub fn named(name: &str) -> Option<Self> {
         Some(match name {
             "active_sockets" => Self::ActiveSockets,
+            "alerts" => Self::Alerts,
             "cache" => Self::Cache,
             "clients" => Self::Clients,
             "config" => Self::Config,
             "databases" => Self::Databases,
             "dns_hosts" => Self::DnsHosts,
             "dns_zones" => Self::DnsZones,
+            "health" => Self::Health,
             "lanes" => Self::Lanes,
             "lists" => Self::Lists,
             "mem" => Self::Mem,
@@ -108,6 +112,7 @@ impl View {
                 let [socket, buffers] = [SOCKET, BUFFERS].map(|(types, names)| columns(types, names));
                 return [socket, buffers].concat();
             }
+            Self::Alerts => ("sssssssss", "alert severity state since labels value threshold summary action"),
             Self::Cache => (
                 "sssssqsqqqqqqqqqqqsqqqqqqsqq",
                 "database mode invalidation bound stream stream_age_us signals entries bytes max_bytes hits misses absent \
@@ -124,6 +129,7 @@ impl View {
             ),
             Self::DnsHosts => ("sqs", "hostname ttl addrs"),
             Self::DnsZones => ("sqi", "zonename serial count"),
+            Self::Health => ("siss", "item points what action"),
             Self::Lanes => (
                 "ssssiiqqqqqqqqqqqqqq",
                 "database user host role open riders rides queued_us writes repeats stalls resends unfit_verdict \
@@ -190,7 +196,7 @@ pub(super) const HELP: &str = "
 	SHOW SOCKETS|ACTIVE_SOCKETS|PEERS|PEER_POOLS|DNS_HOSTS|DNS_ZONES
 	SHOW QUERIES [BY total|p99|calls|errors]
 	SHOW SHAPE shape
-	SHOW ROUTING|REPLICAS|LANES|PINNED|CACHE
+	SHOW ROUTING|REPLICAS|LANES|PINNED|CACHE|ALERTS|HEALTH
 	    each with [WHERE column op value [AND ..]] [ORDER BY column [DESC]] [LIMIT n]
 	EXPLAIN ROUTE [ON database] [AS user] statement
 	INVALIDATE TABLE [schema.]table|TAG tag|SHAPE shape [IN database]

@@ -25,7 +25,8 @@ pub(super) const FAMILIES: [(&str, &str); 8] = [
 
 const ROLES: [&str; 5] = ["primary", "standby", "stale", "down", "unknown"];
 
-fn role(cluster: &Cluster, number: usize, standing: Standing) -> &'static str {
+/// What a host is, as far as it is believed.
+pub(super) fn role(cluster: &Cluster, number: usize, standing: Standing) -> &'static str {
     match standing {
         Standing::Primary if cluster.primary() == Some(number) => "primary",
         Standing::Primary => "stale",

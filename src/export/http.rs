@@ -1,30 +1,27 @@
-//! The stats port: `/metrics`, `/pins`, `/healthz`, `/readyz` over HTTP/1.1.
+//! The stats port over HTTP/1.1: `/metrics`, `/pins`, `/healthz`, `/readyz` here, the API and the dashboard beside it.
 //! Never changes anything but what the cache holds, and that only by `export::invalidate`.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, Uri, header};
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use tokio::net::TcpListener;
 
+use super::api::{self, Site};
+use super::dashboard;
+use super::guard::{Guard, admit};
 use super::invalidate::{invalidate, only_post};
+use super::port::TlsPort;
 use super::prometheus::{CONTENT_TYPE, Exporter};
 use crate::base::clock;
 use crate::meter::NotReady;
 
-const INDEX: &str = "pgweir\n\n\
-    /metrics  everything measured, for Prometheus\n\
-    /pins     clients that keep a server connection to themselves, since when and why (JSON)\n\
-    /healthz  200 while the process lives\n\
-    /readyz   200 when clients can be served, else 503 and why\n\n\
-    POST /api/cache/invalidate  what does not count any more of the cache (JSON)\n";
-
-/// Serves the stats port on a bound listener until `shutdown` resolves and the requests under way are answered.
+/// Serves the stats port on a bound listener, to whom the guard lets in, until `shutdown` resolves and the requests under way are answered.
 ///
 /// A client that does not read its answer can keep this from returning: bound it by the caller's own time limit.
 ///
@@ -32,17 +29,24 @@ const INDEX: &str = "pgweir\n\n\
 /// Those of the listener; failures of single connections end only those.
 pub async fn serve(
     listener: TcpListener,
+    guard: Arc<Guard>,
     exporter: Arc<Exporter>,
+    site: Arc<Site>,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
-    let service = router(exporter).into_make_service_with_connect_info::<SocketAddr>();
-    axum::serve(listener, service).with_graceful_shutdown(shutdown).await
+    let router = router(exporter)
+        .merge(api::router(site))
+        .merge(dashboard::router())
+        .layer(from_fn_with_state(Arc::clone(&guard), admit));
+    match guard.tls() {
+        None => axum::serve(listener, router).with_graceful_shutdown(shutdown).await,
+        Some(_) => axum::serve(TlsPort::new(listener, guard), router).with_graceful_shutdown(shutdown).await,
+    }
 }
 
 /// The endpoints, to be served alone or beside others.
 pub fn router(exporter: Arc<Exporter>) -> Router {
     Router::new()
-        .route("/", get(|| async { INDEX }))
         .route("/metrics", get(metrics))
         .route("/pins", get(pins))
         .route("/healthz", get(|| async { json(StatusCode::OK, r#"{"status":"ok"}"#.to_owned()) }))

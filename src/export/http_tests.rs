@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
+use crate::config::{Config, Stats};
+use crate::health::Watch;
 use crate::meter::Registry;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -11,7 +13,7 @@ use tokio::sync::oneshot;
 /// Status line plus headers (lower case), and body.
 async fn request(port: u16, method: &str, path: &str) -> (String, String) {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-    let request = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    let request = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
@@ -27,7 +29,17 @@ async fn every_endpoint_answers_as_documented_and_shutdown_ends_it() {
     let port = listener.local_addr().unwrap().port();
     let (stop, stopped) = oneshot::channel::<()>();
     let exporter = Arc::new(Exporter::new(Arc::clone(&registry)));
-    let server = tokio::spawn(serve(listener, exporter, async {
+    let guard = Arc::new(Guard::new(&Stats::default(), None, listener.local_addr().unwrap()));
+    let config = Arc::new(Config::from_urls("postgres://u@h/d", &[]).unwrap());
+    let site = Arc::new(Site::new(
+        Arc::clone(&registry),
+        Arc::default(),
+        Arc::clone(&config),
+        Box::new(|| Box::pin(std::future::ready(Vec::new()))),
+        Watch::new(Arc::clone(&registry), Arc::default(), config, String::new()),
+        (Vec::new(), String::new(), 1),
+    ));
+    let server = tokio::spawn(serve(listener, guard, exporter, site, async {
         stopped.await.ok();
     }));
 
@@ -54,7 +66,14 @@ async fn every_endpoint_answers_as_documented_and_shutdown_ends_it() {
     let (head, body) = request(port, "GET", "/pins").await;
     assert!(head.starts_with("http/1.1 200") && head.contains("application/json"), "{head}");
     assert_eq!(body, "{\"pins\":[]}\n");
-    assert!(request(port, "GET", "/").await.1.contains("/metrics"));
+    for path in ["/", "/dashboard/app.js", "/dashboard/uPlot.css"] {
+        let (head, body) = request(port, "GET", path).await;
+        assert!(
+            head.starts_with("http/1.1 200") && head.contains("content-security-policy: default-src 'none'"),
+            "{head}"
+        );
+        assert!(!body.is_empty());
+    }
 
     let (head, body) = request(port, "GET", "/nothing?x=1").await;
     assert!(head.starts_with("http/1.1 404") && head.contains("application/json"), "{head}");

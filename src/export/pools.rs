@@ -169,6 +169,12 @@ pub(super) fn families() -> impl Iterator<Item = (&'static str, &'static str)> {
     FIELDS.iter().map(|field| (field.name, field.help))
 }
 
+/// The numbers of a pool in the family of this name, by what its label says.
+pub(super) fn by_reason(pool: &PoolCounters, family: &str) -> impl Iterator<Item = (&'static str, u64)> {
+    let of_it = FIELDS.iter().filter(move |field| field.name == family);
+    of_it.filter_map(|field| Some((field.label?.1, (field.get)(pool))))
+}
+
 fn labels(target: &PoolTarget, role: Role, more: Option<(&str, &str)>) -> Vec<LabelPair> {
     let mut labels = vec![
         label("database", &target.database),

@@ -10,8 +10,9 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::{MetricFamily, MetricType};
 
 use super::family::{family, keep, label, number};
-use super::{cache, hosts, pins, pools, process, queries, remote, streams};
+use super::{alerts, cache, hosts, pins, pools, process, queries, remote, streams};
 use crate::cache::Caches;
+use crate::health::Watch;
 use crate::meter::{Registry, SharedCounter};
 use crate::pool::cluster::Clusters;
 
@@ -50,6 +51,7 @@ pub struct Exporter {
     registry: Arc<Registry>,
     clusters: Arc<Clusters>,
     caches: Arc<Caches>,
+    watch: Option<Arc<Watch>>,
     descs: Vec<Desc>,
     scrapes: SharedCounter,
     last_us: AtomicU64,
@@ -63,6 +65,7 @@ impl Exporter {
             registry,
             clusters: Arc::default(),
             caches: Arc::default(),
+            watch: None,
             descs: descs(),
             scrapes: SharedCounter::default(),
             last_us: AtomicU64::new(0),
@@ -85,6 +88,12 @@ impl Exporter {
     /// The cache that is shown.
     pub fn caches(&self) -> &Caches {
         &self.caches
+    }
+
+    /// Shows alerts and the score too.
+    #[must_use]
+    pub fn with_alerts(self, watch: Arc<Watch>) -> Self {
+        Self { watch: Some(watch), ..self }
     }
 
     /// The registry that is read.
@@ -159,6 +168,7 @@ impl Collector for Exporter {
         families.extend(streams::collect(&self.registry));
         families.extend(cache::collect(&self.registry, &self.caches));
         families.extend(remote::collect(&self.registry));
+        families.extend(self.watch.iter().flat_map(|watch| alerts::collect(watch)));
         keep(families)
     }
 }
@@ -173,6 +183,7 @@ fn descs() -> Vec<Desc> {
     names.extend(streams::FAMILIES);
     names.extend(cache::FAMILIES);
     names.extend(remote::FAMILIES);
+    names.extend(alerts::FAMILIES);
     names.dedup_by_key(|(name, _)| *name);
     let desc =
         |(name, help): (&str, &str)| Desc::new(name.to_owned(), help.to_owned(), Vec::new(), Default::default()).ok();

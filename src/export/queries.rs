@@ -7,14 +7,11 @@
 //! series per shape of counters and quantiles and not on the thirty of the histogram, which joins on `shape`:
 //! `... * on (database, user, shape) group_left (query) (pgweir_query_calls_total * 0 + 1)`.
 
-use std::collections::HashMap;
 use std::fmt::Write;
 use std::sync::Arc;
 
-use foldhash::fast::RandomState;
-
 use super::family::BOUNDS_US;
-use crate::meter::{Histogram, HistogramSnapshot, PoolLabel, Registry, ShapeStats};
+use crate::meter::{Histogram, HistogramSnapshot, Registry, ShapeStats, ShapeSum};
 
 /// Longest `query` label in characters.
 const TEXT_CHARS_MAX: usize = 200;
@@ -185,23 +182,9 @@ fn push_seconds(text: &mut String, us: u64) {
 
 /// Appends the families per shape, and returns the number of shapes in them. Entries without a call are left out.
 pub(super) fn write(registry: &Registry, text: &mut String) -> usize {
-    let mut index: HashMap<(Option<u64>, Arc<PoolLabel>), usize, RandomState> = HashMap::default();
-    let mut shapes: Vec<Vec<Arc<ShapeStats>>> = Vec::new();
-    for view in registry.shapes().iter() {
-        view.for_each(|stats| {
-            if stats.calls.get() == 0 {
-                return;
-            }
-            let key = (stats.shape, Arc::clone(&stats.pool));
-            let at = *index.entry(key).or_insert(shapes.len());
-            match shapes.get_mut(at) {
-                Some(entries) => entries.push(Arc::clone(stats)),
-                None => shapes.push(vec![Arc::clone(stats)]),
-            }
-        });
-    }
+    let shapes = ShapeSum::all(registry);
     let mut sum = HistogramSnapshot::default();
-    let rows: Vec<Row> = shapes.iter().filter_map(|entries| Row::new(entries, &mut sum)).collect();
+    let rows: Vec<Row> = shapes.iter().filter_map(|shape| Row::new(shape.entries(), &mut sum)).collect();
     if rows.is_empty() {
         return 0;
     }

@@ -174,6 +174,31 @@ impl HistogramSnapshot {
         self.max_us
     }
 
+    /// What has come since `before`, an earlier snapshot of the same. Its `max_us` is the upper end of its highest bucket, or what
+    /// was the largest ever, if that is less.
+    #[must_use]
+    pub fn since(&self, before: &HistogramSnapshot) -> Self {
+        let mut since = Self::default();
+        for (bucket, (sum, (now, then))) in
+            since.buckets.iter_mut().zip(self.buckets.iter().zip(before.buckets.iter())).enumerate()
+        {
+            // A reader may meet a shape on its way from one entry to another.
+            *sum = now.saturating_sub(*then);
+            since.count += *sum;
+            if *sum > 0 {
+                since.max_us = edges(bucket).1.min(self.max_us);
+            }
+        }
+        since.sum_us = self.sum_us.saturating_sub(before.sum_us);
+        since
+    }
+
+    /// How many values are at or above `us`; a bucket counts as a whole, by its smallest value.
+    #[must_use]
+    pub fn at_least(&self, us: u64) -> u64 {
+        self.occupied().filter(|(low, ..)| *low >= us).map(|(.., count)| count).sum()
+    }
+
     /// Adds the numbers of another snapshot.
     pub fn merge(&mut self, other: &HistogramSnapshot) {
         for (mine, theirs) in self.buckets.iter_mut().zip(other.buckets.iter()) {

@@ -5,6 +5,7 @@
 //! move, no lock prefix. A second writer would lose updates (never memory safety). Readers see each number
 //! monotonic, but two numbers read one after the other may be some samples apart.
 
+mod by_shape;
 mod cache;
 pub mod counters;
 pub mod histogram;
@@ -14,6 +15,7 @@ pub mod registry;
 mod remote;
 pub mod shapes;
 
+pub use by_shape::ShapeSum;
 pub use cache::{Bypass, CacheBound, CacheCounters, CacheGauges, Miss, SignalNumbers, StreamNumbers, Unkept};
 pub use counters::{Counter, Gauge, PoolCounters, PoolTarget, Role, SharedCounter, WorkerGauge};
 pub use histogram::{Histogram, HistogramSnapshot};

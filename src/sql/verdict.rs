@@ -17,6 +17,20 @@ pub enum Route {
     FollowTransaction,
 }
 
+impl Route {
+    /// Its name for the console and the API.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Replica => "replica",
+            Self::Catalog => "catalog",
+            Self::Primary => "primary",
+            Self::BeginReadOnly => "begin_read_only",
+            Self::FollowTransaction => "transaction",
+        }
+    }
+}
+
 macro_rules! reasons {
     ($($variant:ident $code:literal $text:literal),* $(,)?) => {
         /// Why a statement got its route.

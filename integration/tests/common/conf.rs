@@ -10,6 +10,7 @@ use integration::{Certificates, Cluster, DATABASE, Pgweir, USER};
 pub struct Conf {
     top: String,
     listen: String,
+    stats: String,
     pool: String,
     database: String,
     users: Vec<(String, String)>,
@@ -48,6 +49,12 @@ impl Conf {
         ))
     }
 
+    /// A line of `[stats]`.
+    pub fn stats(mut self, line: &str) -> Self {
+        push(&mut self.stats, line);
+        self
+    }
+
     /// A line of `[pool]`.
     pub fn pool(mut self, line: &str) -> Self {
         push(&mut self.pool, line);
@@ -80,9 +87,9 @@ impl Conf {
 
     /// The configuration, with the placeholders of [`Pgweir::start`].
     pub fn text(&self) -> String {
-        let Self { top, listen, pool, database, users, rest } = self;
+        let Self { top, listen, stats, pool, database, users, rest } = self;
         let mut text = format!(
-            "{top}[listen]\nport = {{port}}\n{listen}[stats]\naddress = \"127.0.0.1:{{stats_port}}\"\n\
+            "{top}[listen]\nport = {{port}}\n{listen}[stats]\naddress = \"127.0.0.1:{{stats_port}}\"\n{stats}\
              [pool]\n{pool}[databases.{DATABASE}]\n{database}\n"
         );
         for (name, lines) in users {

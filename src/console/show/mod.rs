@@ -1,6 +1,7 @@
 //! The rows of each `SHOW`.
 //! Must never invent a number: what is not known is NULL, what there is none of is 0.
 
+mod alerts;
 mod cache;
 mod config;
 mod lists;
@@ -25,6 +26,7 @@ impl Console {
     /// A view as it is now, all of it.
     pub(super) async fn show(&self, view: &View, parameters: &Parameters, seen: &Seen) -> Result<Table, PgError> {
         let rows = match view {
+            View::Alerts => self.alerts(),
             View::ActiveSockets => self.sockets(true, seen).await?,
             View::Sockets => self.sockets(false, seen).await?,
             View::Cache => self.cache(),
@@ -34,6 +36,7 @@ impl Console {
             View::Databases => self.databases().await?,
             // Names are looked up by the system, which tells nobody what it remembers.
             View::DnsHosts | View::DnsZones => Vec::new(),
+            View::Health => self.health(),
             View::Lanes => self.lanes(),
             View::Lists => self.lists().await?,
             View::Mem => self.memory().await?,

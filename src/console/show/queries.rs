@@ -2,61 +2,28 @@
 //! Must never show a value of a statement's, only its normalised text.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use super::super::Console;
 use super::super::table::{Value, row};
 use super::super::view::By;
 use super::Rows;
-use crate::meter::{Histogram, HistogramSnapshot, PoolLabel, ShapeStats};
+use crate::meter::{Histogram, ShapeStats, ShapeSum};
 use crate::relay::ShapeVerdict;
 use crate::sql::footing::Footing;
-use crate::sql::verdict::Route;
 use crate::wire::error::{PgError, SqlState};
 
 /// A part of the time that statements of a shape have taken.
 type Phase = fn(&ShapeStats) -> &Histogram;
 
-/// The numbers of one shape in one pool, on each worker.
-type Entries = Vec<Arc<ShapeStats>>;
-
-fn sum(entries: &Entries, number: impl Fn(&ShapeStats) -> u64) -> u64 {
-    entries.iter().map(|stats| number(stats)).sum()
-}
-
-fn merged(entries: &Entries, part: impl Fn(&ShapeStats) -> &Histogram) -> HistogramSnapshot {
-    let mut all = HistogramSnapshot::default();
-    entries.iter().for_each(|stats| part(stats).add_to(&mut all));
-    all
-}
-
-fn shape_name(shape: Option<u64>) -> String {
-    shape.map_or_else(|| "other".to_owned(), |shape| format!("{shape:016x}"))
-}
-
 /// The statement, and what it is called with where it runs.
 fn label(stats: &ShapeStats) -> [Value; 3] {
-    [shape_name(stats.shape).into(), (&*stats.pool.database).into(), (&*stats.pool.user).into()]
+    [ShapeSum::name(stats.shape).into(), (&*stats.pool.database).into(), (&*stats.pool.user).into()]
 }
 
 impl Console {
     /// All shapes with a call, by pool.
-    fn entries(&self) -> Vec<Entries> {
-        let mut index: HashMap<(Option<u64>, Arc<PoolLabel>), usize> = HashMap::new();
-        let mut all: Vec<Entries> = Vec::new();
-        for view in self.about.registry.shapes().iter() {
-            view.for_each(|stats| {
-                if stats.calls.get() == 0 {
-                    return;
-                }
-                let at = *index.entry((stats.shape, Arc::clone(&stats.pool))).or_insert(all.len());
-                match all.get_mut(at) {
-                    Some(entries) => entries.push(Arc::clone(stats)),
-                    None => all.push(vec![Arc::clone(stats)]),
-                }
-            });
-        }
-        all
+    fn entries(&self) -> Vec<ShapeSum> {
+        ShapeSum::all(&self.about.registry)
     }
 
     pub(super) fn queries(&self, by: By) -> Rows {
@@ -80,14 +47,14 @@ impl Console {
         let verdicts = self.verdicts().await?;
         let disabled = self.about.caches.store().map(|store| store.disabled()).unwrap_or_default();
         let mut all = self.entries();
-        all.sort_by_key(|entries| std::cmp::Reverse(sum(entries, |stats| stats.calls.get())));
-        let row = |entries: &Entries| {
+        all.sort_by_key(|entries| std::cmp::Reverse(entries.sum(|stats| stats.calls.get())));
+        let row = |entries: &ShapeSum| {
             let first = entries.first()?;
             let verdict = verdicts.get(&first.shape?);
             let mut row: Vec<Value> = label(first).into();
             row.extend(row![
-                sum(entries, |stats| stats.calls.get()),
-                verdict.map(|it| route_name(it.verdict.route)),
+                entries.sum(|stats| stats.calls.get()),
+                verdict.map(|it| it.verdict.route.name()),
                 verdict.map(|it| it.verdict.reason.code()),
                 verdict.and_then(|it| it.footing).map(footing_name),
                 verdict.is_some_and(|it| it.refused),
@@ -111,7 +78,7 @@ impl Console {
             Some(shape) => self.verdicts().await?.remove(&shape),
             None => None,
         };
-        let of_it: Vec<Entries> =
+        let of_it: Vec<ShapeSum> =
             self.entries().into_iter().filter(|entries| entries.first().is_some_and(|it| it.shape == shape)).collect();
         if of_it.is_empty() {
             let error = PgError::error(SqlState::UNDEFINED_OBJECT, format!("no statement of shape {wanted} is known"));
@@ -121,14 +88,14 @@ impl Console {
     }
 }
 
-fn query(entries: &Entries, by: By) -> Option<(u64, Vec<Value>)> {
+fn query(entries: &ShapeSum, by: By) -> Option<(u64, Vec<Value>)> {
     let first = entries.first()?;
-    let total = merged(entries, |stats| &stats.total);
+    let total = entries.merged(|stats| &stats.total);
     let [calls, errors, rows, total_us] = [
-        sum(entries, |stats| stats.calls.get()),
-        sum(entries, |stats| stats.errors.get()),
-        sum(entries, |stats| stats.rows.get()),
-        sum(entries, |stats| stats.total_us.get()),
+        entries.sum(|stats| stats.calls.get()),
+        entries.sum(|stats| stats.errors.get()),
+        entries.sum(|stats| stats.rows.get()),
+        entries.sum(|stats| stats.total_us.get()),
     ];
     let [p50, p95, p99] = [0.5, 0.95, 0.99].map(|q| total.quantile(q));
     let weight = match by {
@@ -143,24 +110,24 @@ fn query(entries: &Entries, by: By) -> Option<(u64, Vec<Value>)> {
         errors,
         rows,
         total_us,
-        sum(entries, |stats| stats.wait.sum_us()),
-        sum(entries, |stats| stats.server.sum_us()),
+        entries.sum(|stats| stats.wait.sum_us()),
+        entries.sum(|stats| stats.server.sum_us()),
         p50,
         p95,
         p99,
         total.max_us,
-        sum(entries, |stats| stats.missed_us_max),
+        entries.sum(|stats| stats.missed_us_max),
         &*first.text,
     ]);
     Some((weight, row))
 }
 
 /// Everything about a shape in one pool, an item a row.
-fn details(entries: &Entries, verdict: Option<&ShapeVerdict>) -> Rows {
+fn details(entries: &ShapeSum, verdict: Option<&ShapeVerdict>) -> Rows {
     let Some(first) = entries.first() else { return Vec::new() };
     let mut items: Vec<(String, Value)> = vec![("query".into(), (&*first.text).into())];
     if let Some(it) = verdict {
-        items.push(("verdict".into(), route_name(it.verdict.route).into()));
+        items.push(("verdict".into(), it.verdict.route.name().into()));
         items.push(("reason".into(), it.verdict.reason.code().into()));
         items.push(("reason_text".into(), it.verdict.reason.text().into()));
         items.push(("catalog".into(), it.footing.map(footing_name).into()));
@@ -168,17 +135,17 @@ fn details(entries: &Entries, verdict: Option<&ShapeVerdict>) -> Rows {
     }
     let number = |number: u64| Value::from(number.to_string());
     for (name, of) in [
-        ("calls", sum(entries, |stats| stats.calls.get())),
-        ("errors", sum(entries, |stats| stats.errors.get())),
-        ("rows", sum(entries, |stats| stats.rows.get())),
-        ("missed_us_max", sum(entries, |stats| stats.missed_us_max)),
+        ("calls", entries.sum(|stats| stats.calls.get())),
+        ("errors", entries.sum(|stats| stats.errors.get())),
+        ("rows", entries.sum(|stats| stats.rows.get())),
+        ("missed_us_max", entries.sum(|stats| stats.missed_us_max)),
     ] {
         items.push((name.into(), number(of)));
     }
     let phases: [(&str, Phase); 3] =
         [("total", |stats| &stats.total), ("wait", |stats| &stats.wait), ("server", |stats| &stats.server)];
     for (phase, part) in phases {
-        let all = merged(entries, part);
+        let all = entries.merged(part);
         items.push((format!("{phase}_us"), number(all.sum_us)));
         for (name, q) in [("p50", 0.5), ("p95", 0.95), ("p99", 0.99), ("p999", 0.999)] {
             items.push((format!("{phase}_{name}_us"), number(all.quantile(q))));
@@ -191,16 +158,6 @@ fn details(entries: &Entries, verdict: Option<&ShapeVerdict>) -> Rows {
         row
     };
     items.into_iter().map(row).collect()
-}
-
-fn route_name(route: Route) -> &'static str {
-    match route {
-        Route::Replica => "replica",
-        Route::Catalog => "catalog",
-        Route::Primary => "primary",
-        Route::BeginReadOnly => "begin_read_only",
-        Route::FollowTransaction => "transaction",
-    }
 }
 
 /// What the catalog says: where it may run, or why on the primary.

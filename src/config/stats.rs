@@ -1,0 +1,129 @@
+//! `[stats]`: where metrics, the HTTP API and the dashboard are served, and to whom.
+//! Must never let the port be reached from another machine by whoever has no token.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use super::check::Check;
+use super::reader::{Field, Named, Span};
+use super::schema::{RawStats, RawToken};
+use super::words::words;
+use crate::base::secret::Secret;
+
+/// Fewest bytes of [`Token::secret`].
+const TOKEN_MIN: usize = 16;
+
+words! {
+    /// What a token is good for.
+    pub enum Access {
+        /// To look: GET and HEAD.
+        Read = "read",
+        /// To have things done, too.
+        Write = "write",
+    }
+    refused {}
+}
+
+/// `[stats.tokens.NAME]`: what a program or a person shows to be let in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Token {
+    /// What it is good for. Default [`Access::Read`].
+    pub role: Access,
+    /// What follows `Authorization: Bearer`: at least 16 printable ASCII characters without spaces.
+    pub secret: Secret,
+}
+
+/// `[stats]`: metrics, health, the HTTP API and the dashboard.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stats {
+    /// Where they are served. Default 127.0.0.1:9127; `"off"` is `None`. Beyond loopback only with tokens.
+    pub address: Option<SocketAddr>,
+    /// Query shapes with figures of their own; the rest shares one, `other`. Default 2000.
+    pub max_shapes: u32,
+    /// Who is let in, by a name that only stands in the file. Default: none, then everybody is who reaches the address.
+    pub tokens: BTreeMap<String, Token>,
+    /// Certificate chain, PEM; with it the port speaks TLS only.
+    pub tls_cert_file: Option<PathBuf>,
+    /// Its private key, PEM. Set exactly when the certificate is.
+    pub tls_key_file: Option<PathBuf>,
+}
+
+impl Default for Stats {
+    fn default() -> Self {
+        Self {
+            address: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 9127))),
+            max_shapes: 2000,
+            tokens: BTreeMap::new(),
+            tls_cert_file: None,
+            tls_key_file: None,
+        }
+    }
+}
+
+impl Check<'_> {
+    pub(super) fn stats(&mut self, raw: RawStats) -> Stats {
+        let default = Stats::default();
+        self.pair("tls_cert_file", &raw.tls_cert_file, "tls_key_file", &raw.tls_key_file);
+        self.tls_files("", &raw.tls_cert_file, &raw.tls_key_file, &Field::Absent);
+        let no_tokens = match &raw.tokens {
+            Field::Absent => true,
+            Field::Set(named, _) => named.0.is_empty(),
+            Field::Bad => false,
+        };
+        if let Field::Set(address, span) = &raw.address
+            && let Some(address) = address.0
+            && !address.ip().is_loopback()
+        {
+            self.beyond_loopback(address, span.clone(), no_tokens, raw.tls_cert_file.is_absent());
+        }
+        Stats {
+            address: raw.address.set().map_or(default.address, |address| address.0),
+            max_shapes: raw.max_shapes.set().map_or(default.max_shapes, |n| n.0),
+            tokens: self.tokens(raw.tokens),
+            tls_cert_file: self.file(raw.tls_cert_file),
+            tls_key_file: self.file(raw.tls_key_file),
+        }
+    }
+
+    fn beyond_loopback(&mut self, address: SocketAddr, span: Span, no_tokens: bool, no_tls: bool) {
+        if no_tokens {
+            let title = format!("anybody who reaches {address} could read everything there: there is no token");
+            let expected = r#"a section [stats.tokens.NAME] with role and secret, or address = "127.0.0.1:9127""#;
+            self.reader.note(span, title, |problem| problem.expected(expected));
+        } else if no_tls {
+            let title = format!("tokens for {address} cross the network in the clear");
+            self.reader.warn(
+                span,
+                title,
+                "`tls_cert_file` and `tls_key_file` in [stats], or a proxy with TLS in front",
+            );
+        }
+    }
+
+    fn tokens(&mut self, raw: Field<Named<RawToken>>) -> BTreeMap<String, Token> {
+        let mut tokens: BTreeMap<String, Token> = BTreeMap::new();
+        for (name, span, raw) in raw.set().unwrap_or_default().0 {
+            let Some(raw) = raw else { continue };
+            let expected =
+                format!("at least {TOKEN_MIN} random characters without spaces, such as of openssl rand -base64 32");
+            if raw.secret.is_absent() {
+                let title = format!("token `{name}` has no secret");
+                self.reader.note(span.clone(), title, |problem| problem.expected(format!("secret = {expected}")));
+            }
+            let at = raw.secret.span().unwrap_or(span);
+            let (Some(role), Some(secret)) = (raw.role.word(Access::Read), self.secret(raw.secret)) else { continue };
+            let text = secret.expose();
+            if text.len() < TOKEN_MIN || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+                let title = format!("the secret of token `{name}` could be guessed, or does not fit into a header");
+                self.reader.note(at.clone(), title, |problem| problem.expected(expected));
+            }
+            if let Some((other, _)) = tokens.iter().find(|(_, token)| token.secret == secret) {
+                let title = format!("tokens `{other}` and `{name}` have the same secret");
+                self.reader.note(at, title, |problem| problem.expected("a secret of its own for each"));
+            }
+            tokens.insert(name, Token { role, secret });
+        }
+        tokens
+    }
+}

@@ -1,0 +1,261 @@
+//! `/api/database/optimizations`: what would make the databases do better, as far as a proxy can see.
+//! Must never advise what it cannot give a number for.
+
+use std::collections::HashMap;
+
+use axum::Json;
+use axum::extract::State;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::pools::{self, PoolNumbers};
+use super::queries::ShapeNumbers;
+use super::{Facts, Site, seconds};
+use crate::base::clock;
+use crate::config::Routing;
+use crate::meter::ShapeSum;
+use crate::relay::ShapeVerdict;
+use crate::sql::footing::Footing;
+use crate::sql::verdict::{Reason, Route};
+
+/// Most entries of each list, the heaviest first.
+const ROWS_MAX: usize = 100;
+/// Fewest calls of a shape that is called slow: less may be chance.
+const CALLS_MIN: u64 = 5;
+
+/// A client that keeps a server to itself.
+#[derive(Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct PinnedSession {
+    /// The process id that the client was told.
+    pid: u32,
+    database: String,
+    user: String,
+    application_name: Option<String>,
+    /// What keeps it, such as `temp table`.
+    reason: &'static str,
+    age_seconds: f64,
+    /// By which it began, without values.
+    statement: String,
+    /// What the application can do.
+    hint: &'static str,
+}
+
+/// A shape that reads, in a database that has replicas, and runs on the primary.
+#[derive(Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct PrimaryOnly {
+    shape: String,
+    database: String,
+    user: String,
+    calls_total: u64,
+    seconds_total: f64,
+    /// What the text says: `replica`, `catalog`, `primary`, `begin_read_only`, `transaction`.
+    route: &'static str,
+    /// A code for why, or `replica_refused`.
+    reason: &'static str,
+    /// The same in words.
+    reason_text: &'static str,
+    query: String,
+}
+
+/// A shape that is slow.
+#[derive(Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct SlowShape {
+    numbers: ShapeNumbers,
+    /// What takes the time: `wait` for a server, or the `server`.
+    cause: &'static str,
+    hint: &'static str,
+}
+
+/// A pool for whose servers clients wait.
+#[derive(Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct WaitingPool {
+    database: String,
+    user: String,
+    host: String,
+    pool: String,
+    size: Option<u32>,
+    waiting: u64,
+    oldest_wait_seconds: f64,
+    /// Since the start, of each time that a client got a server.
+    mean_wait_seconds: f64,
+    query_wait_timeouts_total: u64,
+    hint: &'static str,
+}
+
+/// What could be better.
+#[derive(Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Optimizations {
+    /// The oldest first.
+    pinned_sessions: Vec<PinnedSession>,
+    /// Those that take most of the primary's time first.
+    primary_only: Vec<PrimaryOnly>,
+    /// What a slow shape's 99th percentile is at least.
+    slow_seconds: f64,
+    /// The slowest first.
+    slow_shapes: Vec<SlowShape>,
+    /// Those with the longest wait first.
+    waiting_pools: Vec<WaitingPool>,
+}
+
+fn pinned(site: &Site) -> Vec<PinnedSession> {
+    let now_us = clock::now_us();
+    let boards: Vec<_> = site.registry.pin_boards().iter().map(|board| board.rows()).collect();
+    let mut rows: Vec<_> = boards.iter().flat_map(|rows| rows.iter()).collect();
+    rows.sort_by_key(|row| row.since_us);
+    let session = |row: &crate::meter::Pinned| PinnedSession {
+        pid: row.pid,
+        database: row.label.database.to_string(),
+        user: row.label.user.to_string(),
+        application_name: row.application_name.as_deref().map(str::to_owned),
+        reason: row.why.name(),
+        age_seconds: seconds(now_us.saturating_sub(row.since_us)),
+        statement: row.statement.to_string(),
+        hint: row.why.remedy(),
+    };
+    rows.into_iter().take(ROWS_MAX).map(session).collect()
+}
+
+/// Why a shape stays on the primary that might leave it if it were written otherwise; `None` for one that may leave it, and for
+/// what belongs there: writes, and what is no read.
+fn held(verdict: &ShapeVerdict) -> Option<(&'static str, &'static str)> {
+    if verdict.refused {
+        return Some(("replica_refused", "a replica has refused to run it"));
+    }
+    let of = |reason: Reason| (reason.code(), reason.text());
+    match (verdict.verdict.route, verdict.footing) {
+        (Route::Replica | Route::Catalog, Some(Footing::Primary(reason))) => Some(of(reason)),
+        (Route::Replica | Route::Catalog | Route::BeginReadOnly | Route::FollowTransaction, _) => None,
+        (Route::Primary, _) => {
+            use Reason::{
+                CatalogRelation, Encoding, Function, FunctionUnknown, ManyStatements, NodeSetting, Operator, TooDeep,
+                TooLong, UnicodeName, Unparsable,
+            };
+            let reason = verdict.verdict.reason;
+            let might = matches!(
+                reason,
+                CatalogRelation
+                    | Encoding
+                    | Function
+                    | FunctionUnknown
+                    | ManyStatements
+                    | NodeSetting
+                    | Operator
+                    | TooDeep
+                    | TooLong
+                    | UnicodeName
+                    | Unparsable
+            );
+            might.then(|| of(reason))
+        }
+    }
+}
+
+/// What workers say of one shape, put together: one of them may know more.
+pub(super) fn by_shape(verdicts: Vec<ShapeVerdict>) -> HashMap<u64, ShapeVerdict> {
+    let mut known: HashMap<u64, ShapeVerdict> = HashMap::new();
+    for verdict in verdicts {
+        let it = known.entry(verdict.shape).or_insert(verdict);
+        it.footing = it.footing.or(verdict.footing);
+        it.refused |= verdict.refused;
+    }
+    known
+}
+
+fn primary_only(site: &Site, shapes: &[ShapeSum], verdicts: &HashMap<u64, ShapeVerdict>) -> Vec<PrimaryOnly> {
+    let config = site.config.load();
+    let routed = |name: &str| config.databases.get(name).is_some_and(|database| database.routing == Routing::On);
+    let one = |shape: &ShapeSum| {
+        let first = shape.first().filter(|first| routed(&first.pool.database))?;
+        let verdict = verdicts.get(&first.shape?)?;
+        let (reason, reason_text) = held(verdict)?;
+        Some(PrimaryOnly {
+            shape: ShapeSum::name(first.shape),
+            database: first.pool.database.to_string(),
+            user: first.pool.user.to_string(),
+            calls_total: shape.sum(|stats| stats.calls.get()),
+            seconds_total: seconds(shape.sum(|stats| stats.server.sum_us())),
+            route: verdict.verdict.route.name(),
+            reason,
+            reason_text,
+            query: first.text.to_string(),
+        })
+    };
+    let mut all: Vec<_> = shapes.iter().filter_map(one).collect();
+    all.sort_by(|a, b| b.seconds_total.total_cmp(&a.seconds_total));
+    all.truncate(ROWS_MAX);
+    all
+}
+
+fn slow(shapes: &[ShapeSum], slow_us: u64) -> Vec<SlowShape> {
+    let mut all: Vec<(u64, &ShapeSum)> = shapes
+        .iter()
+        .filter(|shape| shape.first().is_some_and(|first| first.shape.is_some()))
+        .filter(|shape| shape.sum(|stats| stats.calls.get()) >= CALLS_MIN)
+        .map(|shape| (shape.merged(|stats| &stats.total).quantile(0.99), shape))
+        .filter(|(p99_us, _)| *p99_us >= slow_us)
+        .collect();
+    all.sort_by_key(|(p99_us, _)| std::cmp::Reverse(*p99_us));
+    let one = |shape: &ShapeSum| {
+        let waits = shape.sum(|stats| stats.wait.sum_us()) > shape.sum(|stats| stats.server.sum_us());
+        let (cause, hint) = match waits {
+            true => (
+                "wait",
+                "Most of its time it waits for a server: see waiting_pools, and what keeps servers (pinned_sessions).",
+            ),
+            false => (
+                "server",
+                "The server takes the time: look at its plan with EXPLAIN (ANALYZE, BUFFERS), and at its indexes.",
+            ),
+        };
+        Some(SlowShape { numbers: ShapeNumbers::of(shape)?, cause, hint })
+    };
+    all.into_iter().take(ROWS_MAX).filter_map(|(_, shape)| one(shape)).collect()
+}
+
+fn waiting(pools: Vec<PoolNumbers>) -> Vec<WaitingPool> {
+    let mut all: Vec<WaitingPool> = pools
+        .into_iter()
+        .filter(|pool| pool.clients.waiting > 0 || pool.query_wait_timeouts_total > 0)
+        .map(|pool| WaitingPool {
+            waiting: pool.clients.waiting,
+            oldest_wait_seconds: pool.oldest_wait_seconds,
+            mean_wait_seconds: match pool.assignments_total {
+                0 => 0.0,
+                times => pool.wait_seconds_total / times as f64,
+            },
+            query_wait_timeouts_total: pool.query_wait_timeouts_total,
+            hint: match pool.use_share {
+                Some(share) if share >= 1.0 => "All of its servers are in use: raise pool_size if the server can take more, or shorten the transactions that hold them.",
+                _ => "Not all of its servers are in use: it waits for connections to open, or max_db_connections, max_user_connections or the server allow no more.",
+            },
+            database: pool.database,
+            user: pool.user,
+            host: pool.host,
+            pool: pool.pool,
+            size: pool.size,
+        })
+        .collect();
+    all.sort_by(|a, b| b.oldest_wait_seconds.total_cmp(&a.oldest_wait_seconds));
+    all.truncate(ROWS_MAX);
+    all
+}
+
+/// What would make the databases do better: at most 100 entries of each kind.
+#[utoipa::path(get, path = "/api/database/optimizations", responses((status = 200, description = "Advice", body = Optimizations)))]
+pub(super) async fn optimizations(State(site): Facts) -> Json<Optimizations> {
+    let verdicts = by_shape((site.verdicts)().await);
+    let shapes = ShapeSum::all(&site.registry);
+    let slow_us = site.config.load().alerts.slow_query.as_micros() as u64;
+    Json(Optimizations {
+        pinned_sessions: pinned(&site),
+        primary_only: primary_only(&site, &shapes, &verdicts),
+        slow_seconds: seconds(slow_us),
+        slow_shapes: slow(&shapes, slow_us),
+        waiting_pools: waiting(pools::list(&site)),
+    })
+}

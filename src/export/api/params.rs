@@ -1,0 +1,48 @@
+//! Parameters behind the `?`.
+//! Must never ignore one that is not known: whoever misspells a filter would take everything for what was asked for.
+
+use axum::extract::{FromRequestParts, Query};
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+use axum::response::{IntoResponse, Response};
+use serde::de::DeserializeOwned;
+
+use super::super::http::failure;
+
+/// The parameters of a request; bad ones are answered with 400 and what is wrong.
+pub(super) struct Params<T>(pub(super) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refused> {
+        match Query::<T>::try_from_uri(&parts.uri) {
+            Ok(Query(params)) => Ok(Self(params)),
+            Err(error) => {
+                let text = error.body_text();
+                let why = text.strip_prefix("Failed to deserialize query string: ").unwrap_or(&text);
+                Err(bad(why))
+            }
+        }
+    }
+}
+
+/// Why there is no answer: a status, and what is wrong.
+#[derive(Debug)]
+pub(super) struct Refused(StatusCode, String);
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        failure(self.0, &self.1)
+    }
+}
+
+/// 400 and why.
+pub(super) fn bad(why: &str) -> Refused {
+    Refused(StatusCode::BAD_REQUEST, format!("bad parameter: {why}"))
+}
+
+/// 404 and what there is not.
+pub(super) fn missing(what: String) -> Refused {
+    Refused(StatusCode::NOT_FOUND, what)
+}

@@ -1,0 +1,273 @@
+//! `/api/queries` and `/api/queries/{shape}`: statements by shape, with how long they take.
+//! Must never show a value of a statement's, only its normalised text.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::advice::by_shape;
+use super::params::{Params, Refused, bad, missing};
+use super::{Facts, Problem, seconds};
+use crate::meter::{HistogramSnapshot, Registry, ShapeSum};
+
+/// Most shapes in one answer; there are `max_shapes` per worker.
+const LIMIT_MAX: u32 = 10_000;
+
+/// What shapes are ordered by, the most first.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum By {
+    /// All of their time together.
+    #[default]
+    Total,
+    /// The time that one in a hundred exceeds.
+    P99,
+    /// How many there were.
+    Calls,
+    /// How many failed.
+    Errors,
+}
+
+/// Which shapes, and in which order.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Wanted {
+    /// What they are ordered by; default `total`.
+    #[serde(default)]
+    #[param(inline)]
+    by: By,
+    /// How many, 1 to 10000; default 50.
+    #[param(minimum = 1, maximum = 10000)]
+    limit: Option<u32>,
+    /// Only of this database.
+    database: Option<String>,
+}
+
+/// Time in seconds that half of all, 95 %, 99 %, or all take at most: off by at most 6 %, but for the longest.
+#[derive(Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Latency {
+    sum_seconds: f64,
+    p50_seconds: f64,
+    p95_seconds: f64,
+    p99_seconds: f64,
+    max_seconds: f64,
+}
+
+impl Latency {
+    pub(super) fn of(all: &HistogramSnapshot) -> Self {
+        let [p50_seconds, p95_seconds, p99_seconds] = [0.5, 0.95, 0.99].map(|q| seconds(all.quantile(q)));
+        Self {
+            sum_seconds: seconds(all.sum_us),
+            p50_seconds,
+            p95_seconds,
+            p99_seconds,
+            max_seconds: seconds(all.max_us),
+        }
+    }
+}
+
+/// The statements of one shape, of one database and user.
+#[derive(Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ShapeNumbers {
+    /// 16 hexadecimal digits; `other` for all that are too rare to be counted by themselves.
+    pub(super) shape: String,
+    pub(super) database: String,
+    pub(super) user: String,
+    pub(super) calls_total: u64,
+    pub(super) errors_total: u64,
+    /// Returned or affected.
+    pub(super) rows_total: u64,
+    /// Wait for a server, and the server's time.
+    pub(super) time: Latency,
+    /// Of that, the wait for a server.
+    pub(super) wait: Latency,
+    /// Of that, from sending the statement to the end of its answer.
+    pub(super) server: Latency,
+    /// Most seconds it may have had before it was counted by itself.
+    pub(super) missed_seconds_max: f64,
+    /// The statement without its values; empty for `other`.
+    pub(super) query: String,
+}
+
+impl ShapeNumbers {
+    pub(super) fn of(shape: &ShapeSum) -> Option<Self> {
+        let first = shape.first()?;
+        Some(Self {
+            shape: ShapeSum::name(first.shape),
+            database: first.pool.database.to_string(),
+            user: first.pool.user.to_string(),
+            calls_total: shape.sum(|stats| stats.calls.get()),
+            errors_total: shape.sum(|stats| stats.errors.get()),
+            rows_total: shape.sum(|stats| stats.rows.get()),
+            time: Latency::of(&shape.merged(|stats| &stats.total)),
+            wait: Latency::of(&shape.merged(|stats| &stats.wait)),
+            server: Latency::of(&shape.merged(|stats| &stats.server)),
+            missed_seconds_max: seconds(shape.sum(|stats| stats.missed_us_max)),
+            query: first.text.to_string(),
+        })
+    }
+}
+
+/// Shapes, the most first.
+#[derive(Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Shapes {
+    by: By,
+    limit: u32,
+    database: Option<String>,
+    /// How many there are, shown or not.
+    shapes: u64,
+    queries: Vec<ShapeNumbers>,
+}
+
+/// The shapes that are wanted; `with_other`: also all the rest together.
+pub(super) fn find(registry: &Registry, wanted: Wanted, with_other: bool) -> Result<Shapes, Refused> {
+    let limit = wanted.limit.unwrap_or(50);
+    if limit == 0 || limit > LIMIT_MAX {
+        return Err(bad(&format!("limit: a number from 1 to {LIMIT_MAX} is expected")));
+    }
+    if let Some(name) = &wanted.database
+        && registry.database(name).is_none()
+    {
+        return Err(missing(format!("no such database: {name}")));
+    }
+    let weight = |shape: &ShapeSum| match wanted.by {
+        By::Total => shape.sum(|stats| stats.total_us.get()),
+        By::P99 => shape.merged(|stats| &stats.total).quantile(0.99),
+        By::Calls => shape.sum(|stats| stats.calls.get()),
+        By::Errors => shape.sum(|stats| stats.errors.get()),
+    };
+    let fits = |shape: &ShapeSum| {
+        shape.first().is_some_and(|first| {
+            let is_it = wanted.database.as_deref().is_none_or(|name| name == &*first.pool.database);
+            is_it && (with_other || first.shape.is_some())
+        })
+    };
+    let mut all: Vec<_> =
+        ShapeSum::all(registry).into_iter().filter(fits).map(|shape| (weight(&shape), shape)).collect();
+    all.sort_by_key(|(weight, _)| std::cmp::Reverse(*weight));
+    let shapes = all.len() as u64;
+    let queries = all.iter().take(limit as usize).filter_map(|(_, shape)| ShapeNumbers::of(shape)).collect();
+    Ok(Shapes { by: wanted.by, limit, database: wanted.database, shapes, queries })
+}
+
+/// Statements by shape, database and user, `other` included.
+#[utoipa::path(
+    get,
+    path = "/api/queries",
+    params(Wanted),
+    responses(
+        (status = 200, description = "Shapes, the most first", body = Shapes),
+        (status = 400, description = "A parameter that cannot be", body = Problem),
+        (status = 404, description = "No such database", body = Problem)
+    )
+)]
+pub(super) async fn queries(State(site): Facts, Params(wanted): Params<Wanted>) -> Result<Json<Shapes>, Refused> {
+    find(&site.registry, wanted, true).map(Json)
+}
+
+/// How many took how long.
+#[derive(Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Bucket {
+    /// At least.
+    from_seconds: f64,
+    /// At most; null for the last, which has no end.
+    to_seconds: Option<f64>,
+    count: u64,
+}
+
+fn buckets(all: &HistogramSnapshot) -> Vec<Bucket> {
+    let bucket = |(low, high, count): (u64, u64, u64)| Bucket {
+        from_seconds: seconds(low),
+        to_seconds: (high < u64::MAX).then(|| seconds(high)),
+        count,
+    };
+    all.occupied().map(bucket).collect()
+}
+
+/// A shape where one database's user has it, with how its time is spread; empty buckets are left out.
+#[derive(Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Spread {
+    numbers: ShapeNumbers,
+    time_buckets: Vec<Bucket>,
+    wait_buckets: Vec<Bucket>,
+    server_buckets: Vec<Bucket>,
+}
+
+/// Where statements of a shape may run.
+#[derive(Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Verdict {
+    /// What the text says: `replica`, `catalog` (a replica, if the catalog says so), `primary`, `begin_read_only`, `transaction`.
+    route: &'static str,
+    /// A code for why.
+    reason: &'static str,
+    /// The same in words.
+    reason_text: &'static str,
+    /// A replica has refused one: they stay on the primary.
+    refused: bool,
+}
+
+/// A shape.
+#[derive(Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Shape {
+    shape: String,
+    /// The statement without its values.
+    query: String,
+    /// Null for `other`, and for one that no worker remembers.
+    verdict: Option<Verdict>,
+    pools: Vec<Spread>,
+}
+
+/// One shape, wherever it was run, with the distribution of its time.
+#[utoipa::path(
+    get,
+    path = "/api/queries/{shape}",
+    params(("shape" = String, Path, description = "16 hexadecimal digits, or `other`", example = "0123456789abcdef")),
+    responses(
+        (status = 200, description = "The shape", body = Shape),
+        (status = 400, description = "No shape could be called so", body = Problem),
+        (status = 404, description = "No statement of this shape is known", body = Problem)
+    )
+)]
+pub(super) async fn shape(State(site): Facts, Path(name): Path<String>) -> Result<Json<Shape>, Refused> {
+    let wanted = match name.as_str() {
+        "other" => None,
+        hex => match u64::from_str_radix(hex, 16).ok().filter(|_| hex.len() == 16 && !hex.starts_with('+')) {
+            Some(shape) => Some(shape),
+            None => return Err(bad("shape: 16 hexadecimal digits or `other` are expected")),
+        },
+    };
+    let all = ShapeSum::all(&site.registry);
+    let of_it: Vec<_> = all.iter().filter(|shape| shape.first().is_some_and(|first| first.shape == wanted)).collect();
+    let Some(first) = of_it.first().and_then(|shape| shape.first()) else {
+        return Err(missing(format!("no statement of shape {name} is known; /api/queries lists them")));
+    };
+    let verdict = match wanted {
+        Some(wanted) => by_shape((site.verdicts)().await).remove(&wanted),
+        None => None,
+    };
+    let verdict = verdict.map(|it| Verdict {
+        route: it.verdict.route.name(),
+        reason: it.verdict.reason.code(),
+        reason_text: it.verdict.reason.text(),
+        refused: it.refused,
+    });
+    let spread = |shape: &&ShapeSum| {
+        Some(Spread {
+            numbers: ShapeNumbers::of(shape)?,
+            time_buckets: buckets(&shape.merged(|stats| &stats.total)),
+            wait_buckets: buckets(&shape.merged(|stats| &stats.wait)),
+            server_buckets: buckets(&shape.merged(|stats| &stats.server)),
+        })
+    };
+    let query = first.text.to_string();
+    Ok(Json(Shape { shape: name, query, verdict, pools: of_it.iter().filter_map(spread).collect() }))
+}

@@ -1,0 +1,53 @@
+//! What the API reads from.
+//! Must never keep running what it reads from.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use crate::config::Config;
+use crate::health::Watch;
+use crate::meter::Registry;
+use crate::pool::cluster::Clusters;
+use crate::relay::ShapeVerdict;
+
+/// Asks the workers where the statements of each shape may run; nothing if one of them does not answer in time. Handed in, as
+/// only who is above workers can ask them.
+pub type Verdicts = Box<dyn Fn() -> Pin<Box<dyn Future<Output = Vec<ShapeVerdict>> + Send>> + Send + Sync>;
+
+/// Everything that there is to be known.
+pub struct Site {
+    pub(super) registry: Arc<Registry>,
+    pub(super) clusters: Arc<Clusters>,
+    pub(super) config: ArcSwap<Config>,
+    pub(super) verdicts: Verdicts,
+    pub(super) watch: Arc<Watch>,
+    /// Where clients are listened for.
+    pub(super) listeners: Vec<String>,
+    /// Where this is served, with the scheme.
+    pub(super) stats: String,
+    /// Threads that relay.
+    pub(super) workers: usize,
+}
+
+impl Site {
+    /// Of these numbers and hosts, under this configuration.
+    #[must_use]
+    pub fn new(
+        registry: Arc<Registry>,
+        clusters: Arc<Clusters>,
+        config: Arc<Config>,
+        verdicts: Verdicts,
+        watch: Arc<Watch>,
+        (listeners, stats, workers): (Vec<String>, String, usize),
+    ) -> Self {
+        Self { registry, clusters, config: ArcSwap::new(config), verdicts, watch, listeners, stats, workers }
+    }
+
+    /// Shows this configuration from now on.
+    pub fn reconfigure(&self, config: Arc<Config>) {
+        self.config.store(config);
+    }
+}
