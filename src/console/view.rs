@@ -131,9 +131,10 @@ impl View {
             Self::DnsZones => ("sqi", "zonename serial count"),
             Self::Health => ("siss", "item points what action"),
             Self::Lanes => (
-                "ssssiiqqqqqqqqqqqqqq",
+                "ssssiiqqqqqqqqqqqqqqq",
                 "database user host role open riders rides queued_us writes repeats stalls resends unfit_verdict \
-                 unfit_alone unfit_pipeline unfit_session unfit_batch unfit_unknown unfit_slow unfit_no_server",
+                 unfit_alone unfit_pipeline unfit_session unfit_batch unfit_unknown unfit_slow \
+                 unfit_stalled unfit_no_server",
             ),
             Self::Lists => ("si", "list items"),
             Self::Mem => ("siiii", "name size used free memtotal"),

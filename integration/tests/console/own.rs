@@ -219,7 +219,8 @@ fn who_keeps_a_server_is_listed() {
 
 #[test]
 fn lanes_are_listed() {
-    let pgweir = conf().pool("lanes = true").size(2).start();
+    // Fast is so also where much else runs.
+    let pgweir = conf().pool("lane_fast = \"50ms\"").size(2).start();
     let mut admin = console(&pgweir);
     let mut clients: Vec<Client> = (0..8).map(|_| Client::connect(pgweir.port())).collect();
     eventually("some ride", || {
