@@ -44,7 +44,6 @@ error: unknown key `workres` at the top level
   |
 1 | workres = 1
   | ^^^^^^^
-  = expected `workers`, `shutdown_timeout`, `listen`, `auth`, `stats`, `console`, `pool`, `cache`, `log`, `databases`, `users` or `peers`
   = did you mean `workers`?
 ",
     );
@@ -56,7 +55,7 @@ error: unknown key `port` in [stats]
   |
 2 | \tport = 1
   | \t^^^^
-  = expected `address` or `max_shapes`
+  = expected `address`, `max_shapes`, `tls_cert_file`, `tls_key_file` or `tokens`
   = did you mean `listen.port`?
 ",
     );

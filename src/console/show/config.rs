@@ -172,6 +172,8 @@ fn others(
         s("stats_period", &console.stats_period, true),
         s("stats.address", &stats.address.map_or_else(|| "off".to_owned(), |address| address.to_string()), false),
         s("max_shapes", &stats.max_shapes, false),
+        s("stats.tls_cert_file", &stats.tls_cert_file, true),
+        s("stats.tls_key_file", &stats.tls_key_file, true),
         s("log.level", &log.level, false),
         s("log.format", &log.format, false),
         s("workers", &workers, false),

@@ -23,6 +23,9 @@ const UNFIT: [Unfit; 9] = [
     Unfit::NoServer,
 ];
 
+/// How many numbers `SHOW LANES` has.
+const NUMBERS: usize = 8 + UNFIT.len();
+
 impl Console {
     /// Every host of every database. One alone, or that nobody has used yet, is asked nothing but whether it is there.
     pub(in super::super) fn hosts(&self) -> Rows {
@@ -60,14 +63,14 @@ impl Console {
 
     pub(super) fn lanes(&self) -> Rows {
         let pools = self.about.registry.pools();
-        let mut sums: BTreeMap<_, [u64; 16]> = BTreeMap::new();
+        let mut sums: BTreeMap<_, [u64; NUMBERS]> = BTreeMap::new();
         for pool in pools.iter() {
             let target = &pool.target;
             let key = (&target.database, &target.user, &target.host, pool.role());
             let sum = sums.entry(key).or_default();
             sum.iter_mut().zip(lane(pool)).for_each(|(sum, number)| *sum += number);
         }
-        let row = |((database, user, host, role), numbers): ((&_, &_, &_, crate::meter::Role), [u64; 16])| {
+        let row = |((database, user, host, role), numbers): ((&_, &_, &_, crate::meter::Role), [u64; NUMBERS])| {
             let names: [&std::sync::Arc<str>; 3] = [database, user, host];
             let names = names.map(|name| Value::from(&**name));
             names.into_iter().chain([Value::from(role.as_str())]).chain(numbers.map(Value::from)).collect()
@@ -95,9 +98,9 @@ impl Console {
     }
 }
 
-fn lane(pool: &PoolCounters) -> [u64; 16] {
+fn lane(pool: &PoolCounters) -> [u64; NUMBERS] {
     let lanes = &pool.lanes;
-    let mut numbers = [0; 16];
+    let mut numbers = [0; NUMBERS];
     let counted = [
         lanes.open.get(),
         lanes.riders.get(),
