@@ -105,7 +105,9 @@ install_missing() {
         need ruby has ruby
         need chromium has chromium
         need chromium-driver has chromedriver
+        need prometheus has prometheus
         need libnss-wrapper has_nss_wrapper
+        need python3-aiosmtpd /usr/bin/python3 -c 'import aiosmtpd'
         need ruby-pg ruby -e 'require "pg"'
         need ruby-sequel ruby -e 'require "sequel"'
     fi

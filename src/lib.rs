@@ -32,7 +32,8 @@
 //!    ReadyForQuery owed, with status `I`, the server goes back *first*, so that the oldest waiter's request is on the
 //!    wire, and *then* the reply is written to its client.
 //! 8. A client that wrote, or was shown something by the primary, has a *floor* from then on: a position in the write-ahead
-//!    log that a replica must have replayed to serve it (`relay::floor`). One connection per host and process asks what the
+//!    log that a replica must have replayed to serve it (`relay::floor`); past the point where the newest timeline began
+//!    positions of a replica count only once it was seen on that timeline (`pool::line`). One connection per host and process asks what the
 //!    host is, its timeline and its position, for all clients at once (`relay::watch`); what it hears is kept in atomics
 //!    that all workers read ([`pool::cluster`]), and which pool takes writes follows from it (`relay::roles`).
 //!    A batch on a replica is kept until the first byte of its answer leaves, and goes to the primary if the replica cannot
@@ -45,17 +46,26 @@
 //!    With a cache (`[cache]`, [`cache`]) such a batch is answered before a server is asked for, if its answer hangs on nothing that is not in
 //!    its key ([`sql::kept`]) and is no older than its client's own last write (`relay::cached`); else its answer is kept as it passes
 //!    (`relay::fill`), and who asks the same on the same worker meanwhile waits for it. It is good for a time, or until what it reads is
-//!    changed, of which one task per process and database hears by logical replication (`relay::stream`, [`cache::feed`]).
-//!    In either case it is until somebody says that it does not count any more: on the console, over HTTP, or by NOTIFY in the database, which one task
+//!    changed, of which one task per process and database hears by logical replication (`relay::stream`, [`cache::feed`]); or, where writes are
+//!    *fenced*, until one begins that passes through any pgweir: each is counted in Redis for all that it may change ([`sql::writes`]) before it goes to
+//!    its server, and each hit waits to hear what was counted (`relay::fence`, [`cache::fence`]).
+//!    Near its end one client asks anew, while the others are given it; where it is configured they are given it beyond that, as long as it is being
+//!    renewed, or no server answers (`relay::given`, `relay::stand_in`).
+//!    In any case it is until somebody says that it does not count any more: on the console, over HTTP, or by NOTIFY in the database, which one task
 //!    per process and database hears (`relay::hear`, `relay::signalled`, [`cache::signal`]).
 //!    What is good for a time, and the process does not have, it may find in a cache that several share (`relay::remote`,
 //!    [`cache::remote`]): then a lookup leads those who wait.
-//! 9. Each finished statement is one record in the statistics of its shape ([`meter`]): two clock reads per
-//!    transaction, plain stores, no lock. The control thread ([`export`]) reads them at any time.
+//! 9. Each finished statement is one record in the statistics of its shape and of who answered it ([`meter`], `relay::counted`): two clock
+//!    reads per transaction, plain stores, no lock. A client that does not take its answer is timed apart (`relay::backlogs`). The control thread ([`export`]) reads them at any time.
 //! 10. Who asks for the database `pgweir` or `pgbouncer` and is listed in `[console]` goes on to the **console** ([`console`]):
 //!     sessions on the control thread, which answer from the statistics and ask workers by message for what only they know.
+//!     What a worker notes in passing it is asked for, too: statements that were slow, that ended in a deadlock, or that a client ran for
+//!     each row of another's answer (`relay::slow`, `relay::deadlocks`, `relay::repeats`).
+//!     Statements that an auditor asks for are noted when they are forwarded, and handed to the task that writes the audit log when their
+//!     batch is over (`relay::notes`, `relay::audit`, [`audit`]).
 //!     The HTTP API and the dashboard of the stats port ([`export`]) answer from the same; what is alarming a task there finds out
-//!     every few seconds, and tells webhooks ([`health`]).
+//!     every few seconds, and tells webhooks, mailboxes and who listens in a database ([`health`]).
+//!     `pgweir top` (`app::top`) is another process, which shows the same at a terminal and knows no more than the HTTP API says.
 //!
 //! A transaction so costs two reads, two writes, no allocation and no wake-up of a task other than those whose sockets
 //! spoke.
@@ -69,7 +79,7 @@
 //! | 0 | [`base`] |
 //! | 1 | [`wire`], [`config`] |
 //! | 2 | [`flow`], [`auth`], [`meter`], [`sql`]: pure, no I/O, no clock |
-//! | 3 | [`net`] |
+//! | 3 | [`net`], [`audit`] |
 //! | 4 | [`server`], [`cache`] |
 //! | 5 | [`pool`]: pure |
 //! | 6 | [`relay`], [`health`] |
@@ -122,8 +132,10 @@
 //! - An answer is kept only if it is whole, without error, notice or anything else that is no answer, under all that it hangs on: who asks,
 //!   where, every setting but those known to matter to none, text, types, parameters, formats, timeline, and how often the schema was changed
 //!   through pgweir. Its stamp is from before its execution began. A client is never given one that may be older than its own last write;
-//!   other people's writes it may miss for as long as the configuration allows ([`config::Cache`]): for the answer's time, or for
-//!   `max_staleness`, behind which nothing is given that hangs on changes, as it is not known whether there were any ([`cache::feed`]).
+//!   other people's writes it may miss for as long as the configuration allows ([`config::Cache`]): for the answer's time, longer where that is said
+//!   ([`config::Stale`]), or for `max_staleness`, behind which nothing is given that hangs on changes, as it is not known whether there were any ([`cache::feed`]).
+//!   Where writes are fenced it misses none that went through any pgweir: when that cannot be told nothing is given, and no statement that may write goes to its
+//!   server before everybody can know of it ([`cache::fence`]).
 //! - What comes from the cache that processes share counts only if it was sealed over its key, its age and its bytes with the secret that they share, and is
 //!   still looked at as a whole; nothing waits for that longer than its timeout ([`cache::remote`]).
 //! - **I8** Bytes received before a TLS handshake are never interpreted after it. Secrets are compared in constant
@@ -137,6 +149,8 @@
 //!   header from a listed network, never what the client says (`gate::proxied`).
 //! - What workers tell each other without being asked is in [`pool::vacate`]: a database that somebody needs to have for
 //!   himself, and that a schema has changed, after which a text that is prepared anew shares nothing that is prepared.
+//! - What an operator blocks is refused by shape ([`relay::blocked`]): a batch before it waits for a server, and in a lease by a statement that
+//!   fails in its place. What he resets is where readers count from; the workers' numbers never go back.
 //! - The console decides nothing: what an operator wants of clients and servers a worker does itself, between two turns, when it
 //!   gets the message ([`worker::Mail::Do`]). A pause is a pool that lends nothing (`relay::commands`), as one is that has no
 //!   primary; long lists are asked for in pages.
@@ -187,6 +201,7 @@
 //! - No retry of a request that may have written, nor of one of whose answer a byte has left.
 
 pub mod app;
+pub mod audit;
 pub mod auth;
 pub mod base;
 pub mod cache;

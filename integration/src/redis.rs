@@ -1,5 +1,5 @@
 //! A Redis server in a folder of its own.
-//! It must never write to disk but for its own account of who it is.
+//! It must never write to disk but for its own account of who it is, and what a test has it save.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};

@@ -10,6 +10,7 @@ use tokio::runtime::Builder;
 use tokio::sync::mpsc;
 
 use super::doors::{self, NotListening};
+use crate::audit::{self, Desk, Writer};
 use crate::cache::Caches;
 use crate::config::Config;
 use crate::export::{self, Guard};
@@ -30,6 +31,8 @@ pub struct Running {
     pub clusters: Arc<Clusters>,
     /// Answers that are kept.
     pub caches: Arc<Caches>,
+    /// Where the audit log is handed in, and the task that is to write it.
+    pub audit: (Arc<Desk>, Option<Writer>),
     /// To every worker.
     pub workers: Vec<Mailbox>,
     /// To the gate.
@@ -87,7 +90,8 @@ pub fn boot(config: Config) -> Result<Running, BootError> {
     let registry = Arc::new(Registry::new());
     name_databases(&registry, &config);
     let count = worker_count(&config);
-    let shared = Place { workers: count, ..Place::alone() };
+    let (desk, writer) = audit::open(config.audit.as_ref(), &registry.audit).map_err(BootError::System)?;
+    let shared = Place { workers: count, audit: Arc::new(desk), ..Place::alone() };
     let (workers, mails): (Vec<Mailbox>, Vec<_>) = (0..count).map(|_| mpsc::unbounded_channel()).unzip();
     let mut secret = [0; 32];
     aws_lc_rs::rand::fill(&mut secret).map_err(|_| BootError::System("the system gave no random bytes".into()))?;
@@ -121,7 +125,8 @@ pub fn boot(config: Config) -> Result<Running, BootError> {
     }
     registry.set_listening(true);
     let (clusters, caches, visitors) = (shared.clusters, shared.caches, Some(visitors));
-    Ok(Running { config, registry, clusters, caches, workers, gate, visitors, stats, listeners, threads })
+    let audit = (shared.audit, Some(writer));
+    Ok(Running { config, registry, clusters, caches, audit, workers, gate, visitors, stats, listeners, threads })
 }
 
 /// Tells the statistics which databases there are, and how old their answers may be.
@@ -130,6 +135,7 @@ pub(super) fn name_databases(registry: &Registry, config: &Config) {
     for health in registry.databases().iter() {
         let bound = config.cache_bound(&health.database);
         health.bound.logical.store(config.logical(&health.database).is_some(), Relaxed);
+        health.bound.fenced.store(config.fenced(&health.database), Relaxed);
         health.bound.us.store(bound.map_or(0, |bound| bound.as_micros() as u64), Relaxed);
     }
 }

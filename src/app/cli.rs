@@ -63,6 +63,10 @@ enum Command {
         /// The statement.
         sql: String,
     },
+    /// Show pools, queries and replicas of a running instance at this terminal.
+    ///
+    /// From the JSON of its stats port, here or elsewhere; ? tells what the keys do. NO_COLOR is obeyed.
+    Top(super::top::Options),
 }
 
 /// Runs the program.
@@ -100,6 +104,7 @@ pub fn main() -> ExitCode {
                 }
             }
         }
+        Command::Top(options) => top(&options),
         Command::Run { url, replica, config } => {
             let loaded = match (&config, &url) {
                 (Some(file), _) => Config::load(file),
@@ -113,6 +118,20 @@ pub fn main() -> ExitCode {
                     ExitCode::from(BAD_CONFIGURATION)
                 }
             }
+        }
+    }
+}
+
+fn top(options: &super::top::Options) -> ExitCode {
+    match super::top::run(options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(super::top::Failure::Asked(error)) => {
+            eprintln!("error: {error}");
+            ExitCode::from(BAD_CONFIGURATION)
+        }
+        Err(super::top::Failure::Failed(error)) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
         }
     }
 }

@@ -10,3 +10,5 @@ mod explain;
 pub mod log;
 mod notify;
 mod run;
+mod top;
+mod warm_up;

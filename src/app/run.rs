@@ -17,6 +17,7 @@ use super::ask;
 use super::boot::{BootError, Running, boot, name_databases};
 use super::discover::{self, Discovery, News};
 use super::notify::{Notify, watchdog_period};
+use super::warm_up::WarmUps;
 use crate::config::{Config, MAX_HOSTS, Roles};
 use crate::console::{About, Console, How, Request};
 use crate::export::{self, Exporter, Guard, Site};
@@ -64,6 +65,7 @@ pub fn run(config: Config, file: Option<&Path>) -> Result<(), BootError> {
 async fn control(mut running: Running, signals: Signals, file: Option<&Path>) -> Result<(), BootError> {
     let Signals { mut terminate, mut interrupt, mut hangup } = signals;
     let health = watch_health(&running);
+    let audit = running.audit.1.take().map(|writer| tokio::spawn(writer.run()));
     let stats = serve_stats(&mut running, &health)?;
     let (console, mut requests) = open_console(&mut running, &health);
     let notify = Arc::new(Notify::from_env());
@@ -72,6 +74,8 @@ async fn control(mut running: Running, signals: Signals, file: Option<&Path>) ->
     let mut tick = tokio::time::interval(PROBE_PERIOD);
     let mut discovery = Discovery::new();
     discovery.watch(&running.config, &running.clusters);
+    let mut warm_ups = WarmUps::default();
+    warm_ups.begin(&running);
     let how = loop {
         let mut answer = None;
         tokio::select! {
@@ -80,11 +84,16 @@ async fn control(mut running: Running, signals: Signals, file: Option<&Path>) ->
             _ = hangup.recv() => {}
             Some(request) = requests.recv() => match request {
                 Request::Reload(to) => answer = Some(to),
+                Request::Warm(database, answer) => {
+                    warm_ups.ask(database.as_deref(), answer);
+                    continue;
+                }
                 Request::Shutdown(how) => break Some(how),
             },
             Some(news) = discovery.news() => {
                 take_over(&mut running, news);
                 reconfigured(&running, &console, &health, stats.as_ref());
+                warm_ups.begin(&running);
                 continue;
             }
             _ = tick.tick() => {
@@ -96,16 +105,25 @@ async fn control(mut running: Running, signals: Signals, file: Option<&Path>) ->
         let outcome = reload(&mut running, stats.as_ref(), file).await;
         discovery.watch(&running.config, &running.clusters);
         reconfigured(&running, &console, &health, stats.as_ref());
+        warm_ups.begin(&running);
         notify.ready(SERVING);
         answer.map(|answer| answer.send(outcome));
     };
+    warm_ups.end();
     notify.stopping();
     if let Some(watchdog) = watchdog {
         // It has mailboxes of the threads, which end when the last one is dropped.
         watchdog.abort();
         let _ = watchdog.await;
     }
+    let desk = Arc::clone(&running.audit.0);
     shut_down(running, &console, how, &mut terminate, &mut interrupt).await;
+    desk.end();
+    if let Some(audit) = audit {
+        // What workers have handed in; a disk that hangs is not waited for.
+        let _ = tokio::time::timeout(Duration::from_secs(5), audit).await;
+    }
+    tracing::info!("bye");
     Ok(())
 }
 
@@ -131,7 +149,8 @@ fn watch_health(running: &Running) -> Arc<Watch> {
     let instance = format!("{}:{port}", host.trim());
     let (registry, clusters) = (Arc::clone(&running.registry), Arc::clone(&running.clusters));
     let watch = Watch::new(registry, clusters, Arc::clone(&running.config), instance);
-    tokio::spawn(Arc::clone(&watch).run());
+    // It opens connections to servers, which stay on this thread.
+    tokio::task::spawn_local(Arc::clone(&watch).run());
     watch
 }
 
@@ -146,9 +165,9 @@ fn serve_stats(running: &mut Running, watch: &Arc<Watch>) -> Result<Option<Stats
     let exporter =
         Exporter::new(Arc::clone(&registry)).with_hosts(Arc::clone(&clusters)).with_alerts(Arc::clone(watch));
     let exporter = Arc::new(exporter.with_cache(Arc::clone(&running.caches)));
-    let verdicts = ask::verdicts(running.workers.iter().map(Mailbox::downgrade).collect());
+    let insight = ask::insight(running.workers.iter().map(Mailbox::downgrade).collect());
     let place = (std::mem::take(&mut running.listeners), url, running.workers.len());
-    let site = Arc::new(Site::new(registry, clusters, Arc::clone(&running.config), verdicts, Arc::clone(watch), place));
+    let site = Arc::new(Site::new(registry, clusters, Arc::clone(&running.config), insight, Arc::clone(watch), place));
     let served = export::serve(listener, Arc::clone(&guard), exporter, Arc::clone(&site), std::future::pending());
     tokio::spawn(served);
     Ok(Some(Stats { guard, site }))
@@ -236,6 +255,7 @@ async fn reload(running: &mut Running, stats: Option<&Stats>, file: Option<&Path
     let ready = loaded.and_then(|config| {
         let tls = gate::client_tls(&config).map_err(|error| error.to_string())?;
         let stats_tls = export::server_tls(&config.stats).map_err(|error| error.to_string())?;
+        crate::audit::probe(config.audit.as_ref())?;
         Ok((config, tls, stats_tls))
     });
     match ready {
@@ -256,6 +276,7 @@ async fn reload(running: &mut Running, stats: Option<&Stats>, file: Option<&Path
             for worker in &running.workers {
                 let _ = worker.send(Mail::Reload(Arc::clone(&config)));
             }
+            running.audit.0.reopen(config.audit.as_ref());
             running.config = config;
             running.registry.note_reload(true);
             tracing::info!("configuration reloaded from {}", file.display());
@@ -366,7 +387,6 @@ async fn shut_down(
     for thread in threads {
         let _ = thread.join();
     }
-    tracing::info!("bye");
 }
 
 fn drain(worker: &Mailbox) -> Option<oneshot::Receiver<()>> {

@@ -1,7 +1,7 @@
 //! Whether bytes that a client was sent are one whole answer to one read, and nothing else.
 //! Must never call whole what holds an error, a notice, a setting or a notification, nor what a message is missing of.
 
-use crate::wire::frame::{HEADER, Header};
+use crate::wire::frame::{HEADER, Header, cstr, rows_of_tag};
 use crate::wire::tag::server as tag;
 
 /// What bytes are.
@@ -68,6 +68,22 @@ impl Scan {
     }
 }
 
+/// Rows that an answer has, as its CommandComplete says.
+#[must_use]
+pub fn rows(answer: &[u8]) -> u64 {
+    let mut at = 0;
+    while let Some(rest) = answer.get(at..)
+        && let Ok(Some(header)) = Header::peek(rest, usize::MAX)
+    {
+        if header.tag == tag::COMMAND_COMPLETE {
+            let said = rest.get(HEADER..header.total).and_then(cstr);
+            return said.map_or(0, |(said, _)| rows_of_tag(said));
+        }
+        at += header.total;
+    }
+    0
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -107,6 +123,14 @@ mod tests {
         // What follows belongs to another.
         let bytes = [messages(b"TCZ"), messages(b"E")].concat();
         assert_eq!(Scan::default().look(&bytes), Answer::Whole { parse: 0, len: bytes.len() - 9 });
+    }
+
+    #[test]
+    fn rows_are_those_that_the_end_says() {
+        let mut answer = messages(b"2TDD");
+        build::message(&mut answer, b'C', |out| out.extend_from_slice(b"SELECT 2\0"));
+        build::ready(&mut answer, b'I');
+        assert_eq!((rows(&answer), rows(&messages(b"2TCZ")), rows(b"")), (2, 0, 0));
     }
 
     #[test]

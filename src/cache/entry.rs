@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 
 use super::feed::Traced;
+use super::fence::Fenced;
 
 /// Where an answer comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,14 +95,20 @@ const OVERHEAD: usize = size_of::<Entry>() + 160;
 pub struct Entry {
     /// The messages, from the one behind ParseComplete up to and with ReadyForQuery.
     pub answer: Bytes,
+    /// Its rows, as its CommandComplete has them.
+    pub rows: u64,
     /// As of when.
     pub stamp: Stamp,
     /// When it had come, microseconds: somebody has seen it by then, and what it shows may be as new.
     pub done_us: u64,
     /// For how long it is good, microseconds, counted from [`Stamp::began_us`].
     pub ttl_us: u64,
+    /// How long a server took for it, microseconds; 0: nobody knows.
+    pub took_us: u32,
     /// What it hangs on; `None`: it is good for its time, whatever changes.
     pub traced: Option<Traced>,
+    /// What writes it lies behind; `None`: it is good for its time, whoever writes.
+    pub fenced: Option<Box<Fenced>>,
     /// Slots of what whoever is asked may take back: see [`super::signal`]. Shared by the answers of a shape, where none has a tag.
     pub deps: Arc<[u32]>,
     /// What it costs, with its key.
@@ -124,8 +131,16 @@ impl Entry {
         let bytes = (key_bytes + answer.len() + OVERHEAD) as u64;
         tenant.bytes.fetch_add(bytes, Relaxed);
         tenant.entries.fetch_add(1, Relaxed);
-        let (traced, deps, used) = (None, Arc::default(), AtomicBool::new(false));
-        Self { answer, stamp, done_us, ttl_us, traced, deps, bytes, tenant, used }
+        let (traced, fenced, deps, used) = (None, None, Arc::default(), AtomicBool::new(false));
+        let rows = super::answer::rows(&answer);
+        Self { answer, rows, stamp, done_us, ttl_us, took_us: 0, traced, fenced, deps, bytes, tenant, used }
+    }
+
+    /// The same, for which a server took so long, microseconds.
+    #[must_use]
+    pub fn taking(mut self, took_us: u64) -> Self {
+        self.took_us = u32::try_from(took_us).unwrap_or(u32::MAX);
+        self
     }
 
     /// The same, which goes when one of these does ([`super::signal::deps`]).
@@ -145,9 +160,29 @@ impl Entry {
         self
     }
 
+    /// The same, which is good as long as none of these is written to.
+    #[must_use]
+    pub fn fenced(mut self, fenced: Option<Box<Fenced>>) -> Self {
+        let more = fenced.as_ref().map_or(0, |fenced| size_of_val(&*fenced.begun) + size_of::<Fenced>()) as u64;
+        self.tenant.bytes.fetch_add(more, Relaxed);
+        self.bytes += more;
+        self.fenced = fenced;
+        self
+    }
+
     /// Whether it is still good for somebody who wants none that is older than `ttl_us`.
     pub fn is_good(&self, now_us: u64, ttl_us: u64) -> bool {
-        now_us.saturating_sub(self.stamp.began_us) < ttl_us.min(self.ttl_us)
+        self.left_us(now_us, ttl_us) > 0
+    }
+
+    /// For how much longer, microseconds; 0: it is not.
+    pub fn left_us(&self, now_us: u64, ttl_us: u64) -> u64 {
+        ttl_us.min(self.ttl_us).saturating_sub(now_us.saturating_sub(self.stamp.began_us))
+    }
+
+    /// Whether its time is not over, or not for longer than `more_us`.
+    pub fn is_within(&self, now_us: u64, ttl_us: u64, more_us: u64) -> bool {
+        now_us.saturating_sub(self.stamp.began_us) < ttl_us.min(self.ttl_us).saturating_add(more_us)
     }
 
     /// Somebody is told it.

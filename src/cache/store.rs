@@ -26,6 +26,7 @@ use quick_cache::{Lifecycle, Weighter};
 
 use super::entry::{Account, Entry, Tenant};
 use super::feed::Feed;
+use super::fence::Fence;
 use super::hearing::Hearing;
 use super::signal::Signals;
 use crate::config;
@@ -71,6 +72,7 @@ pub struct Store {
     /// By the name of the database.
     feeds: Mutex<BTreeMap<Box<str>, Arc<Feed>>>,
     hearings: Mutex<BTreeMap<Box<str>, Arc<Hearing>>>,
+    fences: Mutex<BTreeMap<Box<str>, Arc<Fence>>>,
     /// Shapes of which nothing is kept, by database; and whether there are any.
     disabled: ArcSwap<BTreeSet<(Box<str>, u64)>>,
     disables: AtomicBool,
@@ -97,6 +99,7 @@ impl Store {
             signals,
             feeds: Mutex::default(),
             hearings: Mutex::default(),
+            fences: Mutex::default(),
             disabled: ArcSwap::default(),
             disables: AtomicBool::new(false),
         }
@@ -148,6 +151,17 @@ impl Store {
         let mut feeds = self.feeds.lock().unwrap_or_else(PoisonError::into_inner);
         let made = || Arc::new(Feed::new(database, Arc::clone(self.signals.marks())));
         Arc::clone(feeds.entry(database.into()).or_insert_with(made))
+    }
+
+    /// The fence around this database: looked up when a worker needs it first.
+    pub fn fence(&self, database: &str) -> Arc<Fence> {
+        let mut fences = self.fences.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(fences.entry(database.into()).or_default())
+    }
+
+    /// Those of all databases that there is one around.
+    pub fn fences(&self) -> BTreeMap<Box<str>, Arc<Fence>> {
+        self.fences.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Those of all databases that anybody has asked about.
@@ -270,3 +284,7 @@ impl Store {
 #[cfg(test)]
 #[path = "store_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "hit_ratio_tests.rs"]
+mod hit_ratio;

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::check::Check;
+use super::email::Email;
 use super::leaf::{Number, Timeout, Wait};
+use super::model::Database;
+use super::notify::AlertNotify;
 use super::reader::{Field, Span};
 use super::schema::{RawAlerts, RawEvent, RawExpiry, RawFailover, RawLag, RawShare};
 use super::webhook::Webhook;
@@ -52,8 +55,12 @@ pub struct Alerts {
     pub failover: Option<Duration>,
     /// How long before its end a certificate is told of. Default 14 d; never 0.
     pub certificate_expiry: Option<Duration>,
-    /// Who is told, by name.
+    /// Who is told over HTTP, by name.
     pub webhooks: BTreeMap<String, Webhook>,
+    /// Who is told by e-mail, by name.
+    pub emails: BTreeMap<String, Email>,
+    /// The database in which whoever listens is told. Default: none.
+    pub notify: Option<AlertNotify>,
 }
 
 impl Default for Alerts {
@@ -71,6 +78,8 @@ impl Default for Alerts {
             failover: Some(Duration::from_secs(900)),
             certificate_expiry: Some(Duration::from_secs(14 * 86_400)),
             webhooks: BTreeMap::new(),
+            emails: BTreeMap::new(),
+            notify: None,
         }
     }
 }
@@ -79,7 +88,7 @@ impl Default for Alerts {
 const INTERVAL_MIN: Duration = Duration::from_millis(100);
 
 impl Check<'_> {
-    pub(super) fn alerts(&mut self, raw: RawAlerts) -> Alerts {
+    pub(super) fn alerts(&mut self, raw: RawAlerts, databases: Option<&BTreeMap<String, Database>>) -> Alerts {
         let default = Alerts::default();
         if let Field::Set(interval, span) = &raw.interval
             && interval.0 < INTERVAL_MIN
@@ -108,6 +117,8 @@ impl Check<'_> {
             failover: long(&failover.enabled, failover.keep, default.failover),
             certificate_expiry: long(&expiry.enabled, expiry.before, default.certificate_expiry),
             webhooks: self.webhooks(raw.webhooks),
+            emails: self.emails(raw.emails),
+            notify: self.alert_notify(raw.notify, databases),
         }
     }
 

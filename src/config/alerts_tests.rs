@@ -46,6 +46,51 @@ fn marks_that_cannot_be() {
 }
 
 #[test]
+fn emails() {
+    let who = "from = \"a@b.example\"\nto = [\"Ops <o@b.example>\"]";
+    let email = |lines: &str| accepted(&format!("[alerts.emails.a]\n{who}\n{lines}")).emails["a"].clone();
+    let found = email("smtp = \"mail.example\"\nuser = \"u\"\npassword = \"hunter2\"");
+    assert_eq!((found.host.as_str(), found.port, found.tls), ("mail.example", 587, SmtpTls::StartTls));
+    assert!(!format!("{found:?}").contains("hunter2"));
+    assert_eq!(email("smtp = \"[::1]\"\ntls = \"off\"").host, "::1");
+    assert_eq!(email("smtp = \"h\"\ntls = \"tls\"").port, 465);
+    assert_eq!(email("smtp = \"h:2525\"\ntls = \"insecure\"").port, 2525);
+    let refused = |lines: &str| said(&format!("[alerts.emails.a]\n{lines}"));
+    for smtp in ["", "h:", "h:0", "h:x", "h:65536", "u@h", "smtp://h", "h/x"] {
+        let said = refused(&format!("smtp = \"{smtp}\"\n{who}"));
+        assert!(said.contains("`alerts.emails.a.smtp`"), "{smtp}: {said}");
+    }
+    let nothing = refused("");
+    for what in ["mail server", "sender", "recipient"] {
+        assert!(nothing.contains(&format!("e-mail `a` has no {what}")), "{nothing}");
+    }
+    let clear = refused(&format!("smtp = \"mail.example\"\ntls = \"off\"\n{who}"));
+    assert!(clear.contains("would go to mail.example unencrypted"), "{clear}");
+    assert!(refused(&format!("smtp = \"h\"\nuser = \"u\"\n{who}")).contains("a user without a password"));
+    assert!(refused("smtp = \"h\"\nfrom = \"x\"\nto = [\"a@b\"]").contains("`alerts.emails.a.from`"));
+    assert!(refused("smtp = \"h\"\nfrom = \"a@b\"\nto = [\"a@b\", \"c\"]").contains("`alerts.emails.a.to`"));
+    assert!(refused("smtp = \"h\"\nfrom = \"a@b\"\nto = []").contains("at least one address"));
+}
+
+#[test]
+fn notifications() {
+    let with = |lines: &str| accepted(&format!("[alerts.notify]\ndatabase = \"d\"\n{lines}")).notify.unwrap();
+    let found = with("user = \"u\"\npassword = \"x\"\nchannel = \"Loud\"");
+    assert_eq!((found.user.as_str(), found.channel.as_str()), ("u", "Loud"));
+    let refused = |lines: &str| said(&format!("[alerts.notify]\n{lines}"));
+    assert!(refused("").contains("does not say in which database"));
+    assert!(refused("database = \"e\"").contains("names `e`, which is no database"));
+    assert!(refused("database = \"d\"").contains("does not say as whom to log in to database `d`"));
+    assert!(refused("database = \"d\"\npassword = \"x\"").contains("no `user` it belongs to"));
+    let channel = "c".repeat(64);
+    assert!(refused(&format!("database = \"d\"\nuser = \"u\"\nchannel = \"{channel}\"")).contains("at most 63 bytes"));
+    let own = "[alerts.notify]\ndatabase = \"d\"\n[databases.d]\nprimary = \"h\"\nuser = \"o\"\n[users.u]\npassword = \"x\"\n";
+    let config = Config::parse(own, "f.toml").unwrap();
+    let found = config.alerts.notify.unwrap();
+    assert_eq!((found.user.as_str(), found.channel.as_str()), ("o", AlertNotify::CHANNEL));
+}
+
+#[test]
 fn webhooks() {
     let alerts = accepted(
         "[alerts.webhooks.a]\nurl = \"http://h/x?y\"\n[alerts.webhooks.b]\nurl = \"https://[::1]:9/\"\nformat = \"slack\"\ntimeout = \"1s\"",

@@ -15,6 +15,7 @@ use super::reader::{Field, Leaf, Named, Reader, Span, one_of};
 use super::redis::Redis;
 use super::schema::{RawCache, RawConfig};
 use super::units::parse_duration;
+use super::warm_up::WarmUp;
 use super::words::words;
 
 words! {
@@ -37,6 +38,15 @@ pub enum Ttl {
     Time(Duration),
     /// As the strategy of this name says.
     Strategy(String),
+}
+
+/// How much longer answers do whose time is over; zero: no longer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stale {
+    /// While one client asks a server anew.
+    pub while_revalidate: Duration,
+    /// While no server answers.
+    pub if_error: Duration,
 }
 
 /// Longest name of a channel, bytes: `NAMEDATALEN` without its end.
@@ -65,8 +75,14 @@ pub struct Cache {
     pub signals: Option<String>,
     /// With [`CacheMode::On`]: which part of all hits is compared with the real answer instead, 0 to 1. Default 0.001.
     pub verify: f64,
+    /// How early answers are renewed that end by time, in times of what they took; 0: at their end. Default 1.
+    pub early_refresh: f64,
+    /// How much longer answers do whose time is over. Default: no longer.
+    pub stale: Stale,
     /// `[cache.strategies]`: times with a name.
     pub strategies: BTreeMap<String, Duration>,
+    /// `[[cache.warm_up]]`: reads whose answers are there before anybody asks.
+    pub warm_up: Vec<WarmUp>,
     /// `[cache.redis]`: answers that processes share. Default: none.
     pub redis: Option<Redis>,
 }
@@ -84,7 +100,10 @@ impl Default for Cache {
             publication: "pgweir".to_owned(),
             signals: None,
             verify: 0.001,
+            early_refresh: 1.0,
+            stale: Stale::default(),
             strategies: BTreeMap::new(),
+            warm_up: Vec::new(),
             redis: None,
         }
     }
@@ -131,7 +150,13 @@ impl Cache {
             publication: raw.publication.set().map_or(default.publication, |text| text.0),
             signals: raw.signals.set().map(|text| text.0),
             verify: raw.verify.set().map_or(default.verify, |share| share.0),
+            early_refresh: raw.early_refresh.set().map_or(default.early_refresh, |factor| factor.0),
+            stale: Stale {
+                while_revalidate: raw.stale_while_revalidate.set().map_or(Duration::ZERO, |wait| wait.0),
+                if_error: raw.stale_if_error.set().map_or(Duration::ZERO, |wait| wait.0),
+            },
             strategies: named.filter_map(|(name, _, time)| Some((name, time?.0))).collect(),
+            warm_up: default.warm_up,
             redis,
         }
     }
@@ -300,6 +325,9 @@ mod tests {
             ("[cache]\nverify = 1.5", "from 0 to 1"),
             ("[cache]\nverify = \"10%\"", "from 0 to 1"),
             ("[cache]\nverify = nan", "from 0 to 1"),
+            ("[cache]\nearly_refresh = -1", "from 0 to 100"),
+            ("[cache]\nearly_refresh = \"1s\"", "from 0 to 100"),
+            ("[cache]\nstale_if_error = 60", "\"60s\""),
             ("[cache]\nmax_tenant_percent = 0", "from 1 to 100"),
             ("[cache]\nmode = \"on\"\n[pool]\ncatalog_refresh = 0", "`catalog_refresh`"),
         ] {

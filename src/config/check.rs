@@ -1,7 +1,7 @@
 //! From the raw to the validated configuration: defaults, secrets, files, contradictions.
 //! Must never refuse on a mere suspicion: what is refused here can certainly not work. `suspect` warns of the rest.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
@@ -43,6 +43,7 @@ macro_rules! overrides {
             idle_transaction_timeout: $raw.idle_transaction_timeout.set().map(|wait| wait.0),
             transaction_timeout: $raw.transaction_timeout.set().map(|wait| wait.0),
             query_timeout: $raw.query_timeout.set().map(|wait| wait.0),
+            slow_query: $raw.slow_query.set().map(|wait| wait.0),
         }
     };
 }
@@ -96,14 +97,16 @@ impl Check<'_> {
         let peers = self.peers(raw.peers, listen.instance_id);
         let mut cache = raw.cache.set().unwrap_or_default();
         let redis = self.redis(std::mem::take(&mut cache.redis));
+        let warm_up = self.warm_ups(&mut cache, databases.as_ref(), users.as_ref());
         Some(Config {
             listen,
             auth,
             stats,
             console: Console::of(raw.console.set().unwrap_or_default()),
             pool: pool(raw.pool.set().unwrap_or_default()),
-            cache: Cache::of(cache, redis),
-            alerts: self.alerts(raw.alerts.set().unwrap_or_default()),
+            cache: Cache { warm_up, ..Cache::of(cache, redis) },
+            alerts: self.alerts(raw.alerts.set().unwrap_or_default(), databases.as_ref()),
+            audit: self.audit(raw.audit),
             log: log(raw.log.set().unwrap_or_default()),
             workers: raw.workers.set().map_or(0, |n| n.0 as usize),
             shutdown_timeout: raw.shutdown_timeout.set().map_or(Config::SHUTDOWN_TIMEOUT, |wait| wait.0),
@@ -209,9 +212,29 @@ impl Check<'_> {
         }
     }
 
+    /// Notes a server that is listed twice: once it is the primary there are two of them, and none gets any writes.
+    fn listed_once(&mut self, name: &str, raw: &RawDatabase) {
+        for (hosts, what) in [(&raw.hosts, "host"), (&raw.replicas, "replica")] {
+            let Field::Set(hosts, span) = hosts else { continue };
+            let mut known: HashSet<&Endpoint> = HashSet::new();
+            if let Some(twice) = hosts.iter().find(|host| !known.insert(host)) {
+                let title = format!("database `{name}` has the {what} {twice} twice");
+                self.reader.note(span.clone(), title, |problem| problem.expected("each server once"));
+            }
+        }
+        if let (Field::Set(primary, _), Field::Set(replicas, span)) = (&raw.primary, &raw.replicas)
+            && replicas.contains(primary)
+        {
+            let title = format!("database `{name}` has its primary {primary} among its `replicas`");
+            self.reader
+                .note(span.clone(), title, |problem| problem.expected("each server once: `replicas` without it"));
+        }
+    }
+
     fn database(&mut self, name: String, span: Span, mut raw: RawDatabase) -> Option<Database> {
         self.reserved(&name, &span);
         self.hosts(&name, &raw);
+        self.listed_once(&name, &raw);
         let found_out = !raw.discover.is_absent();
         let discover = self.discover(&name, &mut raw);
         if raw.primary.is_absent() && raw.hosts.is_absent() && !found_out {
@@ -362,6 +385,8 @@ fn pool(mut raw: RawPool) -> Pool {
         idle_transaction_timeout: wait(raw.idle_transaction_timeout, default.idle_transaction_timeout),
         transaction_timeout: wait(raw.transaction_timeout, default.transaction_timeout),
         query_timeout: wait(raw.query_timeout, default.query_timeout),
+        slow_query: wait(raw.slow_query, default.slow_query),
+        slow_query_parameter_bytes: raw.slow_query_parameter_bytes.set().map_or(0, |size| size.0),
         check_interval: timeout(raw.check_interval, default.check_interval),
         check_timeout: timeout(raw.check_timeout, default.check_timeout),
         discover_interval: raw.discover_interval.set().map_or(default.discover_interval, |interval| interval.0),

@@ -3,12 +3,13 @@
 
 use std::time::Duration;
 
-use super::cache::CacheMode;
+use super::cache::{CacheMode, Stale};
 use super::check::Check;
-use super::leaf::{RawSecret, Text, Timeout, Word};
+use super::leaf::{RawSecret, Text, Timeout, Wait, Word};
 use super::model::Config;
 use super::password::Password;
 use super::reader::Field;
+use super::redis::RedisMode;
 use super::schema::{RawCache, RawConfig, RawDatabase};
 use super::words::words;
 
@@ -24,6 +25,8 @@ words! {
         Ttl = "ttl",
         /// A change of what it hangs on, as a stream of changes tells of it, and its time, if it has any.
         Logical = "logical",
+        /// A write to what it hangs on that passes through any pgweir, and its time, if it has any.
+        Fenced = "fenced",
     }
     refused {}
 }
@@ -41,6 +44,10 @@ pub struct OwnInvalidation {
     pub user: Option<String>,
     /// Its password.
     pub password: Option<Password>,
+    /// How much longer answers do while one client asks a server anew.
+    pub stale_while_revalidate: Option<Duration>,
+    /// How much longer they do while no server answers.
+    pub stale_if_error: Option<Duration>,
 }
 
 /// How the changes of a database are followed.
@@ -77,6 +84,13 @@ impl Config {
 }
 
 impl Config {
+    /// Whether writes to this database are fenced: its answers hang on those that pass through any pgweir.
+    #[must_use]
+    pub fn fenced(&self, database: &str) -> bool {
+        let own = self.databases.get(database).and_then(|entry| entry.invalidation.grade);
+        self.cache.mode != CacheMode::Off && own.unwrap_or(self.cache.invalidation) == Invalidation::Fenced
+    }
+
     /// The time that no answer of this database is kept for longer than, if there is one for all of them.
     #[must_use]
     pub fn longest_cached(&self, database: &str) -> Option<Duration> {
@@ -84,11 +98,30 @@ impl Config {
         [self.cache.ttl.as_ref(), own].into_iter().flatten().map(|ttl| self.cache.time(ttl)).min()
     }
 
-    /// How old the answers of this database may be, if that is limited.
+    /// How much longer answers of this database do whose time is over.
+    #[must_use]
+    pub fn stale(&self, database: &str) -> Stale {
+        let (all, own) = (self.cache.stale, self.databases.get(database).map(|entry| &entry.invalidation));
+        Stale {
+            while_revalidate: own.and_then(|own| own.stale_while_revalidate).unwrap_or(all.while_revalidate),
+            if_error: own.and_then(|own| own.stale_if_error).unwrap_or(all.if_error),
+        }
+    }
+
+    /// How old the answers of this database may be, if that is limited; where they are fenced, as far as writes go through any pgweir.
     #[must_use]
     pub fn cache_bound(&self, database: &str) -> Option<Duration> {
+        if self.fenced(database) {
+            return Some(Duration::ZERO);
+        }
         let staleness = self.logical(database).map(|logical| logical.max_staleness);
-        staleness.or_else(|| self.longest_cached(database)).filter(|_| self.cache.mode != CacheMode::Off)
+        let stale = self.stale(database);
+        let longer = |ttl: Duration| match ttl.is_zero() {
+            true => ttl,
+            false => ttl.saturating_add(stale.while_revalidate.max(stale.if_error)),
+        };
+        let timed = || self.longest_cached(database).map(longer);
+        staleness.or_else(timed).filter(|_| self.cache.mode != CacheMode::Off)
     }
 }
 
@@ -102,6 +135,7 @@ impl Check<'_> {
             self.reader.note(span.clone(), title, |problem| problem.expected("both, or neither"));
         }
         self.staleness("cache_max_staleness", &raw.cache_max_staleness);
+        let longer = |field: &mut Field<Wait>| std::mem::take(field).set().map(|wait| wait.0);
         let password: Field<RawSecret> = std::mem::take(&mut raw.cache_password);
         OwnInvalidation {
             grade: std::mem::take(&mut raw.cache_invalidation).set().map(|word: Word<Invalidation>| word.0),
@@ -109,14 +143,45 @@ impl Check<'_> {
             publication: std::mem::take(&mut raw.cache_publication).set().map(|text: Text| text.0),
             user: std::mem::take(&mut raw.cache_user).set().map(|text: Text| text.0),
             password: self.server_password(password),
+            stale_while_revalidate: longer(&mut raw.cache_stale_while_revalidate),
+            stale_if_error: longer(&mut raw.cache_stale_if_error),
         }
     }
 
     /// Notes bounds that nobody could keep.
     pub(super) fn invalidations(&mut self, raw: &RawConfig) {
-        let Field::Set(cache, _) = &raw.cache else { return };
-        let cache: &RawCache = cache;
-        self.staleness("max_staleness", &cache.max_staleness);
+        let cache = match &raw.cache {
+            Field::Set(cache, _) => Some(cache),
+            Field::Absent => None,
+            Field::Bad => return,
+        };
+        if let Some(cache) = cache {
+            self.staleness("max_staleness", &cache.max_staleness);
+            self.fence(&cache.invalidation, cache);
+        }
+        let Field::Set(databases, _) = &raw.databases else { return };
+        let none = RawCache::default();
+        for database in databases.0.iter().filter_map(|(_, _, database)| database.as_ref()) {
+            self.fence(&database.cache_invalidation, cache.unwrap_or(&none));
+        }
+    }
+
+    /// Notes what the grade `fenced` lacks.
+    fn fence(&mut self, grade: &Field<Word<Invalidation>>, cache: &RawCache) {
+        let Field::Set(Word(Invalidation::Fenced), span) = grade else { return };
+        let (title, expected) = match &cache.redis {
+            Field::Absent => ("\"fenced\" needs a Redis in which writes are counted", "a section [cache.redis]"),
+            Field::Set(redis, _)
+                if redis.mode.word(RedisMode::Single).is_some_and(|mode| mode != RedisMode::Single) =>
+            {
+                (
+                    "\"fenced\" needs one Redis server: where another takes its place counts may be lost",
+                    r#"mode = "single" in [cache.redis]"#,
+                )
+            }
+            Field::Set(..) | Field::Bad => return,
+        };
+        self.reader.note(span.clone(), title, |problem| problem.expected(expected));
     }
 
     fn staleness(&mut self, key: &str, field: &Field<Timeout>) {
@@ -165,12 +230,35 @@ mod tests {
         let bound = |cache: &str, own: &str| parsed(cache, own).unwrap().cache_bound("a").map(|bound| bound.as_secs());
         assert_eq!(bound("mode = \"on\"\nttl = \"1m\"", "cache_ttl = \"10s\""), Some(10));
         assert_eq!((bound("mode = \"on\"", ""), bound("ttl = \"1m\"", "")), (None, None));
+        let longer = "mode = \"on\"\nttl = \"1m\"\nstale_while_revalidate = \"5s\"\nstale_if_error = \"1h\"";
+        assert_eq!((bound(longer, ""), bound(longer, "cache_stale_if_error = 0")), (Some(3660), Some(65)));
+        assert_eq!(bound(longer, "cache_ttl = 0"), Some(0), "nothing is kept");
+        let stale = parsed(longer, "cache_stale_while_revalidate = \"1s\"").unwrap().terms("a", "u").stale;
+        assert_eq!((stale.while_revalidate.as_secs(), stale.if_error.as_secs()), (1, 3600));
+    }
+
+    #[test]
+    fn writes_are_fenced_where_that_is_said() {
+        let redis = "[cache.redis]\nhosts = [\"h\"]\nsecret = \"0123456789abcdef0123456789abcdef\"";
+        let config = parsed(&format!("mode = \"on\"\ninvalidation = \"fenced\"\n{redis}"), "").unwrap();
+        assert!(config.fenced("a") && config.terms("a", "u").cache_fenced && config.logical("a").is_none());
+        assert_eq!(config.cache_bound("a"), Some(Duration::ZERO));
+        let own = parsed(&format!("mode = \"shadow\"\n{redis}"), "cache_invalidation = \"fenced\"").unwrap();
+        assert!(own.fenced("a") && !own.fenced("b"));
+        assert!(!parsed(&format!("invalidation = \"fenced\"\n{redis}"), "").unwrap().fenced("a"));
     }
 
     #[test]
     fn what_cannot_be_is_told() {
         for (cache, database, said) in [
-            ("invalidation = \"lsn\"", "", "\"ttl\" or \"logical\""),
+            ("invalidation = \"lsn\"", "", "\"ttl\", \"logical\" or \"fenced\""),
+            ("invalidation = \"fenced\"", "", "needs a Redis in which writes are counted"),
+            ("", "cache_invalidation = \"fenced\"", "a section [cache.redis]"),
+            (
+                "invalidation = \"fenced\"\n[cache.redis]\nmode = \"cluster\"\nhosts = [\"h\"]",
+                "",
+                "needs one Redis server",
+            ),
             ("max_staleness = \"50ms\"", "", "from \"100ms\" to \"10m\""),
             ("max_staleness = 0", "", "cannot be turned off"),
             ("", "cache_max_staleness = \"1h\"", "`cache_max_staleness` is out of bounds"),

@@ -62,21 +62,35 @@ pub(super) struct Share(pub(super) f64);
 
 impl Leaf for Share {
     fn read(reader: &mut Reader, path: &str, value: &Value<'_>) -> Option<Self> {
-        const EXPECTED: &str = "a number from 0 to 1, such as 0.001";
-        let number = match value.get_ref() {
-            DeValue::Float(number) => number.as_str().parse::<f64>().ok(),
-            DeValue::Integer(number) => integer(number).map(|number| number as f64),
-            _ => {
-                reader.wrong_type(path, value, EXPECTED);
-                return None;
-            }
-        };
-        let number = number.filter(|number| (0.0..=1.0).contains(number));
-        if number.is_none() {
-            reader.wrong_value(path, value.span(), EXPECTED, None);
-        }
-        number.map(Self)
+        real(reader, path, value, 1.0, "a number from 0 to 1, such as 0.001").map(Self)
     }
+}
+
+/// How many times something: a number from 0 to 100.
+#[derive(Debug)]
+pub(super) struct Factor(pub(super) f64);
+
+impl Leaf for Factor {
+    fn read(reader: &mut Reader, path: &str, value: &Value<'_>) -> Option<Self> {
+        real(reader, path, value, 100.0, "a number from 0 to 100, such as 1.5").map(Self)
+    }
+}
+
+/// A number from 0 to `most`.
+fn real(reader: &mut Reader, path: &str, value: &Value<'_>, most: f64, expected: &str) -> Option<f64> {
+    let number = match value.get_ref() {
+        DeValue::Float(number) => number.as_str().parse::<f64>().ok(),
+        DeValue::Integer(number) => integer(number).map(|number| number as f64),
+        _ => {
+            reader.wrong_type(path, value, expected);
+            return None;
+        }
+    };
+    let number = number.filter(|number| (0.0..=most).contains(number));
+    if number.is_none() {
+        reader.wrong_value(path, value.span(), expected, None);
+    }
+    number
 }
 
 /// A number of bytes within bounds, as a whole number or with a unit.

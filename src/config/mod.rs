@@ -10,6 +10,7 @@
 //! directory: a reload must find what the start found.
 
 mod alerts;
+mod audit;
 mod auth;
 mod cache;
 mod check;
@@ -20,6 +21,7 @@ mod consistency;
 mod console;
 mod discover;
 mod doors;
+mod email;
 mod encryption;
 mod endpoint;
 mod fetch;
@@ -37,6 +39,7 @@ mod model;
 mod modes;
 mod moment;
 mod network;
+mod notify;
 mod password;
 mod problem;
 mod reader;
@@ -52,6 +55,7 @@ mod tokens;
 mod units;
 mod url;
 mod userlist;
+mod warm_up;
 mod webhook;
 mod words;
 
@@ -79,12 +83,14 @@ use toml::{Spanned, de};
 use zeroize::Zeroizing;
 
 pub use self::alerts::{Alerts, Threshold};
+pub use self::audit::{Audit, Audited};
 pub use self::auth::{Auth, AuthQuery};
-pub use self::cache::{Cache, CacheMode, Ttl};
+pub use self::cache::{Cache, CacheMode, Stale, Ttl};
 pub use self::consistency::{Consistency, TableName};
 pub use self::console::{CONSOLE_DATABASES, Console};
 pub use self::discover::{Api, Discover, Found};
 pub use self::doors::{INSTANCE_MAX, Tcp, UnixSocket};
+pub use self::email::{Email, SmtpTls};
 pub use self::encryption::{ChannelBinding, SslMode, TlsMode, TlsNegotiation};
 pub use self::endpoint::{DEFAULT_PORT, Endpoint, EndpointError, Host};
 pub use self::hba::{ClientCert, Hba, HbaMethod, Rule, Visitor};
@@ -95,6 +101,7 @@ pub use self::logging::{Log, LogFormat};
 pub use self::model::{AuthType, Config, Database, Listen, Pool, User};
 pub use self::modes::{PoolMode, Roles, ServerOrder, SessionState, WaitAction};
 pub use self::network::{BadNetwork, Network};
+pub use self::notify::AlertNotify;
 pub use self::password::{BrokenVerifier, Password};
 pub use self::problem::{Problem, Problems};
 pub use self::reads::{Balance, InTransactions, MAX_HOSTS, NoReplica, Reads, Routing};
@@ -105,6 +112,7 @@ pub use self::rules::{
 pub use self::stats::{Access, Stats, Token};
 pub use self::terms::{Overrides, Terms};
 pub use self::units::{DURATION_MAX, format_duration, format_size, parse_duration, parse_size};
+pub use self::warm_up::{Protocol, WarmUp};
 pub use self::webhook::{Webhook, WebhookFormat};
 
 use self::check::{Check, Outside};

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use super::alerts::Alerts;
+use super::audit::Audit;
 use super::auth::Auth;
 #[cfg(doc)]
 use super::auth::AuthQuery;
@@ -47,6 +48,8 @@ pub struct Config {
     pub cache: Cache,
     /// `[alerts]`: what is worth waking somebody for.
     pub alerts: Alerts,
+    /// `[audit]`; `None`: nothing is audited.
+    pub audit: Option<Audit>,
     /// `[log]`.
     pub log: Log,
     /// Worker threads; 0 (default): half the cores, at least one. At most 63.
@@ -222,6 +225,10 @@ pub struct Pool {
     pub transaction_timeout: Option<Duration>,
     /// A request that takes longer on the server is cancelled. Default: no limit.
     pub query_timeout: Option<Duration>,
+    /// A statement that takes as long, the wait for a server included, is shown and logged. Default 100 ms.
+    pub slow_query: Option<Duration>,
+    /// So many bytes of what such a statement was given are shown and logged with it. Default 0: nothing of that.
+    pub slow_query_parameter_bytes: u32,
     /// How often a server of a database with several is asked what it is and how far it has come. Default 500 ms; never 0.
     pub check_interval: Duration,
     /// A server that takes longer to answer that is down. Default 5 s; never 0.
@@ -289,6 +296,8 @@ impl Default for Pool {
             idle_transaction_timeout: None,
             transaction_timeout: None,
             query_timeout: None,
+            slow_query: Some(Duration::from_millis(100)),
+            slow_query_parameter_bytes: 0,
             check_interval: Duration::from_millis(500),
             check_timeout: Duration::from_secs(5),
             discover_interval: Duration::from_secs(5),

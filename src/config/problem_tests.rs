@@ -55,7 +55,7 @@ error: unknown key `port` in [stats]
   |
 2 | \tport = 1
   | \t^^^^
-  = expected `address`, `max_shapes`, `tls_cert_file`, `tls_key_file` or `tokens`
+  = expected `address`, `max_shapes`, `n_plus_one`, `tls_cert_file`, `tls_key_file` or `tokens`
   = did you mean `listen.port`?
 ",
     );
@@ -322,6 +322,46 @@ error: unknown key `levl` in [log]
     );
     // After a broken header the keys below it would be judged in the wrong section.
     assert_eq!(titles("[listen\nport = 1"), ["error: not TOML: unclosed table"]);
+}
+
+#[test]
+fn a_server_is_listed_once() {
+    let user = "[users.u]\npassword = \"x\"\n";
+    check(
+        &format!("[databases.d]\nhosts = [\"b:1\", \"c:1\", \"b:1\"]\n{user}"),
+        r#"
+error: database `d` has the host b:1 twice
+ --> f.toml:2:9
+  |
+2 | hosts = ["b:1", "c:1", "b:1"]
+  |         ^^^^^^^^^^^^^^^^^^^^^
+  = expected each server once
+"#,
+    );
+    check(
+        &format!("[databases.d]\nprimary = \"h\"\nreplicas = [\"a\", \"b\", \"a:5432\"]\n{user}"),
+        r#"
+error: database `d` has the replica a:5432 twice
+ --> f.toml:3:12
+  |
+3 | replicas = ["a", "b", "a:5432"]
+  |            ^^^^^^^^^^^^^^^^^^^^
+  = expected each server once
+"#,
+    );
+    check(
+        &format!("[databases.d]\nprimary = \"b\"\nreplicas = [\"c\", \"b:5432\"]\n{user}"),
+        r#"
+error: database `d` has its primary b:5432 among its `replicas`
+ --> f.toml:3:12
+  |
+3 | replicas = ["c", "b:5432"]
+  |            ^^^^^^^^^^^^^^^
+  = expected each server once: `replicas` without it
+"#,
+    );
+    // On another port it is another server.
+    accepted(&format!("[databases.d]\nprimary = \"b\"\nreplicas = [\"b:1\", \"c:1\"]\n{user}"));
 }
 
 #[test]

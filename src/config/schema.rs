@@ -4,26 +4,31 @@
 use toml::Spanned;
 use toml::de::DeValue;
 
+use super::audit::RawAudit;
 use super::cache::{CacheMode, Ttl};
 use super::consistency::{Consistency, TableName};
 use super::discover::{Interval, Sources};
 use super::doors::{Mode, Networks, PeerAddress};
+use super::email::RawEmail;
 use super::encryption::{ChannelBinding, SslMode, TlsMode, TlsNegotiation};
 use super::endpoint::Endpoint;
 use super::invalidation::Invalidation;
 use super::leaf::{
-    Addresses, FilePath, Filter, HttpAddress, Number, RawSecret, Refresh, Share, Size, Sql, Text, Timeout, Wait, Word,
+    Addresses, Factor, FilePath, Filter, HttpAddress, Number, RawSecret, Refresh, Share, Size, Sql, Text, Timeout,
+    Wait, Word,
 };
 use super::leaf_auth::{Moment, RawSecrets, Texts};
 use super::leaf_rules::{Listed, Shapes, Tags};
 use super::logging::LogFormat;
 use super::model::AuthType;
 use super::modes::{PoolMode, Roles, ServerOrder, SessionState, WaitAction};
+use super::notify::RawNotify;
 use super::reader::{Field, Leaf, Named, Reader, join, section};
 use super::reads::{Balance, InTransactions, NoReplica, PerHost, Routing, Weight};
 use super::redis::{Hosts, RedisMode};
 use super::rules::{Fallback, Globs};
 use super::stats::Access;
+use super::warm_up::RawWarmUp;
 use super::webhook::WebhookFormat;
 
 section! {
@@ -39,6 +44,7 @@ section! {
         console: RawConsole,
         pool: RawPool,
         cache: RawCache,
+        audit: RawAudit,
         log: RawLog,
         databases: Named<RawDatabase>,
         users: Named<RawUser>,
@@ -111,6 +117,7 @@ section! {
     RawStats {
         address: HttpAddress,
         max_shapes: Number<1, 1_000_000>,
+        n_plus_one: Number<0, 1_000_000>,
         tls_cert_file: FilePath,
         tls_key_file: FilePath,
         tokens: Named<RawToken>,
@@ -140,6 +147,8 @@ section! {
         failover: RawFailover,
         certificate_expiry: RawExpiry,
         webhooks: Named<RawWebhook>,
+        emails: Named<RawEmail>,
+        notify: RawNotify,
     }
 }
 
@@ -225,6 +234,8 @@ section! {
         idle_transaction_timeout: Wait,
         transaction_timeout: Wait,
         query_timeout: Wait,
+        slow_query: Wait,
+        slow_query_parameter_bytes: Size<0, 65_536>,
         check_interval: Timeout,
         check_timeout: Timeout,
         discover_interval: Interval,
@@ -263,7 +274,11 @@ section! {
         publication: Text,
         signals: Text,
         verify: Share,
+        early_refresh: Factor,
+        stale_while_revalidate: Wait,
+        stale_if_error: Wait,
         strategies: Named<Wait>,
+        warm_up: Listed<RawWarmUp>,
         redis: RawRedis,
     }
 }
@@ -326,11 +341,14 @@ section! {
         idle_transaction_timeout: Wait,
         transaction_timeout: Wait,
         query_timeout: Wait,
+        slow_query: Wait,
         lanes: bool,
         cache_ttl: Ttl,
         cache_invalidation: Word<Invalidation>,
         cache_max_staleness: Timeout,
         cache_publication: Text,
+        cache_stale_while_revalidate: Wait,
+        cache_stale_if_error: Wait,
         cache_user: Text,
         cache_password: RawSecret,
         max_db_connections: Number<0, 1_000_000>,
@@ -407,6 +425,7 @@ section! {
         idle_transaction_timeout: Wait,
         transaction_timeout: Wait,
         query_timeout: Wait,
+        slow_query: Wait,
         lanes: bool,
         cache_ttl: Ttl,
         max_user_connections: Number<0, 1_000_000>,

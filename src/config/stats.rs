@@ -41,6 +41,8 @@ pub struct Stats {
     pub address: Option<SocketAddr>,
     /// Query shapes with figures of their own; the rest shares one, `other`. Default 2000.
     pub max_shapes: u32,
+    /// Fewest rows behind which a statement that is run for each of them is called an N+1 pattern. Default 0: nobody looks, as to look costs every statement.
+    pub n_plus_one: u32,
     /// Who is let in, by a name that only stands in the file. Default: none, then everybody is who reaches the address.
     pub tokens: BTreeMap<String, Token>,
     /// Certificate chain, PEM; with it the port speaks TLS only.
@@ -54,6 +56,7 @@ impl Default for Stats {
         Self {
             address: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 9127))),
             max_shapes: 2000,
+            n_plus_one: 0,
             tokens: BTreeMap::new(),
             tls_cert_file: None,
             tls_key_file: None,
@@ -80,6 +83,7 @@ impl Check<'_> {
         Stats {
             address: raw.address.set().map_or(default.address, |address| address.0),
             max_shapes: raw.max_shapes.set().map_or(default.max_shapes, |n| n.0),
+            n_plus_one: raw.n_plus_one.set().map_or(default.n_plus_one, |n| n.0),
             tokens: self.tokens(raw.tokens),
             tls_cert_file: self.file(raw.tls_cert_file),
             tls_key_file: self.file(raw.tls_key_file),

@@ -1,12 +1,10 @@
 //! What a configuration says that can work, and was hardly meant: warnings, shown by `check` and logged at the start.
 //! Must never refuse anything, nor repeat what `check` refuses.
 
-use std::collections::HashSet;
 use std::time::{Duration, SystemTime};
 
 use super::check::Check;
 use super::encryption::TlsMode;
-use super::endpoint::Endpoint;
 use super::leaf::{Number, Word};
 use super::model::{AuthType, Pool};
 use super::reader::{Field, Named, Span};
@@ -35,9 +33,9 @@ impl Check<'_> {
         };
         let no_databases = Named::default();
         let databases = if let Field::Set(named, _) = &raw.databases { named } else { &no_databases };
-        for (name, _, database) in &databases.0 {
+        for (_, _, database) in &databases.0 {
             if let Some(database) = database {
-                self.suspect_database(name, database, &general);
+                self.suspect_database(database, &general);
             }
         }
         if let Field::Set(users, _) = &raw.users {
@@ -93,7 +91,7 @@ impl Check<'_> {
         sizes
     }
 
-    fn suspect_database(&mut self, name: &str, raw: &RawDatabase, general: &Sizes) {
+    fn suspect_database(&mut self, raw: &RawDatabase, general: &Sizes) {
         let own = |field: &Field<Number<0, 100_000>>| field.number();
         let size = raw.pool_size.number();
         let sizes = Sizes {
@@ -105,13 +103,6 @@ impl Check<'_> {
         let place = own(&raw.min_pool_size).or(size).or(raw.max_db_connections.number());
         if let Some((_, span)) = place {
             self.keeps_too_many(span, &sizes, "pool_size");
-        }
-        if let Field::Set(replicas, span) = &raw.replicas {
-            let mut known: HashSet<&Endpoint> = HashSet::new();
-            if let Some(twice) = replicas.iter().find(|replica| !known.insert(replica)) {
-                let title = format!("database `{name}` has the replica {twice} twice");
-                self.reader.warn(span.clone(), title, "each server once: it would get twice its part of the reads");
-            }
         }
     }
 

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::cache::{CacheMode, Ttl};
+use super::cache::{CacheMode, Stale, Ttl};
 use super::model::{Config, Pool};
 use super::modes::{PoolMode, SessionState};
 
@@ -36,6 +36,8 @@ pub struct Overrides {
     pub transaction_timeout: Option<Duration>,
     /// From the sending of a request to the end of its answer.
     pub query_timeout: Option<Duration>,
+    /// A statement that takes as long is shown and logged; zero: none.
+    pub slow_query: Option<Duration>,
     /// Fast reads of several clients share servers.
     pub lanes: Option<bool>,
     /// How long answers are kept; of several times the shortest counts.
@@ -71,6 +73,8 @@ pub struct Terms {
     pub transaction_timeout: Option<Duration>,
     /// From the sending of a request to the end of its answer.
     pub query_timeout: Option<Duration>,
+    /// A statement that takes as long, the wait for a server included, is shown and logged, microseconds; `u64::MAX`: none.
+    pub slow_query_us: u64,
     /// Fast reads of several clients share servers.
     pub lanes: bool,
     /// Answers may be kept: what a session is, and what code may run, is known.
@@ -80,6 +84,10 @@ pub struct Terms {
     /// Answers are good until something of them has changed, and are given as long as what is known of that is no older; `None`: they are
     /// good for their time.
     pub cache_staleness: Option<Duration>,
+    /// How much longer they do whose time is over.
+    pub stale: Stale,
+    /// Writes are fenced: answers are good until one of any pgweir has changed something of them.
+    pub cache_fenced: bool,
 }
 
 impl Terms {
@@ -125,10 +133,13 @@ impl Terms {
             idle_transaction_timeout: limit!(idle_transaction_timeout),
             transaction_timeout: limit!(transaction_timeout),
             query_timeout: limit!(query_timeout),
+            slow_query_us: limit!(slow_query).map_or(u64::MAX, |limit| limit.as_micros() as u64),
             lanes: number!(lanes, pool.lanes.on) && is_seen_through,
             caches: is_seen_through,
             cache_ttl: None,
             cache_staleness: None,
+            stale: Stale::default(),
+            cache_fenced: false,
         }
     }
 }
@@ -139,14 +150,16 @@ impl Config {
     #[must_use]
     pub fn terms(&self, database: &str, user: &str) -> Terms {
         let none = Overrides::default();
-        let logical = self.logical(database);
+        let (logical, fenced, stale) = (self.logical(database), self.fenced(database), self.stale(database));
         let database = self.databases.get(database).map_or(&none, |database| &database.terms);
         let user = self.users.get(user).map_or(&none, |user| &user.terms);
         let mut terms = Terms::resolve(&self.pool, database, user);
         terms.caches &= self.cache.mode != CacheMode::Off;
         let said = [&self.cache.ttl, &database.cache_ttl, &user.cache_ttl].into_iter().flatten();
         terms.cache_ttl = said.map(|ttl| self.cache.time(ttl)).min();
+        terms.cache_fenced = fenced;
         terms.cache_staleness = logical.map(|logical| logical.max_staleness);
+        terms.stale = stale;
         terms
     }
 

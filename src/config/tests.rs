@@ -75,7 +75,8 @@ fn reference_names_every_key_once() {
         found.push(
             reader::join(&section, key)
                 .replace(".groups.replica-1", ".groups.NAME")
-                .replace("strategies.menu", "strategies.NAME"),
+                .replace("strategies.menu", "strategies.NAME")
+                .replace("warm_up.settings", "warm_up.settings.NAME"),
         );
     }
     let schema = schema::all_keys();

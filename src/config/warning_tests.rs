@@ -61,8 +61,6 @@ fn what_was_hardly_meant() {
     }
     warns(&format!("[pool]\nquery_wait_notify = \"3m\"\n{REST}"), "`query_wait_notify` is never used");
     warns(&format!("{REST}valid_until = 2020-01-01T00:00:00Z\n"), "user `u` cannot log in: `valid_until`");
-    let twice = "[databases.d]\nprimary = \"h\"\nreplicas = [\"a\", \"b\", \"a:5432\"]\n";
-    warns(&format!("{twice}{USER}"), "database `d` has the replica a:5432 twice");
 }
 
 #[test]

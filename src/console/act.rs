@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::command::{Command, FAKED};
-use super::route::{asks_catalog, told};
+use super::route::{asks_catalog, told_of};
 use super::select::{Literal, Parameters};
 use super::session::{Answer, Seen};
 use super::table::{Table, Value, row};
@@ -15,6 +15,7 @@ use super::view::HELP;
 use super::{Console, Request};
 use crate::config::Database;
 use crate::gate::Order;
+use crate::sql::shape::scan;
 use crate::wire::error::{PgError, SqlState};
 
 /// How often is looked whether servers have been given back.
@@ -80,6 +81,16 @@ impl Console {
                 let database = self.database(database, parameters)?;
                 self.invalidate(target, database, parameters)
             }
+            Command::WarmCache(name) => self.warm(self.database(name, parameters)?).await,
+            Command::Block(which) => {
+                let database = self.database(&which.database, parameters)?;
+                self.block(which, database, parameters, seen).await
+            }
+            Command::Allow(which) => {
+                let database = self.database(&which.database, parameters)?;
+                self.allow(which, database, parameters).await
+            }
+            Command::ResetStats => self.reset_stats().await,
             Command::WaitClose(name) => self.wait_close(self.database(name, parameters)?).await,
         }
     }
@@ -117,6 +128,24 @@ impl Console {
                 Err(PgError::error(SqlState::CONFIG_FILE, message).detail(why))
             }
         }
+    }
+
+    /// Returns when all is asked.
+    async fn warm(&self, database: Option<String>) -> Result<Answer, PgError> {
+        let (answer, outcome) = oneshot::channel();
+        self.request(Request::Warm(database, answer))?;
+        let ending = |_| PgError::error(SqlState::CANNOT_CONNECT_NOW, "pgweir: the program is ending");
+        outcome.await.map_err(ending)?.map(|()| Answer::Done("WARM CACHE")).map_err(|why| {
+            PgError::error(SqlState::NOT_IN_PREREQUISITE_STATE, "pgweir: not everything is in the cache").detail(why)
+        })
+    }
+
+    /// What is shown of statements begins anew. What may be read as a counter, here and in the metrics, goes on.
+    async fn reset_stats(&self) -> Result<Answer, PgError> {
+        self.about.registry.reset_shapes();
+        self.each(|relay| relay.forget_seen()).await?;
+        tracing::info!("statistics of statements reset on the console");
+        Ok(Answer::Done("RESET"))
     }
 
     async fn kill_client(&self, number: &str) -> Result<Answer, PgError> {
@@ -236,7 +265,12 @@ impl Console {
             None
         };
         let user = user.unwrap_or_default();
-        let mut told = told(&config, entry, (&user, ""), sql, said);
+        let cluster = self.about.clusters.shown().into_iter().find(|(name, _)| *name == entry.name);
+        let cluster = cluster.as_ref().map(|(_, cluster)| &**cluster);
+        let mut told = told_of(&config, entry, (&user, ""), sql, said, cluster);
+        if let Some(block) = self.block_of(scan(sql.as_bytes(), true).shape, &entry.name) {
+            told.push_str(&format!("blocked:   on the console, by {}: it is refused\n", block.by));
+        }
         for hosts in self.hosts().into_iter().filter(|row| row.first() == Some(&Value::from(entry.name.as_str()))) {
             if let [_, Value::Text(host), Value::Text(role), ..] = &hosts[..] {
                 told.push_str(&format!("host:      {host}: {role}\n"));

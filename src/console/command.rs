@@ -1,6 +1,7 @@
 //! What can be said to the console, and how it is read.
 //! Must never act: what it means is known when all of it is.
 
+use super::block::Which;
 use super::invalidate::Target;
 use super::lex::{Token, Word, words};
 use super::select::{Condition, Literal, Operator, Select};
@@ -49,6 +50,10 @@ pub(super) enum Command {
     KillClient(Literal),
     WaitClose(Option<Literal>),
     Invalidate(Target, Option<Literal>),
+    WarmCache(Option<Literal>),
+    Block(Which),
+    Allow(Which),
+    ResetStats,
     Shutdown(How),
     /// Known, but not to be had.
     Absent(&'static str, &'static str),
@@ -85,8 +90,10 @@ impl Command {
             | Self::Resume(name)
             | Self::Reconnect(name)
             | Self::Kill(name)
+            | Self::WarmCache(name)
             | Self::WaitClose(name) => of(&[name]),
             Self::Invalidate(target, database) => target.parameters().max(of(&[database])),
+            Self::Block(which) | Self::Allow(which) => which.parameters(),
             Self::Disable(name) | Self::Enable(name) | Self::KillClient(name) => name.parameters(),
             _ => 0,
         }
@@ -191,7 +198,7 @@ impl Parser<'_> {
             "rollback" | "abort" => self.all(Command::Finish("ROLLBACK")),
             "discard" => self.all(Command::Accept("DISCARD ALL")),
             "reset" if !self.takes("stats") => self.all(Command::Accept("RESET")),
-            "reset" => Command::Absent("RESET STATS", "Restart pgweir, or look at SHOW STATS_AVERAGES."),
+            "reset" => Command::ResetStats,
             "deallocate" => self.all(Command::Accept("DEALLOCATE")),
             "reload" => Command::Reload,
             "pause" => Command::Pause(self.database()?),
@@ -203,12 +210,14 @@ impl Parser<'_> {
             "kill_client" => Command::KillClient(self.name("the id of a client")?),
             "wait_close" => Command::WaitClose(self.database()?),
             "invalidate" => self.invalidate()?,
+            "warm" if self.takes("cache") => Command::WarmCache(self.database()?),
             "shutdown" => Command::Shutdown(self.how()?),
             "suspend" => self.all(Command::Absent(
                 "SUSPEND",
                 "Start another pgweir on the same ports with so_reuseport, then SHUTDOWN WAIT_FOR_CLIENTS.",
             )),
-            "block" | "allow" => self.all(Command::Absent("BLOCK and ALLOW", "A rule with `refuse` refuses a shape.")),
+            "block" => self.block(true)?,
+            "allow" => self.block(false)?,
             _ => return Err(self.unknown()),
         };
         self.finish()?;
@@ -311,15 +320,9 @@ impl Parser<'_> {
         if let Some((name, _)) = FAKED.iter().find(|(faked, _)| *faked == name) {
             return Ok(Command::Setting(name));
         }
-        match name {
-            "fds" => {
-                let hint = "Start another pgweir on the same ports with so_reuseport instead of handing sockets over.";
-                return Ok(self.all(Command::Absent("SHOW FDS", hint)));
-            }
-            "slow" | "advice" => {
-                return Ok(self.all(Command::Absent("This SHOW", "SHOW HELP lists what there is.")));
-            }
-            _ => {}
+        if name == "fds" {
+            let hint = "Start another pgweir on the same ports with so_reuseport instead of handing sockets over.";
+            return Ok(self.all(Command::Absent("SHOW FDS", hint)));
         }
         let Some(mut view) = View::named(name) else { return Err(self.unknown()) };
         if let View::Shape(shape) = &mut view {

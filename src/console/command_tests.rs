@@ -31,6 +31,7 @@ fn commands_are_read_whatever_their_case() {
         ("END", Command::Finish("COMMIT")),
         ("DISCARD ALL", Command::Accept("DISCARD ALL")),
         ("reload", Command::Reload),
+        ("warm cache", Command::WarmCache(None)),
         ("PAUSE", Command::Pause(None)),
         ("pause shop", Command::Pause(Some(name("shop")))),
         ("RESUME \"My shop\"", Command::Resume(Some(name("My shop")))),

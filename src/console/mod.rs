@@ -7,6 +7,7 @@
 
 mod act;
 mod ask;
+mod block;
 mod command;
 mod extended;
 mod invalidate;
@@ -36,6 +37,7 @@ use crate::gate::{Call, Order};
 use crate::health::Watch;
 use crate::meter::Registry;
 use crate::pool::cluster::Clusters;
+use crate::relay::blocked::Block;
 use crate::wire::pid::{ClientPid, WORKERS_MAX};
 use crate::worker::{Mailbox, WeakMailbox};
 
@@ -48,6 +50,8 @@ use session::Seen;
 pub enum Request {
     /// Read the configuration again; the answer says what was wrong with it.
     Reload(oneshot::Sender<Result<(), String>>),
+    /// Ask what is to be in the cache, for this database or for all; the answer says what is not there.
+    Warm(Option<String>, oneshot::Sender<Result<(), String>>),
     /// End the program.
     Shutdown(How),
 }
@@ -80,6 +84,9 @@ struct Paused {
     databases: BTreeSet<String>,
 }
 
+/// Shapes that are blocked, by database; without one, in all.
+type Blocked = BTreeMap<(u64, Option<String>), Arc<Block>>;
+
 /// The console.
 pub struct Console {
     about: About,
@@ -90,6 +97,8 @@ pub struct Console {
     samples: RefCell<Samples>,
     paused: RefCell<Paused>,
     disabled: RefCell<BTreeSet<String>>,
+    /// What BLOCK SHAPE has named.
+    blocked: RefCell<Blocked>,
     /// Commands that were executed.
     commands: Cell<u64>,
 }
@@ -106,6 +115,7 @@ impl Console {
             samples: RefCell::default(),
             paused: RefCell::default(),
             disabled: RefCell::default(),
+            blocked: RefCell::default(),
             commands: Cell::new(0),
         })
     }

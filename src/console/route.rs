@@ -8,8 +8,10 @@ use crate::config::{
     Config, Database, Destination, Endpoint, Fallback, HostGroup, PoolMode, Routing, RoutingRule, SessionState,
     format_duration,
 };
+use crate::pool::cluster::{Cluster, Member, Standing};
 use crate::pool::rate::Bucket;
 use crate::relay::insight::Said;
+use crate::relay::pins::PINNING;
 use crate::relay::rules::Rules;
 use crate::sql::classify::classify;
 use crate::sql::shape::scan;
@@ -24,13 +26,14 @@ pub fn asks_catalog(sql: &str) -> bool {
 }
 
 /// What to tell about one text of statements sent by a user of an application to a database, with what its catalog says
-/// of them, if that has a say.
-pub fn told(
+/// of them, if that has a say, and with its servers where they were asked what they are.
+pub fn told_of(
     config: &Config,
     entry: &Database,
     (user, application): (&str, &str),
     sql: &str,
     catalog: Option<Result<Said, String>>,
+    cluster: Option<&Cluster>,
 ) -> String {
     let scanned = scan(sql.as_bytes(), true);
     let mut verdict = classify(sql.as_bytes(), &scanned);
@@ -40,13 +43,21 @@ pub fn told(
         Some(Ok(said)) => {
             verdict = verdict.and_catalog(said.footing);
             is_global = said.reads_globals;
-            Some(format!("as {} has it", said.host))
+            // It is read from whoever is the primary.
+            let host = cluster.and_then(primary_of).map_or(said.host, ToString::to_string);
+            Some(format!("as {host} has it"))
         }
         Some(Err(error)) => Some(format!("not asked, so that the grammar alone decides: {error}")),
     };
-    let asks = wish(sql.as_bytes(), true);
-    let mut out = String::new();
-    let _ = writeln!(out, "verdict:   {}", name(verdict.route));
+    let mut asks = wish(sql.as_bytes(), true);
+    if asks == Wish::Replica && verdict.effects.any(PINNING) {
+        // What it leaves in its session would keep that from the primary.
+        asks = Wish::Auto;
+    }
+    let (mut out, mut of_rule) = (String::new(), String::new());
+    let rule = rule(&mut of_rule, entry, user, application, sql, scanned.shape);
+    let reads = may_read(config, entry, user, &verdict, asks, rule.as_ref());
+    let _ = writeln!(out, "verdict:   {}", name(verdict.route, asks, reads));
     let _ = writeln!(out, "reason:    {} ({})", verdict.reason.code(), verdict.reason.text());
     if let Some(heard) = heard {
         let _ = writeln!(out, "catalog:   {heard}");
@@ -58,15 +69,16 @@ pub fn told(
     if asks != Wish::Auto {
         let _ = writeln!(out, "asks for:  {asks:?}, in a comment");
     }
-    let rule = rule(&mut out, entry, user, application, sql, scanned.shape);
-    let _ = writeln!(out, "server:    {}", server(config, entry, user, &verdict, asks, rule.as_ref()));
-    if is_global && verdict.route == Route::Replica {
+    out.push_str(&of_rule);
+    let servers = Servers::of(entry, cluster);
+    let _ = writeln!(out, "server:    {}", server(config, entry, &servers, user, &verdict, asks, rule.as_ref()));
+    if is_global && verdict.route == Route::Replica && reads {
         let _ = writeln!(
             out,
             "note:      it reads global_tables: it waits for a replica that has all that was committed before"
         );
     }
-    if let Some(note) = note(&verdict) {
+    if let Some(note) = note(&verdict, reads && asks != Wish::Standby) {
         let _ = writeln!(out, "note:      {note}");
     }
     out
@@ -108,9 +120,9 @@ fn rule(
     Some(rule.clone())
 }
 
-/// Of the verdict.
-fn name(route: Route) -> &'static str {
-    match route {
+/// Of the verdict, and of a comment that overrules it.
+fn name(route: Route, asks: Wish, reads: bool) -> String {
+    let own = match route {
         Route::Replica => "replica",
         Route::Catalog => "replica if the catalog says so, else primary",
         Route::Primary => "primary",
@@ -118,12 +130,89 @@ fn name(route: Route) -> &'static str {
             "none yet; its reads to replicas one by one, and the primary from the first other statement on"
         }
         Route::FollowTransaction => "where its transaction is",
+    };
+    match (asks, route) {
+        (Wish::Primary, Route::Replica | Route::Catalog | Route::BeginReadOnly) => {
+            format!("primary, for which a comment asks; else {own}")
+        }
+        (Wish::Replica | Wish::Standby, Route::Primary) if reads => {
+            format!("replica, for which a comment asks; else {own}")
+        }
+        _ => own.to_owned(),
     }
+}
+
+/// The member that takes writes, if that is known.
+pub fn primary_of(cluster: &Cluster) -> Option<&Endpoint> {
+    cluster.members.get(cluster.primary()?).map(|member| &member.endpoint)
+}
+
+/// What the servers of a database are to be called.
+struct Servers {
+    primary: String,
+    replicas: String,
+}
+
+impl Servers {
+    /// As they are known to be, else as the configuration has them.
+    fn of(entry: &Database, cluster: Option<&Cluster>) -> Self {
+        let spared = |host: &&Endpoint| !entry.reads.spared.contains(host);
+        if let Some(cluster) = cluster
+            && let Some(primary) = primary_of(cluster)
+        {
+            let others: Vec<&Member> = cluster.members.iter().filter(|member| member.endpoint != *primary).collect();
+            let is_able = |member: &&&Member| matches!(member.standing(), Standing::Standby | Standing::Unknown);
+            let able = list(others.iter().filter(is_able).map(|member| &member.endpoint).filter(spared), " or ");
+            let all = list(others.iter().map(|member| &member.endpoint).filter(spared), " or ");
+            let replicas = if able.is_empty() { all } else { able };
+            return Self { primary: format!("{primary} (primary)"), replicas };
+        }
+        if entry.discover.is_none() && cluster.is_none() {
+            let replicas = list(entry.replicas.iter(), " or ");
+            return Self { primary: format!("{} (primary)", entry.primary), replicas };
+        }
+        // Nothing says which is which but they themselves.
+        Self {
+            primary: format!("the primary among {}", list(entry.hosts(), ", ")),
+            replicas: format!("a replica among {}", list(entry.hosts().filter(spared), ", ")),
+        }
+    }
+}
+
+fn list<'a>(hosts: impl Iterator<Item = &'a Endpoint>, between: &str) -> String {
+    hosts.map(ToString::to_string).collect::<Vec<_>>().join(between)
+}
+
+/// Whether reads of the database may go to replicas, for this user.
+fn splits(config: &Config, entry: &Database, user: &str) -> bool {
+    let in_session = config.terms(&entry.name, user).pool_mode == PoolMode::Session;
+    !in_session && entry.routing == Routing::On && !entry.replicas.is_empty()
+}
+
+/// Whether a replica may be asked for the statement's answer.
+fn may_read(
+    config: &Config,
+    entry: &Database,
+    user: &str,
+    verdict: &Verdict,
+    asks: Wish,
+    rule: Option<&RoutingRule>,
+) -> bool {
+    let is_refused = rule.is_some_and(|rule| rule.refuse.is_some());
+    let stays = rule.and_then(|rule| rule.reads.as_ref()).is_some_and(|reads| reads.group == HostGroup::Primary);
+    !is_refused
+        && splits(config, entry, user)
+        && match asks {
+            Wish::Primary => false,
+            Wish::Replica | Wish::Standby => true,
+            Wish::Auto => verdict.route == Route::Replica && !stays,
+        }
 }
 
 fn server(
     config: &Config,
     entry: &Database,
+    servers: &Servers,
     user: &str,
     verdict: &Verdict,
     asks: Wish,
@@ -132,19 +221,7 @@ fn server(
     if rule.is_some_and(|rule| rule.refuse.is_some()) {
         return "none: the rule refuses it".into();
     }
-    let list = |hosts: &mut dyn Iterator<Item = &Endpoint>| hosts.map(ToString::to_string).collect::<Vec<_>>();
-    let (primary, replicas) = match entry.discover {
-        None => (format!("{} (primary)", entry.primary), list(&mut entry.replicas.iter()).join(" or ")),
-        // Nothing says which is which but they themselves.
-        Some(_) => {
-            let spared = |host: &&Endpoint| !entry.reads.spared.contains(host);
-            let replicas = list(&mut entry.hosts().filter(spared)).join(", ");
-            (
-                format!("the primary among {}", list(&mut entry.hosts()).join(", ")),
-                format!("a replica among {replicas}"),
-            )
-        }
-    };
+    let Servers { primary, replicas } = servers;
     let reads = verdict.route == Route::Replica;
     let terms = config.terms(&entry.name, user);
     if terms.pool_mode == PoolMode::Session {
@@ -165,7 +242,7 @@ fn server(
                 && *group != HostGroup::Replicas =>
         {
             let HostGroup::Named(_, hosts) = group else { return format!("{primary}: the rule sends it there") };
-            let group = list(&mut hosts.iter()).join(" or ");
+            let group = list(hosts.iter(), " or ");
             match fallback {
                 Fallback::Replicas => format!("{group}; another replica or {primary} while these may not serve it"),
                 Fallback::Primary => format!("{group}; {primary} while these may not serve it"),
@@ -181,16 +258,16 @@ fn server(
             SessionState::Transparent => format!(
                 "none yet; {replicas} for its reads if it is READ COMMITTED, {primary} from the first other statement on"
             ),
-            SessionState::Strict | SessionState::PgBouncer => primary,
+            SessionState::Strict | SessionState::PgBouncer => primary.clone(),
         },
-        (Wish::Auto, false) => primary,
+        (Wish::Auto, false) => primary.clone(),
     }
 }
 
-/// What else decides.
-fn note(verdict: &Verdict) -> Option<&'static str> {
+/// What else decides. `retries`: the primary runs what a replica refuses.
+fn note(verdict: &Verdict, retries: bool) -> Option<&'static str> {
     match verdict.reason {
-        Reason::PureRead | Reason::VolatileRead | Reason::SessionSetting | Reason::StableRead => {
+        Reason::PureRead | Reason::VolatileRead | Reason::SessionSetting | Reason::StableRead if retries => {
             Some("should a replica refuse it the primary runs it, and its like from then on")
         }
         Reason::Unparsable => Some("the server's grammar may be newer than pgweir's"),

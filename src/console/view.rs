@@ -30,7 +30,9 @@ impl By {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum View {
     ActiveSockets,
+    Advice,
     Alerts,
+    Blocked,
     Cache,
     Clients,
     Config,
@@ -50,6 +52,7 @@ pub(super) enum View {
     Routing,
     Servers,
     Shape(Literal),
+    Slow,
     Sockets,
     State,
     Stats,
@@ -73,7 +76,9 @@ impl View {
     pub fn named(name: &str) -> Option<Self> {
         Some(match name {
             "active_sockets" => Self::ActiveSockets,
+            "advice" => Self::Advice,
             "alerts" => Self::Alerts,
+            "blocked" => Self::Blocked,
             "cache" => Self::Cache,
             "clients" => Self::Clients,
             "config" => Self::Config,
@@ -93,6 +98,7 @@ impl View {
             "routing" => Self::Routing,
             "servers" => Self::Servers,
             "shape" => Self::Shape(Literal::Text(String::new())),
+            "slow" => Self::Slow,
             "sockets" => Self::Sockets,
             "state" => Self::State,
             "stats" => Self::Stats,
@@ -112,12 +118,14 @@ impl View {
                 let [socket, buffers] = [SOCKET, BUFFERS].map(|(types, names)| columns(types, names));
                 return [socket, buffers].concat();
             }
+            Self::Advice => ("sssqqssss", "kind database user count time_us shape what action query"),
             Self::Alerts => ("sssssssss", "alert severity state since labels value threshold summary action"),
+            Self::Blocked => ("ssTsqs", "shape database since blocked_by refused query"),
             Self::Cache => (
-                "sssssqsqqqqqqqqqqqsqqqqqqsqq",
+                "sssssqsqqqqqqqqqqqsqqqqqqqqqqsqq",
                 "database mode invalidation bound stream stream_age_us signals entries bytes max_bytes hits misses absent \
                  expired older changed signalled bypasses hit_ratio fills evictions refused verified mismatches disabled \
-                 redis redis_hits redis_misses",
+                 early stale warmed warm_failed redis redis_hits redis_misses",
             ),
             Self::Clients | Self::Servers => SOCKET,
             Self::Config => ("ssss", "key value default changeable"),
@@ -159,6 +167,11 @@ impl View {
             }
             Self::Routing => ("sssqsssiss", "shape database user calls verdict reason catalog refused cache query"),
             Self::Shape(_) => ("sssss", "shape database user item value"),
+            Self::Slow => (
+                "Tsssssqqqqiqissssss",
+                "time shape database user host role total_us wait_us server_us rows failed lag_us lane client \
+                 application_name query cache tags parameters",
+            ),
             Self::State => ("ss", "key value"),
             Self::Stats => (
                 "sNNNNNNNNNNNNNNNNNNNNNN",
@@ -196,13 +209,18 @@ pub(super) const HELP: &str = "
 	SHOW STATS|STATS_TOTALS|STATS_AVERAGES|TOTALS
 	SHOW SOCKETS|ACTIVE_SOCKETS|PEERS|PEER_POOLS|DNS_HOSTS|DNS_ZONES
 	SHOW QUERIES [BY total|p99|calls|errors]
+	SHOW SLOW
 	SHOW SHAPE shape
-	SHOW ROUTING|REPLICAS|LANES|PINNED|CACHE|ALERTS|HEALTH
+	SHOW ROUTING|REPLICAS|LANES|PINNED|CACHE|ALERTS|HEALTH|ADVICE|BLOCKED
 	    each with [WHERE column op value [AND ..]] [ORDER BY column [DESC]] [LIMIT n]
 	EXPLAIN ROUTE [ON database] [AS user] statement
 	INVALIDATE TABLE [schema.]table|TAG tag|SHAPE shape [IN database]
 	INVALIDATE DATABASE database
 	INVALIDATE ALL
+	WARM CACHE [database]
+	BLOCK SHAPE shape [IN database]      until ALLOW, or the end of the program
+	ALLOW SHAPE shape [IN database]
+	RESET STATS      of SHOW QUERIES, SHAPE, ROUTING and SLOW; metrics and SHOW STATS count on
 	RELOAD
 	PAUSE [database]
 	RESUME [database]

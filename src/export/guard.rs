@@ -1,5 +1,5 @@
 //! Who may have what of the stats port: bearer tokens with roles, and without any, loopback only.
-//! Must never let the time of an answer say how much of a token was right.
+//! Must never let the time of an answer say how much of a token was right, nor let anybody try one after the other.
 //!
 //! Without tokens everybody is let in who reaches a loopback address. A page that somebody has open in a browser reaches
 //! that, too: so the host asked for must be a loopback one (a name that an attacker's server answers for is not: DNS
@@ -7,9 +7,10 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Instant;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use axum::extract::{Request, State};
+use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -17,6 +18,8 @@ use rustls::ServerConfig;
 
 use super::dashboard;
 use super::http::failure;
+use super::port::Peer;
+use super::wrong::Wrong;
 use crate::config::{Access, Stats};
 use crate::net::tls::{self, TlsError};
 
@@ -41,6 +44,7 @@ pub struct Guard {
     tokens: ArcSwap<Vec<Known>>,
     tls: ArcSwapOption<ServerConfig>,
     is_loopback: bool,
+    wrong: Wrong,
 }
 
 /// The TLS of `[stats]`, if there is any.
@@ -59,12 +63,14 @@ impl Guard {
     #[must_use]
     pub fn new(stats: &Stats, tls: Option<Arc<ServerConfig>>, address: SocketAddr) -> Self {
         let is_loopback = address.ip().to_canonical().is_loopback();
-        Self { tokens: ArcSwap::from_pointee(known(stats)), tls: ArcSwapOption::new(tls), is_loopback }
+        let (tokens, wrong) = (ArcSwap::from_pointee(known(stats)), Wrong::default());
+        Self { tokens, tls: ArcSwapOption::new(tls), is_loopback, wrong }
     }
 
     /// Lets in by these tokens from now on, and shows this certificate to who comes. Whether there is TLS does not change.
     pub fn reload(&self, stats: &Stats, tls: Option<Arc<ServerConfig>>) {
         self.tokens.store(Arc::new(known(stats)));
+        self.wrong.forget();
         if self.tls.load().is_some() && tls.is_some() {
             self.tls.store(tls);
         }
@@ -75,8 +81,14 @@ impl Guard {
         self.tls.load_full()
     }
 
-    /// Whether somebody with these headers may do this, or how to refuse.
-    fn judge(&self, method: &Method, headers: &HeaderMap, authority: Option<&str>) -> Result<(), Refusal> {
+    /// Whether somebody from there with these headers may do this, or how to refuse.
+    fn judge(
+        &self,
+        from: IpAddr,
+        method: &Method,
+        headers: &HeaderMap,
+        authority: Option<&str>,
+    ) -> Result<(), Refusal> {
         let is_read = matches!(*method, Method::GET | Method::HEAD);
         let tokens = self.tokens.load();
         if tokens.is_empty() {
@@ -95,8 +107,11 @@ impl Guard {
         let shown = bearer(shown.as_bytes()).ok_or(Refusal::NoToken)?;
         let hash = blake3::hash(shown);
         // All of them are compared, whichever fits.
-        let role = tokens.iter().fold(None, |role, token| if token.hash == hash { Some(token.role) } else { role });
-        match role.ok_or(Refusal::BadToken)? {
+        let fits = tokens.iter().enumerate().fold(None, |known, (n, it)| if it.hash == hash { Some(n) } else { known });
+        if let Err(left) = self.wrong.may_show(from, fits, Instant::now()) {
+            return Err(Refusal::TooMany(left.as_secs() + 1));
+        }
+        match fits.and_then(|number| tokens.get(number)).ok_or(Refusal::BadToken)?.role {
             Access::Write => Ok(()),
             Access::Read if is_read => Ok(()),
             Access::Read => Err(Refusal::ReadOnly),
@@ -137,6 +152,8 @@ enum Refusal {
     NotJson,
     NoToken,
     BadToken,
+    /// For so many seconds.
+    TooMany(u64),
     ReadOnly,
 }
 
@@ -162,6 +179,11 @@ impl IntoResponse for Refusal {
             Self::BadToken => {
                 (StatusCode::UNAUTHORIZED, "no such token", Some("Bearer realm=\"pgweir\", error=\"invalid_token\""))
             }
+            Self::TooMany(_) => (
+                StatusCode::TOO_MANY_REQUESTS,
+                "too many wrong tokens have come from this address: see Retry-After",
+                None,
+            ),
             Self::ReadOnly => (
                 StatusCode::FORBIDDEN,
                 "this token has the role read; a token with the role write is needed",
@@ -172,15 +194,23 @@ impl IntoResponse for Refusal {
         if let Some(challenge) = challenge {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static(challenge));
         }
+        if let Self::TooMany(seconds) = self {
+            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        }
         response
     }
 }
 
 /// Lets a request pass, or answers it.
-pub(super) async fn admit(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
+pub(super) async fn admit(
+    State(guard): State<Arc<Guard>>,
+    ConnectInfo(Peer(from)): ConnectInfo<Peer>,
+    request: Request,
+    next: Next,
+) -> Response {
     if !is_open(request.uri().path()) {
         let authority = request.uri().authority().map(|authority| authority.as_str());
-        if let Err(refusal) = guard.judge(request.method(), request.headers(), authority) {
+        if let Err(refusal) = guard.judge(from.ip(), request.method(), request.headers(), authority) {
             return refusal.into_response();
         }
     }

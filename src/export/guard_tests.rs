@@ -16,7 +16,7 @@ fn guard(tokens: &[(Access, &str)], address: &str) -> Guard {
 
 fn judged(guard: &Guard, method: Method, headers: &[(&'static str, &str)]) -> Result<(), Refusal> {
     let headers = headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
-    guard.judge(&method, &headers, None)
+    guard.judge("192.0.2.1".parse().unwrap(), &method, &headers, None)
 }
 
 #[test]
@@ -70,4 +70,21 @@ fn a_reload_takes_tokens_over_and_opens_no_door() {
     // The address changes at the next start only.
     guard.reload(&Stats::default(), None);
     assert_eq!(ask("Bearer another-another-one"), Err(Refusal::NoTokens));
+}
+
+#[test]
+fn tokens_are_not_tried_one_after_the_other() {
+    let guard = guard(&[(Access::Read, "look-look-look-look"), (Access::Write, "make-make-make-make")], "127.0.0.1:1");
+    let ask = |from: &str, value: &str| {
+        let headers = [(header::AUTHORIZATION, value.parse().unwrap())].into_iter().collect();
+        guard.judge(from.parse().unwrap(), &Method::GET, &headers, None)
+    };
+    let (look, make) = ("Bearer look-look-look-look", "Bearer make-make-make-make");
+    assert_eq!(ask("127.0.0.1", look), Ok(()));
+    let wrong = |n: u32| ask("127.0.0.1", &format!("Bearer guess-guess-guess-{n}"));
+    (0..10).for_each(|n| assert_eq!(wrong(n), Err(Refusal::BadToken)));
+    assert!(matches!(wrong(10), Err(Refusal::TooMany(1..=7))), "{:?}", wrong(10));
+    assert!(matches!(ask("127.0.0.1", make), Err(Refusal::TooMany(_))));
+    assert_eq!((ask("127.0.0.1", look), ask("127.0.0.2", make)), (Ok(()), Ok(())));
+    assert_eq!(ask("127.0.0.1", "Basic x"), Err(Refusal::NoToken));
 }

@@ -11,7 +11,11 @@ use crate::pool::cluster::{Cluster, Clusters, Standing};
 /// Name and help of the families made here.
 pub(super) const FAMILIES: [(&str, &str); 8] = [
     ("pgweir_host_up", "1 if the host answered when it was asked last."),
-    ("pgweir_host_role", "1 for what the host is: stale is one that says it takes writes and is not believed."),
+    (
+        "pgweir_host_role",
+        "1 for what the host is. stale: it says that it takes writes and is not believed. Standbys that serve no reads: astray may follow another \
+         timeline, unlike has other settings than the primary.",
+    ),
     ("pgweir_host_timeline", "Timeline that the host said it is on."),
     (
         "pgweir_host_replay_lag_bytes",
@@ -23,14 +27,18 @@ pub(super) const FAMILIES: [(&str, &str); 8] = [
     ("pgweir_host_breaker_opens_total", "Times the host's circuit breaker opened."),
 ];
 
-const ROLES: [&str; 5] = ["primary", "standby", "stale", "down", "unknown"];
+const ROLES: [&str; 7] = ["primary", "standby", "astray", "unlike", "stale", "down", "unknown"];
 
-/// What a host is, as far as it is believed.
-pub(super) fn role(cluster: &Cluster, number: usize, standing: Standing) -> &'static str {
+/// What a host is, as far as it is believed. Standbys that serve no reads have names of their own.
+pub(crate) fn role(cluster: &Cluster, number: usize, standing: Standing) -> &'static str {
     match standing {
         Standing::Primary if cluster.primary() == Some(number) => "primary",
         Standing::Primary => "stale",
-        Standing::Standby => "standby",
+        Standing::Standby => match cluster.members.get(number) {
+            Some(member) if member.strays() => "astray",
+            Some(member) if member.is_unlike() => "unlike",
+            _ => "standby",
+        },
         Standing::Down => "down",
         Standing::Unknown => "unknown",
     }

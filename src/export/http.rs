@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::{StatusCode, Uri, header};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -16,8 +16,9 @@ use super::api::{self, Site};
 use super::dashboard;
 use super::guard::{Guard, admit};
 use super::invalidate::{invalidate, only_post};
-use super::port::TlsPort;
-use super::prometheus::{CONTENT_TYPE, Exporter};
+use super::openmetrics::Format;
+use super::port::{Peer, TlsPort};
+use super::prometheus::Exporter;
 use crate::base::clock;
 use crate::meter::NotReady;
 
@@ -37,7 +38,8 @@ pub async fn serve(
     let router = router(exporter)
         .merge(api::router(site))
         .merge(dashboard::router())
-        .layer(from_fn_with_state(Arc::clone(&guard), admit));
+        .layer(from_fn_with_state(Arc::clone(&guard), admit))
+        .into_make_service_with_connect_info::<Peer>();
     match guard.tls() {
         None => axum::serve(listener, router).with_graceful_shutdown(shutdown).await,
         Some(_) => axum::serve(TlsPort::new(listener, guard), router).with_graceful_shutdown(shutdown).await,
@@ -57,9 +59,11 @@ pub fn router(exporter: Arc<Exporter>) -> Router {
         .with_state(exporter)
 }
 
-async fn metrics(State(exporter): State<Arc<Exporter>>) -> Response {
-    match exporter.encode() {
-        Ok(text) => ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response(),
+async fn metrics(State(exporter): State<Arc<Exporter>>, headers: HeaderMap) -> Response {
+    let format = Format::accepted(&headers);
+    let head = [(header::CONTENT_TYPE, format.content_type()), (header::VARY, "Accept")];
+    match exporter.encode(format) {
+        Ok(text) => (head, text).into_response(),
         Err(error) => failure(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
     }
 }

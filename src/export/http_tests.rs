@@ -37,7 +37,7 @@ async fn every_endpoint_answers_as_documented_and_shutdown_ends_it() {
         Arc::clone(&registry),
         Arc::default(),
         Arc::clone(&config),
-        Box::new(|| Box::pin(std::future::ready(Vec::new()))),
+        Box::new(|| Box::pin(std::future::ready(Default::default()))),
         Watch::new(Arc::clone(&registry), Arc::default(), config, String::new()),
         (Vec::new(), String::new(), 1),
     ));
@@ -49,6 +49,11 @@ async fn every_endpoint_answers_as_documented_and_shutdown_ends_it() {
     assert!(head.starts_with("http/1.1 200"), "{head}");
     assert!(head.contains("content-type: text/plain; version=0.0.4; charset=utf-8"), "{head}");
     assert!(body.contains("\npgweir_primary_reachable{database=\"a\\\"b\\\\\"} 0\n"), "{body}");
+
+    let open = "/metrics HTTP/1.1\r\nAccept: application/openmetrics-text;version=1.0.0,text/plain;q=0.5\r\nX-Rest:";
+    let (head, body) = request(port, "GET", open).await;
+    assert!(head.contains("content-type: application/openmetrics-text; version=1.0.0; charset=utf-8"), "{head}");
+    assert!(head.contains("vary: accept") && body.ends_with("\n# EOF\n"), "{head}");
 
     let (head, body) = request(port, "GET", "/readyz").await;
     assert!(head.starts_with("http/1.1 503"), "{head}");

@@ -10,19 +10,24 @@ mod cache;
 mod dashboard;
 mod family;
 mod guard;
-mod hosts;
+pub(crate) mod hosts;
 mod invalidate;
+mod openmetrics;
 mod pins;
 mod pools;
 mod port;
 mod process;
+mod protobuf;
 mod queries;
 mod remote;
+mod rows;
 mod streams;
+mod wrong;
 
-pub use api::{Site, Verdicts};
+pub use api::{Advice, Insights, Site, advise};
 pub use guard::{Guard, server_tls};
 pub use http::serve;
+pub use openmetrics::Format;
 pub use prometheus::Exporter;
 
 #[cfg(test)]

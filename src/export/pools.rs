@@ -65,6 +65,11 @@ const fn verified(outcome: &'static str, get: fn(&PoolCounters) -> u64) -> Field
     Field { label: Some(("outcome", outcome)), ..count("pgweir_cache_verified_total", help, get) }
 }
 
+const fn stale(why: &'static str, get: fn(&PoolCounters) -> u64) -> Field {
+    let help = "Hits whose time was over: another client was renewing the answer, or no server gave one.";
+    Field { label: Some(("reason", why)), ..count("pgweir_cache_stale_total", help, get) }
+}
+
 const fn unkept(why: &'static str, get: fn(&PoolCounters) -> u64) -> Field {
     let help = "Answers that were not kept, by reason.";
     Field { label: Some(("reason", why)), ..count("pgweir_cache_unkept_total", help, get) }
@@ -72,7 +77,7 @@ const fn unkept(why: &'static str, get: fn(&PoolCounters) -> u64) -> Field {
 
 /// Every number of a pool.
 #[rustfmt::skip]
-static FIELDS: [Field; 88] = [
+static FIELDS: [Field; 95] = [
     clients("active", |p| p.clients_active.get()),
     clients("waiting", |p| p.clients_waiting.get()),
     clients("idle", |p| p.clients_idle.get()),
@@ -111,6 +116,9 @@ static FIELDS: [Field; 88] = [
     count("pgweir_pool_login_failures_total", "Clients of a known database and user that failed to log in.", |p| p.total_login_failures.get()),
     count("pgweir_pool_query_wait_timeouts_total", "Clients that got no server in time.", |p| p.total_query_wait_timeouts.get()),
     count("pgweir_pool_query_timeouts_total", "Statements or idle transactions ended by a time limit.", |p| p.total_query_timeouts.get()),
+    count("pgweir_pool_slow_queries_total", "Statements that took as long as slow_query, shown or not.", |p| p.total_slow_queries.get()),
+    count("pgweir_pool_blocked_statements_total", "Statements refused because an operator has blocked their shape.", |p| p.total_blocked.get()),
+    count("pgweir_pool_deadlocks_total", "Statements that servers ended for a deadlock (40P01).", |p| p.total_deadlocks.get()),
     count("pgweir_pool_cancels_total", "Cancel requests passed to a server.", |p| p.total_cancels.get()),
     count("pgweir_pool_server_opens_total", "Server connections opened.", |p| p.total_server_opens.get()),
     count("pgweir_pool_server_open_failures_total", "Server connections that could not be opened.", |p| p.total_server_open_failures.get()),
@@ -134,6 +142,9 @@ static FIELDS: [Field; 88] = [
     unfit("no_server", |p| p.lanes.unfit(Unfit::NoServer).get()),
     count("pgweir_cache_hits_total", "Batches answered from the cache.", |p| p.cache.hits.get()),
     count("pgweir_cache_followed_total", "Hits that waited for another client's read of the same, which ran once for all.", |p| p.cache.followed.get()),
+    stale("updating", |p| p.cache.stale_updating.get()),
+    stale("error", |p| p.cache.stale_error.get()),
+    count("pgweir_cache_early_refreshes_total", "Answers that one client asked for anew near their end, while others were given them.", |p| p.cache.early.get()),
     count("pgweir_cache_hit_bytes_total", "Bytes of answers from the cache.", |p| p.cache.hit_bytes.get()),
     count("pgweir_cache_fills_total", "Answers kept.", |p| p.cache.fills.get()),
     count("pgweir_cache_shadow_matches_total", "In shadow mode: real answers that were what the cache would have given.", |p| p.cache.shadow_matches.get()),
@@ -155,6 +166,7 @@ static FIELDS: [Field; 88] = [
     bypass("stalled", |p| p.cache.bypass(Bypass::Stalled).get()),
     bypass("unpublished", |p| p.cache.bypass(Bypass::Unpublished).get()),
     bypass("untraced", |p| p.cache.bypass(Bypass::Untraced).get()),
+    bypass("doubt", |p| p.cache.bypass(Bypass::Doubt).get()),
     bypass("disabled", |p| p.cache.bypass(Bypass::Disabled).get()),
     unkept("long", |p| p.cache.unkept(Unkept::Long).get()),
     unkept("other", |p| p.cache.unkept(Unkept::Other).get()),

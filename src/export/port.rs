@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::serve::Listener;
+use axum::extract::connect_info::Connected;
+use axum::serve::{IncomingStream, Listener};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
@@ -18,6 +19,22 @@ use super::guard::Guard;
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Handshakes under way at one time; who comes then waits with the system.
 const HANDSHAKES_MAX: usize = 64;
+
+/// Who is at the other end.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Peer(pub SocketAddr);
+
+impl Connected<IncomingStream<'_, TcpListener>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, TcpListener>) -> Self {
+        Self(*stream.remote_addr())
+    }
+}
+
+impl Connected<IncomingStream<'_, TlsPort>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, TlsPort>) -> Self {
+        Self(*stream.remote_addr())
+    }
+}
 
 /// Connections over TLS, each behind its handshake. A new one gets the certificate that the guard has then.
 pub(super) struct TlsPort {

@@ -1,4 +1,4 @@
-//! Everything pgweir measures as Prometheus metrics, in the text format 0.0.4.
+//! Everything pgweir measures as Prometheus metrics, in one of Prometheus' formats or that of OpenMetrics.
 //! Never touches a number but to read it.
 
 use std::sync::Arc;
@@ -10,17 +10,16 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::{MetricFamily, MetricType};
 
 use super::family::{family, keep, label, number};
-use super::{alerts, cache, hosts, pins, pools, process, queries, remote, streams};
+use super::openmetrics::{self, Format};
+use super::rows::Row;
+use super::{alerts, cache, hosts, pins, pools, process, protobuf, queries, remote, streams};
 use crate::cache::Caches;
 use crate::health::Watch;
 use crate::meter::{Registry, SharedCounter};
 use crate::pool::cluster::Clusters;
 
-/// Value of the `Content-Type` header of what [`Exporter::encode`] returns.
-pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
-
 /// Name and help of the families made in this file.
-const FAMILIES: [(&str, &str); 16] = [
+const FAMILIES: [(&str, &str); 18] = [
     ("pgweir_build_info", "Version of pgweir; always 1."),
     ("process_start_time_seconds", "Start of the process, in seconds since 1970."),
     ("pgweir_config_reloads_total", "Reloads of the configuration by outcome."),
@@ -31,6 +30,8 @@ const FAMILIES: [(&str, &str); 16] = [
     ("pgweir_refused_connections_total", "Client connections refused for a limit, before login."),
     ("pgweir_login_failures_total", "Failed logins, also of unknown users and databases."),
     ("pgweir_panics_total", "Panics, each of which ended one connection."),
+    ("pgweir_audit_entries_total", "Lines written to the audit log."),
+    ("pgweir_audit_lost_total", "Lines of the audit log that came too fast to be written, or could not be."),
     (
         "pgweir_prepared_bytes",
         "Bytes of prepared statements that the process keeps, as max_prepared_bytes counts them.",
@@ -101,19 +102,37 @@ impl Exporter {
         &self.registry
     }
 
-    /// All metrics in the text format.
+    /// All metrics in this format.
     ///
     /// # Errors
     /// If the encoder refuses a family, which would be a defect of pgweir.
-    pub fn encode(&self) -> Result<String, prometheus::Error> {
+    pub fn encode(&self, format: Format) -> Result<Vec<u8>, prometheus::Error> {
         let start = Instant::now();
+        let rows = Row::all(&self.registry, format == Format::Protobuf);
         let mut text = String::with_capacity(64 * 1024);
-        TextEncoder::new().encode_utf8(&self.collect(), &mut text)?;
-        let shapes = queries::write(&self.registry, &mut text);
-        self.last_shapes.store(shapes as u64, Relaxed);
+        let out = match format {
+            Format::Text => {
+                TextEncoder::new().encode_utf8(&self.collect(), &mut text)?;
+                queries::write(&rows, format, &mut text);
+                text.into_bytes()
+            }
+            Format::OpenMetrics => {
+                openmetrics::write(&self.collect(), &mut text);
+                queries::write(&rows, format, &mut text);
+                text.push_str("# EOF\n");
+                text.into_bytes()
+            }
+            Format::Protobuf => {
+                let mut out = text.into_bytes();
+                protobuf::write(&self.collect(), &mut out);
+                protobuf::write_shapes(&rows, &mut out);
+                out
+            }
+        };
+        self.last_shapes.store(rows.len() as u64, Relaxed);
         self.scrapes.add(1);
         self.last_us.store(start.elapsed().as_micros() as u64, Relaxed);
-        Ok(text)
+        Ok(out)
     }
 
     /// The families of [`FAMILIES`].
@@ -141,6 +160,8 @@ impl Exporter {
             one(COUNTER, registry.refused.get() as f64),
             one(COUNTER, registry.login_failures.get() as f64),
             one(COUNTER, registry.panics.get() as f64),
+            one(COUNTER, registry.audit.entries.get() as f64),
+            one(COUNTER, registry.audit.lost.get() as f64),
             one(GAUGE, registry.prepared_bytes() as f64),
             one(GAUGE, registry.cache.entries.get() as f64),
             one(GAUGE, registry.cache.bytes.get() as f64),

@@ -8,8 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use prometheus::core::Collector;
 
-use super::Exporter;
-use crate::meter::{PoolCounters, PoolLabel, PoolTarget, Registry, Role, Sample, ShapeTable};
+use super::{Exporter, Format};
+use crate::meter::{ErrorClass, Place, PoolCounters, PoolTarget, Registry, Role, Sample, ShapeTable};
+use crate::wire::error::SqlState;
 
 type Labels = BTreeMap<String, String>;
 
@@ -130,12 +131,16 @@ impl Scrape {
     }
 }
 
-fn scrape(exporter: &Exporter) -> Scrape {
-    parse(&exporter.encode().unwrap())
+fn text(exporter: &Exporter, format: Format) -> String {
+    String::from_utf8(exporter.encode(format).unwrap()).unwrap()
 }
 
-fn label(database: &str) -> PoolLabel {
-    PoolLabel { database: database.into(), user: "app".into() }
+fn scrape(exporter: &Exporter) -> Scrape {
+    parse(&text(exporter, Format::Text))
+}
+
+fn label(database: &str) -> Place {
+    Place::test(database, "app")
 }
 
 fn counters(host: &str, role: Role) -> PoolCounters {
@@ -147,6 +152,78 @@ fn counters(host: &str, role: Role) -> PoolCounters {
     });
     counters.set_role(role);
     counters
+}
+
+/// Checks what is OpenMetrics' own, and turns the rest into the other format.
+fn closed(text: &str) -> String {
+    let mut plain = String::new();
+    let mut lines = text.strip_suffix("# EOF\n").expect("no end").lines().peekable();
+    let mut families = HashSet::new();
+    while let Some(line) = lines.next() {
+        let Some((name, kind)) = line.strip_prefix("# TYPE ").map(|rest| rest.split_once(' ').unwrap()) else {
+            assert!(!line.starts_with('#'), "{line}");
+            plain += &format!("{line}\n");
+            continue;
+        };
+        let (suffix, shown) = match kind {
+            "counter" => ("_total", kind),
+            "info" => ("_info", "gauge"),
+            _ => ("", kind),
+        };
+        // No sample of one family may look like one of another.
+        for suffix in ["", "_total", "_info", "_bucket", "_sum", "_count", "_created"] {
+            assert!(suffix.is_empty() || !name.ends_with(suffix), "{name}");
+            assert!(suffix.is_empty() || !families.contains(&format!("{name}{suffix}")), "{name}");
+        }
+        assert!(families.insert(name.to_owned()), "{name} twice");
+        if let Some(unit) = lines.next_if(|line| line.starts_with("# UNIT ")) {
+            let unit = unit.strip_prefix(&format!("# UNIT {name} ")).unwrap();
+            assert!(name.ends_with(&format!("_{unit}")), "{name} {unit}");
+        } else {
+            assert!(!name.ends_with("_seconds") && !name.ends_with("_bytes"), "{name}");
+        }
+        let help = lines.next().unwrap().strip_prefix(&format!("# HELP {name} ")).unwrap();
+        let help = help.replace("\\\"", "'");
+        assert!(!help.contains('"'), "{help}");
+        plain += &format!("# HELP {name}{suffix} {help}\n# TYPE {name}{suffix} {shown}\n");
+    }
+    plain
+}
+
+#[test]
+fn both_formats_have_the_same_series() {
+    let registry = Arc::new(Registry::new());
+    let primary = registry.add_pool(counters("h:1", Role::Primary));
+    primary.total_query_time_us.add(1_500_000);
+    let mut table = ShapeTable::new(10);
+    registry.add_shapes(table.view());
+    let pool = table.add_place(label("sh\"op"));
+    let id = table.slot(pool, 7, || "select \"a\\b\"\n where x = ?".to_owned());
+    table.record(id, &Sample { server_us: 5000, rows: 1, ..Sample::default() });
+    let exporter = Exporter::new(registry);
+    let plain = scrape(&exporter);
+    let open = parse(&closed(&text(&exporter, Format::OpenMetrics)));
+    let series = |scrape: &Scrape| -> BTreeMap<String, Vec<Labels>> {
+        let of = |all: &Vec<(Labels, f64)>| all.iter().map(|(labels, _)| labels.clone()).collect();
+        scrape.samples.iter().map(|(name, all)| (name.clone(), of(all))).collect()
+    };
+    assert_eq!(series(&plain), series(&open));
+    assert_eq!(plain.types, open.types);
+    // The parts of a histogram are one in the third.
+    let mut named: Vec<(String, Labels)> = Vec::new();
+    for (name, all) in series(&plain) {
+        let parts = ["_bucket", "_count"].iter().any(|part| name.ends_with(part));
+        let name = name.strip_suffix("_sum").unwrap_or(&name).to_owned();
+        named.extend(all.into_iter().filter(|_| !parts).map(|labels| (name.clone(), labels)));
+    }
+    let mut messages = super::protobuf::series(&exporter.encode(Format::Protobuf).unwrap());
+    let sorted = |all: &mut Vec<(String, Labels)>| all.sort_by_key(|it| format!("{it:?}"));
+    sorted(&mut named);
+    sorted(&mut messages);
+    assert_eq!(named, messages);
+    assert_eq!(open.get("pgweir_pool_query_seconds_total", &[]), 1.5);
+    let bucket = [("le", "1.0"), ("phase", "server")];
+    assert_eq!(open.get("pgweir_query_duration_seconds_bucket", &bucket), 1.0);
 }
 
 #[test]
@@ -164,10 +241,16 @@ fn workers_are_added_up_per_shape_and_pool() {
     for worker in 0..2u64 {
         let mut table = ShapeTable::new(10);
         registry.add_shapes(table.view());
-        let pool = table.add_pool(label("shop"));
+        let pool = table.add_place(label("shop"));
         for i in 1..=100u64 {
             let id = table.slot(pool, 0xABC, || text.to_owned());
-            let sample = Sample { wait_us: 200 * worker, server_us: i * 1000, rows: 3, error: i == 7 };
+            let sample = Sample {
+                wait_us: 200 * worker,
+                server_us: i * 1000,
+                rows: 3,
+                error: (i == 7).then(|| ErrorClass::of(SqlState(*b"23505"))),
+                ..Sample::default()
+            };
             table.record(id, &sample);
         }
     }
@@ -177,6 +260,8 @@ fn workers_are_added_up_per_shape_and_pool() {
     assert_eq!(scrape.get("pgweir_query_calls_total", &shape), 200.0);
     assert_eq!(scrape.get("pgweir_query_errors_total", &shape), 2.0);
     assert_eq!(scrape.get("pgweir_query_rows_total", &shape), 600.0);
+    let class = [("class", "23"), ("target", "primary")];
+    assert_eq!(scrape.get("pgweir_query_errors_by_class_total", &class), 2.0);
     let of = |more: &[(&'static str, &'static str)]| [&shape[..1], more].concat();
     let server = of(&[("phase", "server")]);
     assert_eq!(scrape.get("pgweir_query_duration_seconds_count", &server), 200.0);
@@ -214,13 +299,13 @@ fn pools_of_workers_are_added_up_and_long_texts_cut() {
     registry.note_reload(false);
     let mut table = ShapeTable::new(1);
     registry.add_shapes(table.view());
-    let pool = table.add_pool(label("shop"));
+    let pool = table.add_place(label("shop"));
     for shape in 1..=2 {
         let id = table.slot(pool, shape, || "é".repeat(400));
         table.record(id, &Sample::default());
     }
     let exporter = Exporter::new(registry);
-    exporter.encode().unwrap();
+    exporter.encode(Format::Text).unwrap();
     let scrape = scrape(&exporter);
     let primary = [("host", "h:1"), ("role", "primary")];
     let with = |state| [&primary[..], &[("state", state)]].concat();
@@ -247,7 +332,7 @@ fn scrapes_while_a_worker_writes_are_consistent() {
         scope.spawn(|| {
             let mut table = ShapeTable::new(20);
             registry.add_shapes(table.view());
-            let pool = table.add_pool(label("shop"));
+            let pool = table.add_place(label("shop"));
             let mut call = 0u64;
             while !done.load(Relaxed) {
                 call = call.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
@@ -272,12 +357,13 @@ fn a_scrape_of_two_thousand_shapes_is_fast() {
     for _ in 0..2 {
         let mut table = ShapeTable::new(2000);
         registry.add_shapes(table.view());
-        let pool = table.add_pool(label("shop"));
+        let pool = table.add_place(label("shop"));
         for shape in 0..2000u64 {
             let text = || "select a.id, a.name from accounts a where a.id = ? and a.owner = ?".repeat(4);
             let id = table.slot(pool, shape.wrapping_mul(0x9E37_79B9_7F4A_7C15), text);
             for i in 0..50 {
-                let sample = Sample { wait_us: i * shape % 900, server_us: i * i * 37 + shape, rows: 1, error: false };
+                let sample =
+                    Sample { wait_us: i * shape % 900, server_us: i * i * 37 + shape, rows: 1, ..Sample::default() };
                 table.record(id, &sample);
             }
         }
@@ -286,7 +372,8 @@ fn a_scrape_of_two_thousand_shapes_is_fast() {
     let start_us = cpu_us();
     let mut bytes = 0;
     for _ in 0..20 {
-        bytes = exporter.encode().unwrap().len();
+        let format = if bytes == 0 { Format::OpenMetrics } else { Format::Text };
+        bytes = exporter.encode(format).unwrap().len();
     }
     let mean_us = (cpu_us() - start_us) / 20;
     println!("2,000 shapes of 2 workers: {bytes} bytes, {mean_us} us of CPU");

@@ -65,6 +65,8 @@ pub struct Expect {
     pub sent_us: u64,
     /// What the client calls the statement, hashed, for errors that name it; 0: nothing. Opaque here.
     pub name: u32,
+    /// Number of what was noted of the statement; of a Sync, of the last before it; 0: nothing. Opaque here.
+    pub note: u64,
 }
 
 /// The replies owed by one server connection, oldest first.

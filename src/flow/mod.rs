@@ -8,4 +8,5 @@ pub mod params;
 pub mod replies;
 pub mod requests;
 pub mod step;
+pub mod values;
 mod veils;

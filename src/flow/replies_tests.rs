@@ -9,7 +9,7 @@ use crate::wire::build;
 mod copy;
 
 fn entry(kind: Kind, origin: Origin, statement: u32) -> Expect {
-    Expect { kind, origin, owner: 0, statement, cookie: 0, sent_us: 0, name: 0 }
+    Expect { kind, origin, owner: 0, statement, cookie: 0, sent_us: 0, name: 0, note: 0 }
 }
 
 /// One entry per letter: as in the protocol, `i` injected Parse, `I` injected Query, `c` injected

@@ -82,6 +82,7 @@ mod tests {
             cookie: 0,
             sent_us: 0,
             name: 0,
+            note: 0,
         };
         for _ in 0..3 {
             ring.push(query);

@@ -13,6 +13,7 @@ use super::visit::visit;
 use crate::config::{Config, Console, Database};
 use crate::relay::{Arrival, Seat};
 use crate::server::stream::Stream;
+use crate::sql::own;
 use crate::wire::build;
 use crate::wire::error::{PgError, SqlState};
 use crate::wire::startup::{NEWEST_MINOR, Startup};
@@ -77,6 +78,7 @@ pub(super) async fn login(
         replication: asked.replication,
         from: caller.proxied(),
         seats: [seat, Some(at_home), Some(of_database), Some(of_user)],
+        warms: None,
     };
     if let Some(hand) = &gate.hand {
         hand(arrival);
@@ -188,6 +190,10 @@ impl Asked {
         let is_none = matches!(replication, b"off" | b"false" | b"no" | b"0" | b"f" | b"n");
         let replication = (!is_none).then(|| replication.to_vec());
         let settings = startup.settings().map_err(|what| told(SqlState::SYNTAX_ERROR, what))?;
+        if let Some(problem) = settings.iter().find_map(|(name, value)| own::problem(name, value)) {
+            let error = PgError::fatal(SqlState::INVALID_PARAMETER_VALUE, problem.message);
+            return Err(Refusal::Told(error.hint(problem.hint)));
+        }
         Ok(Self { user, database, settings, replication })
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::findings::Finding;
-use super::kind::Kind;
+use super::kind::{Kind, Unit};
 
 /// Alerts that are over and still shown, at most.
 const RESOLVED_MAX: usize = 100;
@@ -63,12 +63,15 @@ impl Alert {
     #[must_use]
     pub fn summary(&self) -> String {
         let place: Vec<String> = self.labels.iter().map(|(name, value)| format!("{name} {value}")).collect();
+        let value = self.marks().map(|(value, threshold)| format!(": {value}, limit {threshold}"));
+        format!("{} ({}){}", self.kind.what(), place.join(", "), value.unwrap_or_default())
+    }
+
+    /// Value and threshold for people; `None` of what is so or is not.
+    #[must_use]
+    pub fn marks(&self) -> Option<(String, String)> {
         let unit = self.kind.unit();
-        let value = match unit {
-            super::kind::Unit::Flag => String::new(),
-            _ => format!(": {}, limit {}", unit.shown(self.value), unit.shown(self.threshold)),
-        };
-        format!("{} ({}){value}", self.kind.what(), place.join(", "))
+        (unit != Unit::Flag).then(|| (unit.shown(self.value), unit.shown(self.threshold)))
     }
 }
 

@@ -1,27 +1,16 @@
-//! Sends alerts to a webhook, and tries again.
-//! Must never keep more than a bounded queue of what could not be sent, nor follow where it is sent on to.
+//! Keeps alerts until they are sent, and tries again.
+//! Must never keep more than a bounded queue of what could not be sent.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::http::{Request, StatusCode, Uri, header};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Bytes;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
-use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
-use tokio_rustls::TlsConnector;
 
 use super::board::Alert;
-use super::message::body;
-use crate::config::Webhook;
+use super::way::{Home, Way};
 use crate::meter::SharedCounter;
-use crate::net::tls::{self, VerifyMode};
 
 /// Messages that wait to be sent, at most: the oldest goes first.
 pub(super) const QUEUE_MAX: usize = 64;
@@ -29,10 +18,8 @@ pub(super) const QUEUE_MAX: usize = 64;
 const BACKOFF: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
 /// For how long a message is tried.
 const TRIED_FOR: Duration = Duration::from_secs(600);
-/// Most bytes of an answer that are read.
-const ANSWER_MAX: usize = 64 * 1024;
 
-/// What became of messages to a webhook.
+/// What became of messages to one receiver.
 #[derive(Debug, Default)]
 pub struct Outcome {
     /// Accepted.
@@ -45,27 +32,23 @@ pub struct Outcome {
 
 /// Why an attempt failed.
 #[derive(Debug, PartialEq, Eq)]
-enum Failure {
+pub(super) enum Failure {
     /// It may go better next time.
     Later(String),
     /// It will not.
     Never(String),
 }
 
-/// What a webhook's task is sent.
+/// What a receiver's task is sent.
 pub(super) type Alarm = Arc<[Alert]>;
 
-/// Sends what comes to the webhook called `name` until nobody can send any more.
-pub(super) async fn run(
-    name: String,
-    webhook: Webhook,
-    instance: String,
-    outcome: Arc<Outcome>,
-    mut alarms: mpsc::Receiver<Alarm>,
-) {
+/// Sends what comes to the receiver called `name` until nobody can send any more.
+pub(super) async fn run(name: String, way: Way, home: Home, outcome: Arc<Outcome>, mut alarms: mpsc::Receiver<Alarm>) {
+    let kind = way.kind();
     let mut queue: VecDeque<(Instant, Alarm)> = VecDeque::new();
-    let mut pause = BACKOFF[0];
-    let mut next = Instant::now();
+    let (mut pause, mut next) = (BACKOFF[0], Instant::now());
+    // What was said of it last: the same is not said again.
+    let mut told = String::new();
     loop {
         tokio::select! {
             alarm = alarms.recv() => {
@@ -74,35 +57,45 @@ pub(super) async fn run(
                     queue.pop_front();
                     outcome.dropped.add(1);
                 }
+                if queue.is_empty() {
+                    next = next.max(Instant::now() + way.group_wait());
+                }
                 queue.push_back((Instant::now(), alarm));
             }
             () = sleep_until(next), if !queue.is_empty() => {
-                let Some((came, alarm)) = queue.front() else { continue };
-                let text = body(webhook.format, alarm, &instance);
-                let attempt = timeout(webhook.timeout, post(&webhook, text)).await;
-                let failed = match attempt {
-                    Ok(Ok(())) => None,
-                    Ok(Err(failure)) => Some(failure),
-                    Err(_) => Some(Failure::Later(format!("no answer within {} s", webhook.timeout.as_secs_f32()))),
-                };
-                let too_old = came.elapsed() > TRIED_FOR;
-                match failed {
-                    None => {
+                // Who waits for more gets all of it at once.
+                let count = if way.group_wait().is_zero() { 1 } else { queue.len() };
+                let alerts: Vec<Alert> = queue.iter().take(count).flat_map(|(_, alarm)| alarm.iter().cloned()).collect();
+                let attempt = timeout(way.timeout(), Box::pin(way.send(&alerts, &home))).await;
+                let late = |_| Err(Failure::Later(format!("no answer within {} s", way.timeout().as_secs_f32())));
+                let is_old = queue.front().is_some_and(|(came, _)| came.elapsed() > TRIED_FOR);
+                match attempt.unwrap_or_else(late) {
+                    Ok(()) => {
                         outcome.sent.add(1);
-                        queue.pop_front();
+                        queue.drain(..count);
                         (pause, next) = (BACKOFF[0], Instant::now());
+                        told.clear();
                     }
-                    Some(Failure::Later(why)) if !too_old => {
+                    Err(Failure::Later(why)) if !is_old => {
                         outcome.failed.add(1);
-                        tracing::warn!(webhook = name, "alerts could not be sent, the next attempt is in {} s: {why}", pause.as_secs());
+                        if why != told {
+                            tracing::warn!(kind, name, "alerts could not be sent, the next attempt is in {} s: {why}", pause.as_secs());
+                            told = why;
+                        }
                         next = Instant::now() + pause;
                         pause = (pause * 2).min(BACKOFF[1]);
                     }
-                    Some(Failure::Later(why) | Failure::Never(why)) => {
+                    Err(Failure::Later(why)) => {
                         outcome.failed.add(1);
-                        outcome.dropped.add(1);
-                        queue.pop_front();
-                        tracing::error!(webhook = name, "alerts were not sent: {why}");
+                        let old = queue.iter().take_while(|(came, _)| came.elapsed() > TRIED_FOR).count();
+                        give_up(&mut queue, old.min(count), &outcome);
+                        tracing::error!(kind, name, "alerts were not sent: {why}");
+                        next = Instant::now() + pause;
+                    }
+                    Err(Failure::Never(why)) => {
+                        outcome.failed.add(1);
+                        give_up(&mut queue, count, &outcome);
+                        tracing::error!(kind, name, "alerts were not sent: {why}");
                     }
                 }
             }
@@ -110,65 +103,7 @@ pub(super) async fn run(
     }
 }
 
-async fn post(webhook: &Webhook, text: String) -> Result<(), Failure> {
-    let never = |why: &str| Failure::Never(why.to_owned());
-    let uri = webhook.uri().ok_or_else(|| never("the URL is not understood"))?;
-    let is_tls = uri.scheme_str() == Some("https");
-    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
-    let port = uri.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
-    let later = |error: &dyn std::fmt::Display| Failure::Later(error.to_string());
-    let stream = TcpStream::connect((host.as_str(), port)).await.map_err(|error| later(&error))?;
-    if !is_tls {
-        return exchange(stream, webhook, &uri, text).await;
-    }
-    let mut config =
-        tls::client_config(VerifyMode::Full, webhook.ca_file.as_deref(), None).map_err(|error| later(&error))?;
-    // What it names there is PostgreSQL's protocol.
-    Arc::make_mut(&mut config).alpn_protocols.clear();
-    let server = ServerName::try_from(host).map_err(|_| never("no name that a certificate could have"))?;
-    let connected = TlsConnector::from(config).connect(server, stream).await;
-    let stream = connected.map_err(|error| later(&tls::explained(&error)))?;
-    exchange(stream, webhook, &uri, text).await
+fn give_up(queue: &mut VecDeque<(Instant, Alarm)>, count: usize, outcome: &Outcome) {
+    queue.drain(..count);
+    outcome.dropped.add(count as u64);
 }
-
-async fn exchange(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    webhook: &Webhook,
-    uri: &Uri,
-    text: String,
-) -> Result<(), Failure> {
-    let later = |error: hyper::Error| Failure::Later(error.to_string());
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(later)?;
-    // Ends when both sides are dropped here, whatever the server does.
-    tokio::spawn(connection);
-    let path = uri.path_and_query().map_or("/", |path| path.as_str());
-    let mut request = Request::post(path)
-        .header(header::HOST, uri.authority().map_or("", |authority| authority.as_str()))
-        .header(header::CONTENT_TYPE, "application/json")
-        .header(header::USER_AGENT, concat!("pgweir/", env!("CARGO_PKG_VERSION")))
-        .header(header::CONNECTION, "close");
-    if let Some(secret) = &webhook.authorization {
-        request = request.header(header::AUTHORIZATION, secret.expose());
-    }
-    let request = request.body(Full::new(Bytes::from(text))).map_err(|error| Failure::Never(error.to_string()))?;
-    let response = sender.send_request(request).await.map_err(later)?;
-    let status = response.status();
-    let said = Limited::new(response.into_body(), ANSWER_MAX).collect().await;
-    let said = said.map(|said| String::from_utf8_lossy(&said.to_bytes()).chars().take(200).collect::<String>());
-    verdict(status, said.unwrap_or_default().trim())
-}
-
-/// What a status means: others are not to be followed or repeated (RFC 9110, section 15).
-fn verdict(status: StatusCode, said: &str) -> Result<(), Failure> {
-    let why = format!("status {} {said}", status.as_u16());
-    match status {
-        status if status.is_success() => Ok(()),
-        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => Err(Failure::Later(why)),
-        status if status.is_server_error() => Err(Failure::Later(why)),
-        _ => Err(Failure::Never(why)),
-    }
-}
-
-#[cfg(test)]
-#[path = "deliver_tests.rs"]
-mod tests;

@@ -101,17 +101,19 @@ impl History {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::meter::{PoolLabel, Sample, ShapeTable};
+    use crate::meter::{ErrorClass, Place, Sample, ShapeTable};
+    use crate::wire::error::SqlState;
 
     #[test]
     fn a_point_is_what_was_done_in_its_step_and_there_are_no_more_than_an_hours() {
         let registry = Registry::new();
         let mut table = ShapeTable::new(8);
         registry.add_shapes(table.view());
-        let pool = table.add_pool(PoolLabel { database: "d".into(), user: "u".into() });
-        let mut run = |server_us, error| {
+        let pool = table.add_place(Place::test("d", "u"));
+        let mut run = |server_us, error: bool| {
+            let error = error.then(|| ErrorClass::of(SqlState::INTERNAL));
             let slot = table.slot(pool, 1, || "SELECT 1".to_owned());
-            table.record(slot, &Sample { wait_us: 0, server_us, rows: 1, error });
+            table.record(slot, &Sample { server_us, rows: 1, error, ..Sample::default() });
         };
         let mut history = History::default();
         let step_us = STEP.as_micros() as u64;

@@ -1,10 +1,14 @@
-//! Alerts in the forms that webhooks take.
+//! Alerts in the forms that webhooks and who listens take.
 //! Must never say more than the alert does: no statement, no secret.
 
 use serde_json::{Map, Value, json};
 
 use super::board::{Alert, AlertState};
+use crate::base::calendar::Moment;
 use crate::config::WebhookFormat;
+
+/// A notification is shorter, in bytes: `NOTIFY_PAYLOAD_MAX_LENGTH` of PostgreSQL's `src/backend/commands/async.c`.
+const PAYLOAD_MAX: usize = 8000;
 
 /// A request's body for these alerts.
 pub(super) fn body(format: WebhookFormat, alerts: &[Alert], instance: &str) -> String {
@@ -50,24 +54,42 @@ fn slack(alert: &Alert, instance: &str) -> String {
     format!("{word} pgweir {}: {}{}", escaped(instance), escaped(&alert.summary()), escaped(&advice))
 }
 
-/// A moment as RFC 3339 has it, in UTC. The date by Howard Hinnant's `civil_from_days`: years begin in March, so that leap days come last.
-fn rfc3339(unix_s: f64) -> String {
+/// A notification's payload: what `/api/database/alerts` says of an alert, and who says it. Where that is more than PostgreSQL takes, its
+/// texts are cut short.
+pub(super) fn notice(alert: &Alert, instance: &str) -> String {
+    let with = |chars_max: usize| {
+        let cut = |text: &str| text.chars().take(chars_max).collect::<String>();
+        let labels: Map<String, Value> =
+            alert.labels.iter().map(|(name, value)| ((*name).to_owned(), json!(cut(value)))).collect();
+        let notice = json!({
+            "instance": cut(instance),
+            "alert": alert.kind.name(),
+            "severity": alert.kind.severity().as_str(),
+            "state": alert.state.as_str(),
+            "since_unix_seconds": alert.since_unix_s,
+            "labels": labels,
+            "value": alert.value,
+            "threshold": alert.threshold,
+            "unit": alert.kind.unit().as_str(),
+            "summary": cut(&alert.summary()),
+            "action": alert.kind.action(),
+        });
+        notice.to_string()
+    };
+    // The least is short whatever the characters: there are a handful of labels, and JSON writes a character in 6 bytes at most.
+    [usize::MAX, 500, 50].into_iter().map(with).find(|text| text.len() < PAYLOAD_MAX).unwrap_or_else(|| with(0))
+}
+
+/// A moment as RFC 3339 has it, in UTC.
+pub(super) fn rfc3339(unix_s: f64) -> String {
     let whole = unix_s.max(0.0) as u64;
     let millis = ((unix_s - whole as f64) * 1000.0) as u64;
-    let (days, second) = (whole / 86_400 + 719_468, whole % 86_400);
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
+    let moment = Moment::at(whole);
+    format!("{}T{}.{millis:03}Z", moment.date(), moment.time())
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     #[test]
@@ -76,7 +98,7 @@ mod tests {
         assert_eq!(rfc3339(0.0), "1970-01-01T00:00:00.000Z");
     }
 
-    fn alert(state: AlertState) -> Alert {
+    pub(in crate::health) fn alert(state: AlertState) -> Alert {
         let mut board = super::super::board::Board::default();
         let finding = super::super::findings::Finding {
             kind: crate::health::Kind::HostDown,
@@ -91,6 +113,23 @@ mod tests {
         let over = board.note(Vec::new(), 2, 1_709_251_200.0);
         let all = if state == AlertState::Firing { fired } else { over };
         all.into_iter().next().unwrap_or_else(|| panic!("no alert"))
+    }
+
+    #[test]
+    fn a_notification_is_never_too_long() {
+        let mut alert = alert(AlertState::Firing);
+        let short: Value = serde_json::from_str(&notice(&alert, "i:6432")).unwrap_or_default();
+        assert_eq!(
+            (&short["alert"], &short["labels"]["host"], &short["state"], &short["instance"]),
+            (&json!("host_down"), &json!("h:1"), &json!("firing"), &json!("i:6432"))
+        );
+        for much in ["x", "\u{1}", "\u{1f600}"] {
+            alert.labels[0].1 = much.repeat(9000);
+            let text = notice(&alert, "i");
+            assert!(text.len() < PAYLOAD_MAX && text.len() > 500, "{}", text.len());
+            let long: Value = serde_json::from_str(&text).unwrap_or_default();
+            assert_eq!((&long["labels"]["host"], &long["value"]), (&json!("h:1"), &json!(1.0)));
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::meter::{HistogramSnapshot, Miss, Registry, ShapeSum};
+use crate::meter::{HistogramSnapshot, Miss, Phase, Registry, ShapeSum};
 
 /// What a database did from the start to a moment, or between two.
 #[derive(Clone, Debug, Default)]
@@ -51,7 +51,7 @@ impl Reading {
         for shape in ShapeSum::all(registry) {
             let Some(first) = shape.first() else { continue };
             let traffic = databases.entry(Arc::clone(&first.pool.database)).or_default();
-            shape.entries().iter().for_each(|stats| stats.total.add_to(&mut traffic.time));
+            shape.entries().iter().for_each(|stats| stats.add_to(Phase::Total, &mut traffic.time));
             traffic.errors += shape.sum(|stats| stats.errors.get());
         }
         for pool in registry.pools().iter() {

@@ -15,9 +15,10 @@ use super::findings::{Ground, Primaries, findings};
 use super::history::{History, Point};
 use super::reading::Reading;
 use super::score::Health;
+use super::way::{Home, Receiver, Way};
 use crate::base::clock;
-use crate::config::{Config, Webhook, WebhookFormat};
-use crate::meter::Registry;
+use crate::config::Config;
+use crate::meter::{Registry, SharedCounter};
 use crate::pool::cluster::Clusters;
 
 /// Intervals over which shares are taken.
@@ -27,17 +28,19 @@ const CERTIFICATES_US: u64 = 60_000_000;
 /// How often Alertmanager is told of what still fires: it takes for over what it does not hear of for 5 min (`resolve_timeout`).
 const AGAIN_US: u64 = 60_000_000;
 
+/// What became of messages, by kind and name of the receiver.
+pub type Outcomes = BTreeMap<(&'static str, String), Arc<Outcome>>;
+
 /// What is found, for whoever asks.
 #[derive(Debug)]
 pub struct Watch {
     registry: Arc<Registry>,
-    clusters: Arc<Clusters>,
-    config: ArcSwap<Config>,
+    home: Home,
     alerts: ArcSwap<Vec<Alert>>,
     points: ArcSwap<Vec<Arc<Point>>>,
-    outcomes: ArcSwap<BTreeMap<String, Arc<Outcome>>>,
-    /// What this process is called in messages.
-    instance: String,
+    outcomes: ArcSwap<Outcomes>,
+    /// How often it has looked.
+    pub looks: SharedCounter,
 }
 
 impl Watch {
@@ -46,18 +49,17 @@ impl Watch {
     pub fn new(registry: Arc<Registry>, clusters: Arc<Clusters>, config: Arc<Config>, instance: String) -> Arc<Self> {
         Arc::new(Self {
             registry,
-            clusters,
-            config: ArcSwap::new(config),
+            home: Home { instance, clusters, config: Arc::new(ArcSwap::new(config)) },
             alerts: ArcSwap::default(),
             points: ArcSwap::default(),
             outcomes: ArcSwap::default(),
-            instance,
+            looks: SharedCounter::default(),
         })
     }
 
     /// Looks by this configuration from now on.
     pub fn reconfigure(&self, config: Arc<Config>) {
-        self.config.store(config);
+        self.home.config.store(config);
     }
 
     /// All alerts: firing ones first, then pending, then those that are over.
@@ -78,9 +80,9 @@ impl Watch {
         self.points.load_full()
     }
 
-    /// What became of messages, by webhook.
+    /// What became of messages, by who was to get them.
     #[must_use]
-    pub fn outcomes(&self) -> Arc<BTreeMap<String, Arc<Outcome>>> {
+    pub fn outcomes(&self) -> Arc<Outcomes> {
         self.outcomes.load_full()
     }
 
@@ -88,7 +90,7 @@ impl Watch {
     pub async fn run(self: Arc<Self>) {
         let mut look = Look::default();
         loop {
-            let config = self.config.load_full();
+            let config = self.home.config.load_full();
             look.connect(&self, &config);
             let now_unix_s = unix_s();
             let now_us = clock::now_us().max(1);
@@ -98,14 +100,15 @@ impl Watch {
                 self.points.store(Arc::new(points));
             }
             look.tell(&changed, now_us, &self.outcomes());
+            self.looks.add(1);
             tokio::time::sleep(config.alerts.interval).await;
         }
     }
 }
 
-/// A webhook's task.
+/// A receiver's task.
 struct Line {
-    webhook: Webhook,
+    way: Way,
     alarms: mpsc::Sender<Alarm>,
 }
 
@@ -121,7 +124,9 @@ struct Look {
     read_us: u64,
     /// When was told again what fires.
     told_us: u64,
-    lines: BTreeMap<String, Line>,
+    lines: BTreeMap<Receiver, Line>,
+    /// The configuration that they are of.
+    connected: Option<Arc<Config>>,
 }
 
 impl Look {
@@ -138,7 +143,7 @@ impl Look {
         self.readings.push_back(reading);
         let ground = Ground {
             registry: &watch.registry,
-            clusters: &watch.clusters,
+            clusters: &watch.home.clusters,
             config,
             traffic: &traffic,
             endings: &self.endings,
@@ -158,26 +163,26 @@ impl Look {
         changed
     }
 
-    /// Has a task for each webhook of the configuration; one that has changed is another.
-    fn connect(&mut self, watch: &Watch, config: &Config) {
-        let wanted = &config.alerts.webhooks;
-        let same = self.lines.len() == wanted.len()
-            && self.lines.iter().all(|(name, line)| wanted.get(name) == Some(&line.webhook));
-        if same {
+    /// Has a task for each receiver of the configuration; one that has changed is another.
+    fn connect(&mut self, watch: &Watch, config: &Arc<Config>) {
+        if self.connected.as_ref().is_some_and(|known| Arc::ptr_eq(known, config)) {
             return;
         }
-        self.lines.retain(|name, line| wanted.get(name) == Some(&line.webhook));
-        let mut outcomes = BTreeMap::clone(&watch.outcomes.load());
-        outcomes.retain(|name, _| wanted.contains_key(name));
-        for (name, webhook) in wanted {
-            if self.lines.contains_key(name) {
+        self.connected = Some(Arc::clone(config));
+        let wanted = Way::all(&config.alerts);
+        self.lines.retain(|receiver, line| wanted.get(receiver) == Some(&line.way));
+        let mut outcomes = Outcomes::clone(&watch.outcomes.load());
+        outcomes.retain(|receiver, _| wanted.contains_key(receiver));
+        for (receiver, way) in wanted {
+            if self.lines.contains_key(&receiver) {
                 continue;
             }
             let (alarms, coming) = mpsc::channel(deliver::QUEUE_MAX);
-            let outcome = Arc::clone(outcomes.entry(name.clone()).or_default());
-            let run = deliver::run(name.clone(), webhook.clone(), watch.instance.clone(), outcome, coming);
-            tokio::spawn(run);
-            self.lines.insert(name.clone(), Line { webhook: webhook.clone(), alarms });
+            let outcome = Arc::clone(outcomes.entry(receiver.clone()).or_default());
+            // A connection to PostgreSQL stays on its thread.
+            let run = deliver::run(receiver.1.clone(), way.clone(), watch.home.clone(), outcome, coming);
+            tokio::task::spawn_local(run);
+            self.lines.insert(receiver, Line { way, alarms });
             // Whoever is new hears what fires already.
             self.told_us = 0;
         }
@@ -185,19 +190,19 @@ impl Look {
     }
 
     /// Sends what has changed, and to who forgets what still fires.
-    fn tell(&mut self, changed: &[Alert], now_us: u64, outcomes: &BTreeMap<String, Arc<Outcome>>) {
+    fn tell(&mut self, changed: &[Alert], now_us: u64, outcomes: &Outcomes) {
         let again = now_us.saturating_sub(self.told_us) >= AGAIN_US || self.told_us == 0;
         if again {
             self.told_us = now_us;
         }
-        for (name, line) in &self.lines {
+        for (receiver, line) in &self.lines {
             let mut alarm = changed.to_vec();
-            if again && line.webhook.format == WebhookFormat::Alertmanager {
+            if again && line.way.forgets() {
                 let firing = self.board.all().into_iter().filter(|alert| alert.state == AlertState::Firing);
                 alarm.extend(firing.filter(|alert| !changed.contains(alert)));
             }
             if !alarm.is_empty() && line.alarms.try_send(alarm.into()).is_err() {
-                outcomes.get(name).iter().for_each(|outcome| outcome.dropped.add(1));
+                outcomes.get(receiver).iter().for_each(|outcome| outcome.dropped.add(1));
             }
         }
     }

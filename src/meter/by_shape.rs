@@ -1,16 +1,17 @@
 //! What all workers know of statements, by shape and pool.
 //! Must never keep a worker waiting: it reads what they write.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
-use super::histogram::{Histogram, HistogramSnapshot};
+use super::histogram::HistogramSnapshot;
 use super::registry::Registry;
-use super::shapes::{PoolLabel, ShapeStats};
+use super::sample::{Phase, PoolLabel, Target};
+use super::shapes::ShapeStats;
 
-/// The numbers of one shape in one pool, of each worker that has them; never empty.
+/// The numbers of one shape in one pool, of each worker that has them and by who answered; never empty.
 #[derive(Clone, Debug)]
 pub struct ShapeSum(Vec<Arc<ShapeStats>>);
 
@@ -41,7 +42,7 @@ impl ShapeSum {
         self.0.first().map(|stats| &**stats)
     }
 
-    /// Of each worker.
+    /// Of each worker, and by who answered.
     #[must_use]
     pub fn entries(&self) -> &[Arc<ShapeStats>] {
         &self.0
@@ -53,12 +54,22 @@ impl ShapeSum {
         self.0.iter().map(|stats| number(stats)).sum()
     }
 
-    /// A histogram of all workers.
+    /// A phase of all workers.
     #[must_use]
-    pub fn merged(&self, part: impl Fn(&ShapeStats) -> &Histogram) -> HistogramSnapshot {
+    pub fn merged(&self, phase: Phase) -> HistogramSnapshot {
         let mut all = HistogramSnapshot::default();
-        self.0.iter().for_each(|stats| part(stats).add_to(&mut all));
+        self.0.iter().for_each(|stats| stats.add_to(phase, &mut all));
         all
+    }
+
+    /// The same by who answered.
+    #[must_use]
+    pub fn by_target(&self) -> BTreeMap<Target, Self> {
+        let mut by: BTreeMap<Target, Self> = BTreeMap::new();
+        for stats in &self.0 {
+            by.entry(stats.target.clone()).or_insert_with(|| Self(Vec::new())).0.push(Arc::clone(stats));
+        }
+        by
     }
 
     /// What the shape is called: 16 hexadecimal digits, or `other`.

@@ -27,8 +27,30 @@ pub enum Bypass {
     Unpublished,
     /// What it hangs on is not known for certain: the schema has changed, and is about to be read.
     Untraced,
+    /// With `invalidation = "fenced"`: what it hangs on is being written to, or nothing was told of it yet.
+    Doubt,
     /// An answer of its shape was not what it should have been: none of them is kept until a reload.
     Disabled,
+}
+
+impl Bypass {
+    /// Its name for people.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Verdict => "verdict",
+            Self::Volatile => "volatile",
+            Self::Moment => "moment",
+            Self::Session => "session",
+            Self::Batch => "batch",
+            Self::Ttl => "ttl",
+            Self::Stalled => "stalled",
+            Self::Unpublished => "unpublished",
+            Self::Untraced => "untraced",
+            Self::Doubt => "doubt",
+            Self::Disabled => "disabled",
+        }
+    }
 }
 
 /// Why the cache had no answer.
@@ -44,6 +66,20 @@ pub enum Miss {
     Changed,
     /// Somebody has said that it does not count any more, or nobody hears who might say so.
     Signalled,
+}
+
+impl Miss {
+    /// Its name for people.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Absent => "absent",
+            Self::Expired => "expired",
+            Self::Older => "older",
+            Self::Changed => "changed",
+            Self::Signalled => "signalled",
+        }
+    }
 }
 
 /// Why an answer was not kept.
@@ -66,6 +102,12 @@ pub struct CacheCounters {
     pub hits: Counter,
     /// Batches that waited for the answer to another client's, and got that.
     pub followed: Counter,
+    /// Of those, answers whose time was over, which another client was about to renew.
+    pub stale_updating: Counter,
+    /// Of those, answers whose time was over, as no server gave another.
+    pub stale_error: Counter,
+    /// Answers that a client asked for anew though their time was not over.
+    pub early: Counter,
     /// Bytes of answers from the cache.
     pub hit_bytes: Counter,
     /// Answers kept.
@@ -144,6 +186,8 @@ impl StreamNumbers {
 pub struct CacheBound {
     /// By the stream of its changes, not by their time alone.
     pub logical: AtomicBool,
+    /// By fenced writes; then it is of those alone.
+    pub fenced: AtomicBool,
     /// Microseconds; 0: nobody has set one.
     pub us: AtomicU64,
 }
@@ -159,6 +203,17 @@ pub struct SignalNumbers {
     pub notify: SharedCounter,
     /// Notifications that nobody understands: everything of the database went.
     pub garbled: SharedCounter,
+}
+
+/// What was asked ahead for a database, statement by statement; the control thread counts.
+#[derive(Debug, Default)]
+pub struct WarmNumbers {
+    /// Times that all of it was asked.
+    pub runs: SharedCounter,
+    /// Answers that were in the cache then.
+    pub kept: SharedCounter,
+    /// Statements whose answer was not, for whatever reason.
+    pub failed: SharedCounter,
 }
 
 /// Numbers of the store that all workers share; each of them sets them now and then.

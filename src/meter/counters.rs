@@ -85,6 +85,15 @@ impl SharedCounter {
     }
 }
 
+/// Lines of the audit log.
+#[derive(Debug, Default)]
+pub struct AuditNumbers {
+    /// Written.
+    pub entries: SharedCounter,
+    /// Not, as they came too fast or could not be.
+    pub lost: SharedCounter,
+}
+
 /// A gauge with a cache line of its own, for a worker that shows a number to the others.
 #[derive(Debug, Default)]
 #[repr(align(128))]
@@ -211,6 +220,12 @@ pub struct PoolCounters {
     pub total_query_wait_timeouts: Counter,
     /// Statements or idle transactions ended by a time limit of pgweir's.
     pub total_query_timeouts: Counter,
+    /// Statements that took as long as `slow_query`.
+    pub total_slow_queries: Counter,
+    /// Statements refused because an operator has blocked their shape.
+    pub total_blocked: Counter,
+    /// Statements that servers ended for a deadlock (40P01).
+    pub total_deadlocks: Counter,
     /// Cancel requests passed to a server.
     pub total_cancels: Counter,
     /// Server connections opened.
@@ -279,6 +294,9 @@ impl PoolCounters {
             total_login_failures: Counter::new(),
             total_query_wait_timeouts: Counter::new(),
             total_query_timeouts: Counter::new(),
+            total_slow_queries: Counter::new(),
+            total_blocked: Counter::new(),
+            total_deadlocks: Counter::new(),
             total_cancels: Counter::new(),
             total_server_opens: Counter::new(),
             total_server_open_failures: Counter::new(),

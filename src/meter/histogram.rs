@@ -199,6 +199,12 @@ impl HistogramSnapshot {
         self.occupied().filter(|(low, ..)| *low >= us).map(|(.., count)| count).sum()
     }
 
+    /// So many values of nothing more.
+    pub fn add_zeros(&mut self, count: u64) {
+        self.buckets[0] += count;
+        self.count += count;
+    }
+
     /// Adds the numbers of another snapshot.
     pub fn merge(&mut self, other: &HistogramSnapshot) {
         for (mine, theirs) in self.buckets.iter_mut().zip(other.buckets.iter()) {
@@ -230,6 +236,12 @@ impl HistogramSnapshot {
     pub fn clear(&mut self) {
         self.buckets.fill(0);
         (self.count, self.sum_us, self.max_us) = (0, 0, 0);
+    }
+
+    /// The non-empty buckets as (the µs that stand for all of them, count), ascending.
+    pub fn representatives(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        let all = REPRESENTATIVES.iter().zip(self.buckets.iter());
+        all.filter(|(_, count)| **count != 0).map(|(us, count)| (*us, *count))
     }
 
     /// The non-empty buckets as (smallest µs, largest µs, count), ascending.

@@ -10,17 +10,23 @@ mod cache;
 pub mod counters;
 pub mod histogram;
 mod lanes;
+mod lately;
 pub mod pins;
 pub mod registry;
 mod remote;
+mod sample;
 pub mod shapes;
 
 pub use by_shape::ShapeSum;
-pub use cache::{Bypass, CacheBound, CacheCounters, CacheGauges, Miss, SignalNumbers, StreamNumbers, Unkept};
-pub use counters::{Counter, Gauge, PoolCounters, PoolTarget, Role, SharedCounter, WorkerGauge};
+pub use cache::{
+    Bypass, CacheBound, CacheCounters, CacheGauges, Miss, SignalNumbers, StreamNumbers, Unkept, WarmNumbers,
+};
+pub use counters::{AuditNumbers, Counter, Gauge, PoolCounters, PoolTarget, Role, SharedCounter, WorkerGauge};
 pub use histogram::{Histogram, HistogramSnapshot};
 pub use lanes::{LaneCounters, Unfit};
+pub use lately::Lately;
 pub use pins::{Construct, PinBoard, PinCounters, PinLog, Pinned};
 pub use registry::{DatabaseHealth, NotReady, Registry};
 pub use remote::{RemoteCounters, RemoteMiss, RemoteWrite};
-pub use shapes::{PoolLabel, Sample, ShapeStats, ShapeTable, ShapeView, SlotId};
+pub use sample::{ERROR_CLASSES, ErrorClass, Phase, Place, PoolLabel, Sample, Target};
+pub use shapes::{ShapeStats, ShapeTable, ShapeView, SlotId};

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use arc_swap::ArcSwap;
 
 use super::counters::{Counter, Gauge, SharedCounter};
-use super::shapes::PoolLabel;
+use super::sample::PoolLabel;
 
 macro_rules! constructs {
     ($($(#[$doc:meta])* $name:ident $text:literal $remedy:literal,)*) => {

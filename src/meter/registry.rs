@@ -8,11 +8,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 
-use super::cache::{CacheBound, CacheGauges, SignalNumbers, StreamNumbers};
-use super::counters::{PoolCounters, SharedCounter, WorkerGauge};
+use super::cache::{CacheBound, CacheGauges, SignalNumbers, StreamNumbers, WarmNumbers};
+use super::counters::{AuditNumbers, PoolCounters, SharedCounter, WorkerGauge};
 use super::pins::{PinBoard, PinCounters, PinLog};
 use super::remote::RemoteCounters;
-use super::shapes::{PoolLabel, ShapeView};
+use super::sample::PoolLabel;
+use super::shapes::ShapeView;
 
 /// Whether the primary of a database could be reached when last tried.
 #[derive(Debug)]
@@ -27,6 +28,8 @@ pub struct DatabaseHealth {
     pub stream: StreamNumbers,
     /// How old its answers may be.
     pub bound: CacheBound,
+    /// What was asked ahead for its cache.
+    pub warm: WarmNumbers,
 }
 
 impl DatabaseHealth {
@@ -115,6 +118,8 @@ pub struct Registry {
     pub cache: CacheGauges,
     /// What was said of it.
     pub signals: SignalNumbers,
+    /// What the audit log has come to.
+    pub audit: Arc<AuditNumbers>,
     /// Of the cache that processes share.
     pub remote: Arc<RemoteCounters>,
 }
@@ -149,6 +154,7 @@ impl Registry {
             pin_log: PinLog::default(),
             cache: CacheGauges::default(),
             signals: SignalNumbers::default(),
+            audit: Arc::default(),
             remote: Arc::default(),
         }
     }
@@ -228,7 +234,7 @@ impl Registry {
             Some(health) => Arc::clone(health),
             None => {
                 let (reachable, reads_sequences) = Default::default();
-                let (code_changes, schema_changes, stream, bound) = Default::default();
+                let (code_changes, schema_changes, stream, bound, warm) = Default::default();
                 Arc::new(DatabaseHealth {
                     database,
                     reachable,
@@ -237,6 +243,7 @@ impl Registry {
                     schema_changes,
                     stream,
                     bound,
+                    warm,
                 })
             }
         });
@@ -257,6 +264,11 @@ impl Registry {
     /// All workers' shapes.
     pub fn shapes(&self) -> Arc<Vec<Arc<ShapeView>>> {
         self.shapes.load_full()
+    }
+
+    /// What is shown of shapes counts anew from now on; what is exported goes on.
+    pub fn reset_shapes(&self) {
+        self.shapes.load().iter().for_each(|view| view.reset());
     }
 
     /// All workers' pools; the same target occurs once per worker that has it.

@@ -1,5 +1,7 @@
 //! Bounded table of statement shapes: one writer per table, readers through a lock-free view.
-//! Never loses a call: what a shape counted before it was displaced goes to its pool's `other`.
+//! Never loses a call: what a shape counted before it was displaced goes to the `other` of its place.
+//!
+//! A shape has an entry per place: database, user, and who answered. So a read that goes to the primary and to two replicas has three.
 //!
 //! The table approximates Space-Saving (Metwally, Agrawal, El Abbadi: *Efficient Computation of Frequent and Top-k
 //! Elements in Data Streams*, ICDT 2005), weighted by time. Two things differ. The entry displaced is not the smallest
@@ -10,13 +12,14 @@
 //! none. Half was taken so that a newcomer is not the first to go.
 //!
 //! Error. Sums over all entries and `other` are exact. An entry shows what it counted since it entered, a lower bound;
-//! all it may have had before went to its pool's `other`, so the true time lies in
+//! all it may have had before went to its place's `other`, so the true time lies in
 //! `total_us ..= total_us + missed_us_max` with what `other` held at entry. An entry among the heaviest share p of the
 //! slots is displaced with probability at most p^8 per newcomer: 10^-8 for the top tenth, 1.5 * 10^-5 for the top
 //! quarter; and it enters again with its next call.
 //!
-//! Memory: at most `capacity` entries of `size_of::<ShapeStats>()` (4.9 KiB) plus [`TEXT_BYTES_MAX`] of text, the
-//! index, and one entry per pool. Pools are never removed from a table.
+//! Memory: at most `capacity` entries of `size_of::<ShapeStats>()` (8.8 KiB), as much again after a reset, plus
+//! [`TEXT_BYTES_MAX`] of text, the index, and one entry per place that had a shape
+//! displaced. Places are never removed from a table.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -25,7 +28,9 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use foldhash::fast::RandomState;
 
 use super::counters::Counter;
-use super::histogram::Histogram;
+use super::histogram::{Histogram, HistogramSnapshot};
+use super::lately::Mark;
+use super::sample::{ERROR_CLASSES, Phase, Place, PoolLabel, Sample, Target};
 
 /// Slots looked at to find one to displace.
 const SAMPLE: usize = 8;
@@ -34,35 +39,15 @@ pub const TEXT_BYTES_MAX: usize = 1024;
 /// Index of a [`SlotId`] that stands for no slot; a table never has that many.
 const NO_SLOT: u32 = u32::MAX;
 
-/// Database and user that a shape was run under.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct PoolLabel {
-    /// Name of the database as clients give it.
-    pub database: Arc<str>,
-    /// Name of the user.
-    pub user: Arc<str>,
-}
-
-/// What one finished statement took.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Sample {
-    /// Time in which the client waited for a server, µs.
-    pub wait_us: u64,
-    /// Time from sending the statement to the end of its reply, µs.
-    pub server_us: u64,
-    /// Rows returned or affected.
-    pub rows: u64,
-    /// Whether the server answered with an ErrorResponse.
-    pub error: bool,
-}
-
-/// Numbers of one shape in one pool on one worker, or of a pool's `other`.
+/// Numbers of one shape in one place on one worker, or of a place's `other`.
 #[derive(Debug)]
 pub struct ShapeStats {
     /// Shape (hash of the token stream); none for the entry that collects displaced shapes.
     pub shape: Option<u64>,
-    /// Pool.
+    /// Database and user.
     pub pool: Arc<PoolLabel>,
+    /// Who has answered.
+    pub target: Target,
     /// Normalised text, at most [`TEXT_BYTES_MAX`] bytes; empty for `other`.
     pub text: Box<str>,
     /// Most time in µs this shape can have had before it entered the table: 0 if the numbers are complete.
@@ -71,54 +56,102 @@ pub struct ShapeStats {
     pub calls: Counter,
     /// Calls that failed.
     pub errors: Counter,
+    /// The same by [`super::ERROR_CLASSES`].
+    pub errors_of: [Counter; ERROR_CLASSES.len()],
     /// Rows returned or affected.
     pub rows: Counter,
+    /// Bytes of the replies.
+    pub bytes: Counter,
     /// Wait plus server time, µs: what the table ranks by.
     pub total_us: Counter,
-    /// Wait for a server.
-    pub wait: Histogram,
-    /// Server time.
-    pub server: Histogram,
-    /// Wait plus server time of each call; cannot be had from the other two.
-    pub total: Histogram,
+    /// By [`Phase`]. That of [`Phase::Write`] has those only that were not written at once.
+    phases: [Histogram; Phase::ALL.len()],
+    /// Where all of them stood at the last reset, if there was one since it entered.
+    mark: ArcSwapOption<Mark>,
 }
 
 impl ShapeStats {
-    fn new(shape: Option<u64>, pool: Arc<PoolLabel>, text: Box<str>, missed_us_max: u64) -> Self {
+    fn new(shape: Option<u64>, place: &Place, text: Box<str>, missed_us_max: u64) -> Self {
         Self {
             shape,
-            pool,
+            pool: Arc::clone(&place.pool),
+            target: place.target.clone(),
             text,
             missed_us_max,
             calls: Counter::new(),
             errors: Counter::new(),
+            errors_of: Default::default(),
             rows: Counter::new(),
+            bytes: Counter::new(),
             total_us: Counter::new(),
-            wait: Histogram::new(),
-            server: Histogram::new(),
-            total: Histogram::new(),
+            phases: Default::default(),
+            mark: ArcSwapOption::empty(),
         }
     }
 
     fn record(&self, sample: &Sample) {
         let total_us = sample.wait_us.saturating_add(sample.server_us);
         self.calls.add(1);
-        self.errors.add(u64::from(sample.error));
+        if let Some(class) = sample.error {
+            self.errors.add(1);
+            self.errors_of.get(class.number()).into_iter().for_each(|of| of.add(1));
+        }
         self.rows.add(sample.rows);
+        self.bytes.add(sample.bytes);
         self.total_us.add(total_us);
-        self.wait.record(sample.wait_us);
-        self.server.record(sample.server_us);
-        self.total.record(total_us);
+        let [wait, first, server, _, total] = &self.phases;
+        wait.record(sample.wait_us);
+        first.record(sample.first_us);
+        server.record(sample.server_us);
+        total.record(total_us);
     }
 
     fn absorb(&self, other: &ShapeStats) {
         self.calls.add(other.calls.get());
         self.errors.add(other.errors.get());
+        self.errors_of.iter().zip(&other.errors_of).for_each(|(mine, theirs)| mine.add(theirs.get()));
         self.rows.add(other.rows.get());
+        self.bytes.add(other.bytes.get());
         self.total_us.add(other.total_us.get());
-        self.wait.absorb(&other.wait);
-        self.server.absorb(&other.server);
-        self.total.absorb(&other.total);
+        self.phases.iter().zip(&other.phases).for_each(|(mine, theirs)| mine.absorb(theirs));
+        // Reset and displaced at one moment it may be counted as of before for once.
+        if let Some(theirs) = other.mark() {
+            self.mark.rcu(|mine| match mine {
+                Some(mine) => Some(Arc::new(mine.and(&theirs))),
+                None => Some(Arc::clone(&theirs)),
+            });
+        }
+    }
+
+    /// Mean server time, µs; 0 if nothing was counted.
+    fn mean_us(&self) -> u64 {
+        let server = self.phases.get(Phase::Server as usize).map_or(0, Histogram::sum_us);
+        server.checked_div(self.calls.get()).unwrap_or(0)
+    }
+
+    /// Adds how long this phase took in each call.
+    pub fn add_to(&self, phase: Phase, sum: &mut HistogramSnapshot) {
+        let before = sum.count;
+        self.phases.get(phase as usize).into_iter().for_each(|all| all.add_to(sum));
+        if phase == Phase::Write {
+            sum.add_zeros(self.calls.get().saturating_sub(sum.count - before));
+        }
+    }
+
+    /// How long this phase took in each call.
+    pub fn phase(&self, phase: Phase) -> HistogramSnapshot {
+        let mut all = HistogramSnapshot::default();
+        self.add_to(phase, &mut all);
+        all
+    }
+
+    /// Where its numbers stood at the last reset.
+    pub(super) fn mark(&self) -> Option<Arc<Mark>> {
+        self.mark.load_full()
+    }
+
+    fn reset(&self) {
+        self.mark.store(Some(Arc::new(Mark::of(self))));
     }
 }
 
@@ -130,7 +163,14 @@ pub struct ShapeView {
 }
 
 impl ShapeView {
-    /// Calls `visit` with every entry: first each pool's `other`, then the shapes.
+    /// From now on [`super::Lately`] counts anew. Any thread may call this; it costs as much memory again as the entries take.
+    pub(super) fn reset(&self) {
+        // What is displaced meanwhile takes its mark along to `other`, which is marked last.
+        self.slots.iter().filter_map(|slot| slot.load_full()).for_each(|stats| stats.reset());
+        self.others.load().iter().for_each(|other| other.reset());
+    }
+
+    /// Calls `visit` with every entry: first each place's `other`, then the shapes.
     ///
     /// A shape displaced meanwhile may be missing for this one visit, but is never counted twice.
     pub fn for_each(&self, mut visit: impl FnMut(&Arc<ShapeStats>)) {
@@ -146,18 +186,18 @@ impl ShapeView {
 /// Names a slot of one table as it was when the id was given out.
 ///
 /// May be kept as long as wanted: once the slot has another shape the id is stale, and what is recorded under it goes
-/// to its pool's `other`.
+/// to its place's `other`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SlotId {
     index: u32,
     generation: u32,
-    pool: u32,
+    place: u32,
 }
 
 #[derive(Debug, PartialEq, Eq, Hash, Clone, Copy)]
 struct Key {
     shape: u64,
-    pool: u32,
+    place: u32,
 }
 
 #[derive(Debug)]
@@ -182,8 +222,8 @@ pub struct ShapeTable {
     view: Arc<ShapeView>,
     slots: Vec<Slot>,
     index: HashMap<Key, u32, RandomState>,
-    /// By pool; the first is for pool numbers that were never given out.
-    others: Vec<Arc<ShapeStats>>,
+    /// By number, with its `other` once that has something; the first is for numbers that were never given out.
+    places: Vec<(Place, Option<Arc<ShapeStats>>)>,
     random: u64,
 }
 
@@ -192,16 +232,14 @@ impl ShapeTable {
     pub fn new(capacity: usize) -> Self {
         let capacity = capacity.min(NO_SLOT as usize - 1);
         let nobody = PoolLabel { database: "".into(), user: "".into() };
-        let others = vec![Arc::new(ShapeStats::new(None, Arc::new(nobody), "".into(), 0))];
-        let view = ShapeView {
-            slots: (0..capacity).map(|_| ArcSwapOption::empty()).collect(),
-            others: ArcSwap::from_pointee(others.clone()),
-        };
+        let nowhere = Place { pool: Arc::new(nobody), target: Target::Primary };
+        let view =
+            ShapeView { slots: (0..capacity).map(|_| ArcSwapOption::empty()).collect(), others: ArcSwap::default() };
         Self {
             view: Arc::new(view),
             slots: Vec::with_capacity(capacity),
             index: HashMap::with_capacity_and_hasher(capacity, RandomState::default()),
-            others,
+            places: vec![(nowhere, None)],
             random: 0x9E37_79B9_7F4A_7C15,
         }
     }
@@ -211,82 +249,90 @@ impl ShapeTable {
         Arc::clone(&self.view)
     }
 
-    /// Adds a pool and returns the number to use for it in [`ShapeTable::slot`] of this table.
-    pub fn add_pool(&mut self, label: PoolLabel) -> u32 {
-        if let Some(number) = self.others.iter().position(|other| *other.pool == label) {
+    /// Adds a place and returns the number to use for it in [`ShapeTable::slot`] of this table.
+    pub fn add_place(&mut self, place: Place) -> u32 {
+        if let Some(number) = self.places.iter().position(|(known, _)| *known == place) {
             return number as u32;
         }
-        let number = self.others.len() as u32;
-        let other = ShapeStats::new(None, Arc::new(label), "".into(), 0);
-        self.others.push(Arc::new(other));
-        self.view.others.store(Arc::new(self.others.clone()));
-        number
+        self.places.push((place, None));
+        self.places.len() as u32 - 1
     }
 
-    /// The slot of a shape in a pool, displacing another if it is new and the table is full; `text` is called only for
-    /// a new shape. One hash probe when known. A pool number this table never gave out counts under an empty label.
+    /// The slot of a shape in a place, displacing another if it is new and the table is full; `text` is called only for
+    /// a new shape. One hash probe when known. A number this table never gave out counts under an empty label.
     ///
     /// Best called when the statement has finished, right before [`ShapeTable::record`].
-    pub fn slot(&mut self, pool: u32, shape: u64, text: impl FnOnce() -> String) -> SlotId {
-        let key = Key { shape, pool };
+    pub fn slot(&mut self, place: u32, shape: u64, text: impl FnOnce() -> String) -> SlotId {
+        let key = Key { shape, place };
         match self.index.get(&key) {
-            Some(&index) => self.id(index, pool),
+            Some(&index) => self.id(index, place),
             None => self.enter(key, text()),
         }
     }
 
     /// Whether the id still names the shape it was given out for.
     pub fn is_current(&self, id: SlotId) -> bool {
-        let slot = self.slots.get(id.index as usize);
-        slot.is_some_and(|slot| slot.generation == id.generation)
+        self.at(id).is_some()
     }
 
-    /// Counts a finished statement. False if the id was stale: then it was counted under the pool's `other`, and
+    /// Counts a finished statement. False if the id was stale: then it was counted under the place's `other`, and
     /// [`ShapeTable::slot`] is to be asked again before the next one.
     pub fn record(&mut self, id: SlotId, sample: &Sample) -> bool {
-        match self.slots.get(id.index as usize) {
-            Some(slot) if slot.generation == id.generation => {
-                slot.stats.record(sample);
-                true
-            }
-            Some(_) | None => {
-                if let Some(other) = self.other(id.pool) {
-                    other.record(sample);
-                }
-                false
-            }
+        if let Some(slot) = self.at(id) {
+            slot.stats.record(sample);
+            return true;
         }
+        self.other(id.place).record(sample);
+        false
+    }
+
+    /// A statement that was counted kept its client reading for so long, µs.
+    pub fn record_write(&mut self, id: SlotId, us: u64) {
+        let stats = match self.at(id) {
+            Some(slot) => &slot.stats,
+            None => self.other(id.place),
+        };
+        stats.phases.get(Phase::Write as usize).into_iter().for_each(|all| all.record(us));
     }
 
     /// Mean server time of the slot's shape, µs; 0 if the id is stale or nothing was counted.
     pub fn mean_us(&self, id: SlotId) -> u64 {
-        let slot = self.slots.get(id.index as usize).filter(|slot| slot.generation == id.generation);
-        slot.map_or(0, |slot| slot.stats.server.sum_us().checked_div(slot.stats.calls.get()).unwrap_or(0))
+        self.at(id).map_or(0, |slot| slot.stats.mean_us())
     }
 
-    fn id(&self, index: u32, pool: u32) -> SlotId {
+    fn at(&self, id: SlotId) -> Option<&Slot> {
+        self.slots.get(id.index as usize).filter(|slot| slot.generation == id.generation)
+    }
+
+    fn id(&self, index: u32, place: u32) -> SlotId {
         let generation = self.slots.get(index as usize).map_or(0, |s| s.generation);
-        SlotId { index, generation, pool }
+        SlotId { index, generation, place }
     }
 
-    /// The `other` of a pool; there is always one, as the first entry exists from the start.
-    fn other(&self, pool: u32) -> Option<&Arc<ShapeStats>> {
-        self.others.get(pool as usize).or(self.others.first())
+    /// The `other` of a place, which readers see from now on.
+    fn other(&mut self, place: u32) -> &Arc<ShapeStats> {
+        let number = if (place as usize) < self.places.len() { place as usize } else { 0 };
+        let (place, other) = &mut self.places[number];
+        other.get_or_insert_with(|| {
+            let other = Arc::new(ShapeStats::new(None, place, "".into(), 0));
+            self.view.others.rcu(|all| all.iter().chain([&other]).cloned().collect::<Vec<_>>());
+            other
+        })
     }
 
     fn enter(&mut self, key: Key, mut text: String) -> SlotId {
-        let Some(other) = self.other(key.pool) else {
-            return self.id(NO_SLOT, key.pool);
+        let Some((place, other)) = self.places.get(key.place as usize).or(self.places.first()) else {
+            return self.id(NO_SLOT, key.place);
         };
         text.truncate(text.floor_char_boundary(TEXT_BYTES_MAX));
-        let (pool, missed_us) = (Arc::clone(&other.pool), other.total_us.get());
-        let stats = Arc::new(ShapeStats::new(Some(key.shape), pool, text.into(), missed_us));
+        let missed_us = other.as_ref().map_or(0, |other| other.total_us.get());
+        let stats = Arc::new(ShapeStats::new(Some(key.shape), place, text.into(), missed_us));
         let index = if self.slots.len() < self.view.slots.len() {
             self.slots.push(Slot { key, generation: 0, head_start_us: 0, stats: Arc::clone(&stats) });
             self.slots.len() as u32 - 1
         } else {
             let Some(index) = self.lightest() else {
-                return self.id(NO_SLOT, key.pool);
+                return self.id(NO_SLOT, key.place);
             };
             self.displace(index, key, &stats);
             index
@@ -295,10 +341,10 @@ impl ShapeTable {
         if let Some(shown) = self.view.slots.get(index as usize) {
             shown.store(Some(stats));
         }
-        self.id(index, key.pool)
+        self.id(index, key.place)
     }
 
-    /// Replaces the entry of a slot, folding its numbers into its pool's `other` before readers see it gone.
+    /// Replaces the entry of a slot, folding its numbers into its place's `other` before readers see it gone.
     fn displace(&mut self, index: u32, key: Key, stats: &Arc<ShapeStats>) {
         let Some(slot) = self.slots.get_mut(index as usize) else {
             return;
@@ -308,9 +354,7 @@ impl ShapeTable {
         let old = std::mem::replace(&mut slot.stats, Arc::clone(stats));
         let old_key = std::mem::replace(&mut slot.key, key);
         self.index.remove(&old_key);
-        if let Some(other) = self.other(old_key.pool) {
-            other.absorb(&old);
-        }
+        self.other(old_key.place).absorb(&old);
     }
 
     /// The slot of the smallest weight among a few random ones; none in a table without slots.

@@ -3,23 +3,30 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
+use crate::meter::ErrorClass;
+use crate::wire::error::SqlState;
 use std::collections::HashSet;
 
-fn label(database: &str) -> PoolLabel {
-    PoolLabel { database: database.into(), user: "app".into() }
+fn label(database: &str) -> Place {
+    Place::test(database, "app")
 }
 
 fn took(server_us: u64) -> Sample {
-    Sample { wait_us: 1, server_us, rows: 2, error: server_us.is_multiple_of(7) }
+    let error = server_us.is_multiple_of(7).then(|| ErrorClass::of(SqlState::INTERNAL));
+    Sample { wait_us: 1, first_us: server_us / 2, server_us, rows: 2, bytes: 10, error }
 }
 
 /// Sums (calls, errors, rows, µs) over everything a reader sees, and checks that the histograms agree.
 fn totals(view: &ShapeView) -> [u64; 4] {
     let mut sum = [0; 4];
     view.for_each(|stats| {
-        let (wait, server, total) = (stats.wait.snapshot(), stats.server.snapshot(), stats.total.snapshot());
+        let all = Phase::ALL.map(|phase| stats.phase(phase));
         let calls = stats.calls.get();
-        assert_eq!([wait.count, server.count, total.count], [calls; 3]);
+        assert!(all.iter().all(|phase| phase.count == calls));
+        let [wait, first, server, write, total] = all;
+        assert!(first.sum_us <= server.sum_us && write.sum_us == 0);
+        assert_eq!(stats.errors_of.iter().map(Counter::get).sum::<u64>(), stats.errors.get());
+        assert_eq!(stats.bytes.get(), calls * 10);
         assert_eq!(total.sum_us, stats.total_us.get());
         assert_eq!(wait.sum_us + server.sum_us, total.sum_us);
         sum[0] += calls;
@@ -67,7 +74,7 @@ fn two_hundred_thousand_shapes_through_a_table_of_500() {
     for seed in [1, 0xDEAD_BEEF, 77_777] {
         let mut dice = Dice(seed);
         let mut table = ShapeTable::new(500);
-        let pools = [table.add_pool(label("a")), table.add_pool(label("b"))];
+        let pools = [table.add_place(label("a")), table.add_place(label("b"))];
         let mut truth = vec![0u64; SHAPES];
         let mut want = [0u64; 4];
         for call in zipf_calls(&mut dice, SHAPES) {
@@ -77,7 +84,7 @@ fn two_hundred_thousand_shapes_through_a_table_of_500() {
             assert!(table.record(id, &sample));
             truth[call as usize] += sample.server_us + 1;
             want[0] += 1;
-            want[1] += u64::from(sample.error);
+            want[1] += u64::from(sample.error.is_some());
             want[2] += sample.rows;
             want[3] += sample.server_us + 1;
         }
@@ -95,7 +102,7 @@ fn two_hundred_thousand_shapes_through_a_table_of_500() {
             assert_eq!(&*stats.pool.database, ["a", "b"][shape as usize % 2]);
             present.insert(shape);
         });
-        assert_eq!((entries, present.len()), (503, 500));
+        assert_eq!((entries, present.len()), (502, 500));
         assert!(table.index.len() == 500 && table.index.capacity() < 2000);
         let mut ranked: Vec<u64> = (0..SHAPES as u64).collect();
         ranked.sort_unstable_by_key(|shape| std::cmp::Reverse(truth[*shape as usize]));
@@ -107,7 +114,7 @@ fn two_hundred_thousand_shapes_through_a_table_of_500() {
 #[test]
 fn a_known_shape_keeps_its_slot_and_its_text_is_asked_for_once() {
     let mut table = ShapeTable::new(4);
-    let pool = table.add_pool(label("a"));
+    let pool = table.add_place(label("a"));
     let mut asked = 0;
     let first = table.slot(pool, 7, || {
         asked += 1;
@@ -115,7 +122,7 @@ fn a_known_shape_keeps_its_slot_and_its_text_is_asked_for_once() {
     });
     let again = table.slot(pool, 7, || unreachable!("known"));
     assert_eq!((asked, first), (1, again));
-    let other_pool = table.add_pool(label("b"));
+    let other_pool = table.add_place(label("b"));
     assert_ne!(table.slot(other_pool, 7, String::new), first);
     assert!(table.record(first, &took(10)));
     assert!(table.is_current(first));
@@ -124,7 +131,7 @@ fn a_known_shape_keeps_its_slot_and_its_text_is_asked_for_once() {
 #[test]
 fn a_stale_id_counts_under_other() {
     let mut table = ShapeTable::new(1);
-    let pool = table.add_pool(label("a"));
+    let pool = table.add_place(label("a"));
     let old = table.slot(pool, 1, || "one".into());
     assert!(table.record(old, &took(100)));
     let new = table.slot(pool, 2, || "two".into());
@@ -142,6 +149,23 @@ fn a_stale_id_counts_under_other() {
 }
 
 #[test]
+fn who_answered_is_told_apart_and_slow_readers_are_counted_with_their_statement() {
+    let mut table = ShapeTable::new(4);
+    let primary = Place::test("a", "app");
+    let replica = Place { target: Target::Replica("h:1".into()), ..primary.clone() };
+    let places = [primary.clone(), replica, primary].map(|place| table.add_place(place));
+    assert!(places[0] == places[2] && places[0] != places[1]);
+    let [first, second] = [0, 1].map(|at| table.slot(places[at], 1, String::new));
+    table.record(first, &took(10));
+    table.record(second, &took(10));
+    table.record_write(second, 500);
+    let mut writes = Vec::new();
+    table.view.for_each(|stats| writes.push((stats.target.name().to_owned(), stats.phase(Phase::Write))));
+    let shown: Vec<_> = writes.iter().map(|(name, all)| (&**name, all.count, all.max_us)).collect();
+    assert_eq!(shown, [("primary", 1, 0), ("h:1", 1, 500)]);
+}
+
+#[test]
 fn without_slots_or_with_an_unknown_pool_nothing_is_lost() {
     let mut table = ShapeTable::new(0);
     let id = table.slot(99, 1, || "é".repeat(TEXT_BYTES_MAX));
@@ -156,7 +180,7 @@ fn without_slots_or_with_an_unknown_pool_nothing_is_lost() {
 
 #[test]
 fn an_entry_is_as_large_as_the_module_says() {
-    assert!(size_of::<ShapeStats>() <= 5_000, "{}", size_of::<ShapeStats>());
+    assert!(size_of::<ShapeStats>() <= 9_000, "{}", size_of::<ShapeStats>());
     assert!(size_of::<SlotId>() <= 12);
 }
 
@@ -165,7 +189,7 @@ fn an_entry_is_as_large_as_the_module_says() {
 #[test]
 fn readers_during_writes_see_whole_histograms() {
     let mut table = ShapeTable::new(16);
-    let pool = table.add_pool(label("a"));
+    let pool = table.add_place(label("a"));
     let view = table.view();
     let done = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -174,7 +198,7 @@ fn readers_during_writes_see_whole_histograms() {
             let mut last_other = 0;
             while !done.load(std::sync::atomic::Ordering::Relaxed) || scans < 50 {
                 view.for_each(|stats| {
-                    let snapshot = stats.server.snapshot();
+                    let snapshot = stats.phase(Phase::Server);
                     let in_buckets: u64 = snapshot.occupied().map(|(_, _, n)| n).sum();
                     assert_eq!(snapshot.count, in_buckets);
                     assert!(snapshot.count <= 400_000);

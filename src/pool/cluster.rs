@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
+use super::alike::Settings;
 pub use super::clusters::Clusters;
 use super::heartbeat::{self, Heartbeats};
 pub use super::member::{Member, Says, Standing};
@@ -41,25 +42,29 @@ pub struct Cluster {
     changes: AtomicU64,
     /// The newest timeline that was ever seen, also by those whose hosts these were before.
     pub(super) newest: Arc<AtomicU32>,
+    /// Where that began, or before: up to here all have the same. 0 if nobody saw it begin.
+    pub(super) fork: AtomicU64,
     /// Questions for the position of the primary, and the last that was answered, with the answer.
     asked: AtomicU64,
     answered: AtomicU64,
     position: AtomicU64,
     /// How far the primary is known to have written; 0 if that is not known.
-    written: AtomicU64,
+    pub(super) written: AtomicU64,
     /// Clients that wait for a replica for a moment.
     readers: AtomicU64,
-    deciding: Mutex<Deciding>,
+    pub(super) deciding: Mutex<Deciding>,
 }
 
 #[derive(Debug, Default)]
-struct Deciding {
+pub(super) struct Deciding {
     /// When a member first said that it is the primary, while others have said nothing yet.
     since: Option<Instant>,
     /// Two claim to be the primary, and that was logged.
     disputed: bool,
     /// Where the primary was when.
     beats: Heartbeats,
+    /// What each member's settings are.
+    pub(super) settings: Settings,
     /// Rung when something has changed.
     bells: Vec<Weak<Notify>>,
 }
@@ -88,6 +93,7 @@ impl Cluster {
             primary: AtomicUsize::new(if alone || roles == Roles::Declared { 0 } else { NONE }),
             changes: AtomicU64::new(1),
             newest: Arc::default(),
+            fork: AtomicU64::new(0),
             asked: AtomicU64::new(0),
             answered: AtomicU64::new(0),
             position: AtomicU64::new(0),
@@ -118,6 +124,7 @@ impl Cluster {
         if let Ok(deciding) = self.deciding.get_mut() {
             deciding.beats = of_before.beats.clone();
         }
+        self.fork.store(before.fork.load(SeqCst), SeqCst);
     }
 
     /// Whether this member takes itself for the primary, and another one's timeline has left it behind.
@@ -169,8 +176,12 @@ impl Cluster {
         if says.timeline > member.timeline.swap(says.timeline, SeqCst) {
             member.begins_anew();
         }
+        if says.timeline > self.newest.fetch_max(says.timeline, SeqCst) {
+            // Who is promoted has replayed no less than it said before.
+            let replayed = if says.standby { 0 } else { member.replayed.load(SeqCst) };
+            self.fork.store(replayed, SeqCst);
+        }
         member.replayed_by(question, if says.standby { says.lsn } else { 0 }, says.shown);
-        self.newest.fetch_max(says.timeline, SeqCst);
         let now_us = clock::now_us();
         member.is_heard(now_us);
         let before = member.standing.swap(standing as u8, SeqCst);
@@ -180,6 +191,7 @@ impl Cluster {
         self.decide(&mut deciding, before != standing as u8);
         if says.standby {
             member.is_behind_since(deciding.beats.passed(says.lsn));
+            self.look_at_line(member);
         } else if self.primary() == Some(number) {
             deciding.beats.note(says.lsn, now_us);
             self.written.fetch_max(heartbeat::end(says.lsn), SeqCst);
@@ -236,6 +248,7 @@ impl Cluster {
             self.written.store(0, SeqCst);
             // Who waited for an answer of the one before waits for one of this.
             self.members.iter().for_each(Member::want);
+            self.look_at_settings(&deciding.settings);
         }
         if changed || before != after {
             self.changes.fetch_add(1, SeqCst);
@@ -292,6 +305,7 @@ impl Cluster {
     pub fn replay(&self, number: usize, question: u64, lsn: Lsn, shown: Lsn) {
         if let Some(member) = self.members.get(number) {
             member.replayed_by(question, lsn, shown);
+            self.look_at_line(member);
             // Only who is behind can have caught up.
             if member.lag_us(u64::MAX) > 0 {
                 let deciding = self.deciding.lock().unwrap_or_else(PoisonError::into_inner);
@@ -343,6 +357,7 @@ impl Cluster {
             let others = self.members.iter().enumerate().filter(|&(number, _)| Some(number) != primary);
             let has_it = |member: &Member| {
                 let has = member.standing() == Standing::Standby
+                    && !self.may_stray(member)
                     && member.replayed.load(SeqCst) >= lsn
                     && member.is_certain();
                 if !has && member.standing() == Standing::Standby {
@@ -370,8 +385,7 @@ impl Cluster {
     /// floor must be settled.
     #[must_use]
     pub fn serves(&self, number: usize, sight: &Sight) -> bool {
-        let is_able = |member: &&Member| member.standing() == Standing::Standby && member.is_certain();
-        let Some(member) = self.members.get(number).filter(is_able) else { return false };
+        let Some(member) = self.members.get(number).filter(|member| self.is_able(member)) else { return false };
         let replayed = member.replayed.load(SeqCst);
         let has_floor = match sight.floor {
             Floor::After(_) => false,

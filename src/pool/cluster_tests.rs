@@ -148,3 +148,33 @@ fn a_reader_goes_only_where_there_is_what_it_saw() {
     three.is_down(1);
     assert!(!three.serves(2, &sight) && !three.serves(1, &sight));
 }
+
+#[test]
+fn who_may_have_left_the_newest_timeline_serves_nobody_until_it_is_seen_there() {
+    let three = cluster(3, Roles::Found);
+    three.heard(0, 1, primary(1));
+    three.heard(1, 1, standby(1, 100));
+    three.heard(2, 1, standby(1, 150));
+    let serves = |number| three.serves(number, &Sight::default());
+    assert!(serves(1) && serves(2));
+    // Somewhere from 100 on another timeline begins.
+    three.is_down(0);
+    three.heard(1, 2, Says { standby: false, lsn: 200, shown: 200, timeline: 2 });
+    assert_eq!(three.primary(), Some(1));
+    assert!(!serves(2), "what it has replayed from there on may be what nobody else has");
+    assert_eq!(three.settle(Floor::At(150)), Floor::At(150));
+    three.heard(2, 2, standby(1, 100));
+    assert!(serves(2), "that much all have");
+    three.replay(2, 3, 180, 180);
+    assert!(!serves(2));
+    // It says so itself.
+    three.heard(2, 4, standby(2, 180));
+    assert!(serves(2));
+    three.heard(2, 5, standby(1, 190));
+    assert!(!serves(2));
+    // Or it is where the primary is.
+    three.replay(2, 6, 200, 200);
+    assert!(serves(2));
+    three.replay(2, 7, 300, 300);
+    assert!(serves(2));
+}

@@ -1,14 +1,16 @@
 //! One host: what it was seen to be, how far it has come, and how it does.
 //! Must never take a lock on the data path: everything that is read there is an atomic.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64};
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::Notify;
 
 use super::breaker::Breaker;
 use super::cluster::Lsn;
+use super::held_up::HeldUp;
+use crate::base::clock;
 use crate::config::Endpoint;
 
 /// What a host was seen to be when it was asked last.
@@ -51,6 +53,12 @@ pub struct Member {
     pub breaker: Arc<Breaker>,
     pub(super) standing: AtomicU8,
     pub(super) timeline: AtomicU32,
+    /// The newest timeline on which it was seen where the primary was.
+    pub(super) follows: AtomicU32,
+    /// It was said that it may follow an older timeline.
+    pub(super) strays: AtomicBool,
+    /// It has other settings than the primary.
+    pub(super) unlike: AtomicBool,
     pub(super) replayed: AtomicU64,
     /// What nobody can have read more than there, by the same answer.
     pub(super) shown: AtomicU64,
@@ -61,6 +69,9 @@ pub struct Member {
     /// Questions sent to it, and the last of them that was answered.
     pub(super) asked: AtomicU64,
     pub(super) answered: AtomicU64,
+    /// When the last one was sent, and when the last that was answered, microseconds.
+    asked_us: AtomicU64,
+    as_of_us: AtomicU64,
     /// When it answered last what it is, microseconds.
     heard_us: AtomicU64,
     /// When the primary was first seen to be further than this has replayed, as of its last answer, microseconds; 0 if it
@@ -78,6 +89,9 @@ pub struct Member {
     hurried: AtomicBool,
     /// The connection that asks it is in somebody's way.
     in_the_way: AtomicBool,
+    /// Who waits for tables there.
+    pub(super) held_up: Mutex<HeldUp>,
+    pub(super) locks_wanted: AtomicBool,
 }
 
 impl Member {
@@ -89,12 +103,17 @@ impl Member {
             breaker: Arc::default(),
             standing: AtomicU8::new(standing as u8),
             timeline: AtomicU32::new(0),
+            follows: AtomicU32::new(0),
+            strays: AtomicBool::new(false),
+            unlike: AtomicBool::new(false),
             replayed: AtomicU64::new(0),
             shown: AtomicU64::new(0),
             due: AtomicU64::new(0),
             due_after: AtomicU64::new(0),
             asked: AtomicU64::new(0),
             answered: AtomicU64::new(0),
+            asked_us: AtomicU64::new(0),
+            as_of_us: AtomicU64::new(0),
             heard_us: AtomicU64::new(0),
             behind_us: AtomicU64::new(0),
             back_us: AtomicU64::new(0),
@@ -103,6 +122,8 @@ impl Member {
             wanted: AtomicBool::new(false),
             hurried: AtomicBool::new(false),
             in_the_way: AtomicBool::new(false),
+            held_up: Mutex::default(),
+            locks_wanted: AtomicBool::new(false),
         }
     }
 
@@ -129,6 +150,8 @@ impl Member {
         copy(&self.due, &before.due);
         copy(&self.behind_us, &before.behind_us);
         self.timeline.store(before.timeline.load(SeqCst), SeqCst);
+        self.unlike.store(before.unlike.load(SeqCst), SeqCst);
+        self.follows.store(before.follows.load(SeqCst), SeqCst);
         self.standing.store(before.standing() as u8, SeqCst);
         true
     }
@@ -155,6 +178,7 @@ impl Member {
 
     /// A question is about to be sent to it; its number.
     pub fn ask(&self) -> u64 {
+        self.asked_us.store(clock::now_us(), Relaxed);
         self.asked.fetch_add(1, SeqCst) + 1
     }
 
@@ -167,6 +191,12 @@ impl Member {
         self.replayed.store(lsn, SeqCst);
         self.shown.store(shown, SeqCst);
         self.answered.store(number, SeqCst);
+        self.as_of_us.store(self.asked_us.load(Relaxed), Relaxed);
+    }
+
+    /// Whether it was asked after this time, microseconds, and had not replayed so much.
+    pub(super) fn lacked(&self, lsn: Lsn, after_us: u64) -> bool {
+        self.as_of_us.load(Relaxed) > after_us && self.replayed.load(SeqCst) < lsn
     }
 
     /// Nobody knows whether it goes on where it was: first it must have again what it may have shown.

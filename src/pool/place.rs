@@ -8,6 +8,7 @@ use super::budget::Budgets;
 use super::cluster::Clusters;
 use super::rate::Rates;
 use super::vacate::Wishes;
+use crate::audit::Desk;
 use crate::cache::Caches;
 
 /// Servers that a slice should have: fewer are better shared by all clients of the pool, as one
@@ -31,6 +32,8 @@ pub struct Place {
     pub rates: Arc<Rates>,
     /// Answers that are kept.
     pub caches: Arc<Caches>,
+    /// Where lines of the audit log are handed in.
+    pub audit: Arc<Desk>,
 }
 
 impl Place {
@@ -45,6 +48,7 @@ impl Place {
             clusters: Arc::default(),
             rates: Arc::default(),
             caches: Arc::default(),
+            audit: Arc::default(),
         }
     }
 

@@ -27,6 +27,8 @@ pub struct Sight {
     pub floor: Floor,
     /// The floor was raised by a read on the primary alone: it may wait a moment for a replica.
     pub by_read: bool,
+    /// How often it has read from a replica since it could choose which.
+    pub reads: u16,
     /// The replica that it read from last, with the number of the last question that was sent to it by then.
     pub last: Option<Seen>,
 }
@@ -42,7 +44,9 @@ impl Seen {
         NonZeroU64::new(question << 8 | u64::from(member)).map(Self)
     }
 
-    pub(super) fn member(self) -> usize {
+    /// Number of the member in its cluster.
+    #[must_use]
+    pub fn member(self) -> usize {
         (self.0.get() & 0xff) as usize - 1
     }
 
@@ -59,7 +63,7 @@ impl Sight {
             return self;
         }
         // Also one without a floor may have written what only all replicas of the old one have.
-        Self { floor: to.wrote(), by_read: true, last: None }
+        Self { floor: to.wrote(), by_read: true, reads: 0, last: None }
     }
 
     /// With a floor that is no lower than this.

@@ -47,6 +47,8 @@ pub struct Again {
     elsewhere: bool,
     /// It is being run again: once is enough.
     repeated: bool,
+    /// It was cancelled so that the primary runs it.
+    called_back: bool,
 }
 
 impl Again {
@@ -59,6 +61,7 @@ impl Again {
     /// The batch cannot be run again any more, unless that is about to be done.
     pub fn forget(&mut self) {
         if !self.failed {
+            self.called_back = false;
             self.batch.clear();
             self.batch.shrink_to(BATCH_BYTES);
         }
@@ -81,6 +84,21 @@ impl Again {
     /// There is a batch that may be run elsewhere.
     pub fn is_movable(&self) -> bool {
         self.movable && !self.batch.is_empty()
+    }
+
+    /// Whether it may be cancelled to be run on the primary.
+    pub fn may_be_called_back(&self) -> bool {
+        self.is_movable() && !self.called_back && !self.failed
+    }
+
+    /// It was cancelled for that.
+    pub fn is_called_back(&mut self) {
+        self.called_back = true;
+    }
+
+    /// The client cancels it itself: nobody is to run it any more.
+    pub fn is_cancelled(&mut self) {
+        self.called_back = false;
     }
 
     /// A message was forwarded.
@@ -122,7 +140,8 @@ impl Relay {
         let reads = std::mem::take(&mut client.reads) && lent;
         let pool = &self.pools[this.pool];
         // One that was lost with a lane must not suffer from having been in it.
-        pool.role == Role::Replica || (reads && (client.losses > 0 || self.groups[pool.group].cluster.is_watched()))
+        let moves = client.losses > 0 || client.renews() || self.groups[pool.group].cluster.is_watched();
+        pool.role == Role::Replica || (reads && moves)
     }
 
     /// A batch has failed. True if it will be run again, so that the client need not hear of this.
@@ -146,9 +165,15 @@ impl Relay {
     fn refused_here(&mut self, server: ServerId, owner: Option<ClientId>, event: &Event) -> bool {
         let Event::Failed(entry, error) = event else { return false };
         let fails_there = owner.is_some_and(|id| self.fails_on_primary(id, error));
+        let has_stand_in = is_trouble(error) && owner.is_some_and(|id| self.has_stand_in(id));
         let (Some(this), Some(id)) = (self.servers.get_mut(server), owner) else { return false };
         let on_replica = self.pools[this.pool].role == Role::Replica;
-        let elsewhere = if on_replica { is_of_replicas(error) || fails_there } else { is_farewell(error) };
+        let called_back = this.again.called_back && error.code == SqlState::QUERY_CANCELED;
+        let spares = has_stand_in && !on_replica;
+        let elsewhere = match on_replica {
+            true => is_of_replicas(error) || fails_there || called_back,
+            false => is_farewell(error) || spares,
+        };
         if let Some(entry) = entry
             && on_replica
             && is_for_good(error)
@@ -159,9 +184,10 @@ impl Relay {
         if this.again.batch.is_empty() || !this.again.movable || !elsewhere {
             return false;
         }
-        if self.clients.get(id).is_none_or(|client| client.params.wish == Wish::Standby) {
+        let Some(client) = self.clients.get_mut(id).filter(|client| client.params.wish != Wish::Standby) else {
             return false;
-        }
+        };
+        client.cache.iter_mut().for_each(|cache| cache.spared = spares);
         (this.again.failed, this.again.elsewhere) = (true, true);
         this.replies.was_not_told();
         let counters = &self.pools[this.pool].counters;
@@ -179,11 +205,13 @@ impl Relay {
         let unanswered = (!this.again.batch.is_empty() && this.again.movable) || this.again.lent;
         let has_others = self.groups[self.pools[this.pool].group].cluster.is_watched();
         let moves = client.params.wish != Wish::Standby && client.arriving.is_none() && !self.keeps(client);
-        if !unanswered || !moves || !(has_others || client.losses > 0) || client.losses >= LOSSES {
+        let again = has_others || client.losses > 0 || client.renews();
+        if !unanswered || !moves || !again || client.losses >= LOSSES {
             return false;
         }
         let Some(this) = self.servers.get_mut(server) else { return false };
         let batch = std::mem::take(&mut this.again.batch);
+        this.notes.iter_mut().for_each(|notes| notes.clear());
         self.take_back_batch(id, server, &batch);
         self.discard(server);
         if let Some(client) = self.clients.get_mut(id) {
@@ -264,12 +292,15 @@ impl Relay {
     /// The failed batch has been read over up to its Sync: once more.
     pub(super) fn run_again(&mut self, server: ServerId) {
         let Some(this) = self.servers.get_mut(server) else { return };
-        this.again.failed = false;
+        (this.again.failed, this.again.called_back) = (false, false);
+        this.notes.iter_mut().for_each(|notes| notes.clear());
         let Some(id) = this.owner() else { return this.again.forget() };
         if std::mem::take(&mut this.again.elsewhere) {
             let batch = std::mem::take(&mut this.again.batch);
             self.take_back_batch(id, server, &batch);
-            self.clients.get_mut(id).into_iter().for_each(|client| client.sent_back = SentBack::Refused);
+            if let Some(client) = self.clients.get_mut(id).filter(|client| !client.is_spared()) {
+                client.sent_back = SentBack::Refused;
+            }
             return self.release(server);
         }
         let Some(client) = self.clients.get_mut(id) else { return };
@@ -295,11 +326,13 @@ impl Relay {
 
 /// Whether a replica says so of what the primary would run (`src/backend/utils/errcodes.txt`): it writes, or needs what
 /// recovery does not allow; replay was in its way; it lacks what the server's catalog may not have yet, a right or the
-/// label of an enum too; memory or disk; the server goes.
+/// label of an enum too; a lock that replay holds, in time; memory or disk; the server goes.
 pub(super) fn is_of_replicas(error: &ServerError) -> bool {
     const CLASSES: [&[u8; 2]; 5] = [b"08", b"42", b"53", b"58", b"XX"];
-    const CODES: [&[u8; 5]; 11] =
-        [b"0A000", b"22P02", b"25006", b"3F000", b"40001", b"40P01", b"55000", b"57P01", b"57P02", b"57P03", b"57P04"];
+    const CODES: [&[u8; 5]; 12] = [
+        b"55P03", b"0A000", b"22P02", b"25006", b"3F000", b"40001", b"40P01", b"55000", b"57P01", b"57P02", b"57P03",
+        b"57P04",
+    ];
     CLASSES.iter().any(|class| error.code.0.starts_with(*class))
         || CODES.iter().any(|code| error.code == SqlState(**code))
 }
@@ -319,6 +352,11 @@ pub(super) fn is_last_warning(bytes: &[u8]) -> bool {
 /// Whether the server says that it goes.
 fn is_farewell(error: &ServerError) -> bool {
     [b"57P01", b"57P02", b"57P03"].iter().any(|code| error.code == SqlState(**code))
+}
+
+/// Whether the server cannot, whatever it was asked: the connection, memory, disk or places, its own state, the system, itself.
+fn is_trouble(error: &ServerError) -> bool {
+    [&b"08"[..], b"53", b"57P", b"58", b"XX"].iter().any(|begin| error.code.0.starts_with(begin))
 }
 
 /// Whether it would say so again.

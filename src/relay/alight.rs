@@ -6,13 +6,13 @@ use std::ops::Range;
 use super::again::{is_of_replicas, missing};
 use super::client::{SentBack, State};
 use super::lane::{Fate, Lane, Rider};
-use super::learned::{LARGE_BYTES, Run};
+use super::learned::LARGE_BYTES;
 use super::release::{SPARE_BYTES, SPARES};
 use super::server::Use;
 use super::{ClientId, Relay, ServerId};
 use crate::flow::expect::{Expect, Origin};
 use crate::flow::replies::{Event, Step};
-use crate::meter::Sample;
+use crate::meter::{ErrorClass, SlotId};
 use crate::wire::error::{ServerError, SqlState};
 
 /// An error that comes later is the client's, as far as it could have come on any server: to run a statement twice that is
@@ -22,11 +22,13 @@ const LONG_US: u64 = 100_000;
 /// A request whose answer has come.
 #[derive(Debug)]
 pub(super) struct Landed {
-    rider: Rider,
+    pub rider: Rider,
     /// What of the answer had come before.
-    held: Vec<u8>,
+    pub held: Vec<u8>,
     /// Where the rest of it is in what was read now.
-    rest: Range<usize>,
+    pub rest: Range<usize>,
+    /// Where it is counted, once it is.
+    pub slot: Option<SlotId>,
 }
 
 /// The lanes of a worker.
@@ -91,7 +93,7 @@ impl Relay {
                     Heard::Landed => {
                         at += n;
                         let held = std::mem::take(&mut lane.held);
-                        landed.extend(lane.pop().map(|rider| Landed { rider, held, rest: from..at }));
+                        landed.extend(lane.pop().map(|rider| Landed { rider, held, rest: from..at, slot: None }));
                         from = at;
                         continue;
                     }
@@ -112,7 +114,7 @@ impl Relay {
         if let Some(this) = self.servers.get_mut(server) {
             this.lane = Some(lane);
         }
-        self.land(server, data, &landed);
+        self.land(server, data, &mut landed);
         landed.clear();
         self.lanes.landed = landed;
         if let Some(what) = fault {
@@ -174,7 +176,7 @@ impl Relay {
         self.undo_dropped(server, entry);
         let Some(rider) = lane.riders.front_mut() else { return };
         let own = rider.cancelled || (!of_lane && now_us.saturating_sub(began_us) > LONG_US);
-        rider.failed = true;
+        rider.failed = Some(ErrorClass::of(error.code));
         if rider.fate == Fate::Rides && !own {
             rider.fate = Fate::Fails;
         }
@@ -189,6 +191,7 @@ impl Relay {
             (Fate::Rides, _) if lane.held.len() <= LARGE_BYTES => {}
             (_, Some(client)) if !lane.held.is_empty() => {
                 rider.fate = Fate::Told;
+                rider.told += lane.held.len();
                 client.send(&lane.held);
                 let (id, fills) = (rider.client, client.fills());
                 self.pool_of(server).inspect(|pool| pool.counters.total_sent.add(lane.held.len() as u64));
@@ -203,10 +206,10 @@ impl Relay {
 
     /// Counts what has come, sends on who waits, gives the server back if nobody does, and only then writes to clients: the next
     /// requests are at the server while these answers are still being copied.
-    fn land(&mut self, server: ServerId, data: &[u8], landed: &[Landed]) {
+    fn land(&mut self, server: ServerId, data: &[u8], landed: &mut [Landed]) {
         if !landed.is_empty() {
             self.count_landed(server, landed);
-            for one in landed {
+            for one in &*landed {
                 self.gets_out(one, server);
             }
         }
@@ -236,6 +239,7 @@ impl Relay {
                 self.fill_hears(one.rider.client, &one.held);
                 self.fill_hears(one.rider.client, rest);
             }
+            self.note_sent(one.rider.client, one.slot);
         }
     }
 
@@ -266,57 +270,6 @@ impl Relay {
             }
         }
         self.note_seen(id, server);
-    }
-
-    /// Those whose answers came with one read have needed equal parts of the time since the one before: when each of them was
-    /// ready at the server nobody can tell.
-    fn count_landed(&mut self, server: ServerId, landed: &[Landed]) {
-        let (Some(this), Some(first)) = (self.servers.get_mut(server), landed.first()) else { return };
-        let began_us = this.done_us.max(first.rider.came_us);
-        let each_us = self.now_us.saturating_sub(began_us) / landed.len() as u64;
-        this.done_us = self.now_us;
-        this.began_us = 0;
-        let (number, fast_us) = (this.pool, self.lane_fast_us());
-        let usual_us = landed.iter().map(|one| u64::from(one.rider.fare.usual_us)).sum();
-        self.pools[number].lane_count.answered(usual_us);
-        let pool = &self.pools[number];
-        let busy = pool.slice.open() - pool.slice.idle().len();
-        let counters = std::sync::Arc::clone(&pool.counters);
-        let (stats, catalog) = (self.groups[pool.group].stats, self.groups[pool.group].catalog);
-        for one in landed {
-            let rider = &one.rider;
-            let large = one.held.len() + one.rest.len() > LARGE_BYTES || rider.fate == Fate::Told;
-            let run = Run { took_us: each_us, busy, large, rode: true, done_us: self.now_us };
-            let stalled_us = if rider.late { self.now_us.saturating_sub(began_us) } else { 0 };
-            if let Some(learned) = self.shapes.learns(rider.fare.shape, catalog) {
-                learned.stalled(stalled_us, fast_us, self.now_us);
-                self.lanes.out_until_us = self.lanes.out_until_us.max(learned.out_until_us());
-                learned.ran(run, fast_us);
-            }
-            if rider.fate == Fate::Fails {
-                counters.lanes.repeats.add(1);
-                continue;
-            }
-            if rider.client == ClientId::default() {
-                // Counted where it was run for its client, if that still wanted it.
-                continue;
-            }
-            let waited_us =
-                self.clients.get_mut(rider.client).map_or(0, |client| std::mem::take(&mut client.waited_us));
-            let queued_us = began_us.saturating_sub(rider.came_us);
-            counters.total_query_count.add(1);
-            counters.total_query_time_us.add(each_us);
-            counters.total_xact_count.add(1);
-            counters.total_xact_time_us.add(each_us);
-            counters.total_wait_time_us.add(waited_us + queued_us);
-            counters.total_server_assignment_count.add(1);
-            counters.total_errors.add(u64::from(rider.failed));
-            counters.lanes.rides.add(1);
-            counters.lanes.queued_us.add(queued_us);
-            let (rows, error) = (rider.rows, rider.failed);
-            let sample = Sample { wait_us: waited_us + queued_us, server_us: each_us, rows, error };
-            self.shapes.record(stats, rider.fare.shape, &sample);
-        }
     }
 
     /// Who waits in the lane follows those who have been answered, and all is written.

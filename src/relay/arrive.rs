@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use super::cached::Caching;
 use super::client::{Arriving, Rest, SentBack, State, Unnamed};
 use super::lease::{Lease, Target};
 use super::rules::Course;
@@ -13,6 +14,7 @@ use super::unopened::Unopened;
 use super::{Client, ClientId, PoolId, Relay, Server, ServerId};
 use crate::auth::ServerSecret;
 use crate::base::clock;
+use crate::cache::Warming;
 use crate::flow::params::Settings;
 use crate::meter::Role;
 use crate::net::socket::{Conn, Socket};
@@ -20,6 +22,7 @@ use crate::pool::budget::Stake;
 use crate::pool::cluster::Sight;
 use crate::server::open::{OpenError, Opened};
 use crate::sql::verdict::Effects;
+use crate::sql::wish::Wish;
 use crate::wire::build;
 use crate::wire::error::{PgError, SqlState};
 use crate::wire::pid::SLOTS_MAX;
@@ -84,6 +87,8 @@ pub struct Arrival {
     pub from: Option<SocketAddr>,
     /// Its places under limits of clients.
     pub seats: Seats,
+    /// It asks only so that the answers are kept, and hears here whether they are.
+    pub warms: Option<Arc<Warming>>,
 }
 
 impl Relay {
@@ -91,8 +96,10 @@ impl Relay {
     /// it waits for a server like everybody else.
     pub fn arrive(&mut self, arrival: Arrival) -> Option<ClientId> {
         self.now_us = clock::now_us();
-        let Arrival { socket, database, user, secret, settings, minor, mut prefix, leftover, replication, from, seats } =
-            arrival;
+        let Arrival {
+            socket, database, user, secret, settings, minor, mut prefix, leftover, replication, from, ..
+        } = arrival;
+        let cache = arrival.warms.map(Caching::warming).map(Box::new);
         let mut conn = Conn::new(socket);
         let room = (self.clients.len() < SLOTS_MAX).then_some(()).ok_or_else(|| {
             PgError::fatal(SqlState::TOO_MANY_CONNECTIONS, "pgweir: too many clients on one worker")
@@ -154,7 +161,7 @@ impl Relay {
             impatient: false,
             current: false,
             defines: false,
-            cache: None,
+            cache,
             changed: false,
             conforming: true,
             waited_us: 0,
@@ -163,7 +170,7 @@ impl Relay {
             key,
             own: own.is_some(),
             logical,
-            _seats: seats,
+            _seats: arrival.seats,
         });
         self.number(id, number, from);
         match own {
@@ -227,6 +234,9 @@ impl Relay {
         let kept = base.iter().filter(|(name, _)| own.iter().all(|(other, _)| other != name));
         out.reserve(WELCOME_BYTES);
         for (name, value) in kept.chain(own) {
+            // As `target_session_attrs` looks for (`PQconnectPoll` in src/interfaces/libpq/fe-connect.c): its reads run on no primary.
+            let on_standby = name == b"in_hot_standby" && params.wish == Wish::Standby;
+            let value = if on_standby { &b"on"[..] } else { value };
             build::parameter_status(&mut out, name, value);
             if name == b"standard_conforming_strings" {
                 client.conforming = value == b"on";
@@ -287,6 +297,8 @@ impl Relay {
         tracing::warn!(server = %this.dial.endpoint, user = %this.dial.user, "could not open a server connection: {error}");
         let told = error.to_client(&this.dial);
         this.failure = Some(told.message.clone().into());
+        self.spare_waiters(pool);
+        let this = &mut self.pools[pool];
         // One of several that fail says little while the others are still on their way.
         let nobody_knows_it = self.groups[this.group].base.is_none() && this.slice.opening() == 0;
         if this.slice.open() == 0 && (error.is_permanent() || nobody_knows_it || is_replica) {

@@ -110,6 +110,7 @@ impl Relay {
             cookie: 0,
             sent_us: self.now_us,
             name: 0,
+            note: 0,
         });
         proven
     }

@@ -4,19 +4,25 @@
 //! By default the better of two, chosen at random where there are more (M. Mitzenmacher, *The Power of Two Choices in
 //! Randomized Load Balancing*, 2001): the one with fewer requests under way, each of which counts for as much as the host
 //! takes longer than the other. How long a host takes is a moving average as Finagle's peak EWMA is (`PeakEwma.scala`,
-//! github.com/twitter/finagle): it follows a rise soon and a fall slowly. Three things differ, as statements of a database
+//! github.com/twitter/finagle): it follows a rise sooner than a fall. Three things differ, as statements of a database
 //! differ from each other more than calls of a service do:
 //! - What is averaged is the time of a statement over the mean of its shape on this worker, so that a host which happens
 //!   to run reports is not taken for a slow one.
-//! - It is averaged by its logarithm, and a rise takes [`RISE_US`], not one statement. Peaks taken at once let the
-//!   longest of thousands of statements decide for seconds: simulated with 16 clients of 1,000 reads/s, one read in a
-//!   thousand taking 100 times as long as the others, one of two equal hosts had 44 to 97 % of what the other had in eight
-//!   runs of 20 s. A host that hangs is left at once nevertheless, for what is under way there.
+//! - It is averaged by its logarithm, a rise takes [`RISE_US`], and no statement counts for more than [`FAR`] from the average,
+//!   nor for more time than [`MOST_US`]: what a pause of the machine made long must not decide for seconds (simulated with a
+//!   pause of 5 to 100 ms every 0.5 s on each of two equal hosts, one had 78 % of the other's reads without the last two).
+//!   A host that hangs is left at once nevertheless, for what is under way there.
 //! - One that takes up to twice as long as the other counts as equal: that is noise. So is a quarter more of requests under
 //!   way, where one cannot be better by less: of hosts that share a machine with others one always happens to be slower, and
-//!   who follows every difference gives it less although it could do as much. And where a server is at rest, so is one request:
-//!   with a read or two under way in all, whichever host happens to take half as long again would be asked a quarter less
-//!   (seen: 16,953 and 13,027 reads of 1,000/s in 30 s), and nobody would be served the sooner for it.
+//!   who follows every difference gives it less although it could do as much. And where a server can be had, so is half: nobody
+//!   would be served the sooner for it.
+//!
+//! Most reads cannot choose. Who has read from a host may read from another only when the first has said how far it is
+//! ([`crate::pool::cluster::Cluster::serves`]), which it is asked every `check_interval`: the clients of a host come free
+//! together, and are counted on by what they choose then. If each chose by chance, half of them would go; where the hosts are
+//! asked shortly one after the other, those of the first go to the second, half of which then come back with half of its own:
+//! it keeps a third, for ever (seen: 240,793 and 166,352 reads in 30 s). So who comes free stays where it is, unless the other
+//! host is clearly better, or its own has answered more reads of late, by so many that both have as many when it goes.
 
 use std::cell::Cell;
 
@@ -25,15 +31,24 @@ use crate::pool::cluster::{Cluster, Member, Standing};
 
 /// Time in which half of a rise is believed, microseconds.
 const RISE_US: f32 = 1e6;
-/// Time in which half of a fall is believed, and after which half of a difference is forgotten, microseconds.
-const FALL_US: f32 = 10e6;
-/// No single statement counts for more, as a power of two, nor for more time than this, microseconds.
-const MOST: f32 = 6.0;
-const MOST_US: f32 = 50e3;
+/// Time in which half of a fall is believed, microseconds.
+const FALL_US: f32 = 3e6;
+/// No single statement counts for more than so far from the average, as a power of two, nor for more time than this, microseconds.
+const FAR: f32 = 2.0;
+const MOST_US: f32 = 20e3;
+/// Time over which the mean is taken, and after which half of a difference is forgotten, microseconds.
+const LATELY_US: f32 = 10e6;
+/// Time within which reads are counted to find who has more, microseconds: as long as clients are bound.
+const COUNT_US: f32 = 1e6;
+/// Of reads that cannot choose so many ask for another host if theirs is overloaded: it would be wasted on each.
+const EACH: usize = 16;
 /// A host counts as slower only beyond this, as a power of two.
 const NOISE: f32 = 1.0;
 /// A host with so much of the other's requests under way counts as having as many.
 const AS_MANY: f32 = 0.75;
+/// The same where the other need not keep anybody waiting: hosts that answer as many have twice as many under way where a read takes
+/// twice as long, which is noise.
+const AS_MANY_AT_REST: f32 = 0.5;
 
 /// A set of hosts of a group by their numbers, one bit each.
 pub(super) type Hosts = u64;
@@ -45,6 +60,9 @@ pub struct Pace {
     slowness: Cell<f32>,
     /// As it is, microseconds.
     mean_us: Cell<f32>,
+    /// How many statements it has answered of late, or is about to, older ones counting for less; and as of when, microseconds.
+    count: Cell<f32>,
+    counted_us: Cell<u64>,
     /// Of the last statement, microseconds.
     at_us: Cell<u64>,
 }
@@ -52,18 +70,31 @@ pub struct Pace {
 impl Pace {
     /// A statement took so long at this host; such take `usual_us` on average.
     pub(super) fn took(&self, us: u64, usual_us: u64, now_us: u64) {
+        self.counts(1.0, now_us);
         let before_us = self.at_us.replace(now_us);
         if before_us == 0 {
             return self.mean_us.set(us as f32);
         }
-        let ratio = (us as f32 + 1.0) / (usual_us as f32 + 1.0);
-        let (now, was) = (ratio.log2().clamp(-MOST, MOST), self.slowness.get());
         let since_us = now_us.saturating_sub(before_us) as f32;
-        let within_us = if now > was { RISE_US } else { FALL_US };
+        let ratio = (us as f32 + 1.0) / (usual_us as f32 + 1.0);
         let weight_us = since_us.min(MOST_US);
-        self.slowness.set(was + (now - was) * weight_us / (weight_us + within_us));
+        let was = self.slowness.get();
+        let step = (ratio.log2() - was).clamp(-FAR, FAR);
+        let within_us = if step > 0.0 { RISE_US } else { FALL_US };
+        self.slowness.set(was + step * weight_us / (weight_us + within_us));
         let mean_us = self.mean_us.get();
-        self.mean_us.set(mean_us + (us as f32 - mean_us) * since_us / (since_us + FALL_US));
+        self.mean_us.set(mean_us + (us as f32 - mean_us) * weight_us / (weight_us + LATELY_US));
+    }
+
+    /// How many statements it has answered of late.
+    fn count(&self, now_us: u64) -> f32 {
+        let age_us = now_us.saturating_sub(self.counted_us.get()) as f32;
+        self.count.get() * (-age_us / COUNT_US).exp()
+    }
+
+    fn counts(&self, more: f32, now_us: u64) {
+        self.count.set((self.count(now_us) + more).max(0.0));
+        self.counted_us.set(now_us);
     }
 
     /// How long statements take there on average, microseconds, if any was seen within the last ones.
@@ -78,7 +109,7 @@ impl Pace {
 pub(super) struct Load<'a> {
     /// Clients served and waiting.
     pub(super) clients: usize,
-    /// Whether another would be served at once, by a server at rest.
+    /// Whether another would have a server, at rest or to be opened.
     pub(super) rests: bool,
     /// How long each takes.
     pub(super) pace: &'a Pace,
@@ -89,16 +120,38 @@ impl Load<'_> {
     fn is_less(&self, other: &Self, now_us: u64) -> bool {
         let slower = self.pace.slowness.get() - other.pace.slowness.get();
         let (mine, others) = (self.clients as f32 + 1.0, other.clients as f32 + 1.0);
+        let others = others * if other.rests { AS_MANY_AT_REST } else { AS_MANY };
         // Most are alike, and need no power.
         if slower.abs() <= NOISE {
-            let clearly = !other.rests || self.clients + 1 < other.clients;
-            return clearly && mine < others * AS_MANY;
+            return mine < others;
         }
         // A host that is shunned is not heard of any more: what was known of it counts less and less.
         let age_us = now_us.saturating_sub(self.pace.at_us.get().min(other.pace.at_us.get())) as f32;
-        let slower = slower * FALL_US / (FALL_US + age_us);
-        mine * (slower.abs() - NOISE).max(0.0).copysign(slower).exp2() < others * AS_MANY
+        let slower = slower * LATELY_US / (LATELY_US + age_us);
+        mine * (slower.abs() - NOISE).max(0.0).copysign(slower).exp2() < others
     }
+
+    /// Who reads so much lately goes from here to there, or stays, so that both answer as many. Beyond half of its reads the
+    /// probability rises from none to all, so that also of an odd number of clients each host has half in the mean.
+    fn evens_out(&self, other: &Self, reads: u16, now_us: u64, chance: f32) -> bool {
+        let (mine, others, reads) = (self.pace.count(now_us), other.pace.count(now_us), f32::from(reads));
+        let goes = mine - others > reads * (0.5 + chance);
+        if goes {
+            // The next to come free must not go for the same reason.
+            self.pace.counts(-reads, now_us);
+            other.pace.counts(reads, now_us);
+        }
+        goes
+    }
+}
+
+/// Who reads.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Reader {
+    /// The host that it read from last, if what that answers is counted.
+    pub(super) last: Option<usize>,
+    /// How often it has read since it could choose.
+    pub(super) reads: u16,
 }
 
 /// Chooses for a group.
@@ -168,10 +221,28 @@ impl Balancer {
         self.fails && cluster.is_known()
     }
 
-    /// One of those that may serve a read.
+    /// Whether who is bound to the host that it read from last had better not be: of those that are `able` another could
+    /// clearly serve it sooner.
+    pub(super) fn would_switch<'a>(
+        &self,
+        last: usize,
+        able: Hosts,
+        now_us: u64,
+        load: impl Fn(usize) -> Load<'a>,
+    ) -> bool {
+        let others = able & !bit(last);
+        self.balance == Balance::LeastOutstanding
+            && others != 0
+            && others != able
+            && self.turn.is_multiple_of(EACH)
+            && numbers(others).any(|other| load(other).is_less(&load(last), now_us))
+    }
+
+    /// One of those that may serve a read of this one.
     pub(super) fn choose<'a>(
         &mut self,
         fit: Hosts,
+        reader: Reader,
         cluster: &Cluster,
         now_us: u64,
         slow_start_us: u64,
@@ -199,10 +270,10 @@ impl Balancer {
                 thin |= bit(number);
             }
         }
-        self.pick(within(fit, !thin), now_us, load)
+        self.pick(within(fit, !thin), reader, now_us, load)
     }
 
-    fn pick<'a>(&mut self, fit: Hosts, now_us: u64, load: impl Fn(usize) -> Load<'a>) -> Option<usize> {
+    fn pick<'a>(&mut self, fit: Hosts, reader: Reader, now_us: u64, load: impl Fn(usize) -> Load<'a>) -> Option<usize> {
         let count = fit.count_ones() as usize;
         let nth = |n: usize| numbers(fit).nth(n);
         match self.balance {
@@ -221,11 +292,17 @@ impl Balancer {
                 })
             }
             Balance::LeastOutstanding => {
+                let last = reader.last.filter(|&last| fit & bit(last) != 0);
                 // By chance also of two: turns fall into step with what a client repeats.
-                let first = self.below(count as u64) as usize;
-                let second = (first + 1 + self.below(count as u64 - 1) as usize) % count;
-                let (first, second) = (nth(first)?, nth(second)?);
-                Some(if load(second).is_less(&load(first), now_us) { second } else { first })
+                let first = last.or_else(|| nth(self.below(count as u64) as usize))?;
+                let second = numbers(fit & !bit(first)).nth(self.below(count as u64 - 1) as usize)?;
+                let (one, other) = (load(first), load(second));
+                let chance = self.below(1000) as f32 / 1000.0;
+                let goes = other.is_less(&one, now_us)
+                    || (last.is_some()
+                        && !one.is_less(&other, now_us)
+                        && one.evens_out(&other, reader.reads, now_us, chance));
+                Some(if goes { second } else { first })
             }
         }
     }

@@ -259,7 +259,8 @@ impl Relay {
             fate: Fate::Rides,
             cancelled: false,
             late: false,
-            failed: false,
+            failed: None,
+            told: 0,
             rows: 0,
         };
         if goes {

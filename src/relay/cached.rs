@@ -16,21 +16,24 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::client::{SentBack, Unnamed};
-use super::fill::Fill;
+use super::catalog::Trust;
+use super::client::Unnamed;
+use super::fill::{Fill, Landing};
+use super::given::{Found, Service};
 use super::shapes::Look;
+use super::slow::WhyRun;
 use super::statements::Statement;
+use super::wrote::Wrote;
 use super::{ClientId, GroupId, Relay};
 use crate::cache::key::Key;
-use crate::cache::{Entry, Source, Stamp, Store};
+use crate::cache::{Entry, Outcome, Stamp, Store, Warming};
 use crate::config::CacheMode;
 use crate::flow::requests::End;
-use crate::meter::{Bypass, CacheCounters, Miss};
+use crate::meter::{Bypass, CacheCounters};
 use crate::pool::cluster::{Cluster, Floor};
 use crate::sql::timed::may_name_moment;
 use crate::sql::verdict::StatementKind;
 use crate::sql::wish;
-use crate::wire::build;
 use crate::wire::frame::{HEADER, Header, cstr};
 use crate::wire::tag;
 
@@ -52,54 +55,24 @@ pub(super) struct Caching {
     pub alone: bool,
     /// The cache that processes share has said that it has no answer for the batch at hand.
     pub looked: bool,
+    /// No server answers its batch: what stands in for an answer will do ([`super::stand_in`]).
+    pub spared: bool,
     /// What it runs changes the schema.
     pub alters: bool,
-}
-
-/// The last write of a client, or what others say was written.
-#[derive(Debug)]
-pub(super) struct Wrote {
-    /// When it had been answered, microseconds.
-    at_us: u64,
-    /// What a replica must have replayed.
-    floor: Floor,
-    /// When all replicas were first seen to have it; 0: not yet.
-    spread_us: u64,
-}
-
-impl Wrote {
-    /// That was answered by now.
-    pub fn new(at_us: u64, floor: Floor) -> Self {
-        Self { at_us, floor, spread_us: 0 }
-    }
-
-    /// When it had been answered, microseconds.
-    pub fn at_us(&self) -> u64 {
-        self.at_us
-    }
-
-    /// Whether an answer of this stamp certainly shows it.
-    pub fn is_in(&mut self, stamp: Stamp, cluster: &Cluster, now_us: u64) -> bool {
-        match stamp.source {
-            Source::Primary => stamp.began_us > self.at_us,
-            Source::Replica(lsn) => {
-                self.floor = cluster.settle(self.floor);
-                match self.floor {
-                    Floor::At(floor) => lsn >= floor,
-                    Floor::After(_) => false,
-                    Floor::None => {
-                        if self.spread_us == 0 {
-                            self.spread_us = now_us;
-                        }
-                        stamp.began_us > self.spread_us
-                    }
-                }
-            }
-        }
-    }
+    /// It asks only so that the answers are kept.
+    pub warms: Option<Arc<Warming>>,
+    /// Why the batch at hand is not answered from the cache; `None` before that is known, and for what is not looked up.
+    pub why: Option<WhyRun>,
+    /// What a fence has said of an answer, and when, microseconds; `None`: it could not be asked.
+    pub checked: Option<(u64, Arc<Entry>, Option<bool>)>,
 }
 
 impl Caching {
+    /// Of a client that asks only so that the answers are kept.
+    pub fn warming(warms: Arc<Warming>) -> Self {
+        Self { warms: Some(warms), ..Self::default() }
+    }
+
     /// Its lease is over.
     pub fn released(&mut self, now_us: u64, floor: impl FnOnce() -> Floor) {
         if std::mem::take(&mut self.writes) {
@@ -118,7 +91,7 @@ impl Caching {
 
     /// Whether it has written later than then.
     pub fn wrote_since(&self, then_us: u64) -> bool {
-        self.wrote.as_ref().is_some_and(|wrote| wrote.at_us >= then_us)
+        self.wrote.as_ref().is_some_and(|wrote| wrote.at_us() >= then_us)
     }
 
     /// The servers are others: positions of before say nothing.
@@ -129,7 +102,7 @@ impl Caching {
     }
 
     /// Whether an answer of this stamp certainly shows what it wrote.
-    fn sees(&mut self, stamp: Stamp, cluster: &Cluster, now_us: u64) -> bool {
+    pub fn sees(&mut self, stamp: Stamp, cluster: &Cluster, now_us: u64) -> bool {
         self.wrote.as_mut().is_none_or(|wrote| wrote.is_in(stamp, cluster, now_us))
     }
 }
@@ -143,11 +116,13 @@ pub(super) struct Asked {
     /// Slots of its tags.
     pub tags: Box<[u32]>,
     /// It begins with a Parse.
-    parses: bool,
+    pub parses: bool,
     /// Somebody has said how old it may be.
     pub timed: bool,
+    /// It is asked anew, and the cache has what may be given if nobody answers.
+    pub renews: bool,
     /// What the client's unnamed statement is then, if another than before.
-    unnamed: Option<Unnamed>,
+    pub unnamed: Option<Unnamed>,
 }
 
 /// One statement in the extended protocol.
@@ -174,15 +149,20 @@ impl Relay {
         };
         let caching = client.caching();
         caching.follows = 0;
-        let before = caching.fill.take();
+        let (before, spared) = (caching.fill.take(), std::mem::take(&mut caching.spared));
         // Whoever else comes to ask before this is over has a key of his own.
         let mut key = std::mem::take(&mut self.key);
-        let (done, goes_on) = self.consult_with(id, &store, &mut key, data, (len, end), before.as_deref());
+        let (done, goes_on) = self.consult_with(id, &store, &mut key, data, (len, end), (before.as_deref(), spared));
         if goes_on {
             // It comes a second time, having been elsewhere.
             self.clients.get_mut(id)?.caching().fill = before;
         } else {
-            self.fill_ends(id, before, done == Some(Some(len)));
+            let landing = match done {
+                Some(Some(_)) if spared => Landing::Spared,
+                Some(Some(_)) => Landing::Kept,
+                _ => Landing::Failed,
+            };
+            self.fill_ends(id, before, landing);
         }
         self.key = key;
         done
@@ -196,42 +176,49 @@ impl Relay {
         key: &mut Vec<u8>,
         data: &[u8],
         (len, end): (usize, End),
-        before: Option<&Fill>,
+        (before, spared): (Option<&Fill>, bool),
     ) -> (Option<Option<usize>>, bool) {
         let Some(group) = self.clients.get(id).map(|client| client.group) else { return (None, false) };
-        let asked = match self.asked(id, store, key, data.get(..len).unwrap_or_default(), end) {
+        let mut asked = match self.asked(id, store, key, data.get(..len).unwrap_or_default(), end) {
             Ok(asked) => asked,
-            Err(bypass) => {
-                self.cache_counters(group).bypass(bypass).add(1);
-                return (None, false);
-            }
+            Err(bypass) => return self.bypasses(id, group, bypass),
         };
         if store.is_disabled(&self.groups[group].database, asked.shape) {
-            self.cache_counters(group).bypass(Bypass::Disabled).add(1);
-            return (None, false);
+            return self.bypasses(id, group, Bypass::Disabled);
         }
         let found = self.found(id, store, key, &asked);
+        let Some(found) = self.fence_says(id, (key, store), found) else { return (Some(None), false) };
         let Some(client) = self.clients.get_mut(id) else { return (None, false) };
         let looked = std::mem::take(&mut client.caching().looked);
         let serves = self.config.cache.mode == CacheMode::On;
-        if let Ok(entry) = &found
-            && serves
-            && (data.len() > len || !self.is_verified())
-        {
-            self.answer_from(id, entry, asked, len);
-            return (Some(Some(len)), false);
-        }
+        // What it is compared with, and why it is not given.
+        let (expected, miss) = match found {
+            Ok(found) if serves => match self.service(id, key, found, &asked, (data.len() > len, spared)) {
+                Service::Given(entry) => {
+                    self.answer_from(id, &entry, asked, len);
+                    return (Some(Some(len)), false);
+                }
+                Service::Compared(entry) => (Some(entry), None),
+                Service::Renewed(miss) => {
+                    asked.renews = true;
+                    (None, miss)
+                }
+            },
+            Ok(Found::Good(entry) | Found::Late(entry)) => (Some(entry), None),
+            Err(miss) => (None, Some(miss)),
+        };
+        self.runs_as(
+            id,
+            if expected.is_some() { WhyRun::Compared } else { miss.map_or(WhyRun::Renewed, WhyRun::Missed) },
+        );
         let trace = match self.trace(group, &asked) {
             Ok(trace) => trace,
-            Err(bypass) => {
-                self.cache_counters(group).bypass(bypass).add(1);
-                return (None, false);
-            }
+            Err(bypass) => return self.bypasses(id, group, bypass),
         };
-        if let Err(miss) = &found
+        if let Some(miss) = miss
             && !looked
         {
-            self.cache_counters(group).miss(*miss).add(1);
+            self.cache_counters(group).miss(miss).add(1);
         }
         if before.is_some_and(|fill| *fill.key == **key) {
             return (None, true);
@@ -244,82 +231,48 @@ impl Relay {
             return (None, false);
         }
         let alone = std::mem::take(&mut client.caching().alone);
-        let verified = found.is_ok() && serves;
-        if serves && !verified && !alone && self.follows(id, key) {
+        if serves && expected.is_none() && !alone && self.follows(id, key) {
             return (Some(None), false);
         }
         // What ends with a change says nothing in another process.
-        if let Err(miss) = &found
+        if let Some(miss) = miss
             && serves
             && !alone
             && !looked
             && trace.is_none()
-            && self.looks_up(id, store, key, *miss, &asked)
+            && self.looks_up(id, store, key, miss, &asked)
         {
             return (Some(None), false);
         }
-        self.fills(id, store, key, &asked, (found.ok(), trace));
+        self.fills(id, store, key, &asked, (expected, trace));
         (None, false)
+    }
+
+    /// The batch runs, and has nothing to do with the cache: what [`Relay::consult_with`] says then.
+    fn bypasses(&mut self, id: ClientId, group: GroupId, why: Bypass) -> (Option<Option<usize>>, bool) {
+        self.cache_counters(group).bypass(why).add(1);
+        self.runs_as(id, WhyRun::Bypassed(why));
+        if self.clients.get(id).is_some_and(|client| client.warms().is_some()) {
+            let catalog = self.catalogs.all.get(self.groups[group].catalog);
+            let is_known = catalog.is_some_and(|catalog| catalog.epoch > 0 && catalog.trust == Trust::Full);
+            let may_be_unknown = matches!(why, Bypass::Verdict | Bypass::Volatile | Bypass::Session);
+            let outcome = if may_be_unknown && !is_known { Outcome::Unknown } else { Outcome::Bypassed(why) };
+            self.warmed(id, outcome);
+        }
+        (None, false)
+    }
+
+    fn runs_as(&mut self, id: ClientId, why: WhyRun) {
+        self.clients.get_mut(id).into_iter().for_each(|client| client.caching().why = Some(why));
+    }
+
+    /// Whoever asks only so that answers are kept hears what became of this one.
+    pub(super) fn warmed(&self, id: ClientId, outcome: Outcome) {
+        self.clients.get(id).and_then(|client| client.warms()).into_iter().for_each(|warms| warms.tell(outcome));
     }
 
     pub(super) fn cache_counters(&self, group: GroupId) -> &CacheCounters {
         &self.pools[self.groups[group].primary].counters.cache
-    }
-
-    /// The answer that the cache has for the client, or why it has none.
-    fn found(&mut self, id: ClientId, store: &Store, key: &[u8], asked: &Asked) -> Result<Arc<Entry>, Miss> {
-        let group = self.clients.get(id).ok_or(Miss::Absent)?.group;
-        self.hears(group);
-        let entry = match &self.landed {
-            Some((landed, entry)) if **landed == *key => Arc::clone(entry),
-            _ => store.get(key).ok_or(Miss::Absent)?,
-        };
-        if !entry.is_good(self.now_us, asked.ttl_us) {
-            if !entry.is_good(self.now_us, u64::MAX) {
-                store.forget(key, &entry);
-            }
-            return Err(Miss::Expired);
-        }
-        let held = self.holds(group, &entry);
-        if matches!(held, Err(Miss::Changed | Miss::Signalled)) {
-            store.forget(key, &entry);
-        }
-        held?;
-        let client = self.clients.get_mut(id).ok_or(Miss::Absent)?;
-        let cluster = &self.groups[group].cluster;
-        if client.caching().sees(entry.stamp, cluster, self.now_us) { Ok(entry) } else { Err(Miss::Older) }
-    }
-
-    /// Gives the client an answer that is kept.
-    fn answer_from(&mut self, id: ClientId, entry: &Entry, asked: Asked, len: usize) {
-        let Some(client) = self.clients.get_mut(id) else { return };
-        entry.is_used();
-        let sent = entry.answer.len() + if asked.parses { HEADER } else { 0 };
-        // Before it is sent: whoever has its answer finds it counted.
-        let counters = &self.pools[self.groups[client.group].primary].counters;
-        counters.total_received.add(len as u64);
-        counters.total_sent.add(sent as u64);
-        counters.total_query_count.add(1);
-        counters.total_xact_count.add(1);
-        counters.cache.hits.add(1);
-        counters.cache.hit_bytes.add(sent as u64);
-        if asked.parses {
-            let mut out = std::mem::take(&mut self.tx);
-            build::message(&mut out, tag::server::PARSE_COMPLETE, |_| {});
-            out.extend_from_slice(&entry.answer);
-            client.send(&out);
-            out.clear();
-            self.tx = out;
-        } else {
-            client.send(&entry.answer);
-        }
-        asked.unnamed.into_iter().for_each(|unnamed| client.unnamed = unnamed);
-        client.active_us = self.now_us;
-        (client.paid, client.current, client.sent_back, client.losses) = (false, false, SentBack::Nowhere, 0);
-        client.caching().alone = false;
-        if self.draining {
-            client.wake();
-        }
     }
 
     /// What the batch asks, if its answer may be kept; puts together its key.
@@ -350,7 +303,15 @@ impl Relay {
                     key.text(sql, conforming);
                     let tags = self.tags(id, &look, sql, &mut key);
                     let unnamed = Some(Unnamed::Nothing);
-                    Ok(Asked { ttl_us, shape: look.shape, tags, parses: false, timed: ttl_us < u64::MAX, unnamed })
+                    Ok(Asked {
+                        ttl_us,
+                        shape: look.shape,
+                        tags,
+                        parses: false,
+                        timed: ttl_us < u64::MAX,
+                        renews: false,
+                        unnamed,
+                    })
                 })
             }
             End::Sync => self.single(id, batch).ok_or(Bypass::Batch).and_then(|single| {
@@ -367,7 +328,7 @@ impl Relay {
                 let tags = self.tags(id, &statement.look, statement.sql(), &mut key);
                 let shape = statement.look.shape;
                 let unnamed = parses.then_some(Unnamed::Known(statement));
-                Ok(Asked { ttl_us, shape, tags, parses, timed: ttl_us < u64::MAX, unnamed })
+                Ok(Asked { ttl_us, shape, tags, parses, timed: ttl_us < u64::MAX, renews: false, unnamed })
             }),
             End::Query | End::Call | End::Flush => Err(Bypass::Batch),
         }
@@ -385,7 +346,8 @@ impl Relay {
         let in_comment = if look.hinted { wish::ttl(sql, client.conforming) } else { None };
         let said = [group.terms.cache_ttl, of_rule, in_comment.map(|word| cache.time_in_comment(word))];
         // What ends with a change needs no time, but may have one.
-        let unlimited = group.terms.cache_staleness.map(|_| Duration::MAX);
+        let until_changed = group.terms.cache_fenced || group.terms.cache_staleness.is_some();
+        let unlimited = until_changed.then_some(Duration::MAX);
         let said = said.into_iter().flatten().min().or(unlimited);
         let ttl = said.filter(|ttl| !ttl.is_zero()).ok_or(Bypass::Ttl)?;
         if may_name_moment(sql) {

@@ -59,6 +59,8 @@ pub(super) struct Catalog {
     pub(super) stands: HashMap<u64, Stand, foldhash::fast::RandomState>,
     /// On which relations the answers hang that may be kept, by shape; `None`: on too many.
     pub(super) sources: HashMap<u64, Option<Rc<[u32]>>, foldhash::fast::RandomState>,
+    /// Which relations they may change, by shape and whether the grammar says that they only read; `None`: any.
+    pub(super) written: HashMap<(u64, bool), Option<Rc<[u32]>>, foldhash::fast::RandomState>,
     /// What those may be taken back by, by shape: slots of the cache's.
     pub(super) deps: HashMap<u64, Arc<[u32]>, foldhash::fast::RandomState>,
     /// How often the schema had changed when it was asked.
@@ -125,6 +127,7 @@ impl Catalogs {
                 epoch: 0,
                 stands: HashMap::default(),
                 sources: HashMap::default(),
+                written: HashMap::default(),
                 deps: HashMap::default(),
                 schema: 0,
                 vain: 0,

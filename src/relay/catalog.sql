@@ -98,7 +98,8 @@ WITH watched AS MATERIALIZED (
   WHERE oid >= 16384 AND tgfoid >= 16384 AND tgenabled <> 'D'
   UNION ALL
   -- ON DELETE CASCADE and the like.
-  SELECT concat('w', confrelid), concat('w', conrelid) FROM pg_constraint WHERE contype = 'f' AND oid >= 16384
+  SELECT concat('w', confrelid), concat('w', conrelid) FROM pg_constraint
+  WHERE contype = 'f' AND oid >= 16384 AND (confdeltype IN ('c', 'n', 'd') OR confupdtype IN ('c', 'n', 'd'))
   UNION ALL SELECT concat(side, inhparent), concat(side, inhrelid)
   FROM pg_inherits JOIN pg_class c ON c.oid = inhparent AND c.relkind IN ('r', 'p', 'f'), (VALUES ('r'), ('w')) AS sides(side)
   WHERE inhparent >= 16384
@@ -117,6 +118,17 @@ WITH watched AS MATERIALIZED (
     aggserialfn, aggdeserialfn, aggmtransfn, aggminvtransfn, aggmfinalfn]) AS part WHERE aggfnoid::oid >= 16384
   UNION ALL SELECT concat('o', oid), oprcode FROM pg_operator WHERE oid >= 16384
   UNION ALL SELECT 'a', castfunc FROM pg_cast WHERE oid >= 16384
+), asking(oid) AS MATERIALIZED (
+  SELECT oid FROM pg_proc WHERE oid < 16384 AND proname = 'current_setting'
+), asked(k, bytes) AS (
+  -- The name as the tree has it: the numbers of its bytes, behind four of its length. NULL if it is no constant.
+  SELECT DISTINCT k, string_to_array(found[1], ' ') FROM trees, regexp_matches(tree, concat(
+    ':funcid (?:', (SELECT string_agg(oid::text, '|') FROM asking),
+    ') [^{}]*:args [(](?:[{]CONST [^{}]*:constvalue [0-9]+ [[] ([-0-9 ]+) []][}])?'
+  ), 'g') AS m(found) WHERE k IN (SELECT k FROM called JOIN asking USING (oid))
+  UNION ALL
+  -- By way of an operator, an aggregate, a cast.
+  SELECT f, NULL FROM parts JOIN asking USING (oid) WHERE NOT EXISTS (SELECT FROM called WHERE k = f AND called.oid = parts.oid)
 ), marks(k, mark) AS (
   SELECT k, 'locks' FROM trees WHERE strpos(tree, '{ROWMARKCLAUSE ') > 0
   UNION ALL SELECT k, 'writes' FROM trees WHERE k LIKE 'p%' AND tree ~ ':commandType [2-9]'
@@ -154,6 +166,9 @@ WHERE o.oid >= 16384
 UNION ALL SELECT 'e', f, t, NULL, NULL FROM edges WHERE f <> t
 UNION ALL SELECT 'b', f, name, NULL, NULL FROM builtin
 UNION ALL SELECT 'm', k, mark, NULL, NULL FROM marks
+UNION ALL
+SELECT 'g', k, (SELECT string_agg(CASE WHEN byte::int BETWEEN 1 AND 127 THEN chr(byte::int) ELSE '?' END, '' ORDER BY at)
+  FROM unnest(bytes) WITH ORDINALITY AS u(byte, at) WHERE at BETWEEN 5 AND 1000), NULL, NULL FROM asked
 UNION ALL
 SELECT DISTINCT 'c', parts.f, p.proname, NULL, NULL FROM parts JOIN pg_proc p ON p.oid = parts.oid
 WHERE p.oid < 16384 AND p.provolatile <> 'i'

@@ -203,6 +203,7 @@ impl Relay {
             cookie: 0,
             sent_us: now_us,
             name: 0,
+            note: 0,
         });
         let sent = this.send(&out);
         self.pools[this.pool].counters.total_catalog_reads.add(1);
@@ -320,6 +321,7 @@ impl Relay {
             surprise = catalog.trust == Trust::Full && catalog.schema == looked.schema;
             catalog.stands.clear();
             catalog.sources.clear();
+            catalog.written.clear();
             catalog.deps.clear();
             renewed = !std::mem::replace(&mut catalog.code, code).fingerprint.is_empty();
             catalog.shapes.clear();

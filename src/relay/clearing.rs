@@ -60,6 +60,7 @@ impl Relay {
             cookie: client.bound,
             sent_us: self.now_us,
             name: 0,
+            note: 0,
         };
         let clears = |portal: &[u8]| cstr(body).is_some_and(|(name, _)| name == portal);
         if let Some(names) = &mut client.prepared

@@ -16,6 +16,7 @@ use super::sequences::Draws;
 use super::statements::Statement;
 use super::unopened::Unopened;
 use super::{GroupId, PoolId, ServerId};
+use crate::cache::Warming;
 use crate::meter::Role;
 use crate::net::socket::Conn;
 use crate::pool::cluster::Sight;
@@ -283,9 +284,29 @@ impl Client {
         self.cache.get_or_insert_default()
     }
 
+    /// Why its batch is not answered from the cache, if that was looked at.
+    pub(super) fn why_run(&self) -> Option<super::slow::WhyRun> {
+        self.cache.as_ref()?.why
+    }
+
     /// The answer to its batch is to be kept.
     pub(super) fn fills(&self) -> bool {
         self.cache.as_ref().is_some_and(|cache| cache.fill.is_some())
+    }
+
+    /// The cache has what may be given if nobody answers its batch.
+    pub(super) fn renews(&self) -> bool {
+        self.cache.as_ref().and_then(|cache| cache.fill.as_ref()).is_some_and(|fill| fill.renews)
+    }
+
+    /// It asks only so that the answers are kept.
+    pub(super) fn warms(&self) -> Option<&Warming> {
+        self.cache.as_ref()?.warms.as_deref()
+    }
+
+    /// It is to be given that.
+    pub(super) fn is_spared(&self) -> bool {
+        self.cache.as_ref().is_some_and(|cache| cache.spared)
     }
 
     /// Sends bytes, waking the task if the socket would not take them all. A broken connection is

@@ -24,6 +24,7 @@ impl Relay {
         match client.state {
             State::Closing { .. } if client.conn.backlog() == 0 => {
                 self.clients.remove(id);
+                self.backlogs.forget(id);
                 return Poll::Ready(());
             }
             State::Closing { .. } => return Poll::Pending,
@@ -136,6 +137,9 @@ impl Relay {
             && std::mem::take(&mut server.stalled)
         {
             server.wake();
+        }
+        if drained.is_ready() {
+            self.note_drained(id);
         }
         self.hear(id);
         true

@@ -4,18 +4,14 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::client::{SentBack, State, Unnamed};
-use super::lease::Parsed;
-use super::retell::sql_of;
-use super::rules::{Bits, Course, Fitting, Kept, Rules, Way};
+use super::client::{SentBack, State};
+use super::rules::{Course, Kept, Way};
 use super::{Client, ClientId, GroupId, PoolId, Relay, Server, ServerId};
 use crate::config::{Fallback, WaitAction};
 use crate::flow::requests::{Batch, End};
 use crate::meter::Role;
 use crate::pool::cluster::{Member, Standing};
 use crate::wire::error::{PgError, SqlState};
-use crate::wire::frame::{HEADER, Header, cstr};
-use crate::wire::tag::client as tag;
 
 impl Relay {
     /// The rule for the batch at the front of `data`; `end` is `None` if it is too long to be looked at.
@@ -23,61 +19,13 @@ impl Relay {
         let Some(client) = self.clients.get(id) else { return Course::NONE };
         let Some(rules) = self.groups[client.group].rules.clone() else { return Course::NONE };
         let (fitting, conforming) = (client.params.fitting, client.conforming);
-        let fits = match end {
-            _ if !fitting.hangs_on_statements() => 0,
-            Some(End::Query) if data.first() == Some(&tag::QUERY) => {
-                let sql = data.get(HEADER..).and_then(cstr).map_or(&[][..], |(sql, _)| sql);
-                let shape = self.shapes.look(sql, conforming).shape;
-                rules.fit(&fitting, shape, sql, conforming)
-            }
-            Some(End::Sync | End::Flush) => self.fit_batch(id, &rules, &fitting, data),
-            Some(End::Query | End::Call) | None => 0,
-        };
-        rules.first(&fitting, fits)
-    }
-
-    /// The rules that some statement of an extended batch fits.
-    fn fit_batch(&mut self, id: ClientId, rules: &Rules, fitting: &Fitting, data: &[u8]) -> Bits {
-        let mut at = 0;
-        let mut parsed = Parsed::new();
         let mut fits = 0;
-        while let Some(rest) = data.get(at..)
-            && let Ok(Some(header)) = Header::peek(rest, usize::MAX)
-            && let Some(body) = rest.get(HEADER..header.total)
-            && let Some(client) = self.clients.get(id)
+        if let Some(end) = end
+            && fitting.hangs_on_statements()
         {
-            let conforming = client.conforming;
-            let name = match header.tag {
-                tag::BIND => cstr(body).and_then(|(_, rest)| cstr(rest)).map(|(name, _)| name),
-                tag::DESCRIBE => body.strip_prefix(b"S").and_then(cstr).map(|(name, _)| name),
-                _ => None,
-            };
-            let statement = match (header.tag, name) {
-                (tag::PARSE, _) => {
-                    if let Some((name, tail)) = cstr(body) {
-                        parsed.push(name);
-                        let shape = self.shapes.look(sql_of(tail), conforming).shape;
-                        fits |= rules.fit(fitting, shape, sql_of(tail), conforming);
-                    }
-                    None
-                }
-                (_, Some(name)) if parsed.contains(&name) => None,
-                (_, Some([])) => match &client.unnamed {
-                    Unnamed::Known(statement) => Some(Rc::clone(statement)),
-                    Unnamed::Nothing | Unnamed::There { .. } => None,
-                },
-                (_, Some(name)) => client.prepared.as_ref().and_then(|prepared| prepared.get(name).cloned()),
-                (_, None) => None,
-            };
-            if let Some(statement) = statement {
-                fits |= rules.fit(fitting, statement.look.shape, statement.sql(), conforming);
-            }
-            if header.tag == tag::SYNC {
-                break;
-            }
-            at += header.total;
+            self.each_statement(id, data, end, |look, sql| fits |= rules.fit(&fitting, look.shape, sql, conforming));
         }
-        fits
+        rules.first(&fitting, fits)
     }
 
     /// Puts the batch at the front of `data` under its rule. `Some`: it does not run now; what [`Relay::pump`] is told.
@@ -167,13 +115,21 @@ impl Relay {
 
     /// How long what the client has running on this server may take.
     pub(super) fn query_timeout(&self, server: &Server, id: ClientId) -> Option<Duration> {
+        self.query_limit(server, id).0
+    }
+
+    /// The same, and what sets it.
+    pub(super) fn query_limit(&self, server: &Server, id: ClientId) -> (Option<Duration>, &'static str) {
         let pool = &self.pools[server.pool];
         let group = &self.groups[pool.group];
         let rule = group.rules.as_ref().zip(self.clients.get(id)).and_then(|(rules, client)| rules.of(client.course));
         let of_rule = rule.and_then(|kept| kept.rule.timeout);
-        match of_rule.or_else(|| pool.workload.as_ref().and_then(|workload| workload.query_timeout)) {
-            Some(limit) => (!limit.is_zero()).then_some(limit),
-            None => group.terms.query_timeout,
+        let of_workload = || pool.workload.as_ref().and_then(|workload| workload.query_timeout);
+        let set = |limit: Duration| (!limit.is_zero()).then_some(limit);
+        match (of_rule, of_workload()) {
+            (Some(limit), _) => (set(limit), "the timeout of a rule in pgweir"),
+            (None, Some(limit)) => (set(limit), "query_timeout of a pool in pgweir"),
+            (None, None) => (group.terms.query_timeout, "pgweir's query_timeout"),
         }
     }
 

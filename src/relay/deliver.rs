@@ -2,13 +2,12 @@
 //! Must never send a client a byte that answers somebody else's message.
 
 use super::again::is_last_warning;
-use super::learned::{LARGE_BYTES, Run};
 use super::server::Use;
 use super::{Client, ClientId, OWED, Relay, ServerId};
 use crate::config::PoolMode;
 use crate::flow::expect::{Expect, Kind, Origin};
 use crate::flow::replies::{Event, Outcome, Step};
-use crate::meter::Sample;
+use crate::meter::ErrorClass;
 use crate::sql::verdict::Effects;
 use crate::wire::build;
 use crate::wire::error::{PgError, ServerError, SqlState};
@@ -37,15 +36,51 @@ struct Outlook {
     deserted: bool,
 }
 
+/// What of a read goes on to the client: as it came, but for what is cut out of it or put in.
+struct Passed<'a> {
+    data: &'a [u8],
+    /// Start of the range that goes on as it came.
+    from: usize,
+    /// What goes ahead of it, if anything was cut out or put in.
+    edited: Vec<u8>,
+}
+
+impl Passed<'_> {
+    /// Up to `at` it goes on as it came; the `skip` bytes there do not, and what is put in their place is then appended to `edited`.
+    fn cut(&mut self, at: usize, skip: usize) {
+        self.edited.extend_from_slice(self.data.get(self.from..at).unwrap_or_default());
+        self.from = at + skip;
+    }
+
+    /// Nothing before `at` goes on.
+    fn forget(&mut self, at: usize) {
+        self.edited.clear();
+        self.from = at;
+    }
+
+    /// All that goes on of what is in front of `at`.
+    fn bytes(&mut self, at: usize) -> &[u8] {
+        if self.from == 0 && self.edited.is_empty() {
+            return self.data.get(..at).unwrap_or_default();
+        }
+        self.cut(at, 0);
+        &self.edited
+    }
+}
+
 impl Relay {
     /// Handles bytes of a server; returns how many were taken. What is left is the beginning of a
     /// message.
     pub(super) fn deliver(&mut self, server: ServerId, data: &[u8]) -> usize {
         let Some(this) = self.servers.get_mut(server) else { return data.len() };
-        this.answered += data.len();
+        let read = this.read;
+        if this.first_us == 0 {
+            this.first_us = self.now_us;
+        }
+        // What was counted elsewhere in between is no statement of this client's.
+        self.shapes.counted();
         let owner = this.owner();
-        let mut edited = Vec::new();
-        let mut from = 0;
+        let mut passed = Passed { data, from: 0, edited: Vec::new() };
         let mut at = 0;
         let mut outlook = Outlook::default();
         while let Some(this) = self.servers.get_mut(server) {
@@ -55,20 +90,19 @@ impl Relay {
                 Step::Forward(n) if owner.is_some() && this.again.is_movable() && is_last_warning(rest) => {
                     // Who has the batch run elsewhere need not hear that this server crashes; and with its warning it sends
                     // what it had kept of the answer.
-                    edited.clear();
-                    from = at + n;
+                    passed.forget(at + n);
                     (true, n)
                 }
                 Step::Forward(n) => (owner.is_some(), n),
                 Step::Drop(n) => (false, n),
                 Step::Fake(kind) => {
-                    edited.extend_from_slice(data.get(from..at).unwrap_or_default());
-                    from = at;
-                    fake(&mut edited, kind);
+                    passed.cut(at, 0);
+                    fake(&mut passed.edited, kind);
                     (true, 0)
                 }
                 Step::Event { n, swallow, event } => {
                     let bytes = rest.get(..n).unwrap_or_default();
+                    this.through = read + (at + n) as u64;
                     // An end announced behind the last reply is not this client's affair.
                     if let Event::Failed(Some(entry), _) = &event {
                         // Names mean again what they meant to the message that failed.
@@ -77,18 +111,15 @@ impl Relay {
                     let aside = matches!(event, Event::Failed(None, _)) && self.is_untold(server);
                     if self.repeats(server, owner, &event, bytes, &mut outlook) {
                         // Nothing of the batch's answer has left, and nothing of it may.
-                        edited.clear();
-                        from = at + n;
+                        passed.forget(at + n);
                         (false, n)
                     } else if event == Event::Notification {
-                        edited.extend_from_slice(data.get(from..at).unwrap_or_default());
-                        from = at + n;
-                        edited.extend_from_slice(&self.heard_on_lease(server, owner, bytes));
+                        passed.cut(at, n);
+                        passed.edited.extend_from_slice(&self.heard_on_lease(server, owner, bytes));
                         (true, n)
                     } else if let Some(told) = self.retold(server, owner, &event, bytes) {
-                        edited.extend_from_slice(data.get(from..at).unwrap_or_default());
-                        from = at + n;
-                        edited.extend_from_slice(&told);
+                        passed.cut(at, n);
+                        passed.edited.extend_from_slice(&told);
                         self.event(server, owner, event, swallow, bytes, &mut outlook);
                         at += n;
                         continue;
@@ -97,9 +128,8 @@ impl Relay {
                         self.event(server, owner, event, swallow, bytes, &mut outlook);
                         let mut keep = !swallow && !aside && owner.is_some();
                         if ready && let Some((first, waits)) = self.before_ready(server, owner) {
-                            edited.extend_from_slice(data.get(from..at).unwrap_or_default());
-                            from = at;
-                            edited.extend_from_slice(&first);
+                            passed.cut(at, 0);
+                            passed.edited.extend_from_slice(&first);
                             keep = !waits;
                         }
                         (keep, n)
@@ -112,27 +142,26 @@ impl Relay {
             };
             if outlook.refused.is_some() && self.servers.get(server).is_some_and(|this| this.settling) {
                 // Whatever was sent behind these settings was refused with them.
-                edited.extend_from_slice(data.get(from..at).unwrap_or_default());
-                (from, at) = (data.len(), data.len());
+                passed.cut(at, data.len() - at);
+                at = data.len();
                 break;
             }
             if !keep {
-                edited.extend_from_slice(data.get(from..at).unwrap_or_default());
-                from = at + n;
+                passed.cut(at, n);
             }
             at += n;
         }
-        if from > 0 || !edited.is_empty() {
-            edited.extend_from_slice(data.get(from..at).unwrap_or_default());
+        if let Some(this) = self.servers.get_mut(server) {
+            this.read = read + at as u64;
         }
-        let bytes = if from > 0 || !edited.is_empty() { &edited[..] } else { data.get(..at).unwrap_or_default() };
-        self.conclude(server, owner, bytes, at == data.len(), outlook);
+        self.conclude(server, owner, passed.bytes(at), at == data.len(), outlook);
         at
     }
 
     /// Hands the server on first and writes to its client then: the next request is at the server
     /// while this reply is still being copied.
     fn conclude(&mut self, server: ServerId, owner: Option<ClientId>, bytes: &[u8], all_taken: bool, outlook: Outlook) {
+        let counted = self.shapes.counted();
         if outlook.fault.is_none() && outlook.refused.is_none() {
             self.undo_dropped(server, None);
         }
@@ -165,6 +194,7 @@ impl Relay {
             client.send(bytes);
             let group = &self.groups[client.group];
             self.pools[group.primary].counters.total_sent.add(bytes.len() as u64);
+            owner.into_iter().for_each(|id| self.note_sent(id, counted));
         }
         if let Some(what) = outlook.fault {
             tracing::warn!(server = %self.name_of(server), "closing a connection whose server broke the protocol: {what}");
@@ -230,12 +260,19 @@ impl Relay {
                 } else if swallow {
                     outlook.refused = (!self.is_meant(server, owner, &error)).then_some(error);
                 } else if let Some(entry) = entry {
-                    self.failed(server, owner, &entry);
+                    if error.code == SqlState::DEADLOCK_DETECTED {
+                        self.is_deadlocked(server, &entry, bytes);
+                    }
+                    self.audit_failed(server, owner, &entry, error.code);
+                    self.failed(server, owner, &entry, error.code);
                 }
             }
             // Of a statement of pgweir's own in a client's text.
             Event::Completed(entry, _) if swallow && entry.origin == Origin::Client => {}
-            Event::Completed(entry, outcome) => self.completed(server, owner, &entry, outcome),
+            Event::Completed(entry, outcome) => {
+                self.audit_completed(server, &entry, outcome, bytes);
+                self.completed(server, owner, &entry, outcome);
+            }
             Event::Row if self.code_row(server, bytes) => {}
             Event::Row => self.noted(server, bytes),
             Event::Parameter => self.parameter(server, owner, swallow, bytes),
@@ -248,7 +285,7 @@ impl Relay {
 
     fn completed(&mut self, server: ServerId, owner: Option<ClientId>, entry: &Expect, outcome: Outcome) {
         if entry.origin == Origin::Client {
-            self.count(server, owner, entry, outcome.rows, false);
+            self.count(server, owner, entry, outcome.rows, None);
             // What pgweir has put in front does not count: nothing of the client's has run.
             self.servers.get_mut(server).into_iter().for_each(|this| this.again.forget());
         }
@@ -261,7 +298,7 @@ impl Relay {
     }
 
     /// A message of the client's, or one that follows a statement of its, has failed.
-    fn failed(&mut self, server: ServerId, owner: Option<ClientId>, entry: &Expect) {
+    fn failed(&mut self, server: ServerId, owner: Option<ClientId>, entry: &Expect, code: SqlState) {
         let mut bare = false;
         if let Some(this) = self.servers.get_mut(server).filter(|this| this.discarded) {
             // What had followed DISCARD ALL is undone.
@@ -275,40 +312,10 @@ impl Relay {
             // What was to be closed behind it is not.
             this.retire = true;
         }
-        self.count(server, owner, entry, 0, true);
+        self.count(server, owner, entry, 0, Some(ErrorClass::of(code)));
         if let Some(id) = owner {
             self.clients.get_mut(id).into_iter().for_each(|client| client.unopened.fails());
             self.doubt(id, bare);
-        }
-    }
-
-    /// One statement more in the statistics: its wait for a server if it was the first of a
-    /// lease, and the time from its sending, or from the end of the one before it, to now.
-    fn count(&mut self, server: ServerId, owner: Option<ClientId>, entry: &Expect, rows: u64, error: bool) {
-        let Some(this) = self.servers.get_mut(server) else { return };
-        let began_us = entry.sent_us.max(this.done_us);
-        this.done_us = self.now_us;
-        let pool = &self.pools[this.pool];
-        let wait_us =
-            owner.and_then(|id| self.clients.get_mut(id)).map_or(0, |client| std::mem::take(&mut client.waited_us));
-        let server_us = self.now_us.saturating_sub(began_us);
-        pool.counters.total_query_count.add(1);
-        pool.counters.total_query_time_us.add(server_us);
-        pool.counters.total_errors.add(u64::from(error));
-        let group = &self.groups[pool.group];
-        let (stats, lanes, catalog) = (group.stats, group.terms.lanes, group.catalog);
-        let pool = this.pool;
-        let large = this.answered > LARGE_BYTES;
-        let usual_us = self.shapes.record(stats, entry.cookie, &Sample { wait_us, server_us, rows, error });
-        if lanes {
-            let slice = &self.pools[pool].slice;
-            let busy = slice.open() - slice.idle().len();
-            let run = Run { took_us: server_us, busy, large, rode: false, done_us: self.now_us };
-            let fast_us = self.lane_fast_us();
-            self.shapes.learns(entry.cookie, catalog).into_iter().for_each(|learned| learned.ran(run, fast_us));
-        }
-        if !error {
-            self.host_works(pool, began_us, server_us, usual_us);
         }
     }
 
@@ -322,7 +329,7 @@ impl Relay {
         let Some(this) = self.servers.get_mut(server) else { return };
         this.discarding &= this.replies.busy();
         this.discarded = false;
-        this.answered = 0;
+        (this.counted, this.first_us) = (this.through, 0);
         if put_in && owner.is_some() {
             outlook.settled = this.prior.is_some() || opened;
             if let Some(client) = owner.and_then(|id| self.clients.get(id))
@@ -358,8 +365,13 @@ impl Relay {
             outlook.in_block = self.groups[group].terms.pool_mode == PoolMode::Statement;
         }
         let idle = status == b'I' && !this.replies.busy();
+        if idle && this.guard.is_some() {
+            self.guard_ends(server);
+        }
+        self.notes_over(server, entry.note);
         let Some(id) = owner else { return };
         if let Some(client) = self.clients.get_mut(id) {
+            client.cache.iter_mut().for_each(|cache| cache.why = None);
             client.active_us = self.now_us;
             if !client.inbox.is_empty() {
                 client.wake();

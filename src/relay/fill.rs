@@ -14,7 +14,7 @@ use super::remote::LOST_US;
 use super::traced::Trace;
 use super::{ClientId, Relay, ServerId};
 use crate::cache::answer::{Answer, Scan};
-use crate::cache::{Entry, Source, Stamp, Store, Tenant};
+use crate::cache::{Entry, Outcome, Source, Stamp, Store, Tenant};
 use crate::meter::{Role, Unkept};
 
 /// An answer that is to be kept when it has come.
@@ -23,7 +23,7 @@ pub(super) struct Fill {
     /// Under what.
     pub key: Arc<[u8]>,
     /// For how long, microseconds.
-    ttl_us: u64,
+    pub ttl_us: u64,
     /// Whose.
     tenant: Arc<Tenant>,
     /// Shape of the statement.
@@ -42,6 +42,8 @@ pub(super) struct Fill {
     scan: Scan,
     /// What the cache has, which the answer should be.
     expected: Option<Arc<Entry>>,
+    /// The cache has what may be given if nobody answers.
+    pub renews: bool,
     /// Its key in the cache that processes share, if it is to be kept there as well.
     shared: Option<Box<[u8]>>,
 }
@@ -63,6 +65,8 @@ pub(super) enum Leader {
 pub(super) enum Landing {
     /// The answer is kept.
     Kept,
+    /// There is none, but what stands in for it will do.
+    Spared,
     /// There is none: each has to ask by itself.
     Failed,
     /// The shared cache was asked.
@@ -117,6 +121,7 @@ impl Relay {
             bytes: Vec::new(),
             scan: Scan::default(),
             expected,
+            renews: asked.renews,
             shared,
         }));
     }
@@ -147,7 +152,7 @@ impl Relay {
         true
     }
 
-    fn is_leading(&self, leader: Leader) -> bool {
+    pub(super) fn is_leading(&self, leader: Leader) -> bool {
         let leader = match leader {
             Leader::Client(leader) => leader,
             Leader::Lookup { since_us, .. } => return self.now_us.saturating_sub(since_us) < LOST_US,
@@ -192,7 +197,6 @@ impl Relay {
             Answer::Whole { .. } | Answer::Partial => Unkept::Long,
             Answer::Other => Unkept::Other,
         };
-        let group = client.group;
         let mut fill = client.caching().fill.take();
         if let Some(fill) = &mut fill {
             let shared = fill.shared.take();
@@ -203,8 +207,7 @@ impl Relay {
         {
             store.remove(&fill.key);
         }
-        self.cache_counters(group).unkept(why).add(1);
-        self.fill_ends(id, fill, false);
+        self.unkept(id, fill, why);
     }
 
     /// The answer is whole.
@@ -212,32 +215,41 @@ impl Relay {
         let Some(client) = self.clients.get_mut(id) else { return };
         let group = client.group;
         let (Some(mut fill), Some(store)) = (client.caching().fill.take(), self.cache.clone()) else { return };
-        let traced = fill.trace.take().map(|trace| trace.traced);
-        if traced == Some(None) {
-            self.cache_counters(group).unkept(Unkept::Untraced).add(1);
-            return self.fill_ends(id, Some(fill), false);
+        let trace = fill.trace.take();
+        if trace.as_ref().is_some_and(|trace| trace.traced.is_none() && trace.fenced.is_none()) {
+            return self.unkept(id, Some(fill), Unkept::Untraced);
         }
         if fill.stamp.is_some_and(|stamp| !self.shows_signals(group, stamp)) {
-            self.cache_counters(group).unkept(Unkept::Behind).add(1);
-            return self.fill_ends(id, Some(fill), false);
+            return self.unkept(id, Some(fill), Unkept::Behind);
         }
         let (Some(stamp), Some(answer)) = (fill.stamp, fill.bytes.get(parse..len)) else { return };
+        let (traced, fenced) = trace.map(|trace| (trace.traced, trace.fenced)).unwrap_or_default();
         if let Some(expected) = &fill.expected {
-            let real = traced.as_ref().and_then(Option::as_ref);
-            self.is_compared((group, fill.shape), expected, (stamp, answer), real);
+            self.is_compared((group, fill.shape), expected, (stamp, answer), traced.as_ref());
         }
         self.cache_counters(group).fills.add(1);
+        self.warmed(id, Outcome::Kept);
         let answer = bytes::Bytes::copy_from_slice(answer);
         let entry = Entry::new(fill.key.len(), answer, stamp, self.now_us, fill.ttl_us, Arc::clone(&fill.tenant));
-        let traced = traced.flatten();
-        let shared = fill.shared.take().filter(|_| traced.is_none());
-        let entry = Arc::new(entry.traced(traced).hanging_on(Arc::clone(&fill.deps)));
+        let shared = fill.shared.take().filter(|_| traced.is_none() && fenced.is_none());
+        let took_us = self.now_us.saturating_sub(stamp.began_us);
+        let entry = entry.taking(took_us).traced(traced).fenced(fenced);
+        let entry = Arc::new(entry.hanging_on(Arc::clone(&fill.deps)));
         if store.put(Arc::clone(&fill.key), Arc::clone(&entry)) {
             self.shares(shared, &entry);
         } else {
             self.must_see_no_older(id);
         }
-        self.fill_ends(id, Some(fill), true);
+        self.fill_ends(id, Some(fill), Landing::Kept);
+    }
+
+    /// The answer is not kept.
+    fn unkept(&mut self, id: ClientId, fill: Option<Box<Fill>>, why: Unkept) {
+        if let Some(client) = self.clients.get(id) {
+            self.cache_counters(client.group).unkept(why).add(1);
+        }
+        self.warmed(id, Outcome::Unkept(why));
+        self.fill_ends(id, fill, Landing::Failed);
     }
 
     /// The client was told what may be newer than what is kept under the same key.
@@ -248,20 +260,20 @@ impl Relay {
         client.caching().has_written(now_us, floor);
     }
 
-    /// Nothing more comes of this; `kept`: the answer is in the cache. Who has waited for it goes on.
-    pub(super) fn fill_ends(&mut self, id: ClientId, fill: Option<Box<Fill>>, kept: bool) {
+    /// Nothing more comes of this. Who has waited for it goes on.
+    pub(super) fn fill_ends(&mut self, id: ClientId, fill: Option<Box<Fill>>, landing: Landing) {
         let Some(fill) = fill.filter(|fill| fill.leads) else { return };
         if self.flights.get(&fill.key).is_some_and(|flight| flight.leader == Leader::Client(id)) {
-            self.lands(&fill.key, if kept { Landing::Kept } else { Landing::Failed });
+            self.lands(&fill.key, landing);
         }
     }
 
     /// The client goes, or its batch will not be answered.
     pub(super) fn fill_abandoned(&mut self, id: ClientId) {
         let Some(caching) = self.clients.get_mut(id).and_then(|client| client.cache.as_mut()) else { return };
-        caching.follows = 0;
+        (caching.follows, caching.spared) = (0, false);
         let fill = caching.fill.take();
-        self.fill_ends(id, fill, false);
+        self.fill_ends(id, fill, Landing::Failed);
     }
 
     pub(super) fn lands(&mut self, key: &[u8], landing: Landing) {
@@ -272,8 +284,8 @@ impl Relay {
             // It may have been cancelled, and wait for something else by now.
             let caching = client.cache.as_mut().filter(|caching| waits && caching.follows == number);
             let Some(caching) = caching else { continue };
-            (caching.follows, caching.alone, caching.looked) =
-                (0, landing == Landing::Failed, landing == Landing::LookedUp);
+            (caching.follows, caching.alone, caching.looked, caching.spared) =
+                (0, landing == Landing::Failed, landing == Landing::LookedUp, landing == Landing::Spared);
             client.state = State::Idle;
             let group = client.group;
             self.cache_counters(group).followed.add(u64::from(landing == Landing::Kept));

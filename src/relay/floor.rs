@@ -19,16 +19,28 @@
 //! after the read; until then it stays.
 
 use super::lease::Target;
+use super::patience::{MOMENTS, Mark};
 use super::{ClientId, Group, GroupId, Relay, ServerId};
 use crate::config::Consistency;
 use crate::meter::Role;
 use crate::pool::cluster::{Floor, Sight};
 
-/// A client that waits for a replica, and until when, microseconds.
-pub(super) type Held = (ClientId, u64);
+/// A client that waits for a replica.
+pub(super) struct Held {
+    client: ClientId,
+    /// How long at most, microseconds.
+    until_us: u64,
+    /// Since when it is known what for, microseconds; 0 if it is not.
+    known_us: u64,
+}
 
 /// How long one waits at least whose statement nothing but a replica may run, microseconds.
 const ONLY_WAIT_US: u64 = 1_000_000;
+
+/// Since when it is known how far a replica must be, if that is known now.
+fn known_since(floor: Floor, now_us: u64) -> u64 {
+    if matches!(floor, Floor::At(_)) { now_us } else { 0 }
+}
 
 impl Relay {
     /// Notes that the client's lease wrote, or may have.
@@ -105,14 +117,22 @@ impl Relay {
         }
         let group = &mut self.groups[client.group];
         let sight = &client.sight;
+        let longest_us = MOMENTS * self.config.pool.read_wait.as_micros() as u64;
+        if !only && group.patience.is_lost(&group.cluster, now_us, longest_us) {
+            return false;
+        }
         let due = (sight.floor != Floor::None && (sight.by_read || only))
             || (sight.floor == Floor::None && sight.last.is_some());
         if !due || !group.cluster.has_standby() {
             return false;
         }
-        if !group.held.iter().any(|(held, _)| *held == id) {
+        if !group.held.iter().any(|held| held.client == id) {
             group.cluster.waits();
-            group.held.push((id, now_us + wait_us));
+            group.held.push(Held {
+                client: id,
+                until_us: now_us + wait_us,
+                known_us: known_since(sight.floor, now_us),
+            });
         }
         group.cluster.would_switch(sight);
         true
@@ -125,14 +145,22 @@ impl Relay {
         }
         let held = std::mem::take(&mut self.groups[group].held);
         let cluster = std::sync::Arc::clone(&self.groups[group].cluster);
-        for (id, until_us) in held {
+        let longest_us = MOMENTS * self.config.pool.read_wait.as_micros() as u64;
+        for Held { client: id, until_us, known_us } in held {
             cluster.waits_no_more();
             let Some(client) = self.clients.get_mut(id) else { continue };
             client.impatient = until_us <= self.now_us;
+            if client.impatient
+                && known_us > 0
+                && let Floor::At(lsn) = client.sight.floor
+            {
+                self.groups[group].patience.wears(&cluster, Mark { lsn, since_us: known_us }, longest_us);
+            }
             self.pump_inbox(id);
             // Who goes on waiting waits no longer for that.
-            if let Some(place) = self.groups[group].held.iter_mut().find(|(held, _)| *held == id) {
-                place.1 = until_us;
+            if let Some(place) = self.groups[group].held.iter_mut().find(|held| held.client == id) {
+                place.until_us = until_us;
+                place.known_us = if known_us > 0 { known_us } else { place.known_us };
             }
         }
     }

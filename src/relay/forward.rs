@@ -93,6 +93,9 @@ impl Relay {
         if !self.move_to_successor(id) {
             return None;
         }
+        if let Some(done) = self.refuse_blocked(id, data, end) {
+            return done;
+        }
         if let Some(done) = self.steer(id, data, end) {
             return done;
         }
@@ -116,6 +119,7 @@ impl Relay {
             }
             None => self.fill_abandoned(id),
         }
+        let target = if self.fills_fenced(id) { Target::Primary } else { target };
         let pool = self.choose(id, target);
         if target != Target::Primary && !self.is_where_it_should(id, pool) && self.waits_for_replica(id, target) {
             return None;
@@ -123,7 +127,7 @@ impl Relay {
         let Some(pool) = pool else {
             let ruled = target != Target::OnlyReplica && self.is_ruled(id);
             let error = if ruled { self.nobody_serves(id) } else { no_replica(target) };
-            return self.fail_batch(id, data, &error);
+            return self.spare_or_fail(id, data, whole, &error);
         };
         if let Some((len, end)) = whole
             && self.board(id, pool, data, len, end)
@@ -136,7 +140,7 @@ impl Relay {
                 self.attach(id, server).then_some(0)
             }
             Lease::Waits => None,
-            Lease::Refused(error) => self.fail_batch(id, data, &error),
+            Lease::Refused(error) => self.spare_or_fail(id, data, whole, &error),
         }
     }
 
@@ -242,6 +246,7 @@ impl Relay {
             tag::DESCRIBE => self.forward_describe(id, server, &message, out),
             tag::CLOSE => self.forward_close(id, server, &message, out),
             tag::EXECUTE => {
+                self.note_execute(server, &message);
                 let Some(client) = self.clients.get(id) else { return Taken::More };
                 if client.prepared.as_ref().is_some_and(|names| names.watches_portals()) {
                     return self.forward_clearing(id, server, &message, out);
@@ -266,9 +271,11 @@ impl Relay {
                 out.flushed = true;
                 Taken::Bytes(HEADER)
             }
+            tag::FUNCTION_CALL if !self.fence_lets_unseen(id, server) => Taken::More,
             tag::FUNCTION_CALL => {
                 self.note_write(id);
                 self.take_effects(id, Effects::OPAQUE, b"");
+                self.note_call(id, server);
                 self.expect(id, server, Kind::Call, Origin::Client, NO_STATEMENT, 0);
                 self.batch_over(id, server);
                 self.pass(id, &message)
@@ -309,6 +316,7 @@ impl Relay {
         };
         // A simple query discards the unnamed statement (exec_simple_query).
         self.set_unnamed(id, server, Unnamed::Nothing, UnnamedOn::Nobody);
+        self.note_query(id, server, &look, sql, message);
         self.expect(id, server, Kind::Query, Origin::Client, UNNAMED, look.shape);
         self.changed_unnamed(server);
         if look.effects.any(Effects::DISCARD_ALL.union(Effects::DEALLOCATE))
@@ -353,12 +361,19 @@ impl Relay {
         shape: u64,
     ) {
         let sent_us = self.now_us;
-        self.enter(id, server, Expect { kind, origin, owner: id.index(), statement, cookie: shape, sent_us, name: 0 });
+        self.enter(
+            id,
+            server,
+            Expect { kind, origin, owner: id.index(), statement, cookie: shape, sent_us, name: 0, note: 0 },
+        );
     }
 
     /// Enters the reply owed for a message that is being forwarded.
-    pub(super) fn enter(&mut self, id: ClientId, server: ServerId, entry: Expect) {
+    pub(super) fn enter(&mut self, id: ClientId, server: ServerId, mut entry: Expect) {
         if let Some(this) = self.servers.get_mut(server) {
+            if let Some(notes) = this.notes.as_deref_mut() {
+                entry.note = notes.enter(&entry);
+            }
             if this.began_us == 0 {
                 this.began_us = self.now_us;
             }

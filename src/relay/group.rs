@@ -7,22 +7,23 @@ use std::sync::Arc;
 
 use super::backoff::Backoff;
 use super::balance::{Balancer, Pace};
-use super::cached::Wrote;
 use super::floor::Held;
 use super::lane_count::LaneCount;
 use super::listen::Listener;
 pub use super::params::ParamSet;
+use super::patience::Patience;
 use super::rules::{Fitting, Rules};
 use super::unopened::{Defers, defers};
+use super::wrote::Wrote;
 use super::{ClientId, GroupId, PoolId, Relay, ServerId, Todo};
 use crate::auth::ServerSecret;
 use crate::cache::key::Key;
-use crate::cache::{Feed, Hearing, Tenant};
+use crate::cache::{Feed, Fence, Hearing, Tenant};
 use crate::config::{
     Config, Consistency, Database, Overrides, OwnInvalidation, PoolMode, Reads, Routing, Terms, Workload,
 };
 use crate::flow::params::Settings;
-use crate::meter::{DatabaseHealth, PinCounters, PoolCounters, PoolLabel, Role};
+use crate::meter::{DatabaseHealth, PinCounters, Place, PoolCounters, PoolLabel, Role, Target};
 use crate::pool::budget::Stake;
 use crate::pool::cluster::Cluster;
 use crate::pool::slice::Slice;
@@ -59,6 +60,8 @@ pub struct Group {
     pub(super) has_globals: bool,
     /// Clients that wait for one to catch up.
     pub(super) held: Vec<Held>,
+    /// Whether that is worth while.
+    pub(super) patience: Patience,
     /// Chooses among replicas.
     pub(super) balancer: Balancer,
     /// What the keys of its answers begin with.
@@ -67,6 +70,8 @@ pub struct Group {
     pub(super) tenant: Option<Arc<Tenant>>,
     /// What is known of changes, once answers hang on that.
     pub(super) feed: Option<Arc<Feed>>,
+    /// The fence around its database, once anything was asked of that.
+    pub(super) fence: Option<Arc<Fence>>,
     /// Since when its database's notifications are heard, once answers hang on that.
     pub(super) hearing: Option<Arc<Hearing>>,
     /// What replicas must have whose answers are kept: the newest that anybody has said of answers.
@@ -83,8 +88,10 @@ pub struct Group {
     pub(super) listener: Option<Box<Listener>>,
     /// Settings in which clients that share a server may differ.
     pub(super) lane_settings: Rc<[String]>,
-    /// Number in the statistics.
+    /// Number of the primary's place in the statistics.
     pub(super) stats: u32,
+    /// The same for what the process's own cache answers, and what the shared one does.
+    pub(super) stats_kept: [u32; 2],
     /// A client has read what it drew from a sequence.
     pub(super) reads_sequences: bool,
     /// Numbers of clients that keep a server.
@@ -103,6 +110,8 @@ pub struct Group {
 pub struct Pool {
     /// Whose.
     pub(super) group: GroupId,
+    /// Number of its place in the statistics while its host is a replica.
+    pub(super) stats: u32,
     /// Number of the host in its cluster.
     pub(super) number: usize,
     /// Role of the host.
@@ -145,6 +154,14 @@ pub struct Pool {
 }
 
 impl Pool {
+    /// Number of its place in the statistics.
+    pub(super) fn stats(&self, group: &Group) -> u32 {
+        match self.role {
+            Role::Primary => group.stats,
+            Role::Replica => self.stats,
+        }
+    }
+
     /// A server was opened: whatever was in the way is gone.
     pub(super) fn works(&mut self) {
         self.failure = None;
@@ -159,55 +176,12 @@ impl Pool {
 
     /// Nothing is to be tried yet.
     pub(super) fn pauses(&self, now_us: u64) -> bool {
-        self.is_held() || self.pause.until_us().max(self.host.until_us()) > now_us
-    }
-}
-
-/// Most sets of settings remembered per group beyond those in use.
-const MAX_SETS: usize = 1024;
-
-impl Group {
-    /// The shared form of `settings`.
-    pub(super) fn intern(&mut self, settings: Settings) -> Rc<ParamSet> {
-        if settings.is_empty() {
-            return Rc::clone(&self.no_params);
-        }
-        if let Some(set) = self.sets.get(&settings) {
-            return Rc::clone(set);
-        }
-        if self.sets.len() >= MAX_SETS {
-            self.sets.retain(|_, set| Rc::strong_count(set) > 1);
-        }
-        let mut set = ParamSet::new(settings.clone(), None);
-        set.fitting = self.fitting(&settings);
-        set.riding.retain(|(name, _)| !self.lane_settings.iter().any(|free| free.as_bytes() == name.as_slice()));
-        // One for all that mean the same, so that comparing is comparing pointers.
-        let others = self.sets.values().chain([&self.no_params]);
-        if let Some(same) = others.map(|other| &other.meaning).find(|meaning| **meaning == set.meaning) {
-            set.meaning = Rc::clone(same);
-        }
-        let set = Rc::new(set);
-        self.sets.insert(settings, Rc::clone(&set));
-        set
+        self.is_held() || self.is_backing_off(now_us)
     }
 
-    fn fitting(&self, settings: &Settings) -> Fitting {
-        self.rules.as_ref().map_or_else(Fitting::default, |rules| rules.fitting(settings))
-    }
-
-    /// The shared form of settings that a server has in force.
-    pub(super) fn intern_known(&mut self, settings: Settings, status: &Parameters) -> Rc<ParamSet> {
-        let set = self.intern(settings);
-        self.accepted(&set, status);
-        set
-    }
-
-    /// A server has accepted these settings, and has reported all of `status` by now.
-    pub(super) fn accepted(&self, set: &ParamSet, status: &Parameters) {
-        if set.reported.borrow().is_none() {
-            let base = self.base.as_deref().unwrap_or_default();
-            *set.reported.borrow_mut() = Some(status.iter().filter(|pair| !base.contains(pair)).cloned().collect());
-        }
+    /// After a failure none is tried yet.
+    pub(super) fn is_backing_off(&self, now_us: u64) -> bool {
+        self.pause.until_us().max(self.host.until_us()) > now_us
     }
 }
 
@@ -248,6 +222,8 @@ impl Relay {
             self.todo.push(Todo::Watch(group));
         }
         let pins = self.pins_of(label.clone());
+        let label = Arc::new(label);
+        let place = |target| Place { pool: Arc::clone(&label), target };
         let pool = &self.pools[primary];
         let catalog = self.catalogs.number(entry.landmark(), &pool.dial.dbname, pool.health.as_ref());
         self.catalogs.set_globals(catalog, &entry.reads.global_tables);
@@ -270,10 +246,12 @@ impl Relay {
             consistency: entry.reads.consistency,
             has_globals: !entry.reads.global_tables.is_empty(),
             held: Vec::new(),
+            patience: Patience::default(),
             balancer,
             key: key_of(entry, user, &pool.dial),
             tenant: None,
             feed: None,
+            fence: None,
             hearing: None,
             signalled: None,
             base: None,
@@ -282,7 +260,8 @@ impl Relay {
             catalog,
             listener: None,
             lane_settings: config.pool.lanes.settings.clone().into(),
-            stats: self.shapes.add_pool(label),
+            stats: self.shapes.add_place(place(Target::Primary)),
+            stats_kept: [Target::L1, Target::L2].map(|target| self.shapes.add_place(place(target))),
             reads_sequences: false,
             pins,
             retired: false,
@@ -331,9 +310,12 @@ impl Relay {
         let config = Arc::clone(&self.config);
         self.cache = self.place.caches.of(&config.cache);
         self.reach_remote(&config.cache);
+        self.audit = super::audit::Auditor::of(config.audit.as_ref());
+        self.repeats.reconfigure(config.stats.n_plus_one);
         for group in self.groups.ids().collect::<Vec<_>>() {
             self.groups[group].tenant = None;
             self.forget_feed(group);
+            self.forget_fence(group);
             self.forget_hearing(group, &old.cache);
         }
         let mut read = HashMap::new();

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::balance::{Balancer, Load, bit, set};
+use super::balance::{Balancer, Load, Reader, bit, set};
 use super::lease::Target;
 use super::rules::Way;
 use super::unopened::defers;
@@ -12,6 +12,7 @@ use crate::config::{Database, Fallback};
 use crate::meter::Role;
 use crate::pool::breaker::Limits;
 use crate::pool::cluster::Sight;
+use crate::pool::sight::Seen;
 
 /// How long after its last statement a host's pace is still shown as new, microseconds.
 const NEW_US: u64 = 1_000_000;
@@ -22,6 +23,8 @@ pub(super) struct Search {
     pub(super) found: Option<PoolId>,
     /// None serves anybody now, and reads are to fail then.
     pub(super) fails: bool,
+    /// There was nothing to choose.
+    pub(super) is_bound: bool,
 }
 
 impl Relay {
@@ -47,7 +50,7 @@ impl Relay {
     /// A server for reads of a client of this group that has seen so much, where its rule sends it.
     pub(super) fn search(&mut self, group: GroupId, way: Way, target: Target, sight: &Sight) -> Search {
         let (now_us, slow_start_us) = (self.now_us, self.config.pool.slow_start.as_micros() as u64);
-        let (pools, group) = (&self.pools, &mut self.groups[group]);
+        let (pools, servers, group) = (&self.pools, &self.servers, &mut self.groups[group]);
         let cluster = &group.cluster;
         let others = way.set.checked_sub(1).and_then(|set| group.workloads.get(set));
         let members = if way.set == 0 { &group.members } else { others.unwrap_or(&group.members) };
@@ -59,7 +62,11 @@ impl Relay {
         let primary = set((0..n).filter(is_open).filter(|number| !is_replica(number)));
         let load = |number: usize| {
             let pool = &pools[members[number]];
-            Load { clients: pool.slice.load(), rests: pool.slice.idle().len() > 0, pace: &pool.pace }
+            let lanes = pool.lanes.iter().filter_map(|&lane| servers.get(lane)?.lane.as_deref());
+            // The server itself counts for one.
+            let riders: usize = lanes.map(|lane| (lane.riders.len() + lane.queue.len()).saturating_sub(1)).sum();
+            let rests = pool.slice.idle().len() > 0 || pool.slice.room() > 0;
+            Load { clients: pool.slice.load() + riders, rests, pace: &pool.pace }
         };
         let led = set((0..n).filter(|&number| way.leads_to(number)));
         let with_primary = way.with_primary && target != Target::OnlyReplica;
@@ -67,10 +74,19 @@ impl Relay {
         if wanted == 0 && way.fallback == Fallback::Replicas {
             wanted = fit;
         }
-        let chosen = group.balancer.choose(wanted, cluster, now_us, slow_start_us, load);
+        // What the primary answers is not counted.
+        let last = sight.last.map(Seen::member).filter(|_| wanted & primary == 0);
+        let chosen =
+            group.balancer.choose(wanted, Reader { last, reads: sight.reads }, cluster, now_us, slow_start_us, load);
+        let is_bound = wanted.is_power_of_two();
+        if let Some(last) = last.filter(|_| is_bound)
+            && group.balancer.would_switch(last, led & able, now_us, load)
+        {
+            cluster.would_switch(sight);
+        }
         let found = chosen.and_then(|number| members.get(number).copied());
         let fails = n > 0 && able == 0 && !way.with_primary && group.balancer.fails_without(cluster);
-        Search { found, fails }
+        Search { found, fails, is_bound }
     }
 
     /// A client's statement on a server of this pool has been answered: it began at `began_us` and took `us`, where such

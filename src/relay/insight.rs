@@ -1,6 +1,11 @@
 //! What a worker knows of statements and code, for the console.
 //! Must never learn anything new because somebody asks.
 
+pub use super::deadlocks::Deadlock;
+pub use super::holders::{Holder, Holds};
+pub use super::repeats::Repeated;
+pub use super::slow::SlowQuery;
+
 use super::Relay;
 use super::shapes::ShapeVerdict;
 use crate::sql::footing::Footing;
@@ -16,7 +21,47 @@ pub struct Said {
     pub host: String,
 }
 
+/// What a worker, or all of them, have seen.
+#[derive(Debug, Default)]
+pub struct Insight {
+    /// Where the statements of each shape may run; of several workers a shape may come several times.
+    pub verdicts: Vec<ShapeVerdict>,
+    /// Clients that hold a server for long.
+    pub holders: Vec<Holder>,
+    /// Deadlocks that servers have found.
+    pub deadlocks: Vec<Deadlock>,
+    /// Statements that were run for each row of another's answer.
+    pub repeated: Vec<Repeated>,
+    /// The statements that were slow last.
+    pub slow: Vec<SlowQuery>,
+}
+
+impl Insight {
+    /// What another worker has seen, too.
+    pub fn extend(&mut self, other: Self) {
+        let Self { verdicts, holders, deadlocks, repeated, slow } = other;
+        self.verdicts.extend(verdicts);
+        self.holders.extend(holders);
+        self.deadlocks.extend(deadlocks);
+        self.repeated.extend(repeated);
+        self.slow.extend(slow);
+    }
+}
+
 impl Relay {
+    /// All that has been seen.
+    pub fn insight(&mut self) -> Insight {
+        let (deadlocks, repeated, slow) = (self.deadlocks.all(), self.repeated(), self.slow_queries());
+        Insight { verdicts: self.verdicts(), holders: self.holders(), deadlocks, repeated, slow }
+    }
+
+    /// What was seen of statements before counts no more.
+    pub fn forget_seen(&mut self) {
+        self.slow.forget();
+        self.deadlocks.forget();
+        self.repeats.forget();
+    }
+
     /// Where the statements of each shape may run.
     pub fn verdicts(&self) -> Vec<ShapeVerdict> {
         self.shapes.verdicts().collect()

@@ -229,6 +229,7 @@ impl Relay {
             cookie: 0,
             sent_us: self.now_us,
             name: 0,
+            note: 0,
         });
         self.pools[this.pool].counters.total_session_questions.add(1);
         if !this.send(&out) {

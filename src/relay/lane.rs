@@ -16,6 +16,7 @@ use std::rc::Rc;
 
 use super::statements::Statement;
 use super::{ClientId, PoolId, Relay, ServerId};
+use crate::meter::ErrorClass;
 
 /// Most requests on the wire of one lane, whatever they are expected to take: their answers must fit into the server's socket
 /// while it is not read.
@@ -63,8 +64,10 @@ pub(super) struct Rider {
     pub cancelled: bool,
     /// It has taken longer than it should.
     pub late: bool,
-    /// It has failed, whoever is told.
-    pub failed: bool,
+    /// It has failed so, whoever is told.
+    pub failed: Option<ErrorClass>,
+    /// So many bytes of its answer have left.
+    pub told: usize,
     /// Rows of its answer.
     pub rows: u64,
 }

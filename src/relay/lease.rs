@@ -5,6 +5,7 @@ use smallvec::SmallVec;
 
 use super::catalog::Trust;
 use super::client::{SentBack, State, Unnamed};
+use super::pins::PINNING;
 use super::retell::sql_of;
 use super::shapes::{Look, Stand};
 use super::statements::Statement;
@@ -95,7 +96,10 @@ impl Relay {
         let Some(client) = self.clients.get(id) else { return (Target::Primary, stand) };
         let target = match look.wish.or(client.params.wish) {
             Wish::Primary => Target::Primary,
-            Wish::Replica if self.shapes.stays(look.shape) => Target::Primary,
+            // To be refused there.
+            _ if self.is_blocked(client.group, look.shape) => Target::Primary,
+            // What is left in a session there would keep it from the primary.
+            Wish::Replica if look.effects.any(PINNING) || self.shapes.stays(look.shape) => Target::Primary,
             Wish::Replica => Target::AnyReplica,
             // Or nobody could take the wish back while there is none.
             Wish::Standby if look.effects.any(STEERING) => Target::AnyReplica,
@@ -228,6 +232,7 @@ impl Relay {
         }
         let sight = self.sight_of(id);
         let search = self.search(number, way, target, &sight);
+        self.clients.get_mut(id)?.sight.reads = if search.is_bound { sight.reads.saturating_add(1) } else { 1 };
         let goes_on = match target {
             Target::OnlyReplica => false,
             // In a transaction nothing has to be read anywhere else.

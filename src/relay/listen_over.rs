@@ -203,6 +203,7 @@ impl Relay {
             cookie: 0,
             sent_us,
             name: 0,
+            note: 0,
         });
     }
 

@@ -12,8 +12,11 @@ mod again;
 mod alight;
 mod arrive;
 mod attach;
+mod audit;
+mod backlogs;
 mod backoff;
 mod balance;
+pub mod blocked;
 mod board;
 mod cached;
 mod catalog;
@@ -23,15 +26,25 @@ mod clearing;
 mod client;
 mod client_turn;
 mod commands;
+mod counted;
 mod course;
+mod deadlocks;
 mod deliver;
+mod fence;
+mod fence_guard;
+mod fence_keep;
+mod fence_orphans;
+mod fence_run;
 mod fill;
 mod floor;
 mod follow;
 mod forward;
+mod given;
 mod group;
 mod grow;
 mod hear;
+mod held_up;
+mod holders;
 mod hopefuls;
 mod hosts;
 pub mod insight;
@@ -53,17 +66,20 @@ mod lone;
 mod lost;
 mod message;
 mod names;
+mod notes;
 mod outgoing;
 mod own;
 mod params;
+mod patience;
 mod pids;
-mod pins;
+pub(crate) mod pins;
 mod prepared;
 mod question;
 mod refuse;
 mod release;
 pub mod remote;
 mod renames;
+mod repeats;
 mod reported;
 mod reports;
 mod restate;
@@ -78,7 +94,10 @@ mod server_turn;
 mod settle;
 mod shapes;
 mod signalled;
+mod slow;
+mod spoken;
 mod sqlnames;
+mod stand_in;
 mod statements;
 mod stock;
 mod stream;
@@ -96,6 +115,7 @@ mod vacate;
 mod verify;
 mod watch;
 mod workloads;
+mod wrote;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -114,10 +134,12 @@ use crate::server::open::{BackendKey, Dial};
 pub use arrive::{Arrival, Seat, Seats};
 pub use catalog_read::catalog_question;
 pub use client::{Client, Key};
+pub use fence::Deed;
 pub use group::{Group, Pool};
 pub use pids::{Aimed, Answers, Ask, Awaited, Held, Reach};
 pub use server::Server;
-pub use shapes::ShapeVerdict;
+pub use shapes::{LONG, ShapeVerdict};
+pub use slow::SlowQuery;
 pub use told::Whom;
 
 use release::Farewell;
@@ -174,6 +196,8 @@ pub enum Todo {
     Understand(catalog_read::Source),
     /// Do something with the cache that processes share.
     Far(remote::Far),
+    /// Do something with the fence around a database.
+    Fence(Deed),
 }
 
 /// Everything one worker owns.
@@ -202,6 +226,18 @@ pub struct Relay {
     /// Changes of schemas that `statements` takes account of.
     changes_heard: u64,
     shapes: Shapes,
+    /// Shapes that are blocked, if any are.
+    blocks: Option<Arc<blocked::Blocks>>,
+    /// Clients that do not take what they are sent.
+    backlogs: backlogs::Backlogs,
+    /// Statements that were slow.
+    slow: slow::Slow,
+    /// What is audited, if anything is.
+    audit: Option<Box<audit::Auditor>>,
+    /// Statements that were in each other's way.
+    deadlocks: deadlocks::Deadlocks,
+    /// Statements that were run for each row of another's answer.
+    repeats: repeats::Repeats,
     /// Where reads land; taken out for the length of a turn.
     rx: Box<[u8]>,
     /// Empty buffers for clients that wait.
@@ -226,6 +262,8 @@ pub struct Relay {
     flights: fill::Flights,
     /// How often one has begun to wait so.
     followed: u64,
+    /// Writes of everybody, as far as answers hang on them.
+    fences: fence::Fences,
     /// What chooses the hits that are compared, and differences that are not explained yet.
     dice: u64,
     doubts: Vec<verify::Doubt>,
@@ -265,6 +303,12 @@ impl Relay {
             changes_heard: 0,
             statements: Statements::new(registry.add_prepared()),
             shapes,
+            blocks: None,
+            backlogs: backlogs::Backlogs::default(),
+            slow: slow::Slow::default(),
+            audit: audit::Auditor::of(config.audit.as_ref()),
+            deadlocks: deadlocks::Deadlocks::default(),
+            repeats: repeats::Repeats::new(config.stats.n_plus_one),
             rx: vec![0; READ_BYTES].into_boxed_slice(),
             spare: Vec::new(),
             tx: Vec::new(),
@@ -277,6 +321,7 @@ impl Relay {
             landed: None,
             flights: fill::Flights::default(),
             followed: 0,
+            fences: fence::Fences::default(),
             dice: RandomState::new().build_hasher().finish() | 1,
             doubts: Vec::new(),
             key: Vec::new(),

@@ -4,13 +4,15 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use super::group::Group;
 use super::rules::Fitting;
 use crate::cache::key::Key;
 use crate::flow::params::{Settings, acts};
 use crate::pool::cluster::Lsn;
 use crate::server::open::Parameters;
-use crate::server::position::parse_lsn;
+use crate::sql::own::MIN_LSN;
 use crate::sql::wish::{self, Wish};
+use crate::wire::lsn::parse_lsn;
 
 /// Settings of a session's start, shared by all sessions that have the same.
 #[derive(Debug, Default)]
@@ -54,9 +56,6 @@ const MEANINGLESS: [&[u8]; 6] = [
     b"statement_timeout",
 ];
 
-/// Setting by which a session says what `SHOW pgweir.last_lsn` has told another.
-const MIN_LSN: &[u8] = b"pgweir.min_lsn";
-
 impl ParamSet {
     /// Of a server opened with its client's settings, and what that reported.
     pub(super) fn of_own(reported: Parameters) -> Self {
@@ -95,6 +94,54 @@ impl ParamSet {
             is_read_committed,
             is_plain,
             reported,
+        }
+    }
+}
+
+/// Most sets of settings remembered per group beyond those in use.
+const MAX_SETS: usize = 1024;
+
+impl Group {
+    /// The shared form of `settings`.
+    pub(super) fn intern(&mut self, settings: Settings) -> Rc<ParamSet> {
+        if settings.is_empty() {
+            return Rc::clone(&self.no_params);
+        }
+        if let Some(set) = self.sets.get(&settings) {
+            return Rc::clone(set);
+        }
+        if self.sets.len() >= MAX_SETS {
+            self.sets.retain(|_, set| Rc::strong_count(set) > 1);
+        }
+        let mut set = ParamSet::new(settings.clone(), None);
+        set.fitting = self.fitting(&settings);
+        set.riding.retain(|(name, _)| !self.lane_settings.iter().any(|free| free.as_bytes() == name.as_slice()));
+        // One for all that mean the same, so that comparing is comparing pointers.
+        let others = self.sets.values().chain([&self.no_params]);
+        if let Some(same) = others.map(|other| &other.meaning).find(|meaning| **meaning == set.meaning) {
+            set.meaning = Rc::clone(same);
+        }
+        let set = Rc::new(set);
+        self.sets.insert(settings, Rc::clone(&set));
+        set
+    }
+
+    fn fitting(&self, settings: &Settings) -> Fitting {
+        self.rules.as_ref().map_or_else(Fitting::default, |rules| rules.fitting(settings))
+    }
+
+    /// The shared form of settings that a server has in force.
+    pub(super) fn intern_known(&mut self, settings: Settings, status: &Parameters) -> Rc<ParamSet> {
+        let set = self.intern(settings);
+        self.accepted(&set, status);
+        set
+    }
+
+    /// A server has accepted these settings, and has reported all of `status` by now.
+    pub(super) fn accepted(&self, set: &ParamSet, status: &Parameters) {
+        if set.reported.borrow().is_none() {
+            let base = self.base.as_deref().unwrap_or_default();
+            *set.reported.borrow_mut() = Some(status.iter().filter(|pair| !base.contains(pair)).cloned().collect());
         }
     }
 }

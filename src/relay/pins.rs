@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use super::attach::{NO_STATEMENT, UNNAMED};
+use super::blocked::is_blocked;
 use super::client::{Rest, Unnamed};
 use super::forward::{Message, Outgoing, Taken};
 use super::inventory::{HIDDEN, SETTING};
@@ -24,7 +25,7 @@ use crate::wire::build;
 use crate::wire::error::{PgError, SqlState};
 
 /// Effects that bind a session to its server: what they leave lives there.
-pub(super) const PINNING: Effects = Effects::LISTEN
+pub(crate) const PINNING: Effects = Effects::LISTEN
     .union(Effects::PREPARE)
     .union(Effects::TEMP)
     .union(Effects::HOLD_CURSOR)
@@ -36,8 +37,9 @@ pub(super) const PINNING: Effects = Effects::LISTEN
 /// listener has its channels (`super::listen`).
 const BARRED: Effects = PINNING.without(Effects::LISTEN);
 
-/// Name that no statement has on any server. Whoever reads the server's log finds in it why something failed.
+/// Names that no statement has on any server. Whoever reads the server's log finds in it why something failed.
 const REFUSED: &str = "__pgweir_refused_to_keep_a_server";
+const BLOCKED: &str = "__pgweir_refused_a_blocked_shape";
 
 /// Why a client keeps, or may come to keep, its server.
 #[derive(Debug)]
@@ -50,19 +52,28 @@ pub struct Pin {
     settled: bool,
 }
 
+impl Pin {
+    /// Since when, µs.
+    pub(super) fn since_us(&self) -> u64 {
+        self.since_us
+    }
+}
+
 impl Drop for Pin {
     fn drop(&mut self) {
         self.counters.held.dec();
     }
 }
 
-/// What refuses a statement that would keep a server.
+/// What refuses a statement that would keep a server, or is blocked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Bar {
     /// `session_state = "strict"`.
     Strict = 0,
     /// `max_pinned_servers`.
     Limit = 1,
+    /// `BLOCK SHAPE`.
+    Shape = 2,
 }
 
 /// A statement that is not to run.
@@ -78,13 +89,22 @@ pub(super) struct Barred {
 impl Barred {
     /// As a number that an entry of the ring can carry; never 0.
     fn encode(self) -> u32 {
-        1 + self.bar as u32 + 2 * u32::from(self.in_code) + 4 * self.why as u32
+        1 + self.bar as u32 + 4 * u32::from(self.in_code) + 8 * self.why as u32
     }
 
     fn decode(number: u32) -> Option<(Bar, Construct, bool)> {
         let number = number.checked_sub(1)?;
-        let bar = if number & 1 == 0 { Bar::Strict } else { Bar::Limit };
-        Some((bar, *Construct::ALL.get(number as usize / 4)?, number & 2 != 0))
+        let bar = match number & 3 {
+            0 => Bar::Strict,
+            1 => Bar::Limit,
+            2 => Bar::Shape,
+            _ => return None,
+        };
+        Some((bar, *Construct::ALL.get(number as usize / 8)?, number & 4 != 0))
+    }
+
+    fn name(self) -> &'static str {
+        if self.bar == Bar::Shape { BLOCKED } else { REFUSED }
     }
 }
 
@@ -152,8 +172,12 @@ impl Relay {
         self.clients.get(id).is_some_and(|client| self.session_state(client) == SessionState::PgBouncer)
     }
 
-    /// Before a statement runs by which its client may come to keep the server: it may, or it is refused.
+    /// Before a statement runs that may be blocked, or by which its client may come to keep the server: it may, or it is refused.
     pub(super) fn bar(&mut self, id: ClientId, server: ServerId, look: &Look, sql: &[u8]) -> Option<Barred> {
+        let group = self.clients.get(id)?.group;
+        if self.blocked(group, look.shape, look.kind).is_some() {
+            return Some(Barred { bar: Bar::Shape, why: Construct::Hidden, in_code: false, shape: look.shape });
+        }
         if !look.effects.any(BARRED.union(Effects::EXECUTE)) {
             return None;
         }
@@ -262,7 +286,7 @@ impl Relay {
     ) -> Taken {
         self.set_unnamed(id, server, Unnamed::Nothing, UnnamedOn::Nobody);
         out.edit(message.at, message.header.total);
-        build::query(&mut out.tx, format!("DEALLOCATE \"{REFUSED}\"").as_bytes());
+        build::query(&mut out.tx, format!("DEALLOCATE \"{}\"", barred.name()).as_bytes());
         self.expect_refused(id, server, Kind::Query, UNNAMED, barred);
         self.changed_unnamed(server);
         self.batch_over(id, server);
@@ -281,7 +305,7 @@ impl Relay {
         let n = message.header.total.min(message.data.len());
         out.edit(message.at, n);
         out.kept_from = None;
-        build::describe_statement(&mut out.tx, REFUSED.as_bytes());
+        build::describe_statement(&mut out.tx, barred.name().as_bytes());
         self.expect_refused(id, server, Kind::Describe, NO_STATEMENT, barred);
         if let Some(client) = self.clients.get_mut(id) {
             client.rest = Rest { bytes: message.header.total - n, drop: true };
@@ -298,6 +322,7 @@ impl Relay {
             cookie: barred.shape,
             sent_us: self.now_us,
             name: barred.encode(),
+            note: 0,
         };
         self.enter(id, server, entry);
     }
@@ -308,6 +333,7 @@ impl Relay {
         let name = why.name();
         let what = if in_code { "a function, trigger or view of this statement's" } else { "this statement" };
         Some(match bar {
+            Bar::Shape => is_blocked(entry.cookie),
             Bar::Strict => PgError::error(
                 SqlState::FEATURE_NOT_SUPPORTED,
                 format!("pgweir: {what} ({name}) would keep a server connection for this client alone"),
@@ -382,7 +408,7 @@ mod tests {
 
     #[test]
     fn what_is_barred_comes_back_from_the_ring() {
-        for bar in [Bar::Strict, Bar::Limit] {
+        for bar in [Bar::Strict, Bar::Limit, Bar::Shape] {
             for &why in Construct::ALL {
                 let in_code = why != Construct::Load;
                 let number = Barred { bar, why, in_code, shape: 0 }.encode();

@@ -15,6 +15,7 @@ use super::follow::FOLLOWED;
 use super::forward::{Message, Outgoing, Taken, bad};
 use super::inventory::HIDDEN;
 use super::renames::Named;
+use super::restate::replace_parse;
 use super::retell::{not_ours, sql_of};
 use super::run::Before;
 use super::server::UnnamedOn;
@@ -81,7 +82,7 @@ impl Relay {
         message: &Message<'_>,
         out: &mut Outgoing<'_>,
     ) -> Taken {
-        let Some((name, tail)) = cstr(message.body_here()) else { return head_missing(message) };
+        let Some((name, mut tail)) = cstr(message.body_here()) else { return head_missing(message) };
         let whole = message.body().is_some();
         if !whole && message.header.total <= LOOK_BYTES {
             return Taken::More;
@@ -89,7 +90,12 @@ impl Relay {
         if !name.is_empty() && self.must_wait(server, name) {
             return Taken::More;
         }
-        let found = self.find_text(id, tail);
+        let mut found = self.find_text(id, tail);
+        let restated = if whole { self.restated_parse(id, &found, tail) } else { None };
+        if let Some(restated) = &restated {
+            tail = restated;
+            found = self.find_text(id, tail);
+        }
         if whole && found.look.effects.any(NAMING) && !self.bring_named(id, server, sql_of(tail), message.at, out) {
             return Taken::More;
         }
@@ -98,7 +104,8 @@ impl Relay {
         }
         if name.is_empty() {
             let tail = whole.then_some(tail);
-            return self.parse_unnamed(id, server, message, tail, found);
+            let taken = self.parse_unnamed(id, server, message, tail, found);
+            return restated.map_or(taken, |tail| replace_parse(message, b"", &tail, out));
         }
         let taken = self.clients.get(id).and_then(|client| client.prepared.as_ref()?.get(name).cloned());
         if let Some(taken) = taken {
@@ -106,12 +113,13 @@ impl Relay {
         }
         if !whole || self.has_own_names(id) {
             let look = if whole { self.look_into(id, found.look, sql_of(tail)).0 } else { UNSEEN };
-            return self.parse_own(id, server, message, &look);
+            let taken = self.parse_own(id, server, message, &look);
+            return restated.as_ref().map_or(taken, |tail| replace_parse(message, name, tail, out));
         }
         if let Some(limit) = self.limit_passed(id, name, tail, found.known.is_some()) {
             return self.refuse(id, server, message, limit, out);
         }
-        self.parse_named(id, server, message, name, tail, found, out)
+        self.parse_named(id, server, message, name, (tail, restated.is_some()), found, out)
     }
 
     #[allow(clippy::too_many_arguments, reason = "the parts of one message, taken apart by its only caller")]
@@ -121,7 +129,7 @@ impl Relay {
         server: ServerId,
         message: &Message<'_>,
         name: &[u8],
-        tail: &[u8],
+        (tail, restated): (&[u8], bool),
         found: Found,
         out: &mut Outgoing<'_>,
     ) -> Taken {
@@ -150,6 +158,9 @@ impl Relay {
         self.note_prepared(server, &statement);
         self.expect(id, server, Kind::Parse, Origin::Client, statement.id, statement.look.shape);
         self.changed_names(server);
+        if restated {
+            return replace_parse(message, ServerName::of(statement.id).bytes(), tail, out);
+        }
         self.renamed(id, message, name, statement.id, HEADER, out)
     }
 
@@ -214,6 +225,10 @@ impl Relay {
         if !matches!(named, Named::Known(_)) && self.must_settle(server, UNSEEN) {
             return Taken::More;
         }
+        let is_unseen = matches!(named, Named::Unkept) || (matches!(named, Named::Unknown) && self.has_own_names(id));
+        if is_unseen && !self.fence_lets_unseen(id, server) {
+            return Taken::More;
+        }
         let Ok(restated) = self.restated_bind(id, server, &named, message) else { return Taken::More };
         let mut number = NO_STATEMENT;
         let shape = match &named {
@@ -267,6 +282,7 @@ impl Relay {
                 self.note_followed(id, portal, clears);
             }
         }
+        self.note_bind(id, server, body, &named);
         if let (Named::Known(statement), Some(restated)) = (&named, restated) {
             return self.restate_bind(id, server, message, name, statement, restated, out);
         }

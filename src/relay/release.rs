@@ -98,6 +98,12 @@ impl Relay {
             return;
         }
         this.use_ = Use::Idle;
+        self.notes_over(server, u64::MAX);
+        let Some(this) = self.servers.get(server) else { return };
+        if this.guard.is_some() {
+            self.guard_ends(server);
+        }
+        let Some(this) = self.servers.get_mut(server) else { return };
         this.unnamed_before.clear();
         this.replies.trim();
         this.rested_us = self.now_us;
@@ -198,6 +204,12 @@ impl Relay {
 
     /// Closes a server that was just taken out of its slice.
     pub(super) fn drop_server(&mut self, server: ServerId) {
+        self.notes_lost(server);
+        let Some(this) = self.servers.get(server) else { return };
+        if this.guard.is_some() {
+            let is_over = !this.replies.busy() && this.replies.status() == b'I';
+            if is_over { self.guard_ends(server) } else { self.guard_lost(server) }
+        }
         let Some(mut this) = self.servers.remove(server) else { return };
         if let Some(reading) = this.reading.take() {
             self.code_lost(&reading);
@@ -221,6 +233,7 @@ impl Relay {
         self.fill_abandoned(id);
         self.stop_listening_at_all(id);
         let Some(client) = self.clients.remove(id) else { return };
+        self.backlogs.forget(id);
         client.wake();
         let parting = Parting::of(&client, client.state, self.keeps(&client));
         self.part_from(id, parting, how);
@@ -359,6 +372,7 @@ impl Relay {
             cookie: 0,
             sent_us: self.now_us,
             name: 0,
+            note: 0,
         });
         if !this.send(bytes) {
             self.discard(server);
@@ -389,6 +403,7 @@ impl Relay {
             return false;
         };
         let Some(this) = self.servers.get_mut(server) else { return false };
+        this.again.is_cancelled();
         // One under way is enough; and what tries settings, asks for them or opens a transaction is not the client's query.
         if !this.replies.busy()
             || this.cancels > 0

@@ -1,4 +1,4 @@
-//! Statements that are sent with other numbers in them than their client wrote.
+//! Statements that are sent with other numbers in them than their client wrote, and those about pgweir's own settings.
 //! Must never change anything else: not what errors count, nor names and types of what is answered.
 
 use std::ops::Range;
@@ -6,12 +6,14 @@ use std::ops::Range;
 use super::attach::NO_STATEMENT;
 use super::forward::{Message, Outgoing, Taken};
 use super::pids::{Held, Waits};
+use super::prepared::Found;
 use super::renames::Named;
 use super::statements::{ServerName, Statement};
 use super::{ClientId, Relay, ServerId};
 use crate::config::SessionState;
 use crate::flow::expect::{Kind, Origin};
-use crate::sql::pids::{last_lsn, numbers, pids, signal, with_own_pid};
+use crate::sql::own::{last_lsn, refusal};
+use crate::sql::pids::{numbers, pids, signal, with_own_pid};
 use crate::sql::verdict::Effects;
 use crate::wire::build;
 use crate::wire::frame::cstr;
@@ -68,13 +70,13 @@ impl Relay {
             return Ok(None);
         }
         let Some(client) = self.clients.get(id) else { return Ok(None) };
-        if self.groups[client.group].terms.session_state == SessionState::PgBouncer {
-            return Ok(None);
-        }
         let (conforming, told) = (client.conforming, self.told_pid(id));
         let bind = bind.unwrap_or_default();
-        if let Some(text) = last_lsn(sql, conforming) {
+        if let Some(text) = last_lsn(sql, conforming).or_else(|| refusal(sql, conforming)) {
             return Ok(Some(Restated { text: Some(text), bind: bind.to_vec() }));
+        }
+        if self.groups[client.group].terms.session_state == SessionState::PgBouncer {
+            return Ok(None);
         }
         if !is_process(told)
             && let Some(text) = with_own_pid(sql, conforming, told)
@@ -105,6 +107,16 @@ impl Relay {
             }
         }
         Ok(Some(Restated { text: (text != sql).then_some(text), bind }))
+    }
+
+    /// What a Parse is to have behind its name instead. Numbers of processes are replaced as it is bound: before, they
+    /// say nothing of what it answers.
+    pub(super) fn restated_parse(&self, id: ClientId, found: &Found, tail: &[u8]) -> Option<Vec<u8>> {
+        let (sql, types) = found.look.effects.any(Effects::PIDS).then(|| cstr(tail)).flatten()?;
+        let mut tail = last_lsn(sql, self.clients.get(id)?.conforming)?;
+        tail.push(0);
+        tail.extend_from_slice(types);
+        Some(tail)
     }
 
     /// The same of the statement that a Bind names.
@@ -207,6 +219,13 @@ impl Relay {
         }
         Taken::Bytes(message.header.total)
     }
+}
+
+/// Takes a Parse that goes out with another name and text.
+pub(super) fn replace_parse(message: &Message<'_>, name: &[u8], tail: &[u8], out: &mut Outgoing<'_>) -> Taken {
+    out.edit(message.at, message.header.total);
+    build::parse(&mut out.tx, name, tail);
+    Taken::Bytes(message.header.total)
 }
 
 /// Where the values of a Bind are in its body, and whether they are binary. `None` if it is not well made.

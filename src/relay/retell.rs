@@ -40,6 +40,9 @@ impl Relay {
         if entry.origin == Origin::Refused {
             return (error.code == SqlState::UNDEFINED_STATEMENT).then(|| self.refusal(owner, entry));
         }
+        if error.code == SqlState::QUERY_CANCELED {
+            return self.timed_out(server, owner?, bytes.get(HEADER..)?);
+        }
         if error.code == SqlState::NOT_IN_PREREQUISITE_STATE {
             return self.hinted(owner, bytes.get(HEADER..)?);
         }
@@ -50,6 +53,27 @@ impl Relay {
             return None;
         }
         self.renamed_error(owner?, entry.name, bytes.get(HEADER..)?)
+    }
+
+    /// The error of a statement that pgweir has cancelled since it took too long, in the words that PostgreSQL has for that (`ProcessInterrupts` in
+    /// src/backend/tcop/postgres.c): nobody has asked for it.
+    fn timed_out(&self, server: ServerId, id: ClientId, body: &[u8]) -> Option<Vec<u8>> {
+        let this = self.servers.get(server).filter(|this| this.overdue)?;
+        let (limit, what) = self.query_limit(this, id);
+        let mut out = Vec::with_capacity(HEADER + body.len() + 100);
+        build::message(&mut out, tag::server::ERROR, |out| {
+            for field in body.split_inclusive(|byte| *byte == 0) {
+                match field.first() {
+                    Some(b'M') => out.extend_from_slice(b"Mcanceling statement due to statement timeout\0"),
+                    Some(0) => {
+                        let limit = limit.map_or_else(String::new, |limit| format!(", {} ms", limit.as_millis()));
+                        out.extend_from_slice(format!("HThe limit is {what}{limit}.\0\0").as_bytes());
+                    }
+                    _ => out.extend_from_slice(field),
+                }
+            }
+        });
+        Some(out)
     }
 
     /// The error with a position in the text as the client sent it, if something had been put in before.

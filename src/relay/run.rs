@@ -38,11 +38,14 @@ impl Relay {
         message: &Message<'_>,
         out: &mut Outgoing<'_>,
     ) -> Before {
-        if look.only_reads()
+        let is_fenced = self.is_fenced(id);
+        if !is_fenced
+            && look.only_reads()
             && !self.shapes.stays(look.shape)
             && !self.catalogs.watching
             && let Some(client) = self.clients.get_mut(id)
             && client.pinned.is_empty()
+            && self.blocks.is_none()
         {
             client.saw = true;
             return Before::Runs(look);
@@ -53,12 +56,15 @@ impl Relay {
         if let Some(barred) = self.bar(id, server, &look, sql) {
             return Before::Barred(barred);
         }
-        let own = look.effects;
+        let (own, grammar) = (look.effects, look);
         let (look, code) = self.look_into(id, look, sql);
         if code.is_some()
             && let Some(barred) = self.bar_code(id, server, own, &look)
         {
             return Before::Barred(barred);
+        }
+        if is_fenced && !self.fence_lets(id, server, (&grammar, &look), code.as_deref(), sql) {
+            return Before::Waits;
         }
         let (at, before) = (message.at, out.tx.len());
         let brought = self.before_statement(id, server, look.effects, Some(sql), at, out)

@@ -7,12 +7,14 @@ use std::task::Waker;
 use super::again::Again;
 use super::catalog_read::Reading;
 use super::client::Unnamed;
+use super::fence_guard::Guard;
 use super::group::ParamSet;
 use super::inventory::Asking;
 use super::lane::Lane;
 use super::listen_onto::Onto;
 use super::listen_over::Stage;
 use super::listen_speak::Speaker;
+use super::notes::Notes;
 use super::sequences::Drawn;
 use super::{ClientId, PoolId};
 use crate::base::lru::Lru;
@@ -85,8 +87,18 @@ pub struct Server {
     pub(super) asking: Option<Box<Asking>>,
     /// Who rides in it, while it is shared; kept for the next time.
     pub(super) lane: Option<Box<Lane>>,
-    /// Bytes that came of the answers under way.
-    pub(super) answered: usize,
+    /// What it writes, where that is fenced: there until the transaction has ended.
+    pub(super) guard: Option<Box<Guard>>,
+    /// What statements under way say beside their shape; there from the first on that is to be noted.
+    pub(super) notes: Option<Box<Notes>>,
+    /// Bytes that have come and were acted on.
+    pub(super) read: u64,
+    /// The same up to the end of what was looked at last.
+    pub(super) through: u64,
+    /// The same up to the end of the last statement that was counted.
+    pub(super) counted: u64,
+    /// When the first byte came behind those, microseconds; 0: none has.
+    pub(super) first_us: u64,
     /// The code of its database is being asked.
     pub(super) reading: Option<Box<Reading>>,
     /// What it is kept for beside its client's requests.
@@ -143,6 +155,8 @@ pub struct Server {
     /// When the last statement on it ended: the next one's server time counts from there if later
     /// than its sending.
     pub(super) done_us: u64,
+    /// Shape of that statement.
+    pub(super) ran: u64,
     /// Cancel requests under way.
     pub(super) cancels: u32,
     /// Statements under way that mean its client by its process.
@@ -174,7 +188,12 @@ impl Server {
             prior: None,
             asking: None,
             lane: None,
-            answered: 0,
+            guard: None,
+            notes: None,
+            read: 0,
+            through: 0,
+            counted: 0,
+            first_us: 0,
             reading: None,
             handing: None,
             onto: None,
@@ -202,6 +221,7 @@ impl Server {
             began_us: 0,
             rested_us: now_us,
             done_us: 0,
+            ran: 0,
             cancels: 0,
             aimed: 0,
             cut_off: false,

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::learned::Learned;
-use crate::meter::{PoolLabel, Sample, ShapeTable, ShapeView};
+use crate::meter::{Place, Sample, ShapeTable, ShapeView, SlotId};
 use crate::sql::classify::classify;
 use crate::sql::footing::Footing;
 use crate::sql::shape::{Flags, normalized, scan};
@@ -55,6 +55,8 @@ pub struct Look {
     pub alone: bool,
     /// Its comments ask for something.
     pub hinted: bool,
+    /// It has comments.
+    pub commented: bool,
     /// What the catalog said that was asked last.
     pub stand: Stand,
 }
@@ -73,6 +75,7 @@ impl Look {
             kind: StatementKind::Unknown,
             alone: false,
             hinted: false,
+            commented: false,
             stand: Stand { epoch: 0, footing: Footing::Safe, global: false, keeps: false },
         }
     }
@@ -126,6 +129,8 @@ pub struct Shapes {
     /// What looked like a read and was refused by a replica.
     refused: HashSet<u64, foldhash::fast::RandomState>,
     table: ShapeTable,
+    /// The statement counted last, until somebody asks.
+    counted: Option<SlotId>,
     /// The text looked at last, by address and length: routing and forwarding look at the same
     /// bytes one after the other.
     last: Option<(usize, usize, Look)>,
@@ -141,6 +146,7 @@ impl Shapes {
             assumed: Learned::default(),
             refused: HashSet::default(),
             table: ShapeTable::new(capacity),
+            counted: None,
             last: None,
         }
     }
@@ -150,9 +156,9 @@ impl Shapes {
         self.table.view()
     }
 
-    /// Adds a database and user to the statistics.
-    pub fn add_pool(&mut self, label: PoolLabel) -> u32 {
-        self.table.add_pool(label)
+    /// Adds a place to the statistics.
+    pub fn add_place(&mut self, place: Place) -> u32 {
+        self.table.add_place(place)
     }
 
     /// Forgets the text looked at last: to be called whenever other bytes may stand at its address.
@@ -203,6 +209,7 @@ impl Shapes {
             wish,
             alone,
             hinted: asks,
+            commented: scanned.flags.has(Flags::COMMENT),
             kind: verdict.kind,
             stand,
         }
@@ -274,9 +281,10 @@ impl Shapes {
         self.learned.retain(|_, learned| learned.is_known());
     }
 
-    /// What is known of a shape, to learn more.
+    /// What is known of a shape, to learn more; nothing of one that never rides.
     pub fn learns(&mut self, shape: u64, catalog: usize) -> Option<&mut Learned> {
-        if !self.known.contains_key(&shape) {
+        let known = self.known.get(&shape)?;
+        if !matches!(known.verdict.route, Route::Replica | Route::Catalog) {
             return None;
         }
         if self.learned.len() >= 2 * MAX_SHAPES {
@@ -290,6 +298,16 @@ impl Shapes {
         text_of(&self.known, shape)
     }
 
+    /// The same and what they are, if one was seen and is not forgotten.
+    pub fn known(&self, shape: u64) -> Option<(Arc<str>, StatementKind)> {
+        self.known.get(&shape).map(|known| (Arc::clone(&known.text), known.verdict.kind))
+    }
+
+    /// What the grammar says of a shape, if one was seen and is not forgotten.
+    pub fn verdict(&self, shape: u64) -> Option<Verdict> {
+        self.known.get(&shape).map(|known| known.verdict)
+    }
+
     /// The database that a statement of this shape must have for itself.
     pub fn vacates(&self, shape: u64) -> Option<String> {
         let known = self.known.get(&shape).filter(|known| known.verdict.kind == StatementKind::Ddl)?;
@@ -297,10 +315,21 @@ impl Shapes {
     }
 
     /// Counts a finished statement. How long its shape takes on average, this one included, microseconds.
-    pub fn record(&mut self, pool: u32, shape: u64, sample: &Sample) -> u64 {
+    pub fn record(&mut self, place: u32, shape: u64, sample: &Sample) -> u64 {
         let text = || text_of(&self.known, shape).to_string();
-        let slot = self.table.slot(pool, shape, text);
+        let slot = self.table.slot(place, shape, text);
         self.table.record(slot, sample);
+        self.counted = Some(slot);
         self.table.mean_us(slot)
+    }
+
+    /// The statement that was counted last, since this was asked.
+    pub fn counted(&mut self) -> Option<SlotId> {
+        self.counted.take()
+    }
+
+    /// A statement that was counted kept its client reading for so long, microseconds.
+    pub fn record_write(&mut self, slot: SlotId, us: u64) {
+        self.table.record_write(slot, us);
     }
 }

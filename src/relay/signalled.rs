@@ -13,9 +13,9 @@ use std::iter::Empty;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::cached::Wrote;
 use super::catalog::Trust;
 use super::shapes::Look;
+use super::wrote::Wrote;
 use super::{ClientId, GroupId, Relay, Todo};
 use crate::cache::key::Key;
 use crate::cache::{Entry, Source, Stamp, signal};

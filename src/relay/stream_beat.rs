@@ -18,9 +18,9 @@ use crate::cache::Feed;
 use crate::cache::feed::{Table, Tables};
 use crate::cache::unseen::Snapshot;
 use crate::server::open::{Dial, OpenError};
-use crate::server::position::parse_lsn;
 use crate::server::talk::Talk;
 use crate::sql::code_graph::rows;
+use crate::wire::lsn::parse_lsn;
 
 const TABLES: &str = include_str!("stream_tables.sql");
 const RIGHTS: &str = include_str!("stream_rights.sql");

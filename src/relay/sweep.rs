@@ -68,6 +68,9 @@ impl Relay {
             if self.waits_for_us(id) < limit.as_micros() as u64 {
                 return;
             }
+            if self.is_spared_waiting(id) {
+                continue;
+            }
             let error = if failover == Some(limit) { self.no_primary() } else { self.waited_too_long(pool) };
             match self.config.pool.query_wait_timeout_action {
                 WaitAction::Error => {
@@ -161,6 +164,8 @@ impl Relay {
             return self.fatal(client, &error.hint("The limit is pgweir's transaction_timeout."));
         }
         let works_us = server.works_us(self.now_us);
+        self.call_back_if_held_up(id, client, works_us);
+        let Some(server) = self.servers.get(id) else { return };
         let limit = self.query_timeout(server, client);
         if !busy || !past(limit, works_us) || server.prior.is_some() {
             return;

@@ -57,6 +57,7 @@ impl Relay {
             cookie: shape,
             sent_us: self.now_us,
             name: hashed(name),
+            note: 0,
         };
         self.enter(id, server, entry);
     }

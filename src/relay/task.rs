@@ -85,6 +85,9 @@ pub fn run_todo(relay: &Shared, mut done: Option<oneshot::Sender<()>>) {
                 Todo::Far(far) => {
                     spawn_local(super::remote::run(Rc::clone(relay), far));
                 }
+                Todo::Fence(deed) => {
+                    spawn_local(super::fence_run::run(Rc::clone(relay), deed));
+                }
                 Todo::Understand(source) => {
                     spawn_local(understand(Rc::clone(relay), source));
                 }

@@ -13,21 +13,41 @@ use std::sync::Arc;
 use super::cached::Asked;
 use super::shapes::Look;
 use super::{ClientId, GroupId, Relay, Todo};
-use crate::cache::{Entry, Feed, Source, Traced};
+use crate::cache::{Entry, Feed, Fence, Fenced, Source, Traced};
 use crate::meter::{Bypass, Miss};
 use crate::sql::verdict::{Effects, StatementKind};
 
 /// What a statement reads, as of a schema and a publication.
 #[derive(Debug)]
 pub(super) struct Trace {
-    feed: Arc<Feed>,
+    by: By,
     relations: Rc<[u32]>,
-    /// Of the publication.
-    version: u64,
     /// Changes of the schema.
     schema: u64,
-    /// What the read hangs on that has begun; `None`: that is not known.
+    /// What the read hangs on that has begun; without either that is not known.
     pub traced: Option<Traced>,
+    pub fenced: Option<Box<Fenced>>,
+}
+
+/// Who tells of changes.
+#[derive(Debug)]
+enum By {
+    /// A stream; of the publication with this number.
+    Stream(Arc<Feed>, u64),
+    /// Those who write.
+    Fence(Arc<Fence>),
+}
+
+impl Trace {
+    /// Of what is fenced.
+    pub fn fenced(fence: Arc<Fence>, relations: Rc<[u32]>, schema: u64) -> Self {
+        Self { by: By::Fence(fence), relations, schema, traced: None, fenced: None }
+    }
+
+    /// It is by a fence.
+    pub fn is_fenced(&self) -> bool {
+        matches!(self.by, By::Fence(_))
+    }
 }
 
 impl Relay {
@@ -69,6 +89,9 @@ impl Relay {
 
     /// On what the answer that was asked for will hang; `Ok(None)`: it is kept for its time.
     pub(super) fn trace(&mut self, group: GroupId, asked: &Asked) -> Result<Option<Box<Trace>>, Bypass> {
+        if self.groups[group].terms.cache_fenced {
+            return self.fence_trace(group, asked);
+        }
         if self.groups[group].terms.cache_staleness.is_none() {
             return Ok(None);
         }
@@ -94,22 +117,31 @@ impl Relay {
         if !self.is_fresh(group, &feed) {
             return Err(Bypass::Stalled);
         }
-        Ok(Some(Box::new(Trace { feed, relations, version, schema, traced: None })))
+        let by = By::Stream(feed, version);
+        Ok(Some(Box::new(Trace { by, relations, schema, traced: None, fenced: None })))
     }
 
     /// The read is about to be sent there.
     pub(super) fn trace_begins(&mut self, id: ClientId, source: Source) {
         let Some(client) = self.clients.get_mut(id) else { return };
-        let Some(trace) = client.cache.as_mut().and_then(|cache| cache.fill.as_mut()?.trace.as_mut()) else { return };
-        let catalog = self.catalogs.all.get(self.groups[client.group].catalog);
+        let group = client.group;
+        let Some(fill) = client.cache.as_mut().and_then(|cache| cache.fill.as_mut()) else { return };
+        let Some(mut trace) = fill.trace.take() else { return };
+        let catalog = self.catalogs.all.get(self.groups[group].catalog);
         let health = catalog.and_then(|catalog| catalog.health.as_ref());
-        let is_current =
-            trace.version == trace.feed.version() && trace.schema == health.map_or(0, |health| health.schema_changes());
-        let replayed = match source {
-            Source::Primary => None,
-            Source::Replica(lsn) => Some(lsn),
+        let is_current = trace.schema == health.map_or(0, |health| health.schema_changes());
+        (trace.traced, trace.fenced) = match (&trace.by, source) {
+            _ if !is_current => (None, None),
+            (By::Stream(feed, version), _) if *version != feed.version() => (None, None),
+            (By::Stream(feed, _), Source::Primary) => (feed.trace(&trace.relations, None), None),
+            (By::Stream(feed, _), Source::Replica(lsn)) => (feed.trace(&trace.relations, Some(lsn)), None),
+            (By::Fence(fence), Source::Primary) => (None, self.stamped(group, fence, &trace.relations)),
+            (By::Fence(_), Source::Replica(_)) => (None, None),
         };
-        trace.traced = is_current.then(|| trace.feed.trace(&trace.relations, replayed)).flatten();
+        let fill = self.clients.get_mut(id).and_then(|client| client.caching().fill.as_mut());
+        if let Some(fill) = fill {
+            fill.trace = Some(trace);
+        }
     }
 
     /// The schema may have changed, from here: what statements name is to be looked up again before anything is traced.
@@ -125,7 +157,7 @@ impl Relay {
     pub(super) fn sources_renewed(&self, catalog: usize, surprise: bool) {
         let Some(store) = &self.cache else { return };
         for group in self.groups.ids().map(|id| &self.groups[id]).filter(|group| group.catalog == catalog) {
-            if group.terms.cache_staleness.is_some() {
+            if group.terms.cache_staleness.is_some() || group.terms.cache_fenced {
                 store.renew();
                 return;
             }

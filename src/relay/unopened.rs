@@ -159,7 +159,7 @@ impl Relay {
         let block = block(sql)?;
         let is_whole = lone.as_ref().is_none_or(|lone| lone.is_whole);
         let (unopened, command): (_, &[u8]) = match (client.unopened.status(), block) {
-            (b'I', Block::Begin(modes)) if self.may_begin(client, modes) => (Unopened::begun(modes), b"BEGIN"),
+            (b'I', Block::Begin(modes)) if self.may_begin(client, modes) => (Unopened::begun(modes), begun_tag(sql)),
             _ if !is_whole => return None,
             (b'T', Block::Commit) => (Unopened::default(), b"COMMIT"),
             (b'T' | b'E', Block::Rollback) | (b'E', Block::Commit) => (Unopened::default(), b"ROLLBACK"),
@@ -258,6 +258,7 @@ impl Relay {
             cookie: 0,
             sent_us: self.now_us,
             name: 0,
+            note: 0,
         });
     }
 
@@ -308,6 +309,14 @@ impl Relay {
         let mut out = Vec::new();
         build::ready(&mut out, client.unopened.status());
         Some(out)
+    }
+}
+
+/// The command tag of a statement that is a [`Block::Begin`]: that of BEGIN is not that of START TRANSACTION.
+fn begun_tag(sql: &[u8]) -> &'static [u8] {
+    match sql.trim_ascii_start().first() {
+        Some(b's' | b'S') => b"START TRANSACTION",
+        _ => b"BEGIN",
     }
 }
 

@@ -24,6 +24,10 @@ impl Relay {
         if client.arriving.is_some() {
             return self.fatal(id, &error.fatally());
         }
+        if error.code != SqlState::QUERY_CANCELED && self.is_spared_waiting(id) {
+            return;
+        }
+        let Some(client) = self.clients.get_mut(id) else { return };
         client.state = State::Idle;
         let inbox = std::mem::take(&mut client.inbox);
         self.pools[pool].slice.leave(&id);
@@ -66,6 +70,9 @@ impl Relay {
     /// is answered with that; of anything else PostgreSQL would read over what follows up to a Sync,
     /// which may not be here yet. `None`: the session has ended.
     pub(super) fn fail_batch(&mut self, id: ClientId, data: &[u8], error: &PgError) -> Option<usize> {
+        if self.audit.is_some() {
+            self.audit_refused(id, data, error);
+        }
         let Ok(Some(header)) = Header::peek(data, self.max_message()) else {
             self.fatal(id, &error.clone().fatally());
             return None;
@@ -74,6 +81,7 @@ impl Relay {
         client.state = State::Idle;
         (client.paid, client.current, client.sent_back) = (false, false, SentBack::Nowhere);
         client.unopened.fails();
+        client.cache.iter_mut().for_each(|cache| cache.spared = false);
         let mut out = Vec::new();
         error.encode(&mut out);
         if matches!(header.tag, tag::QUERY | tag::FUNCTION_CALL) {

@@ -65,11 +65,16 @@ impl Relay {
         if share <= 0.0 {
             return false;
         }
+        self.draw() < share
+    }
+
+    /// A number from 0 up to 1, which is never reached.
+    pub(super) fn draw(&mut self) -> f64 {
         // Marsaglia's xorshift: any number but 0 goes on for ever.
         self.dice ^= self.dice << 13;
         self.dice ^= self.dice >> 7;
         self.dice ^= self.dice << 17;
-        ((self.dice >> 32) as f64) < share * (u64::from(u32::MAX) + 1) as f64
+        ((self.dice >> 32) as f64) / (u64::from(u32::MAX) + 1) as f64
     }
 
     /// The real answer has come in place of a kept one; `real`: what it hangs on.

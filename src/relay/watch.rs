@@ -17,6 +17,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::GroupId;
 use super::task::{Shared, guarded};
+use crate::base::clock;
 use crate::pool::cluster::{Cluster, Member, Says, Standing};
 use crate::server::open::OpenError;
 use crate::server::position::{Asker, WRITTEN};
@@ -105,6 +106,7 @@ async fn follow(
     let mut asker = Asker::connect(&dial, limit).await?;
     loop {
         let defers = relay.borrow().defers_any(group);
+        cluster.has_settings(number, asker.settings().await?);
         let question = member.ask();
         let place = asker.role().await?;
         *heard = true;
@@ -115,6 +117,10 @@ async fn follow(
             timeline: place.timeline.unwrap_or(0),
         };
         cluster.heard(number, question, says);
+        if place.standby && member.take_locks_wanted() {
+            let asked_us = clock::now_us();
+            member.holds_up(asker.waiting().await?, asked_us);
+        }
         if !place.standby && defers {
             member.tell_read_committed(asker.is_read_committed().await?);
         }

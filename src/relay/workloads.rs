@@ -12,7 +12,7 @@ use super::lane_count::LaneCount;
 use super::{GroupId, PoolId, Relay};
 use crate::auth::ServerSecret;
 use crate::config::{Config, DEFAULT_POOL, Database, Endpoint, Password, Workload};
-use crate::meter::{PoolTarget, Role};
+use crate::meter::{Place, PoolLabel, PoolTarget, Role, Target};
 use crate::pool::slice::{Size, Slice};
 use crate::server::open::Dial;
 
@@ -61,12 +61,15 @@ impl Relay {
             host: endpoint.to_string().into(),
             pool: DEFAULT_POOL.into(),
         };
+        let label = PoolLabel { database: entry.name.as_str().into(), user: user.into() };
+        let stats = self.shapes.add_place(Place { pool: label.into(), target: Target::Replica(target.host.clone()) });
         let (size, rotate) = self.size_of(&entry.name, user, None);
         let stakes = self.stakes_of(&entry.name, user, endpoint, None);
         let (host, pace) = self.hosts.entry(endpoint.clone()).or_default().clone();
         let counters = self.counters_of(target);
         self.pools.insert(Pool {
             group,
+            stats,
             number,
             role: Role::Replica,
             barred: false,
@@ -111,7 +114,7 @@ impl Relay {
         let like = &self.pools[like];
         let (dial, host, health) = (Rc::clone(&like.dial), Rc::clone(&like.host), like.health.clone());
         let (role, barred, paused) = (like.role, like.barred, like.paused);
-        let (number, pace) = (like.number, Rc::clone(&like.pace));
+        let (stats, number, pace) = (like.stats, like.number, Rc::clone(&like.pace));
         let target = PoolTarget {
             database: database.as_str().into(),
             user: user.as_str().into(),
@@ -124,6 +127,7 @@ impl Relay {
         counters.set_role(role);
         self.pools.insert(Pool {
             group,
+            stats,
             number,
             role,
             barred,

@@ -7,6 +7,7 @@ use super::open::{Dial, OpenError};
 use super::stream::Stream;
 use super::talk::exchange;
 use crate::wire::frame::be_u32;
+use crate::wire::lsn::parse_lsn;
 
 /// The end of the write-ahead log on a primary.
 pub const WRITTEN: &str = "SELECT pg_catalog.pg_current_wal_insert_lsn()";
@@ -14,13 +15,21 @@ pub const WRITTEN: &str = "SELECT pg_catalog.pg_current_wal_insert_lsn()";
 const REPLAYED: &str = "SELECT pg_catalog.pg_last_wal_replay_lsn(), \
     GREATEST(pg_catalog.pg_last_wal_receive_lsn(), pg_catalog.pg_last_wal_replay_lsn()) WHERE pg_catalog.pg_is_in_recovery()";
 /// Whether it is a standby, its position, and its timeline. A standby's own record of that may be as old as its last
-/// restart point or what it needed last to be consistent; a primary's is in the name of the file that it writes.
+/// restart point or what it needed last to be consistent, but for who may see what it receives; a primary's is in the name of the file that it writes.
 const ROLE: &str = "SELECT r, CASE WHEN r THEN pg_catalog.pg_last_wal_replay_lsn() ELSE pg_catalog.pg_current_wal_insert_lsn() END, \
-    CASE WHEN r THEN (SELECT pg_catalog.to_hex(GREATEST(c.timeline_id, m.min_recovery_end_timeline)) \
-    FROM pg_catalog.pg_control_checkpoint() AS c, pg_catalog.pg_control_recovery() AS m) \
+    CASE WHEN r THEN (SELECT pg_catalog.to_hex(GREATEST(c.timeline_id, m.min_recovery_end_timeline, w.received_tli)) \
+    FROM pg_catalog.pg_control_checkpoint() AS c, pg_catalog.pg_control_recovery() AS m \
+    LEFT JOIN pg_catalog.pg_stat_get_wal_receiver() AS w ON true) \
     ELSE pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()), 1, 8) END, \
     CASE WHEN r THEN GREATEST(pg_catalog.pg_last_wal_receive_lsn(), pg_catalog.pg_last_wal_replay_lsn()) END \
     FROM pg_catalog.pg_is_in_recovery() AS r";
+/// Who waits for a table. On a standby only replay keeps others from one (`RecoveryLockHash`, src/backend/storage/ipc/standby.c).
+const WAITING: &str = "SELECT pg_catalog.string_agg(pid::pg_catalog.text, ' ') FROM pg_catalog.pg_locks WHERE NOT granted AND pg_catalog.texteq(locktype, 'relation')";
+/// The settings that a result hangs on, as a connection has them that says nothing of them, a line each.
+const SETTINGS: &str = "SELECT pg_catalog.string_agg(pg_catalog.concat(n, '=', pg_catalog.current_setting(n, true)), E'\\n') \
+    FROM pg_catalog.unnest(ARRAY['DateStyle','IntervalStyle','TimeZone','timezone_abbreviations','extra_float_digits','bytea_output',\
+    'lc_monetary','lc_numeric','lc_time','xmlbinary','xmloption','default_text_search_config','search_path','client_encoding',\
+    'standard_conforming_strings','array_nulls','transform_null_equals','row_security']) AS n";
 
 /// Whether transactions are under READ COMMITTED, whoever begins them, unless somebody says otherwise: by the server's own settings, and by those of
 /// all roles and databases.
@@ -77,6 +86,25 @@ impl Asker {
         Ok(Place { standby, lsn, shown, timeline })
     }
 
+    /// Asks for the settings that a result hangs on: a line each, `name=value`.
+    ///
+    /// # Errors
+    /// As for [`Asker::ask`].
+    pub async fn settings(&mut self) -> Result<String, OpenError> {
+        let row = self.row(SETTINGS).await?;
+        Ok(texts(&row).next().flatten().unwrap_or_default().to_owned())
+    }
+
+    /// Asks who waits for a table there: processes.
+    ///
+    /// # Errors
+    /// As for [`Asker::ask`].
+    pub async fn waiting(&mut self) -> Result<Vec<u32>, OpenError> {
+        let row = self.row(WAITING).await?;
+        let pids = texts(&row).next().flatten().unwrap_or_default();
+        Ok(pids.split(' ').filter_map(|pid| pid.parse().ok()).collect())
+    }
+
     /// Asks a standby how far it is: what it has replayed, and [`Place::shown`]. `None` if it is none.
     ///
     /// # Errors
@@ -130,25 +158,9 @@ pub(super) fn texts(row: &[u8]) -> impl Iterator<Item = Option<&str>> {
     })
 }
 
-/// Reads `XXXXXXXX/XXXXXXXX` (`pg_lsn_in_internal`, src/backend/utils/adt/pg_lsn.c).
-pub fn parse_lsn(text: &str) -> Option<u64> {
-    let (high, low) = text.split_once('/')?;
-    Some(u64::from(u32::from_str_radix(high, 16).ok()?) << 32 | u64::from(u32::from_str_radix(low, 16).ok()?))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn reads_positions() {
-        assert_eq!(parse_lsn("0/1"), Some(1));
-        assert_eq!(parse_lsn("16/B374D848"), Some(0x16_B374_D848));
-        assert_eq!(parse_lsn("FFFFFFFF/FFFFFFFF"), Some(u64::MAX));
-        for bad in ["", "1", "/1", "1/", "1/g", "100000000/0", "1/2/3"] {
-            assert_eq!(parse_lsn(bad), None, "{bad}");
-        }
-    }
 
     #[test]
     fn reads_columns_or_nothing() {

@@ -6,12 +6,13 @@ use std::io;
 use std::time::Duration;
 
 use super::open::{Dial, OpenError};
-use super::position::{parse_lsn, texts};
+use super::position::texts;
 use super::stream::Stream;
 use super::talk::exchange;
 use crate::net::socket::Conn;
 use crate::wire::error::ServerError;
 use crate::wire::frame::{HEADER, Header};
+use crate::wire::lsn::parse_lsn;
 use crate::wire::pgoutput::{Frame, status};
 use crate::wire::{build, tag};
 

@@ -122,8 +122,17 @@ const SPI: [&[u8]; 9] =
 /// What such code keeps from one call to the next, by itself or with others, until its server ends.
 const KEEPS: [&[u8]; 8] = [b"_shared", b"gd[", b"sd[", b"gd(", b"global", b"our $", b"main::", b"plv8."];
 
-/// What a body does, and to `name` each identifier in it, folded: whatever it calls or uses is among these.
-pub fn read(body: &[u8], language: Language, name: &mut dyn FnMut(&[u8])) -> Touch {
+/// What is told of as a body is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found<'a> {
+    /// An identifier, folded, or an operator: whatever the body calls or uses is among these.
+    Name(&'a [u8]),
+    /// It asks for a setting that may be another on every server.
+    NodeSetting,
+}
+
+/// What a body does, and to `tell` what else is found in it. Nothing is told of other languages than SQL and PL/pgSQL.
+pub fn read(body: &[u8], language: Language, tell: &mut dyn FnMut(Found<'_>)) -> Touch {
     let mut touch = Touch::default();
     match language {
         Language::Other => {
@@ -138,10 +147,10 @@ pub fn read(body: &[u8], language: Language, name: &mut dyn FnMut(&[u8])) -> Tou
         }
         Language::Sql | Language::PlPgSql => {
             let procedural = language == Language::PlPgSql;
-            read_sql(body, (procedural, true), 0, name, &mut touch);
+            read_sql(body, (procedural, true), 0, tell, &mut touch);
             // It may be called under either value of standard_conforming_strings, which decides where its strings end.
             if body.contains(&b'\\') {
-                read_sql(body, (procedural, false), 0, name, &mut touch);
+                read_sql(body, (procedural, false), 0, tell, &mut touch);
             }
         }
     }
@@ -149,7 +158,7 @@ pub fn read(body: &[u8], language: Language, name: &mut dyn FnMut(&[u8])) -> Tou
 }
 
 /// `how`: whether it is PL/pgSQL, and whether strings are read by the standard.
-fn read_sql(body: &[u8], how: (bool, bool), depth: usize, name: &mut dyn FnMut(&[u8]), touch: &mut Touch) {
+fn read_sql(body: &[u8], how: (bool, bool), depth: usize, tell: &mut dyn FnMut(Found<'_>), touch: &mut Touch) {
     let (procedural, conforming) = how;
     let all = tokens(body, conforming);
     let words = Words::new(body, &all);
@@ -157,14 +166,17 @@ fn read_sql(body: &[u8], how: (bool, bool), depth: usize, name: &mut dyn FnMut(&
         match words.kind(at) {
             Some(Kind::Word | Kind::QuotedWord) => {
                 if let Some(word) = words.name(at) {
-                    name(&word);
+                    tell(Found::Name(&word));
                 }
             }
-            Some(Kind::Operator) => name(words.bytes(at)),
+            Some(Kind::Operator) => tell(Found::Name(words.bytes(at))),
             // Its name may be any.
             Some(Kind::UnicodeWord) => touch.effects |= Effects::UNKNOWN_FUNCTION,
             _ => {}
         }
+    }
+    if words.asks_for_node_settings() || words.shows_node_settings() {
+        tell(Found::NodeSetting);
     }
     let mut named = Named::default();
     for statement in words.statements() {
@@ -178,7 +190,7 @@ fn read_sql(body: &[u8], how: (bool, bool), depth: usize, name: &mut dyn FnMut(&
             }
         }
         if procedural {
-            effects |= dynamic(statement, conforming, depth, name, touch);
+            effects |= dynamic(statement, conforming, depth, tell, touch);
         }
         if effects.any(UNSEEN) {
             effects |= Effects::UNKNOWN_FUNCTION;
@@ -233,7 +245,7 @@ fn dynamic(
     words: Words<'_>,
     conforming: bool,
     depth: usize,
-    name: &mut dyn FnMut(&[u8]),
+    tell: &mut dyn FnMut(Found<'_>),
     touch: &mut Touch,
 ) -> Effects {
     let mut effects = Effects::NONE;
@@ -244,7 +256,7 @@ fn dynamic(
         }
         let ends = at + 2 >= words.len() || words.is_one_of(at + 2, &["into", "using", "loop"]);
         match literal(words, at + 1).filter(|_| ends && depth < DEPTH) {
-            Some(sql) => read_sql(&sql, (false, conforming), depth + 1, name, touch),
+            Some(sql) => read_sql(&sql, (false, conforming), depth + 1, tell, touch),
             None => effects |= Effects::UNKNOWN_FUNCTION,
         }
     }

@@ -127,11 +127,44 @@ fn other_languages_are_seen_to_run_sql_or_not() {
 #[test]
 fn names_are_told_folded() {
     let mut all = Vec::new();
-    read(b"BEGIN Perform App.\"Do\"(1); EXECUTE 'SELECT inner(2)'; a +|+ b; END", Language::PlPgSql, &mut |name| {
-        all.push(String::from_utf8_lossy(name).into_owned());
+    read(b"BEGIN Perform App.\"Do\"(1); EXECUTE 'SELECT inner(2)'; a +|+ b; END", Language::PlPgSql, &mut |told| {
+        if let Found::Name(name) = told {
+            all.push(String::from_utf8_lossy(name).into_owned());
+        }
     });
     for name in ["app", "Do", "inner", "+|+"] {
         assert!(all.iter().any(|known| known == name), "{name}: {all:?}");
+    }
+}
+
+#[test]
+fn settings_that_differ_by_server_are_told_of() {
+    for (body, expected) in [
+        ("SELECT current_setting('transaction_read_only')", true),
+        ("SELECT pg_catalog.\"current_setting\" ('Port'::text, true)", true),
+        ("SELECT current_setting(name) FROM t", true),
+        ("SELECT current_setting('role' || a) FROM t", true),
+        ("SELECT current_setting('app.tenant'), current_setting('in_hot_standby')", true),
+        ("BEGIN RETURN (SELECT current_setting('app.' || current_setting('port'))); END", true),
+        ("DECLARE x text := current_setting('in_hot_standby'); BEGIN RETURN x; END", true),
+        ("BEGIN EXECUTE 'SELECT current_setting(''port'')' INTO x; RETURN x; END", true),
+        ("BEGIN EXECUTE 'SHOW port' INTO x; RETURN x; END", true),
+        ("BEGIN FOR r IN SHOW ALL LOOP RETURN r; END LOOP; END", true),
+        ("BEGIN EXECUTE 'SHOW work_mem' INTO x; EXECUTE 'SHOW app.tenant' INTO y; END", false),
+        ("BEGIN show := 1; SELECT show FROM t; END", false),
+        ("SELECT current_setting('app.tenant')::int, current_setting('app.tenant' , true)", false),
+        ("SELECT current_setting('app.' || a) FROM t", false),
+        ("SELECT current_setting('Work_Mem'), current_setting('TimeZone'::text)", false),
+        ("SELECT current_setting FROM t -- current_setting('port')", false),
+    ] {
+        for language in [Language::Sql, Language::PlPgSql] {
+            let mut told = false;
+            read(body.as_bytes(), language, &mut |found| told |= found == Found::NodeSetting);
+            // EXECUTE of a text is PL/pgSQL's.
+            if language == Language::PlPgSql || !body.contains("EXECUTE") {
+                assert_eq!(told, expected, "{language:?}: {body}");
+            }
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use std::borrow::Cow;
 use pg_query::protobuf::summary_result::Context;
 
 use crate::sql::functions::{Standing, standing};
+use crate::sql::own::is_own;
 use crate::sql::pids::names_pids;
 use crate::sql::shape::{Flags, Scanned, Statements};
 use crate::sql::statement::Reading;
@@ -88,7 +89,7 @@ fn readings(words: Words<'_>) -> Reading {
         if statement.runs_its_functions() {
             reading.effects |= statement.call_effects();
         }
-        if names_pids(statement) {
+        if names_pids(statement) || is_own(statement) {
             reading.effects |= Effects::PIDS;
         }
         union = Some(match union {

@@ -16,6 +16,7 @@ use super::lex::Kind;
 use super::sources::Sources;
 use super::verdict::Effects;
 use super::words::{Words, tokens};
+use super::writes::Writes;
 
 /// Most bytes of source that are read of one database; one with more is not looked into.
 pub const SOURCE_BYTES: usize = 16 * 1024 * 1024;
@@ -95,6 +96,8 @@ pub struct Code {
     pub(super) unkept: Globals,
     /// What is read by what.
     pub(super) sources: Sources,
+    /// What is written to by what.
+    pub(super) writes: Writes,
 }
 
 /// What a statement may do to its session.
@@ -134,6 +137,7 @@ impl Code {
         code.globals = Globals::of(&graph, bytes, is_global);
         code.unkept = Globals::reading(&graph, bytes, kept::unkept(bytes));
         code.sources = Sources::of(&graph, bytes);
+        code.writes = Writes::of(&graph, bytes);
         code
     }
 

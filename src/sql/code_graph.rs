@@ -8,11 +8,11 @@
 
 use std::collections::HashMap;
 
-use super::bodies::{self, Language, Touch};
+use super::bodies::{self, Found, Language, Touch};
 use super::code::{Code, SOURCE_BYTES, WRITING};
 use super::footing::{self, Footing};
 use super::functions;
-use super::verdict::Effects;
+use super::verdict::{Effects, Reason};
 
 /// Extensions whose functions in C leave nothing in the session that calls them. Others' are not known, unless they are
 /// immutable or stable.
@@ -162,6 +162,10 @@ impl<'a> Graph<'a> {
                     let node = graph.node(from);
                     graph.stand(node, footing::built_in(name));
                 }
+                [b"g", from, name, ..] => {
+                    let node = graph.node(from);
+                    graph.stand(node, footing::asked(name));
+                }
                 [b"m", from, mark, ..] => {
                     let node = graph.node(from);
                     graph.stand(node, footing::marked(mark));
@@ -238,7 +242,11 @@ impl<'a> Graph<'a> {
         let mut relations: Vec<(usize, usize)> = Vec::new();
         let (mut writes, mut defines) = (false, false);
         let mut footing = Footing::Safe;
-        let touch = bodies::read(body, language, &mut |name| {
+        let touch = bodies::read(body, language, &mut |told| {
+            let Found::Name(name) = told else {
+                footing.merge(Footing::Primary(Reason::NodeSetting));
+                return;
+            };
             found.extend(self.functions.get(name).into_iter().chain(self.others.get(name)).flatten());
             relations.extend(self.relations.get(name).into_iter().flatten());
             writes |= WRITING.iter().any(|word| word.as_bytes() == name);

@@ -7,6 +7,7 @@
 use super::functions::{self, Standing};
 use super::timed;
 use super::verdict::{Effects, Reason, Route, Verdict};
+use super::words::is_session_setting;
 
 /// How far a read may leave the primary. In this order, and what has parts has the last of theirs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -62,7 +63,7 @@ impl Footing {
     #[must_use]
     pub fn implied(self) -> Self {
         match self {
-            Self::Primary(Reason::Function | Reason::Sequence | Reason::ForeignTable) => self,
+            Self::Primary(Reason::Function | Reason::Sequence | Reason::ForeignTable | Reason::NodeSetting) => self,
             Self::Primary(_) => Self::Optimistic,
             other => other,
         }
@@ -209,6 +210,11 @@ pub(crate) fn built_in(name: &[u8]) -> Footing {
         Standing::Denied => Footing::Primary(Reason::Function),
         Standing::Unknown => Footing::Primary(Reason::FunctionUnknown),
     }
+}
+
+/// Of `current_setting` in a stored expression, by the name that it asks for; empty if that is no constant.
+pub(crate) fn asked(name: &[u8]) -> Footing {
+    if is_session_setting(name) { Footing::Alone } else { Footing::Primary(Reason::NodeSetting) }
 }
 
 /// Of a built-in function that has no effect: whether its answer is for one client only.

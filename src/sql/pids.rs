@@ -39,22 +39,7 @@ pub(crate) struct Pids {
 
 /// Whether a statement asks for the own process alone, or names others.
 pub(crate) fn names_pids(statement: Words<'_>) -> bool {
-    own_call(statement).is_some() || !operands(statement).is_empty() || is_last_lsn(statement)
-}
-
-/// `SHOW pgweir.last_lsn`.
-fn is_last_lsn(statement: Words<'_>) -> bool {
-    let is = |at, word| statement.is(at, word);
-    statement.len() == 4 && is(0, "show") && is(1, "pgweir") && statement.bytes(2) == b"." && is(3, "last_lsn")
-}
-
-/// What the text is to say instead, if it is `SHOW pgweir.last_lsn`: the end of the write-ahead log, which everything that
-/// its client has seen lies before.
-pub(crate) fn last_lsn(sql: &[u8], standard_conforming_strings: bool) -> Option<Vec<u8>> {
-    let all = tokens(sql, standard_conforming_strings);
-    let mut statements = Words::new(sql, &all).statements();
-    let is_it = statements.next().is_some_and(is_last_lsn) && statements.next().is_none();
-    is_it.then(|| br#"SELECT pg_catalog.text(pg_catalog.pg_current_wal_insert_lsn()) AS "pgweir.last_lsn""#.to_vec())
+    own_call(statement).is_some() || !operands(statement).is_empty()
 }
 
 /// The processes that a text names.

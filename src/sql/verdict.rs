@@ -188,7 +188,8 @@ effects! {
     NOTIFY = 40,
     /// `pg_listening_channels`.
     LISTENING = 41,
-    /// Asks for the own process alone, or names others by number where processes are meant.
+    /// Asks for the own process alone, or names others by number where processes are meant; or is about pgweir's own
+    /// settings.
     PIDS = 50,
 }
 

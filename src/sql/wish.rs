@@ -81,6 +81,14 @@ pub fn cache_tags(sql: &[u8], standard_conforming_strings: bool) -> Vec<&[u8]> {
     tags
 }
 
+/// All that comments ask of pgweir, as they say it: `target=primary, ttl=5s`; empty if they ask for nothing.
+#[must_use]
+pub fn asked(sql: &[u8], standard_conforming_strings: bool) -> Vec<u8> {
+    let comments = Lexer::new(sql, standard_conforming_strings).filter(|token| token.kind == Kind::Comment);
+    let all = comments.filter_map(|token| Some(words(token.bytes(sql))?.filter(|word| !word.is_empty())));
+    all.flatten().collect::<Vec<_>>().join(&b", "[..])
+}
+
 /// The words behind pgweir's name in a comment.
 fn words(comment: &[u8]) -> Option<impl DoubleEndedIterator<Item = &[u8]>> {
     const MARK: &[u8] = b"pgweir:";
@@ -95,6 +103,16 @@ fn in_comment(comment: &[u8]) -> Option<Wish> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn all_that_is_asked() {
+        for (sql, all) in [
+            ("/* pgweir: primary,ttl=5s */ SELECT 1 -- pgweir:alone", "primary, ttl=5s, alone"),
+            ("SELECT '/* pgweir: primary */' /* nothing */ /* pgweir: */", ""),
+        ] {
+            assert_eq!(asked(sql.as_bytes(), true), all.as_bytes(), "{sql}");
+        }
+    }
 
     #[test]
     fn comments_say_where() {

@@ -141,10 +141,25 @@ impl<'a> Words<'a> {
     pub(crate) fn asks_for_node_settings(self) -> bool {
         let is_own = |at: usize| {
             let text = self.bytes(at).strip_prefix(b"'").and_then(|text| text.strip_suffix(b"'"));
-            let name = text.filter(|_| self.kind(at) == Some(Kind::Text)).unwrap_or_default().to_ascii_lowercase();
-            name.contains(&b'.') || SESSION_SETTINGS.split_ascii_whitespace().any(|known| *known.as_bytes() == *name)
+            let name = text.filter(|_| self.kind(at) == Some(Kind::Text)).unwrap_or_default();
+            // What is put together of such a name may be any, unless it has a dot.
+            let is_whole = matches!(self.kind(at + 1), Some(Kind::Comma | Kind::Close)) || self.bytes(at + 1) == b"::";
+            is_session_setting(name) && (is_whole || name.contains(&b'.'))
         };
         self.calls().any(|(at, name)| *name == *b"current_setting" && !is_own(at + 2))
+    }
+
+    /// Whether the body of a function may show such a setting: behind a word at which a statement of PL/pgSQL can begin, or a query.
+    pub(crate) fn shows_node_settings(self) -> bool {
+        let begins = |at: usize| {
+            at == 0
+                || self.kind(at - 1) == Some(Kind::Semicolon)
+                || self.is_one_of(at - 1, &["begin", "else", "for", "in", "loop", "query", "then"])
+        };
+        let is_own = |at: usize| {
+            self.kind(at + 1) == Some(Kind::Dot) || self.name(at).is_none_or(|name| is_session_setting(&name))
+        };
+        (0..self.tokens.len()).any(|at| self.is(at, "show") && begins(at) && !is_own(at + 1))
     }
 
     /// Whether the argument list that opens at `open` has the word `true`, and only it, in third place.
@@ -220,6 +235,11 @@ impl<'a> Words<'a> {
 
 /// So many tokens of a `set_config` call are looked at: nested calls must not cost quadratic time.
 const ARGUMENT_TOKENS: usize = 256;
+
+/// Whether a setting is the session's own, or one that an application or an extension has made up: those have a dot.
+pub(crate) fn is_session_setting(name: &[u8]) -> bool {
+    name.contains(&b'.') || SESSION_SETTINGS.split_ascii_whitespace().any(|known| eq_word(name, known.as_bytes()))
+}
 
 /// Settings that sessions have of their own, and that go with them from server to server, or say what is the same on all.
 const SESSION_SETTINGS: &str = "

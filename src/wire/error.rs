@@ -24,6 +24,7 @@ states! {
     CONNECTION_FAILURE = b"08006", "connection_failure";
     CANNOT_CONNECT = b"08001", "sqlclient_unable_to_establish_sqlconnection";
     FEATURE_NOT_SUPPORTED = b"0A000", "feature_not_supported";
+    INVALID_PARAMETER_VALUE = b"22023", "invalid_parameter_value";
     INVALID_TEXT = b"22P02", "invalid_text_representation";
     UNDEFINED_STATEMENT = b"26000", "invalid_sql_statement_name";
     UNDEFINED_PORTAL = b"34000", "invalid_cursor_name";
@@ -45,6 +46,7 @@ states! {
     NOT_IN_PREREQUISITE_STATE = b"55000", "object_not_in_prerequisite_state";
     QUERY_CANCELED = b"57014", "query_canceled";
     ADMIN_SHUTDOWN = b"57P01", "admin_shutdown";
+    DEADLOCK_DETECTED = b"40P01", "deadlock_detected";
     CANNOT_CONNECT_NOW = b"57P03", "cannot_connect_now";
     IDLE_SESSION_TIMEOUT = b"57P05", "idle_session_timeout";
     INTERNAL = b"XX000", "internal_error";

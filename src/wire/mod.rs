@@ -4,6 +4,7 @@
 pub mod build;
 pub mod error;
 pub mod frame;
+pub mod lsn;
 pub mod pgoutput;
 pub mod pid;
 pub mod startup;

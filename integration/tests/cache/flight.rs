@@ -9,13 +9,13 @@ use crate::common::{Client, eventually};
 use crate::{builder, bypasses, conf, count, hits, reason, start};
 
 /// Nobody reads this table until the lock is given up.
-fn guard(cluster: &Cluster, table: &str) -> Client {
+pub fn guard(cluster: &Cluster, table: &str) -> Client {
     let mut holder = Client::connect(cluster.primary().port());
     holder.query(&format!("BEGIN; LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")).unwrap();
     holder
 }
 
-fn waiting_for(cluster: &Cluster, table: &str) -> usize {
+pub fn waiting_for(cluster: &Cluster, table: &str) -> usize {
     let sql = format!("SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = '{table}'::regclass");
     cluster.primary().value_in(DATABASE, &sql).unwrap().parse().unwrap()
 }

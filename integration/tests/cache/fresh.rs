@@ -9,7 +9,7 @@ use crate::{ask, ask_sql, builder, bypasses, conf, direct, hits, reason, start, 
 #[test]
 fn an_answer_is_good_for_its_time_and_no_longer() {
     let cluster = builder().start().unwrap();
-    let pgweir = start(&conf(&cluster, "mode = \"on\"\nttl = \"2s\""));
+    let pgweir = start(&conf(&cluster, "mode = \"on\"\nttl = \"2s\"\nearly_refresh = 0"));
     let mut client = Client::connect(pgweir.port());
     let sql = "SELECT v FROM item WHERE id = 1";
     let began = Instant::now();

@@ -10,7 +10,7 @@ use crate::common::{Client, Conf, PATIENCE, crowd, eventually, metric};
 use crate::{ask_sql, builder, bypasses, conf, count, direct, hits, reason, start};
 
 /// What the operator runs.
-const SETUP: &str = include_str!("../../../config/cache.sql");
+pub const SETUP: &str = include_str!("../../../config/cache.sql");
 
 /// How old an answer may be.
 const BOUND: Duration = Duration::from_millis(400);

@@ -5,8 +5,10 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod ahead;
 mod apart;
 mod bounds;
+mod fenced;
 mod flight;
 mod fresh;
 mod l2;
@@ -20,7 +22,9 @@ mod serve;
 mod shadow;
 mod signals;
 mod signals_notify;
+mod stale;
 mod verify;
+mod warm;
 
 use std::sync::OnceLock;
 
@@ -117,7 +121,8 @@ fn unnamed(sql: &str, values: &[Option<&str>]) -> Script {
 
 /// Why the cache was not asked.
 fn bypasses(pgweir: &Pgweir) -> Vec<(&'static str, f64)> {
-    let reasons = ["verdict", "volatile", "moment", "session", "batch", "ttl", "stalled", "unpublished", "untraced"];
+    let reasons =
+        ["verdict", "volatile", "moment", "session", "batch", "ttl", "stalled", "unpublished", "untraced", "doubt"];
     let all = reasons.map(|why| (why, reason(pgweir, "bypasses", why)));
     all.into_iter().filter(|(_, count)| *count > 0.0).collect()
 }

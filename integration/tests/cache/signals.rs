@@ -251,7 +251,7 @@ fn the_console_shows_what_the_cache_does() {
     let mut shown = |columns: &str| {
         let rows = watcher.query("SHOW CACHE").unwrap();
         let names = "database mode invalidation bound stream stream_age_us signals entries bytes max_bytes hits misses absent \
-            expired older changed signalled bypasses hit_ratio fills evictions refused verified mismatches disabled redis \
+            expired older changed signalled bypasses hit_ratio fills evictions refused verified mismatches disabled early stale warmed warm_failed redis \
             redis_hits redis_misses";
         let names: Vec<&str> = names.split_ascii_whitespace().collect();
         assert_eq!(rows.iter().map(Vec::len).collect::<Vec<_>>(), [names.len(); 3]);

@@ -94,11 +94,16 @@ impl Client {
 
     /// [`Client::tcp`] to another address.
     pub fn at(address: SocketAddr) -> Self {
-        let socket = TcpStream::connect(address).unwrap();
-        socket.set_nodelay(true).unwrap();
-        socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-        let stream = Box::new(Buffered(BufReader::new(socket.try_clone().unwrap())));
-        Self { stream, socket, parameters: BTreeMap::new(), key: Vec::new() }
+        Self::try_at(address).unwrap()
+    }
+
+    /// [`Client::at`] where perhaps nobody listens.
+    pub fn try_at(address: SocketAddr) -> io::Result<Self> {
+        let socket = TcpStream::connect(address)?;
+        socket.set_nodelay(true)?;
+        socket.set_read_timeout(Some(Duration::from_secs(60)))?;
+        let stream = Box::new(Buffered(BufReader::new(socket.try_clone()?)));
+        Ok(Self { stream, socket, parameters: BTreeMap::new(), key: Vec::new() })
     }
 
     /// Connects with TLS, trusting the authority in `ca`.

@@ -5,11 +5,14 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod advice;
+mod block;
 mod columns;
 mod commands;
 mod login;
 mod own;
 mod protocol;
+mod slow;
 mod tools;
 
 use std::sync::OnceLock;

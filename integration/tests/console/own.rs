@@ -204,6 +204,43 @@ fn routing_is_explained_with_the_live_hosts_and_catalog() {
     eventually("it is down", || show(&mut admin, "SHOW REPLICAS").value(("host", &replica), "role") == "down");
 }
 
+/// Whoever stands first in the configuration.
+#[test]
+fn the_console_names_the_primary() {
+    let cluster = Cluster::builder().replicas(1).start().unwrap();
+    let (primary, replica) = (cluster.primary().address(), cluster.replicas()[0].address());
+    let hosts = integration::cluster::host_lines(&[replica, primary.clone()]);
+    let conf = Conf::database_only(&hosts).listen("auth_type = \"trust\"").user(USER, "");
+    let pgweir = with_console(conf).start();
+    let _client = Client::connect(pgweir.port());
+    let mut admin = console(&pgweir);
+    eventually("it is named", || {
+        let rows = admin.query("EXPLAIN ROUTE DELETE FROM fish").unwrap();
+        rows.concat().contains(&format!("server:    {primary} (primary)"))
+    });
+}
+
+/// Whoever stands first in the configuration.
+#[test]
+fn the_command_line_finds_the_primary() {
+    let cluster = Cluster::builder().replicas(1).sql("CREATE TABLE fish (n int)").start().unwrap();
+    let (primary, replica) = (cluster.primary().address(), cluster.replicas()[0].address());
+    let hosts = integration::cluster::host_lines(&[replica.clone(), primary.clone()]);
+    let pgweir = Conf::database_only(&hosts).listen("auth_type = \"trust\"").user(USER, "").start();
+    let explain = |arguments: &[&str]| {
+        let mut line = integration::command(integration::proxy::program().unwrap()).unwrap();
+        line.arg("explain-route").args(arguments).arg("--config").arg(pgweir.config_file());
+        String::from_utf8(line.output().unwrap().stdout).unwrap()
+    };
+    let told = explain(&["-u", USER, "DELETE FROM fish"]);
+    assert!(told.contains(&format!("server:    {primary} (primary)\n")), "{told}");
+    let told = explain(&["-u", USER, "SELECT * FROM fish"]);
+    assert!(told.contains(&format!("server:    {replica}; {primary} (primary) while")), "{told}");
+    assert!(told.contains(&format!("catalog:   as {primary} has it\n")), "{told}");
+    let told = explain(&["SELECT * FROM fish"]);
+    assert!(told.contains("nobody to log in as: give --user\n"), "{told}");
+}
+
 #[test]
 fn who_keeps_a_server_is_listed() {
     let pgweir = conf().start();

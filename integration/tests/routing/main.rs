@@ -5,18 +5,22 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod alike;
 mod balance;
 mod catalog;
 mod checker;
 mod consistency;
 mod discover;
+mod diverged;
 mod elsewhere;
 mod failures;
+mod held_up;
 mod hosts;
 mod lag;
 mod promotion;
 mod readonly;
 mod rules;
+mod settings;
 mod sight;
 mod statements;
 mod transactions;

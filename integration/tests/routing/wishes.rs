@@ -1,8 +1,10 @@
 //! What applications ask for: comments, `pgweir.target`, and isolation that standbys do not have.
 //! It must never be the router's own choice that is seen.
 
+use crate::common::client::{outcome, said};
 use crate::common::{Client, Conf, eventually};
 use crate::{Went, cluster, mark, start, start_cluster, start_with, went};
+use integration::wire::Script;
 use integration::{DATABASE, Stop};
 
 /// Runs a statement a few times and asserts where it goes. A client that wrote, or is not done with its setting yet, is
@@ -55,6 +57,57 @@ fn a_setting_says_where() {
     standby.query("UPDATE fish SET name = name WHERE id = 9").unwrap();
 }
 
+/// Whoever asks for what there is not hears so, instead of finding all on the primary.
+#[test]
+fn a_wish_that_nobody_understands_is_refused() {
+    let (pgweir, mut client) = start();
+    let bad = [
+        ("SET pgweir.target = 'secondary'", "invalid value for parameter \"pgweir.target\": \"secondary\""),
+        ("SET LOCAL pgweir.target TO slave", "invalid value for parameter \"pgweir.target\": \"slave\""),
+        ("SET SESSION pgweir.min_lsn = '12'", "invalid value for parameter \"pgweir.min_lsn\": \"12\""),
+    ];
+    for (sql, message) in bad {
+        assert_eq!(client.query(sql), Err(format!("22023 {message}")));
+        let script = Script::new().parse("", sql).bind("", "", &[]).execute("", 0).sync();
+        assert_eq!(outcome(&client.run(&script)), Err(format!("22023 {message}")));
+    }
+    client.query("BEGIN").unwrap();
+    client.query(bad[0].0).unwrap_err();
+    assert!(client.query("SELECT 1").unwrap_err().starts_with("25P02"));
+    client.query("ROLLBACK").unwrap();
+    goes(&mut client, "nothing was set", "SELECT count(*) FROM fish", Went::Replicas);
+    let mut other = Client::tcp(pgweir.port());
+    other.startup(0, &[("user", "app"), ("database", DATABASE), ("options", "-c pgweir.target=slave")]);
+    let error = other.welcome().unwrap_err();
+    assert_eq!(said(&error), "22023 invalid value for parameter \"pgweir.target\": \"slave\"");
+    assert!(error.field(b'H').is_some_and(|hint| hint.contains("replica")));
+}
+
+/// What it leaves in its session would keep that from the primary.
+#[test]
+fn no_lock_of_a_session_is_taken_on_a_replica() {
+    let (_pgweir, mut client) = start();
+    let lock = mark("a lock where a replica was asked for");
+    client.query(&format!("{lock} /* pgweir: replica */ SELECT pg_advisory_lock(77)")).unwrap();
+    assert_eq!(went(cluster(), &lock), Went::Primary);
+    client.query("UPDATE fish SET name = name WHERE id = 9").unwrap();
+    assert_eq!(client.value("SELECT pg_advisory_unlock(77)"), "t");
+}
+
+/// libpq looks for what it is told at the login (`target_session_attrs=standby`).
+#[test]
+fn who_asks_for_standbys_is_told_of_one() {
+    let (pgweir, _client) = start();
+    for (target, told) in [("standby", "on"), ("replica", "off"), ("primary", "off")] {
+        let mut client = Client::tcp(pgweir.port());
+        let options = format!("-c pgweir.target={target}");
+        client.startup(0, &[("user", "app"), ("database", DATABASE), ("options", &options)]);
+        let frames = client.welcome().unwrap();
+        let status = format!("in_hot_standby\0{told}\0");
+        assert!(frames.iter().any(|frame| frame.tag == b'S' && frame.body == status.as_bytes()), "{target}");
+    }
+}
+
 #[test]
 fn serializable_sessions_read_from_the_primary() {
     let (pgweir, _) = start();
@@ -87,8 +140,8 @@ fn without_a_standby() {
 #[test]
 fn nonsense_stays_on_the_primary() {
     let (_pgweir, mut client) = start();
-    for (number, set) in ["SET pgweir.target = 'primry'", "SET pgweir.min_lsn = 'there'"].iter().enumerate() {
-        client.query(set).unwrap();
+    for (number, (name, value)) in [("target", "primry"), ("min_lsn", "there")].iter().enumerate() {
+        client.query(&format!("SELECT set_config('pgweir.{name}', '{value}', false)")).unwrap();
         goes(&mut client, &format!("nonsense {number}."), "SELECT count(*) FROM fish", Went::Primary);
         client.query("RESET ALL").unwrap();
         goes(&mut client, &format!("no nonsense {number}."), "SELECT count(*) FROM fish", Went::Replicas);

@@ -13,12 +13,12 @@ use crate::common::{Client, Conf, PATIENCE, eventually, metric};
 use crate::{client, conf, json as get, only, ready};
 
 /// Marks that are passed at once.
-const QUICK: &str = "[alerts]\ninterval = \"100ms\"\n[alerts.pool_use]\nabove = 60\nclear = 30\nafter = 0\n\
+pub const QUICK: &str = "[alerts]\ninterval = \"100ms\"\n[alerts.pool_use]\nabove = 60\nclear = 30\nafter = 0\n\
                      [alerts.errors]\nafter = 0\n[alerts.slow_queries]\nafter = 0\n[alerts.host_down]\nafter = 0\n\
                      [alerts.pinned_servers]\nafter = 0\n";
 
 /// Keeps two servers until it is rolled back: each makes a table of its own.
-fn hold(pgweir: &Pgweir, name: &str) -> [Client; 2] {
+pub fn hold(pgweir: &Pgweir, name: &str) -> [Client; 2] {
     [1, 2].map(|n| {
         let mut holder = client(pgweir);
         holder.query("BEGIN").unwrap();
@@ -140,6 +140,11 @@ fn watched(pgweir: &Pgweir) -> Client {
         let hosts = status["databases"][0]["hosts"].as_array().unwrap().clone();
         hosts.iter().filter(|host| host["up"] == true).count() == 2
     });
+    eventually("the primary is known", || metric(pgweir, "pgweir_host_role", &[("role", "primary")]) > 0.0);
+    let looks = || metric(pgweir, "pgweir_alert_looks_total", &[]);
+    let before = looks();
+    // One may have begun before.
+    eventually("it was looked at since", || looks() >= before + 2.0);
     eventually("all is well", || metric(pgweir, "pgweir_health_score", &[]) == 100.0);
     client
 }
@@ -218,7 +223,11 @@ fn webhooks_are_told_again_until_they_listen() {
     assert!(over["endsAt"].is_string(), "{over:#}");
     assert!(text(&texts).starts_with("resolved pgweir "));
     let count = |webhook: &str, outcome: &str| {
-        metric(&pgweir, "pgweir_alert_notifications_total", &[("webhook", webhook), ("outcome", outcome)])
+        metric(
+            &pgweir,
+            "pgweir_alert_notifications_total",
+            &[("kind", "webhook"), ("receiver", webhook), ("outcome", outcome)],
+        )
     };
     eventually("everything is counted", || {
         count("manager", "sent") >= 2.0 && count("manager", "failed") == 1.0 && count("chat", "sent") >= 2.0

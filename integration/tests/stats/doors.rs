@@ -59,6 +59,22 @@ fn tokens_open_what_their_role_allows_and_a_reload_changes_them() {
     assert!(!pgweir.log().contains("look-look"), "a token is in the log");
 }
 
+#[test]
+fn tokens_are_not_tried_one_after_the_other() {
+    let pgweir = conf().rest(TOKENS).start();
+    let get = |token: &str| ask(&pgweir, "GET /api/queries", &[&format!("Authorization: Bearer {token}")]);
+    assert_eq!(get("look-look-look-look").status, 200);
+    let answers: Vec<_> = (0..11).map(|n| get(&format!("guess-guess-guess-{n}"))).collect();
+    assert!(answers[..10].iter().all(|it| it.status == 401));
+    let late = &answers[10];
+    let after = late.head.lines().find_map(|line| line.strip_prefix("retry-after: ")).unwrap();
+    assert!(late.status == 429 && (1..=7).contains(&after.parse::<u32>().unwrap()), "{}", late.head);
+    assert!(late.body.starts_with("{\"error\":\"too many wrong tokens"), "{}", late.body);
+    // A right one is not told from a wrong one, but for what was right before; and nobody else suffers.
+    assert_eq!((get("make-make-make-make").status, get("look-look-look-look").status), (429, 200));
+    assert_eq!(ask(&pgweir, "GET /readyz", &[]).status, 200);
+}
+
 /// A request over TLS to `localhost`, trusting these authorities.
 fn over_tls(port: u16, ca: &std::path::Path, lines: &[&str]) -> Result<u16, String> {
     let mut roots = RootCertStore::empty();

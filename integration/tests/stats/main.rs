@@ -7,8 +7,14 @@ mod common;
 
 mod alerts;
 mod api;
+mod audit;
 mod dashboard;
 mod doors;
+mod percentiles;
+mod prometheus;
+mod targets;
+mod told;
+mod top;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;

@@ -18,6 +18,7 @@
 //! meaning of a text hangs on, and which cluster that is of (`relay/schema.sql`).
 
 mod board;
+pub mod fence;
 pub mod link;
 pub mod seal;
 pub mod time;

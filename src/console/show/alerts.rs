@@ -1,11 +1,14 @@
-//! `SHOW ALERTS`, `SHOW HEALTH`: what is alarming, and how well it goes.
+//! `SHOW ALERTS`, `SHOW HEALTH`, `SHOW ADVICE`: what is alarming, how well it goes, and what could be better.
 //! Must never look itself: it shows what was found.
 
 use super::super::Console;
 use super::super::table::row;
 use super::super::time;
 use super::Rows;
+use crate::export::{Advice, advise};
 use crate::health::{Alert, Unit};
+use crate::relay::insight::Insight;
+use crate::wire::error::PgError;
 
 impl Console {
     pub(super) fn alerts(&self) -> Rows {
@@ -26,6 +29,16 @@ impl Console {
             ]
         };
         self.about.watch.alerts().iter().map(row).collect()
+    }
+
+    /// What `/api/database/optimizations` says, too.
+    pub(super) async fn advice(&self) -> Result<Rows, PgError> {
+        let mut insight = Insight::default();
+        self.each(|relay| relay.insight()).await?.into_iter().for_each(|one| insight.extend(one));
+        let row = |it: Advice| {
+            row![it.kind, it.database, it.user, it.count, it.time_us, it.shape, it.what, it.action, it.query]
+        };
+        Ok(advise(&self.about.registry, &self.config(), insight).into_iter().map(row).collect())
     }
 
     /// The score, then what was taken off and what for.

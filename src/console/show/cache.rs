@@ -3,13 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use super::super::Console;
 use super::super::table::{Value, row};
 use super::Rows;
 use crate::base::clock;
 use crate::cache::Account;
-use crate::config::{Cache, CacheMode, Config, format_duration};
+use crate::config::{Cache, CacheMode, Config, Stale, format_duration};
 use crate::meter::{CacheCounters, Miss};
 
 /// What was counted, of one database or of all.
@@ -23,6 +24,10 @@ struct Numbers {
     verified: u64,
     mismatches: u64,
     disabled: u64,
+    early: u64,
+    stale: u64,
+    warmed: u64,
+    warm_failed: u64,
 }
 
 /// In the order of the columns.
@@ -38,6 +43,8 @@ impl Numbers {
         self.verified += counters.verified_same.get() + counters.verified_changed.get() + wrong;
         self.mismatches += wrong;
         self.refused += counters.refused();
+        self.early += counters.early.get();
+        self.stale += counters.stale_updating.get() + counters.stale_error.get();
     }
 
     fn and(&mut self, other: &Self) {
@@ -49,6 +56,10 @@ impl Numbers {
         self.verified += other.verified;
         self.mismatches += other.mismatches;
         self.disabled += other.disabled;
+        self.early += other.early;
+        self.stale += other.stale;
+        self.warmed += other.warmed;
+        self.warm_failed += other.warm_failed;
     }
 }
 
@@ -56,6 +67,12 @@ impl Numbers {
 fn bound(config: &Config, database: &str) -> Option<String> {
     if config.cache.mode == CacheMode::Off {
         return None;
+    }
+    if config.fenced(database) {
+        let ttl = config
+            .longest_cached(database)
+            .map_or_else(|| "nothing".to_owned(), |ttl| format!("{} (ttl)", format_duration(ttl)));
+        return Some(format!("shows every write through any pgweir, or steps aside; of others it is bounded by {ttl}"));
     }
     if let Some(logical) = config.logical(database) {
         let staleness = format_duration(logical.max_staleness);
@@ -65,9 +82,25 @@ fn bound(config: &Config, database: &str) -> Option<String> {
     }
     Some(match config.longest_cached(database) {
         Some(ttl) if ttl.is_zero() => "nothing is kept: ttl = 0".to_owned(),
-        Some(ttl) => format!("{} old at most (ttl), less where a user, rule or comment says so", format_duration(ttl)),
-        None => "as old as a user, rule or comment says; without one nothing is kept".to_owned(),
+        Some(ttl) => format!(
+            "{} old at most (ttl), less where a user, rule or comment says so{}",
+            format_duration(ttl),
+            longer(config.stale(database))
+        ),
+        None => format!(
+            "as old as a user, rule or comment says; without one nothing is kept{}",
+            longer(config.stale(database))
+        ),
     })
+}
+
+/// How much older it may be when its time is over, in words.
+fn longer(stale: Stale) -> String {
+    let one = |time: Duration, when: &str| match time.is_zero() {
+        true => String::new(),
+        false => format!("; {} more {when}", format_duration(time)),
+    };
+    one(stale.while_revalidate, "while it is renewed") + &one(stale.if_error, "while no server answers")
 }
 
 /// Share of hits of all that could have been one.
@@ -93,11 +126,15 @@ impl Console {
         let redis = config.cache.redis.as_ref().filter(|_| config.cache.mode == CacheMode::On);
         let redis = redis.map(|_| up(registry.remote.up.load(Relaxed) > 0));
         let hearings = store.as_ref().map(|store| store.hearings()).unwrap_or_default();
+        let fences = store.as_ref().map(|store| store.fences()).unwrap_or_default();
         let disabled = store.as_ref().map(|store| store.disabled()).unwrap_or_default();
         for name in config.databases.keys() {
             let mut numbers = counted.get(name.as_str()).copied().unwrap_or_default();
             numbers.disabled = disabled.iter().filter(|(database, _)| **database == **name).count() as u64;
             let own = accounts.get(name.as_str()).copied().unwrap_or_default();
+            if let Some(health) = registry.database(name) {
+                (numbers.warmed, numbers.warm_failed) = (health.warm.kept.get(), health.warm.failed.get());
+            }
             all.and(&numbers);
             account.entries += own.entries;
             account.bytes += own.bytes;
@@ -106,12 +143,19 @@ impl Console {
             let health = registry.database(name).filter(|_| logical.is_some());
             let wanted = health.as_ref().filter(|health| health.stream.wanted.load(Relaxed));
             let hearing = hearings.get(name.as_str()).filter(|_| config.cache.signals.is_some());
+            let fence =
+                fences.get(name.as_str()).filter(|_| config.fenced(name)).map(|fence| up(fence.serves().is_some()));
+            let grade = match &logical {
+                Some(_) => "logical",
+                None if config.fenced(name) => "fenced",
+                None => "ttl",
+            };
             let mut row = row![
                 name.as_str(),
                 config.cache.mode.as_str(),
-                if logical.is_some() { "logical" } else { "ttl" },
+                grade,
                 bound(&config, name),
-                wanted.map(|health| up(health.stream.flows.load(Relaxed))),
+                wanted.map(|health| up(health.stream.flows.load(Relaxed))).or(fence),
                 wanted.and_then(|health| health.stream.age_us(clock::now_us())),
                 hearing.map(|hearing| up(hearing.since_us() > 0)),
             ];
@@ -155,6 +199,10 @@ fn known(numbers: &Numbers, account: &Account) -> Vec<Value> {
         numbers.verified,
         numbers.mismatches,
         numbers.disabled,
+        numbers.early,
+        numbers.stale,
+        numbers.warmed,
+        numbers.warm_failed,
     ]
 }
 
@@ -173,9 +221,14 @@ mod tests {
     #[test]
     fn the_bound_is_the_one_that_was_set() {
         assert_eq!(said("mode = \"off\"\nttl = \"1m\"", ""), None);
+        let redis = "[cache.redis]\nhosts = [\"h\"]\nsecret = \"0123456789abcdef0123456789abcdef\"";
+        let fenced = said(&format!("mode = \"on\"\nttl = \"1m\"\ninvalidation = \"fenced\"\n{redis}"), "").unwrap();
+        assert!(fenced.contains("every write through any pgweir") && fenced.ends_with("1m (ttl)"), "{fenced}");
         let short = said("mode = \"on\"\nttl = \"1m\"", "cache_ttl = \"10s\"").unwrap();
         assert!(short.starts_with("10s old at most"), "{short}");
         assert!(said("mode = \"on\"", "").unwrap().starts_with("as old as a user"));
+        let longer = said("mode = \"on\"\nttl = \"1m\"\nstale_if_error = \"1h\"", "").unwrap();
+        assert!(longer.ends_with("; 1h more while no server answers"), "{longer}");
         assert!(said("mode = \"on\"", "cache_ttl = 0").unwrap().starts_with("nothing is kept"));
         let logical = said("mode = \"on\"\nmax_staleness = \"400ms\"", "cache_invalidation = \"logical\"").unwrap();
         assert!(logical.contains("400ms ago"), "{logical}");

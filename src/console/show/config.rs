@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::super::Console;
 use super::super::table::{Value, row};
 use super::Rows;
-use crate::config::{Config, Listen, Log, Pool, Stats, TlsMode};
+use crate::config::{Alerts, Audit, Config, Listen, Log, Pool, Stats, TlsMode};
 
 /// A setting as it is shown; `None` for one that is not set.
 trait Shown {
@@ -133,6 +133,8 @@ fn pool(it: &Pool) -> Vec<Setting> {
         s("idle_transaction_timeout", &limit(it.idle_transaction_timeout)),
         s("transaction_timeout", &limit(it.transaction_timeout)),
         s("query_timeout", &limit(it.query_timeout)),
+        s("slow_query", &limit(it.slow_query)),
+        s("slow_query_parameter_bytes", &it.slow_query_parameter_bytes),
         s("check_interval", &it.check_interval),
         s("check_timeout", &it.check_timeout),
         s("discover_interval", &it.discover_interval),
@@ -158,6 +160,18 @@ fn pool(it: &Pool) -> Vec<Setting> {
     ]
 }
 
+fn audit(it: Option<&Audit>) -> Vec<Setting> {
+    let s = |name, value: &dyn Shown| (name, value.shown(), true);
+    let what = it.map(|it| it.what.iter().map(|what| what.to_string()).collect::<Vec<String>>());
+    vec![
+        s("audit.file", &it.map(|it| it.file.clone())),
+        s("audit.what", &what),
+        s("audit.parameter_bytes", &it.map(|it| it.parameter_bytes)),
+        s("audit.rotate_bytes", &it.map(|it| it.rotate_bytes)),
+        s("audit.keep", &it.map(|it| it.keep)),
+    ]
+}
+
 fn others(
     console: &crate::config::Console,
     stats: &Stats,
@@ -172,6 +186,7 @@ fn others(
         s("stats_period", &console.stats_period, true),
         s("stats.address", &stats.address.map_or_else(|| "off".to_owned(), |address| address.to_string()), false),
         s("max_shapes", &stats.max_shapes, false),
+        s("n_plus_one", &stats.n_plus_one, true),
         s("stats.tls_cert_file", &stats.tls_cert_file, true),
         s("stats.tls_key_file", &stats.tls_key_file, true),
         s("log.level", &log.level, false),
@@ -181,17 +196,34 @@ fn others(
     ]
 }
 
+/// Those of `[alerts]` that are no marks; of receivers their names.
+fn alerts(it: &Alerts) -> Vec<Setting> {
+    let s = |name, value: &dyn Shown| (name, value.shown(), true);
+    vec![
+        s("alerts.interval", &it.interval),
+        s("alerts.slow_query", &it.slow_query),
+        s("alerts.webhooks", &it.webhooks.keys().cloned().collect::<Vec<String>>()),
+        s("alerts.emails", &it.emails.keys().cloned().collect::<Vec<String>>()),
+        s("alerts.notify.database", &it.notify.as_ref().map(|it| it.database.clone())),
+        s("alerts.notify.channel", &it.notify.as_ref().map(|it| it.channel.clone())),
+    ]
+}
+
 impl Console {
     pub(super) fn settings(&self) -> Rows {
         let config = self.config();
         let now = [
             listen(&config.listen),
             pool(&config.pool),
+            alerts(&config.alerts),
+            audit(config.audit.as_ref()),
             others(&config.console, &config.stats, &config.log, config.workers, config.shutdown_timeout),
         ];
         let default = [
             listen(&Listen::default()),
             pool(&Pool::default()),
+            alerts(&Alerts::default()),
+            audit(None),
             others(&Default::default(), &Stats::default(), &Log::default(), 0, Config::SHUTDOWN_TIMEOUT),
         ];
         let pairs = now.into_iter().flatten().zip(default.into_iter().flatten());

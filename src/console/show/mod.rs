@@ -26,7 +26,9 @@ impl Console {
     /// A view as it is now, all of it.
     pub(super) async fn show(&self, view: &View, parameters: &Parameters, seen: &Seen) -> Result<Table, PgError> {
         let rows = match view {
+            View::Advice => self.advice().await?,
             View::Alerts => self.alerts(),
+            View::Blocked => self.blocked().await?,
             View::ActiveSockets => self.sockets(true, seen).await?,
             View::Sockets => self.sockets(false, seen).await?,
             View::Cache => self.cache(),
@@ -48,6 +50,7 @@ impl Console {
             View::Replicas => self.hosts(),
             View::Routing => self.routing().await?,
             View::Shape(shape) => self.shape(shape.text(parameters)?).await?,
+            View::Slow => self.slow().await?,
             View::State => self.state(),
             View::Stats => self.stats(),
             View::StatsAverages => self.stats_averages(),

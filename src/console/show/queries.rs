@@ -5,15 +5,13 @@ use std::collections::HashMap;
 
 use super::super::Console;
 use super::super::table::{Value, row};
+use super::super::time::moment;
 use super::super::view::By;
 use super::Rows;
-use crate::meter::{Histogram, ShapeStats, ShapeSum};
+use crate::meter::{Counter, ERROR_CLASSES, Lately, Phase, ShapeStats, ShapeSum};
 use crate::relay::ShapeVerdict;
 use crate::sql::footing::Footing;
 use crate::wire::error::{PgError, SqlState};
-
-/// A part of the time that statements of a shape have taken.
-type Phase = fn(&ShapeStats) -> &Histogram;
 
 /// The statement, and what it is called with where it runs.
 fn label(stats: &ShapeStats) -> [Value; 3] {
@@ -21,15 +19,48 @@ fn label(stats: &ShapeStats) -> [Value; 3] {
 }
 
 impl Console {
-    /// All shapes with a call, by pool.
-    fn entries(&self) -> Vec<ShapeSum> {
-        ShapeSum::all(&self.about.registry)
+    /// All shapes with a call since the last reset, by pool.
+    fn entries(&self) -> Vec<(ShapeSum, Lately)> {
+        let all = ShapeSum::all(&self.about.registry).into_iter();
+        all.filter_map(|entries| entries.lately().map(|lately| (entries, lately))).collect()
     }
 
     pub(super) fn queries(&self, by: By) -> Rows {
-        let mut rows: Vec<(u64, Vec<Value>)> = self.entries().iter().filter_map(|entries| query(entries, by)).collect();
+        let mut rows: Vec<(u64, Vec<Value>)> =
+            self.entries().iter().filter_map(|(entries, lately)| query(entries, lately, by)).collect();
         rows.sort_by_key(|(weight, _)| std::cmp::Reverse(*weight));
         rows.into_iter().map(|(_, row)| row).collect()
+    }
+
+    /// The statements that were slow lately, newest first.
+    pub(super) async fn slow(&self) -> Result<Rows, PgError> {
+        let mut all: Vec<_> = self.each(|relay| relay.slow_queries()).await?.into_iter().flatten().collect();
+        all.sort_by_key(|it| std::cmp::Reverse(it.done_us));
+        let row = |it: crate::relay::SlowQuery| {
+            let tags = it.tags_text();
+            row![
+                moment(it.done_us),
+                ShapeSum::name(Some(it.shape)),
+                it.database,
+                it.user,
+                &*it.host,
+                it.role.as_str(),
+                it.sample.wait_us + it.sample.server_us,
+                it.sample.wait_us,
+                it.sample.server_us,
+                it.sample.rows,
+                it.sample.error.is_some(),
+                it.lag_us,
+                it.rode,
+                it.client.map(|client| client.to_string()),
+                &*it.application_name,
+                &*it.text,
+                it.why.name(),
+                tags,
+                it.parameters.as_deref(),
+            ]
+        };
+        Ok(all.into_iter().map(row).collect())
     }
 
     /// What the grammar and the catalogs say of each shape; of two workers the one that knows more.
@@ -47,13 +78,13 @@ impl Console {
         let verdicts = self.verdicts().await?;
         let disabled = self.about.caches.store().map(|store| store.disabled()).unwrap_or_default();
         let mut all = self.entries();
-        all.sort_by_key(|entries| std::cmp::Reverse(entries.sum(|stats| stats.calls.get())));
-        let row = |entries: &ShapeSum| {
+        all.sort_by_key(|(_, lately)| std::cmp::Reverse(lately.calls));
+        let row = |(entries, lately): &(ShapeSum, Lately)| {
             let first = entries.first()?;
             let verdict = verdicts.get(&first.shape?);
             let mut row: Vec<Value> = label(first).into();
             row.extend(row![
-                entries.sum(|stats| stats.calls.get()),
+                lately.calls,
                 verdict.map(|it| it.verdict.route.name()),
                 verdict.map(|it| it.verdict.reason.code()),
                 verdict.and_then(|it| it.footing).map(footing_name),
@@ -78,25 +109,20 @@ impl Console {
             Some(shape) => self.verdicts().await?.remove(&shape),
             None => None,
         };
-        let of_it: Vec<ShapeSum> =
-            self.entries().into_iter().filter(|entries| entries.first().is_some_and(|it| it.shape == shape)).collect();
+        let mut of_it = self.entries();
+        of_it.retain(|(entries, _)| entries.first().is_some_and(|it| it.shape == shape));
         if of_it.is_empty() {
             let error = PgError::error(SqlState::UNDEFINED_OBJECT, format!("no statement of shape {wanted} is known"));
             return Err(error.hint("SHOW QUERIES lists the shapes. Rare ones are counted together as other."));
         }
-        Ok(of_it.iter().flat_map(|entries| details(entries, verdict.as_ref())).collect())
+        Ok(of_it.iter().flat_map(|(entries, lately)| details(entries, lately, verdict.as_ref())).collect())
     }
 }
 
-fn query(entries: &ShapeSum, by: By) -> Option<(u64, Vec<Value>)> {
+fn query(entries: &ShapeSum, lately: &Lately, by: By) -> Option<(u64, Vec<Value>)> {
     let first = entries.first()?;
-    let total = entries.merged(|stats| &stats.total);
-    let [calls, errors, rows, total_us] = [
-        entries.sum(|stats| stats.calls.get()),
-        entries.sum(|stats| stats.errors.get()),
-        entries.sum(|stats| stats.rows.get()),
-        entries.sum(|stats| stats.total_us.get()),
-    ];
+    let &Lately { calls, errors, rows, total_us, .. } = lately;
+    let total = lately.phase(Phase::Total);
     let [p50, p95, p99] = [0.5, 0.95, 0.99].map(|q| total.quantile(q));
     let weight = match by {
         By::Total => total_us,
@@ -110,20 +136,20 @@ fn query(entries: &ShapeSum, by: By) -> Option<(u64, Vec<Value>)> {
         errors,
         rows,
         total_us,
-        entries.sum(|stats| stats.wait.sum_us()),
-        entries.sum(|stats| stats.server.sum_us()),
+        lately.phase(Phase::Wait).sum_us,
+        lately.phase(Phase::Server).sum_us,
         p50,
         p95,
         p99,
         total.max_us,
-        entries.sum(|stats| stats.missed_us_max),
+        lately.missed_us_max,
         &*first.text,
     ]);
     Some((weight, row))
 }
 
 /// Everything about a shape in one pool, an item a row.
-fn details(entries: &ShapeSum, verdict: Option<&ShapeVerdict>) -> Rows {
+fn details(entries: &ShapeSum, lately: &Lately, verdict: Option<&ShapeVerdict>) -> Rows {
     let Some(first) = entries.first() else { return Vec::new() };
     let mut items: Vec<(String, Value)> = vec![("query".into(), (&*first.text).into())];
     if let Some(it) = verdict {
@@ -135,29 +161,47 @@ fn details(entries: &ShapeSum, verdict: Option<&ShapeVerdict>) -> Rows {
     }
     let number = |number: u64| Value::from(number.to_string());
     for (name, of) in [
-        ("calls", entries.sum(|stats| stats.calls.get())),
-        ("errors", entries.sum(|stats| stats.errors.get())),
-        ("rows", entries.sum(|stats| stats.rows.get())),
-        ("missed_us_max", entries.sum(|stats| stats.missed_us_max)),
+        ("calls", lately.calls),
+        ("errors", lately.errors),
+        ("rows", lately.rows),
+        ("bytes", lately.bytes),
+        ("missed_us_max", lately.missed_us_max),
     ] {
         items.push((name.into(), number(of)));
     }
-    let phases: [(&str, Phase); 3] =
-        [("total", |stats| &stats.total), ("wait", |stats| &stats.wait), ("server", |stats| &stats.server)];
-    for (phase, part) in phases {
-        let all = entries.merged(part);
+    for phase in [Phase::Total, Phase::Wait, Phase::FirstByte, Phase::Server, Phase::Write] {
+        let (phase, all) = (phase.name(), lately.phase(phase));
         items.push((format!("{phase}_us"), number(all.sum_us)));
         for (name, q) in [("p50", 0.5), ("p95", 0.95), ("p99", 0.99), ("p999", 0.999)] {
             items.push((format!("{phase}_{name}_us"), number(all.quantile(q))));
         }
         items.push((format!("{phase}_max_us"), number(all.max_us)));
     }
+    items.extend(since_start(entries));
     let row = |(item, value)| {
         let mut row: Vec<Value> = label(first).into();
         row.extend([Value::from(item), value]);
         row
     };
     items.into_iter().map(row).collect()
+}
+
+/// What is counted since the start only, whatever was reset: who has answered, and what failed for what.
+fn since_start(entries: &ShapeSum) -> Vec<(String, Value)> {
+    let number = |number: u64| Value::from(number.to_string());
+    let mut items = Vec::new();
+    for (at, class) in ERROR_CLASSES.iter().enumerate() {
+        let count = entries.sum(|stats| stats.errors_of.get(at).map_or(0, Counter::get));
+        items.extend((count > 0).then(|| (format!("errors_{class}"), number(count))));
+    }
+    for (target, of_it) in entries.by_target() {
+        let total = of_it.merged(Phase::Total);
+        items.push((format!("{}: calls", target.name()), number(of_it.sum(|stats| stats.calls.get()))));
+        for (name, q) in [("p50", 0.5), ("p95", 0.95), ("p99", 0.99)] {
+            items.push((format!("{}: total_{name}_us", target.name()), number(total.quantile(q))));
+        }
+    }
+    items
 }
 
 /// What the catalog says: where it may run, or why on the primary.

@@ -7,6 +7,7 @@ use super::super::Console;
 use super::super::table::{Value, row};
 use super::Rows;
 use crate::base::clock;
+use crate::export::hosts::role;
 use crate::meter::{PoolCounters, Unfit};
 use crate::pool::cluster::{Cluster, Standing};
 
@@ -119,13 +120,7 @@ fn lane(pool: &PoolCounters) -> [u64; NUMBERS] {
 fn host(database: &str, cluster: &Cluster, number: usize) -> Option<Vec<Value>> {
     let member = cluster.members.get(number)?;
     let standing = member.standing();
-    let role = match standing {
-        Standing::Primary if cluster.primary() == Some(number) => "primary",
-        Standing::Primary => "stale",
-        Standing::Standby => "standby",
-        Standing::Down => "down",
-        Standing::Unknown => "unknown",
-    };
+    let role = role(cluster, number, standing);
     let answers = matches!(standing, Standing::Standby | Standing::Primary);
     let is_standby = standing == Standing::Standby;
     let lsn = cluster.position(number).filter(|_| answers);

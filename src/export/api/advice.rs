@@ -8,82 +8,85 @@ use axum::extract::State;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::lines::Advice;
 use super::pools::{self, PoolNumbers};
 use super::queries::ShapeNumbers;
-use super::{Facts, Site, seconds};
+use super::seen::{DeadlockPair, RepeatedStatement, ServerHolder, deadlocks, holders, repeated};
+use super::{Facts, seconds};
 use crate::base::clock;
-use crate::config::Routing;
-use crate::meter::ShapeSum;
+use crate::config::{Config, Routing};
+use crate::meter::{Phase, Registry, ShapeSum};
 use crate::relay::ShapeVerdict;
+use crate::relay::insight::Insight;
 use crate::sql::footing::Footing;
 use crate::sql::verdict::{Reason, Route};
 
 /// Most entries of each list, the heaviest first.
-const ROWS_MAX: usize = 100;
+pub(super) const ROWS_MAX: usize = 100;
 /// Fewest calls of a shape that is called slow: less may be chance.
 const CALLS_MIN: u64 = 5;
 
 /// A client that keeps a server to itself.
 #[derive(Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct PinnedSession {
+pub(super) struct PinnedSession {
     /// The process id that the client was told.
-    pid: u32,
-    database: String,
-    user: String,
-    application_name: Option<String>,
+    pub(super) pid: u32,
+    pub(super) database: String,
+    pub(super) user: String,
+    pub(super) application_name: Option<String>,
     /// What keeps it, such as `temp table`.
-    reason: &'static str,
-    age_seconds: f64,
+    pub(super) reason: &'static str,
+    pub(super) age_seconds: f64,
     /// By which it began, without values.
-    statement: String,
+    pub(super) statement: String,
     /// What the application can do.
-    hint: &'static str,
+    pub(super) hint: &'static str,
 }
 
 /// A shape that reads, in a database that has replicas, and runs on the primary.
 #[derive(Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct PrimaryOnly {
-    shape: String,
-    database: String,
-    user: String,
-    calls_total: u64,
-    seconds_total: f64,
+pub(super) struct PrimaryOnly {
+    pub(super) shape: String,
+    pub(super) database: String,
+    pub(super) user: String,
+    pub(super) calls_total: u64,
+    pub(super) seconds_total: f64,
     /// What the text says: `replica`, `catalog`, `primary`, `begin_read_only`, `transaction`.
-    route: &'static str,
+    pub(super) route: &'static str,
     /// A code for why, or `replica_refused`.
-    reason: &'static str,
+    pub(super) reason: &'static str,
     /// The same in words.
-    reason_text: &'static str,
-    query: String,
+    pub(super) reason_text: &'static str,
+    pub(super) query: String,
 }
 
 /// A shape that is slow.
 #[derive(Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct SlowShape {
-    numbers: ShapeNumbers,
+pub(super) struct SlowShape {
+    pub(super) numbers: ShapeNumbers,
     /// What takes the time: `wait` for a server, or the `server`.
-    cause: &'static str,
-    hint: &'static str,
+    pub(super) cause: &'static str,
+    pub(super) hint: &'static str,
 }
 
 /// A pool for whose servers clients wait.
 #[derive(Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct WaitingPool {
-    database: String,
-    user: String,
-    host: String,
-    pool: String,
-    size: Option<u32>,
-    waiting: u64,
-    oldest_wait_seconds: f64,
+pub(super) struct WaitingPool {
+    pub(super) database: String,
+    pub(super) user: String,
+    pub(super) host: String,
+    pub(super) pool: String,
+    pub(super) size: Option<u32>,
+    pub(super) waiting: u64,
+    pub(super) oldest_wait_seconds: f64,
     /// Since the start, of each time that a client got a server.
-    mean_wait_seconds: f64,
-    query_wait_timeouts_total: u64,
-    hint: &'static str,
+    pub(super) mean_wait_seconds: f64,
+    pub(super) query_wait_timeouts_total: u64,
+    pub(super) hint: &'static str,
 }
 
 /// What could be better.
@@ -91,20 +94,52 @@ struct WaitingPool {
 #[serde(deny_unknown_fields)]
 pub(super) struct Optimizations {
     /// The oldest first.
-    pinned_sessions: Vec<PinnedSession>,
+    pub(super) pinned_sessions: Vec<PinnedSession>,
     /// Those that take most of the primary's time first.
-    primary_only: Vec<PrimaryOnly>,
+    pub(super) primary_only: Vec<PrimaryOnly>,
     /// What a slow shape's 99th percentile is at least.
     slow_seconds: f64,
     /// The slowest first.
-    slow_shapes: Vec<SlowShape>,
+    pub(super) slow_shapes: Vec<SlowShape>,
     /// Those with the longest wait first.
-    waiting_pools: Vec<WaitingPool>,
+    pub(super) waiting_pools: Vec<WaitingPool>,
+    /// Idle in a transaction for a second, in one for five, or silent between transactions for a minute and with a server: those
+    /// idle first, then the longest.
+    pub(super) server_holders: Vec<ServerHolder>,
+    /// Those that waste the most time first. Empty with `n_plus_one` 0 in [stats].
+    pub(super) repeated_statements: Vec<RepeatedStatement>,
+    /// The latest first.
+    pub(super) deadlocks: Vec<DeadlockPair>,
 }
 
-fn pinned(site: &Site) -> Vec<PinnedSession> {
+impl Optimizations {
+    /// What these numbers, and what workers have seen besides, come to.
+    fn of(registry: &Registry, config: &Config, insight: Insight) -> Self {
+        let verdicts = by_shape(insight.verdicts);
+        let shapes = ShapeSum::all(registry);
+        let slow_us = config.alerts.slow_query.as_micros() as u64;
+        Self {
+            pinned_sessions: pinned(registry),
+            primary_only: primary_only(config, &shapes, &verdicts),
+            slow_seconds: seconds(slow_us),
+            slow_shapes: slow(&shapes, slow_us),
+            waiting_pools: waiting(pools::list(registry, config)),
+            server_holders: holders(insight.holders),
+            repeated_statements: repeated(insight.repeated),
+            deadlocks: deadlocks(insight.deadlocks),
+        }
+    }
+}
+
+/// The same as lines, for the console.
+#[must_use]
+pub fn advise(registry: &Registry, config: &Config, insight: Insight) -> Vec<Advice> {
+    Optimizations::of(registry, config, insight).lines()
+}
+
+fn pinned(registry: &Registry) -> Vec<PinnedSession> {
     let now_us = clock::now_us();
-    let boards: Vec<_> = site.registry.pin_boards().iter().map(|board| board.rows()).collect();
+    let boards: Vec<_> = registry.pin_boards().iter().map(|board| board.rows()).collect();
     let mut rows: Vec<_> = boards.iter().flat_map(|rows| rows.iter()).collect();
     rows.sort_by_key(|row| row.since_us);
     let session = |row: &crate::meter::Pinned| PinnedSession {
@@ -166,8 +201,7 @@ pub(super) fn by_shape(verdicts: Vec<ShapeVerdict>) -> HashMap<u64, ShapeVerdict
     known
 }
 
-fn primary_only(site: &Site, shapes: &[ShapeSum], verdicts: &HashMap<u64, ShapeVerdict>) -> Vec<PrimaryOnly> {
-    let config = site.config.load();
+fn primary_only(config: &Config, shapes: &[ShapeSum], verdicts: &HashMap<u64, ShapeVerdict>) -> Vec<PrimaryOnly> {
     let routed = |name: &str| config.databases.get(name).is_some_and(|database| database.routing == Routing::On);
     let one = |shape: &ShapeSum| {
         let first = shape.first().filter(|first| routed(&first.pool.database))?;
@@ -178,7 +212,7 @@ fn primary_only(site: &Site, shapes: &[ShapeSum], verdicts: &HashMap<u64, ShapeV
             database: first.pool.database.to_string(),
             user: first.pool.user.to_string(),
             calls_total: shape.sum(|stats| stats.calls.get()),
-            seconds_total: seconds(shape.sum(|stats| stats.server.sum_us())),
+            seconds_total: seconds(shape.merged(Phase::Server).sum_us),
             route: verdict.verdict.route.name(),
             reason,
             reason_text,
@@ -196,12 +230,12 @@ fn slow(shapes: &[ShapeSum], slow_us: u64) -> Vec<SlowShape> {
         .iter()
         .filter(|shape| shape.first().is_some_and(|first| first.shape.is_some()))
         .filter(|shape| shape.sum(|stats| stats.calls.get()) >= CALLS_MIN)
-        .map(|shape| (shape.merged(|stats| &stats.total).quantile(0.99), shape))
+        .map(|shape| (shape.merged(Phase::Total).quantile(0.99), shape))
         .filter(|(p99_us, _)| *p99_us >= slow_us)
         .collect();
     all.sort_by_key(|(p99_us, _)| std::cmp::Reverse(*p99_us));
     let one = |shape: &ShapeSum| {
-        let waits = shape.sum(|stats| stats.wait.sum_us()) > shape.sum(|stats| stats.server.sum_us());
+        let waits = shape.merged(Phase::Wait).sum_us > shape.merged(Phase::Server).sum_us;
         let (cause, hint) = match waits {
             true => (
                 "wait",
@@ -248,14 +282,6 @@ fn waiting(pools: Vec<PoolNumbers>) -> Vec<WaitingPool> {
 /// What would make the databases do better: at most 100 entries of each kind.
 #[utoipa::path(get, path = "/api/database/optimizations", responses((status = 200, description = "Advice", body = Optimizations)))]
 pub(super) async fn optimizations(State(site): Facts) -> Json<Optimizations> {
-    let verdicts = by_shape((site.verdicts)().await);
-    let shapes = ShapeSum::all(&site.registry);
-    let slow_us = site.config.load().alerts.slow_query.as_micros() as u64;
-    Json(Optimizations {
-        pinned_sessions: pinned(&site),
-        primary_only: primary_only(&site, &shapes, &verdicts),
-        slow_seconds: seconds(slow_us),
-        slow_shapes: slow(&shapes, slow_us),
-        waiting_pools: waiting(pools::list(&site)),
-    })
+    let insight = (site.insight)().await;
+    Json(Optimizations::of(&site.registry, &site.config.load(), insight))
 }

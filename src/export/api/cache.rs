@@ -53,6 +53,10 @@ pub(super) struct CacheNumbers {
     hits_total: u64,
     /// Of these, those that waited for another client's read of the same.
     followed_total: u64,
+    /// Of these, those whose time was over, by reason.
+    stale_total: BTreeMap<&'static str, u64>,
+    /// Answers asked for anew near their end.
+    early_refreshes_total: u64,
     /// Of the batches it was asked for, those it answered; null where it was not asked.
     hit_ratio: Option<f64>,
     hit_bytes_total: u64,
@@ -77,12 +81,14 @@ impl CacheNumbers {
         self.followed_total += cache.followed.get();
         self.hit_bytes_total += cache.hit_bytes.get();
         self.fills_total += cache.fills.get();
+        self.early_refreshes_total += cache.early.get();
         self.shadow_matches_total += cache.shadow_matches.get();
         self.shadow_mismatches_total += cache.shadow_mismatches.get();
         for (reasons, family) in [
             (&mut self.misses_total, "pgweir_cache_misses_total"),
             (&mut self.bypasses_total, "pgweir_cache_bypasses_total"),
             (&mut self.unkept_total, "pgweir_cache_unkept_total"),
+            (&mut self.stale_total, "pgweir_cache_stale_total"),
         ] {
             for (reason, count) in pools::by_reason(pool, family) {
                 *reasons.entry(reason).or_default() += count;

@@ -12,7 +12,7 @@ use super::params::{Params, Refused};
 use super::pools::{Clients, Servers};
 use super::queries::{Latency, Shapes, Wanted, find};
 use super::{Facts, Problem, seconds, share};
-use crate::meter::{HistogramSnapshot, Miss, PoolCounters, ShapeSum};
+use crate::meter::{HistogramSnapshot, Miss, Phase, PoolCounters, ShapeSum};
 
 /// What a database has done since the start.
 #[derive(Default, Serialize, ToSchema)]
@@ -103,7 +103,7 @@ pub(super) async fn metrics(State(site): Facts) -> Json<DatabaseMetrics> {
     let mut times: BTreeMap<String, HistogramSnapshot> = BTreeMap::new();
     for shape in ShapeSum::all(&site.registry) {
         if let Some(first) = shape.first() {
-            times.entry(first.pool.database.to_string()).or_default().merge(&shape.merged(|stats| &stats.total));
+            times.entry(first.pool.database.to_string()).or_default().merge(&shape.merged(Phase::Total));
         }
     }
     let databases = all.into_values().map(|(mut numbers, shares)| {

@@ -8,11 +8,14 @@ mod advice;
 mod alerts;
 mod cache;
 mod database;
+mod lines;
 mod params;
 mod pools;
 mod queries;
+mod seen;
 mod services;
 mod site;
+mod slow;
 
 use std::sync::Arc;
 
@@ -25,7 +28,9 @@ use serde::Serialize;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi, ToSchema};
 
-pub use site::{Site, Verdicts};
+pub use advice::advise;
+pub use lines::Advice;
+pub use site::{Insights, Site};
 
 /// Why there is no answer.
 #[derive(Serialize, ToSchema)]
@@ -47,6 +52,7 @@ pub(super) struct Problem {
         openapi,
         database::metrics,
         database::slow_queries,
+        slow::statements,
         alerts::alerts,
         alerts::history,
         advice::optimizations,
@@ -91,6 +97,7 @@ pub(super) fn router(site: Arc<Site>) -> Router {
         .route("/api/openapi.json", get(openapi))
         .route("/api/database/metrics", get(database::metrics))
         .route("/api/database/slow-queries", get(database::slow_queries))
+        .route("/api/database/slow-statements", get(slow::statements))
         .route("/api/database/alerts", get(alerts::alerts))
         .route("/api/history", get(alerts::history))
         .route("/api/database/optimizations", get(advice::optimizations))

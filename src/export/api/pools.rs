@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 
 use super::{Facts, seconds, share};
 use crate::config::{Config, DEFAULT_POOL};
-use crate::meter::{PoolCounters, PoolTarget, Role};
+use crate::meter::{PoolCounters, PoolTarget, Registry, Role};
 
 /// Clients at this moment.
 #[derive(Clone, Copy, Default, Serialize, ToSchema)]
@@ -118,9 +118,8 @@ impl PoolNumbers {
 }
 
 /// Every pool, workers added up.
-pub(super) fn list(site: &super::Site) -> Vec<PoolNumbers> {
-    let config = site.config.load();
-    let pools = site.registry.pools();
+pub(super) fn list(registry: &Registry, config: &Config) -> Vec<PoolNumbers> {
+    let pools = registry.pools();
     let mut sums: BTreeMap<(&PoolTarget, Role), PoolNumbers> = BTreeMap::new();
     for pool in pools.iter() {
         sums.entry((&pool.target, pool.role())).or_default().add(pool);
@@ -131,7 +130,7 @@ pub(super) fn list(site: &super::Site) -> Vec<PoolNumbers> {
         numbers.host = target.host.to_string();
         numbers.pool = target.pool.to_string();
         numbers.role = role.as_str();
-        numbers.size = size(&config, target);
+        numbers.size = size(config, target);
         numbers.use_share = numbers.size.and_then(|size| share(numbers.servers.active, size.into()));
         numbers
     });
@@ -141,5 +140,5 @@ pub(super) fn list(site: &super::Site) -> Vec<PoolNumbers> {
 /// Every pool that has been used.
 #[utoipa::path(get, path = "/api/pools", responses((status = 200, description = "All pools", body = Pools)))]
 pub(super) async fn pools(State(site): Facts) -> Json<Pools> {
-    Json(Pools { pools: list(&site) })
+    Json(Pools { pools: list(&site.registry, &site.config.load()) })
 }

@@ -1,6 +1,8 @@
 //! `/api/queries` and `/api/queries/{shape}`: statements by shape, with how long they take.
 //! Must never show a value of a statement's, only its normalised text.
 
+use std::collections::BTreeMap;
+
 use axum::Json;
 use axum::extract::{Path, State};
 use serde::{Deserialize, Serialize};
@@ -9,7 +11,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::advice::by_shape;
 use super::params::{Params, Refused, bad, missing};
 use super::{Facts, Problem, seconds};
-use crate::meter::{HistogramSnapshot, Registry, ShapeSum};
+use crate::meter::{Counter, ERROR_CLASSES, HistogramSnapshot, Phase, Registry, ShapeSum, Target};
 
 /// Most shapes in one answer; there are `max_shapes` per worker.
 const LIMIT_MAX: u32 = 10_000;
@@ -52,7 +54,7 @@ pub(super) struct Latency {
     sum_seconds: f64,
     p50_seconds: f64,
     p95_seconds: f64,
-    p99_seconds: f64,
+    pub(super) p99_seconds: f64,
     max_seconds: f64,
 }
 
@@ -79,18 +81,33 @@ pub(super) struct ShapeNumbers {
     pub(super) user: String,
     pub(super) calls_total: u64,
     pub(super) errors_total: u64,
+    /// The same by class of SQLSTATE; those that fit none of the known as `other`.
+    errors_by_class: BTreeMap<&'static str, u64>,
     /// Returned or affected.
     pub(super) rows_total: u64,
+    /// Of the answers.
+    bytes_total: u64,
     /// Wait for a server, and the server's time.
     pub(super) time: Latency,
     /// Of that, the wait for a server.
     pub(super) wait: Latency,
+    /// Of that, from sending the statement to the first byte of its answer.
+    first_byte: Latency,
     /// Of that, from sending the statement to the end of its answer.
     pub(super) server: Latency,
+    /// How long clients kept answers from being written.
+    write: Latency,
     /// Most seconds it may have had before it was counted by itself.
     pub(super) missed_seconds_max: f64,
     /// The statement without its values; empty for `other`.
     pub(super) query: String,
+}
+
+fn by_class(shape: &ShapeSum) -> BTreeMap<&'static str, u64> {
+    let classes = ERROR_CLASSES.iter().enumerate();
+    let counts =
+        classes.map(|(at, &class)| (class, shape.sum(|stats| stats.errors_of.get(at).map_or(0, Counter::get))));
+    counts.filter(|(_, count)| *count > 0).collect()
 }
 
 impl ShapeNumbers {
@@ -102,10 +119,14 @@ impl ShapeNumbers {
             user: first.pool.user.to_string(),
             calls_total: shape.sum(|stats| stats.calls.get()),
             errors_total: shape.sum(|stats| stats.errors.get()),
+            errors_by_class: by_class(shape),
             rows_total: shape.sum(|stats| stats.rows.get()),
-            time: Latency::of(&shape.merged(|stats| &stats.total)),
-            wait: Latency::of(&shape.merged(|stats| &stats.wait)),
-            server: Latency::of(&shape.merged(|stats| &stats.server)),
+            bytes_total: shape.sum(|stats| stats.bytes.get()),
+            time: Latency::of(&shape.merged(Phase::Total)),
+            wait: Latency::of(&shape.merged(Phase::Wait)),
+            first_byte: Latency::of(&shape.merged(Phase::FirstByte)),
+            server: Latency::of(&shape.merged(Phase::Server)),
+            write: Latency::of(&shape.merged(Phase::Write)),
             missed_seconds_max: seconds(shape.sum(|stats| stats.missed_us_max)),
             query: first.text.to_string(),
         })
@@ -137,7 +158,7 @@ pub(super) fn find(registry: &Registry, wanted: Wanted, with_other: bool) -> Res
     }
     let weight = |shape: &ShapeSum| match wanted.by {
         By::Total => shape.sum(|stats| stats.total_us.get()),
-        By::P99 => shape.merged(|stats| &stats.total).quantile(0.99),
+        By::P99 => shape.merged(Phase::Total).quantile(0.99),
         By::Calls => shape.sum(|stats| stats.calls.get()),
         By::Errors => shape.sum(|stats| stats.errors.get()),
     };
@@ -197,7 +218,44 @@ struct Spread {
     numbers: ShapeNumbers,
     time_buckets: Vec<Bucket>,
     wait_buckets: Vec<Bucket>,
+    first_byte_buckets: Vec<Bucket>,
     server_buckets: Vec<Bucket>,
+    write_buckets: Vec<Bucket>,
+    /// By who has answered.
+    targets: Vec<OfTarget>,
+}
+
+/// What one that answers has answered.
+#[derive(Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct OfTarget {
+    /// `primary`, a replica's name, `l1` for the process's own cache, `l2` for the shared one.
+    target: String,
+    calls_total: u64,
+    errors_total: u64,
+    rows_total: u64,
+    bytes_total: u64,
+    time: Latency,
+    first_byte: Latency,
+    server: Latency,
+    time_buckets: Vec<Bucket>,
+}
+
+impl OfTarget {
+    fn of((target, all): (Target, ShapeSum)) -> Self {
+        let time = all.merged(Phase::Total);
+        Self {
+            target: target.name().to_owned(),
+            calls_total: all.sum(|stats| stats.calls.get()),
+            errors_total: all.sum(|stats| stats.errors.get()),
+            rows_total: all.sum(|stats| stats.rows.get()),
+            bytes_total: all.sum(|stats| stats.bytes.get()),
+            time: Latency::of(&time),
+            first_byte: Latency::of(&all.merged(Phase::FirstByte)),
+            server: Latency::of(&all.merged(Phase::Server)),
+            time_buckets: buckets(&time),
+        }
+    }
 }
 
 /// Where statements of a shape may run.
@@ -251,7 +309,7 @@ pub(super) async fn shape(State(site): Facts, Path(name): Path<String>) -> Resul
         return Err(missing(format!("no statement of shape {name} is known; /api/queries lists them")));
     };
     let verdict = match wanted {
-        Some(wanted) => by_shape((site.verdicts)().await).remove(&wanted),
+        Some(wanted) => by_shape((site.insight)().await.verdicts).remove(&wanted),
         None => None,
     };
     let verdict = verdict.map(|it| Verdict {
@@ -263,9 +321,12 @@ pub(super) async fn shape(State(site): Facts, Path(name): Path<String>) -> Resul
     let spread = |shape: &&ShapeSum| {
         Some(Spread {
             numbers: ShapeNumbers::of(shape)?,
-            time_buckets: buckets(&shape.merged(|stats| &stats.total)),
-            wait_buckets: buckets(&shape.merged(|stats| &stats.wait)),
-            server_buckets: buckets(&shape.merged(|stats| &stats.server)),
+            time_buckets: buckets(&shape.merged(Phase::Total)),
+            wait_buckets: buckets(&shape.merged(Phase::Wait)),
+            first_byte_buckets: buckets(&shape.merged(Phase::FirstByte)),
+            server_buckets: buckets(&shape.merged(Phase::Server)),
+            write_buckets: buckets(&shape.merged(Phase::Write)),
+            targets: shape.by_target().into_iter().map(OfTarget::of).collect(),
         })
     };
     let query = first.text.to_string();

@@ -11,18 +11,18 @@ use crate::config::Config;
 use crate::health::Watch;
 use crate::meter::Registry;
 use crate::pool::cluster::Clusters;
-use crate::relay::ShapeVerdict;
+use crate::relay::insight::Insight;
 
-/// Asks the workers where the statements of each shape may run; nothing if one of them does not answer in time. Handed in, as
+/// Asks the workers what they know of statements and who holds servers; without those that do not answer in time. Handed in, as
 /// only who is above workers can ask them.
-pub type Verdicts = Box<dyn Fn() -> Pin<Box<dyn Future<Output = Vec<ShapeVerdict>> + Send>> + Send + Sync>;
+pub type Insights = Box<dyn Fn() -> Pin<Box<dyn Future<Output = Insight> + Send>> + Send + Sync>;
 
 /// Everything that there is to be known.
 pub struct Site {
     pub(super) registry: Arc<Registry>,
     pub(super) clusters: Arc<Clusters>,
     pub(super) config: ArcSwap<Config>,
-    pub(super) verdicts: Verdicts,
+    pub(super) insight: Insights,
     pub(super) watch: Arc<Watch>,
     /// Where clients are listened for.
     pub(super) listeners: Vec<String>,
@@ -39,11 +39,11 @@ impl Site {
         registry: Arc<Registry>,
         clusters: Arc<Clusters>,
         config: Arc<Config>,
-        verdicts: Verdicts,
+        insight: Insights,
         watch: Arc<Watch>,
         (listeners, stats, workers): (Vec<String>, String, usize),
     ) -> Self {
-        Self { registry, clusters, config: ArcSwap::new(config), verdicts, watch, listeners, stats, workers }
+        Self { registry, clusters, config: ArcSwap::new(config), insight, watch, listeners, stats, workers }
     }
 
     /// Shows this configuration from now on.

@@ -118,7 +118,7 @@ function showHosts(databases) {
     return [{ database: database.database, host: database.primary ?? "–", role, lag_seconds: null, lag_bytes: null, latency_seconds: null, breaker: "–" }];
   });
   rows("host-rows", all, (host) => `${host.database} ${host.host}`, (host) => [
-    cell(host.database), cell(host.host), cell(host.role, host.role === "down" || host.role === "stale" ? "bad" : ""),
+    cell(host.database), cell(host.host), cell(host.role, ["down", "stale", "astray", "unlike"].includes(host.role) ? "bad" : ""),
     cell(seconds(host.lag_seconds), "n"), cell(host.lag_bytes === null ? "–" : count(host.lag_bytes), "n"), cell(seconds(host.latency_seconds), "n"), cell(host.breaker),
   ]);
 }

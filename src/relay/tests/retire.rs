@@ -15,18 +15,19 @@ fn reload(rig: &mut Rig, text: &str) {
     rig.run();
 }
 
-/// What the relay and the metrics keep: groups, pools, hosts, series of pools, labels of statements.
+/// What the relay and the metrics keep: groups, pools, hosts, series of pools, databases and users of statements.
 fn kept(rig: &Rig) -> [usize; 5] {
     let relay = &rig.relay;
-    let mut labels = 0;
-    relay.registry.shapes()[0]
-        .for_each(|entry| labels += usize::from(entry.shape.is_none() && !entry.pool.database.is_empty()));
+    let mut labels = std::collections::HashSet::new();
+    relay.registry.shapes()[0].for_each(|entry| {
+        labels.insert(std::sync::Arc::clone(&entry.pool));
+    });
     [
         relay.groups.values().count(),
         relay.pools.values().count(),
         relay.hosts.len(),
         relay.registry.pools().len(),
-        labels,
+        labels.len(),
     ]
 }
 

@@ -3,9 +3,10 @@
 
 use std::time::Duration;
 
-use super::rig::{Rig, config, letters};
+use super::rig::{Host, Rig, config, letters};
 use super::speech::*;
 use crate::base::clock::paused::Paused;
+use crate::relay::lane::Lane;
 use crate::wire::build;
 
 /// Two clients ride on the first server, which does not answer; a second server would.
@@ -83,4 +84,42 @@ fn a_read_that_is_run_again_counts_once_for_its_rate() {
     rig.ride();
     assert_eq!(letters(&rig.send(peer, &query("select 1/0"))), "E(22012)ZI");
     assert_eq!(rig.relay.registry.pools()[0].lanes.repeats.get(), 1);
+}
+
+#[test]
+fn who_waited_because_of_a_stall_goes_before_who_comes_later() {
+    let clock = Paused::new();
+    let mut rig = Rig::of(&config("default_pool_size = 2"));
+    for peer in (0..4).map(|_| rig.arrive(&[])).collect::<Vec<_>>() {
+        rig.heard(peer);
+    }
+    for text in ["begin", "commit"] {
+        [0, 1].iter().for_each(|&peer| drop(rig.send(peer, &query(text))));
+    }
+    rig.ride();
+    assert_eq!(rig.hosts.len(), 2);
+    rig.hosts.iter_mut().for_each(|host| host.answering = false);
+    let riders = |rig: &Rig| -> Vec<Vec<_>> {
+        let lane = |host: &Host| rig.relay.servers.get(host.id).and_then(|this| this.lane.as_deref());
+        let clients = |lane: &Lane| lane.riders.iter().map(|rider| rider.client).collect();
+        rig.hosts.iter().map(|host| lane(host).map_or_else(Vec::new, clients)).collect()
+    };
+    let ids: Vec<_> = rig.peers.iter().map(|peer| peer.id.unwrap()).collect();
+    // One lane stalls.
+    let (stalls, other) = (query("select 3"), query("select 3 where true"));
+    rig.tell(0, &stalls);
+    let at = riders(&rig).iter().position(|riders| *riders == [ids[0]]).unwrap();
+    for _ in 0..3 {
+        clock.advance(Duration::from_millis(100));
+        look(&mut rig);
+    }
+    // Another does not.
+    rig.tell(1, &other);
+    assert_eq!(riders(&rig)[1 - at], [ids[1]]);
+    rig.tell(2, &stalls);
+    assert_eq!(riders(&rig)[1 - at], [ids[1]], "its shape has stalled a lane");
+    let out_us = rig.relay.lanes.out_until_us - crate::base::clock::now_us();
+    clock.advance(Duration::from_micros(out_us + 1));
+    rig.tell(3, &other);
+    assert_eq!(riders(&rig)[1 - at], ids[1..]);
 }

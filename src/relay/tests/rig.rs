@@ -148,6 +148,7 @@ impl Rig {
             replication: None,
             from: None,
             seats: Default::default(),
+            warms: None,
         });
         self.peers.push(Peer { id, mem, flag: Flag::raised(), done: id.is_none() });
         self.peers.len() - 1
@@ -320,6 +321,7 @@ impl Rig {
                 | Todo::Listen(_)
                 | Todo::Refuse(_)
                 | Todo::Await(..)
+                | Todo::Fence(_)
                 | Todo::Far(_) => {}
             }
         }

@@ -141,3 +141,25 @@ fn who_only_reads_says_so() {
     assert_eq!(letters(&rig.send(0, &query("commit"))), "CZI");
     rig.assert_at_rest();
 }
+
+/// As a server would: who writes START TRANSACTION reads that in the command tag.
+#[test]
+fn a_beginning_is_answered_by_its_own_words() {
+    let mut rig = begun();
+    assert_eq!(letters(&rig.send(0, &query("commit"))), "CZI");
+    for (sql, tag) in [
+        ("start transaction isolation level read committed, read only", "START TRANSACTION"),
+        ("\n START TRANSACTION ISOLATION LEVEL READ COMMITTED", "START TRANSACTION"),
+        ("Begin transaction isolation level read committed", "BEGIN"),
+    ] {
+        let mut expected = Vec::new();
+        crate::wire::build::message(&mut expected, crate::wire::tag::server::COMMAND_COMPLETE, |out| {
+            crate::wire::build::cstr(out, tag.as_bytes());
+        });
+        crate::wire::build::ready(&mut expected, b'T');
+        assert_eq!(rig.send(0, &query(sql)), expected, "{sql}");
+        assert_eq!(letters(&rig.send(0, &query("commit"))), "CZI");
+    }
+    assert!(ran(&rig, 0).is_empty());
+    rig.assert_at_rest();
+}

@@ -162,6 +162,7 @@ impl World {
                 leftover: Vec::new(),
                 replication: None,
                 seats: Default::default(),
+                warms: None,
             });
         }
         world

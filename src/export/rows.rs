@@ -1,0 +1,127 @@
+//! Numbers per statement shape as formats need them: by pool and by who answered, the workers' added up.
+//! Never shows a text longer than [`TEXT_CHARS_MAX`], whatever a client sent.
+
+use std::sync::Arc;
+
+use super::family::BOUNDS_US;
+use crate::meter::{Counter, ERROR_CLASSES, HistogramSnapshot, Phase, Registry, ShapeStats, ShapeSum};
+
+/// Longest `query` label in characters.
+const TEXT_CHARS_MAX: usize = 200;
+/// Quantiles shown at the internal resolution.
+pub(super) const QUANTILES: [f64; 3] = [0.5, 0.95, 0.99];
+/// The phases of the histogram.
+const PHASES: [Phase; 4] = [Phase::Wait, Phase::FirstByte, Phase::Server, Phase::Write];
+
+/// A family of counters: its name, what it is, and its number.
+type Count = (&'static str, &'static str, fn(&Row) -> u64);
+
+/// Families with one counter per shape.
+pub(super) const COUNTS: [Count; 4] = [
+    ("pgweir_query_calls_total", "Statements finished, also with an error, by shape.", |row| row.calls),
+    ("pgweir_query_errors_total", "Statements that ended in an error, by shape.", |row| row.errors),
+    ("pgweir_query_rows_total", "Rows returned or affected, by shape.", |row| row.rows),
+    ("pgweir_query_answer_bytes_total", "Bytes of answers, by shape.", |row| row.bytes),
+];
+/// Errors by class of SQLSTATE, of those that had any.
+pub(super) const CLASSES: (&str, &str) =
+    ("pgweir_query_errors_by_class_total", "Statements that ended in an error, by shape and class of SQLSTATE.");
+/// Quantiles.
+pub(super) const LATENCIES: (&str, &str) = (
+    "pgweir_query_latency_seconds",
+    "Quantiles since start, off by at most 6 %, of the time of statements by shape: wait plus server.",
+);
+/// Histograms.
+pub(super) const DURATIONS: (&str, &str) = (
+    "pgweir_query_duration_seconds",
+    "Time of statements by shape, split into phases: wait for a server, to the first byte, to the last, kept waiting by the client.",
+);
+
+/// One shape of one pool with one that answers, all workers.
+pub(super) struct Row {
+    first: Arc<ShapeStats>,
+    /// What the shape is called.
+    pub shape: String,
+    calls: u64,
+    errors: u64,
+    /// By class, those that there are.
+    pub errors_of: Vec<(&'static str, u64)>,
+    rows: u64,
+    bytes: u64,
+    /// By [`QUANTILES`].
+    pub quantiles_us: [u64; QUANTILES.len()],
+    phases: [Spread; PHASES.len()],
+}
+
+/// How long a phase took.
+pub(super) struct Spread {
+    /// How many took no longer than each of [`BOUNDS_US`].
+    pub buckets: [u64; BOUNDS_US.len()],
+    pub count: u64,
+    pub sum_us: u64,
+    /// At the internal resolution, where that is shown.
+    pub all: Option<HistogramSnapshot>,
+}
+
+impl Spread {
+    fn new(sum: &HistogramSnapshot, fine: bool) -> Self {
+        let all = fine.then(|| sum.clone());
+        Self { buckets: sum.cumulative(&BOUNDS_US), count: sum.count, sum_us: sum.sum_us, all }
+    }
+}
+
+impl Row {
+    /// All that were called; `fine`: at the internal resolution, too.
+    pub fn all(registry: &Registry, fine: bool) -> Vec<Self> {
+        let mut sum = HistogramSnapshot::default();
+        let by_target = ShapeSum::all(registry).into_iter().flat_map(|shape| shape.by_target().into_values());
+        by_target.filter_map(|shape| Self::new(shape.entries(), &mut sum, fine)).collect()
+    }
+
+    /// Adds up the entries of one shape; `sum` is scratch space.
+    fn new(entries: &[Arc<ShapeStats>], sum: &mut HistogramSnapshot, fine: bool) -> Option<Self> {
+        let first = Arc::clone(entries.first()?);
+        let add = |value: fn(&ShapeStats) -> u64| entries.iter().map(|stats| value(stats)).sum();
+        let errors = add(|stats| stats.errors.get());
+        let classes = ERROR_CLASSES.iter().enumerate().filter(|_| errors > 0);
+        let of = |at: usize| entries.iter().map(|stats| stats.errors_of.get(at).map_or(0, Counter::get)).sum::<u64>();
+        let errors_of = classes.map(|(at, class)| (*class, of(at))).filter(|(_, count)| *count > 0).collect();
+        let merge = |phase: Phase, sum: &mut HistogramSnapshot| {
+            sum.clear();
+            entries.iter().for_each(|stats| stats.add_to(phase, sum));
+        };
+        merge(Phase::Total, sum);
+        let quantiles_us = QUANTILES.map(|q| sum.quantile(q));
+        let phases = PHASES.map(|phase| {
+            merge(phase, sum);
+            Spread::new(sum, fine)
+        });
+        let (calls, rows) = (add(|stats| stats.calls.get()), add(|stats| stats.rows.get()));
+        let (bytes, shape) = (add(|stats| stats.bytes.get()), ShapeSum::name(first.shape));
+        Some(Self { first, shape, calls, errors, errors_of, rows, bytes, quantiles_us, phases })
+    }
+
+    /// Labels that all series have.
+    pub fn names(&self) -> [(&'static str, &str); 4] {
+        let pool = &self.first.pool;
+        [
+            ("database", &*pool.database),
+            ("user", &*pool.user),
+            ("shape", &*self.shape),
+            ("target", self.first.target.name()),
+        ]
+    }
+
+    /// The `query` label.
+    pub fn query(&self) -> &str {
+        let text = &self.first.text;
+        let end = text.char_indices().nth(TEXT_CHARS_MAX).map_or(text.len(), |(at, _)| at);
+        text.get(..end).unwrap_or_default()
+    }
+
+    /// The phases, without that of clients where none kept an answer waiting.
+    pub fn phases(&self) -> impl Iterator<Item = (Phase, &Spread)> {
+        let all = PHASES.into_iter().zip(&self.phases);
+        all.filter(|(phase, spread)| *phase != Phase::Write || spread.sum_us > 0)
+    }
+}
