@@ -251,10 +251,12 @@ ignore_startup_parameters = options,extra_float_digits
 
 @dataclass
 class Outcome:
-    """How the tests of a run ended: name to "passed", "failed", "hung" or "not run"; and the lines in which each differs."""
+    """How the tests of a run ended: name to "passed", "failed", "hung" or "not run"; the lines in which each differs; and where pgweir
+    panicked."""
     ends: dict
     diffs: dict
     note: str = ""
+    panics: tuple = ()
 
 
 # pg_regress 15: `test NAME ... ok  12 ms`, `     NAME ... FAILED (test process exited with exit code 2)  12 ms`;
@@ -287,6 +289,12 @@ def read_outcome(schedule, log, diffs):
             if match := re.match(r"diff .*/results/(\S+)\.out\n(?:---.*\n\+\+\+.*\n)?", part):
                 parts[match[1]] = part[match.end():]
     return Outcome(ends, parts)
+
+
+def panics(log):
+    """Where pgweir panicked and what it said, whether or not a test has noticed."""
+    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+    return [" ".join(lines[at:at + 2]) for at, line in enumerate(lines) if " panicked at " in line]
 
 
 def launcher(stage, opts, home, programs, server):
@@ -337,7 +345,7 @@ def run(stage, opts, mode, schedule, suite):
         time.sleep(0.2)
     seconds = time.monotonic() - began
     outcome = read_outcome(schedule, log, home / "regression.diffs")
-    outcome.note = note
+    outcome.note, outcome.panics = note, panics(home / "pgweir.log")
     for process in [tests, pooler, postgres]:
         if process:
             stage.stop(process, patience=3 if process is pooler else 20)
@@ -407,6 +415,9 @@ def report(opts, outcomes):
             print(f"  {name}: known: {reasons_for(opts, mode)[name][0]}")
         for name in true:
             print(f"  {name}: does not differ: take it off the list of those known to (KNOWN in integration/suites.py)")
+        for panic in outcome.panics:
+            wrong = True
+            print(f"\n{mode}, pgweir's own: {panic}")
     return wrong
 
 

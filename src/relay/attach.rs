@@ -33,7 +33,7 @@ impl Relay {
             return false;
         };
         let role = self.pools[this.pool].role;
-        this.opening = false;
+        (this.opening, this.cancel_next) = (false, false);
         // Elsewhere the role of this name may be another one by now.
         let acts = client.params.acts && client.last.of(role) != server;
         client.last.note(role, server);

@@ -115,7 +115,7 @@ impl Relay {
         let crowded = pool.slice.waiting() > 0
             && catalog.trust != Trust::Stale
             && !catalog.code.fingerprint.is_empty()
-            && self.now_us < catalog.due_us + PATIENCE_US;
+            && self.now_us < catalog.due_us.saturating_add(PATIENCE_US);
         if busy
             || crowded
             || self.draining

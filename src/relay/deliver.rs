@@ -219,6 +219,7 @@ impl Relay {
             self.fatal(id, &PgError::fatal(SqlState::FEATURE_NOT_SUPPORTED, message).hint("See pool_mode."));
         }
         owner.into_iter().for_each(|id| self.fill_hears(id, bytes));
+        self.cancel_behind(server);
     }
 
     /// What belongs to a batch that is run again is not for its client.

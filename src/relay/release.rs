@@ -291,7 +291,7 @@ impl Relay {
         // A message cut off in the middle, or data that never ends, cannot be made good.
         let cut_off = client.rest.is_forwarded();
         this.cut_off = cut_off;
-        (this.asking, this.opening) = (None, false);
+        (this.asking, this.opening, this.cancel_next) = (None, false, false);
         if this.handing.take().is_some()
             && let Some(listener) = self.groups[self.pools[this.pool].group].listener.as_mut()
         {
@@ -404,19 +404,33 @@ impl Relay {
         };
         let Some(this) = self.servers.get_mut(server) else { return false };
         this.again.is_cancelled();
-        // One under way is enough; and what tries settings, asks for them or opens a transaction is not the client's query.
-        if !this.replies.busy()
-            || this.cancels > 0
-            || this.prior.is_some()
-            || this.opening
-            || this.asking.is_some()
-            || this.handing.is_some()
-        {
+        // One under way is enough; and what asks for settings comes behind the client's query.
+        if !this.replies.busy() || this.cancels > 0 || this.asking.is_some() || this.handing.is_some() {
             return false;
         }
+        if this.is_being_set_up() {
+            this.cancel_next = true;
+            return false;
+        }
+        self.cancel_on(server);
+        true
+    }
+
+    fn cancel_on(&mut self, server: ServerId) {
+        let Some(this) = self.servers.get_mut(server) else { return };
         this.cancels += 1;
         self.pools[this.pool].counters.total_cancels.add(1);
         self.todo.push(Todo::Cancel(server));
-        true
+    }
+
+    /// Passes on a cancel request that came while something else ran in front of what it means, if that runs now.
+    pub(super) fn cancel_behind(&mut self, server: ServerId) {
+        let Some(this) = self.servers.get_mut(server) else { return };
+        if this.cancel_next && !this.is_being_set_up() {
+            this.cancel_next = false;
+            if this.replies.busy() && this.cancels == 0 {
+                self.cancel_on(server);
+            }
+        }
     }
 }

@@ -159,6 +159,8 @@ pub struct Server {
     pub(super) ran: u64,
     /// Cancel requests under way.
     pub(super) cancels: u32,
+    /// Its client wants what runs behind something that was put in front of it cancelled.
+    pub(super) cancel_next: bool,
     /// Statements under way that mean its client by its process.
     pub(super) aimed: u32,
     /// Its client went in the middle of a message: any byte more would be taken for a part of that.
@@ -223,6 +225,7 @@ impl Server {
             done_us: 0,
             ran: 0,
             cancels: 0,
+            cancel_next: false,
             aimed: 0,
             cut_off: false,
             retire: false,
@@ -252,6 +255,11 @@ impl Server {
             Use::Lent(client) => Some(client),
             Use::Idle | Use::Shared | Use::Cleaning { .. } | Use::Cooling => None,
         }
+    }
+
+    /// Settings are given to it, or its client's transaction is opened on it: what is cancelled now is not a query of its client's.
+    pub(super) fn is_being_set_up(&self) -> bool {
+        self.settling || self.prior.is_some() || self.opening
     }
 
     /// Nothing is prepared on it any more but what it is still to prepare.

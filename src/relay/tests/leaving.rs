@@ -5,6 +5,7 @@ use super::pooling::with_clients;
 use super::rig::{Rig, letters};
 use super::speech::*;
 use crate::relay::Whom;
+use crate::wire::error::{PgError, SqlState};
 
 const ONE: &str = "default_pool_size = 1";
 
@@ -228,6 +229,32 @@ fn a_cancel_holds_the_server_back_until_it_is_over() {
     assert_eq!(letters(&rig.heard(1)), "TDCZI");
     // Idle: nothing to cancel.
     assert!(!rig.relay.cancel(id));
+}
+
+#[test]
+fn a_cancel_hits_the_clients_query_and_not_the_settings_in_front() {
+    let mut rig = Rig::new(ONE);
+    let a = rig.arrive(&[("work_mem", "1")]);
+    let b = rig.arrive(&[("work_mem", "2")]);
+    (rig.heard(a), rig.heard(b));
+    rig.hosts[0].answering = false;
+    rig.send(a, &query("select 1"));
+    let id = rig.peers[a].id.unwrap();
+    let server = rig.relay.clients.get(id).unwrap().server().unwrap();
+    assert!(rig.relay.servers.get(server).unwrap().settling);
+    assert!(!rig.relay.cancel(id), "it would hit the settings");
+    rig.run();
+    assert_eq!(rig.cancels.len(), 0);
+    // The settings are there, and the query runs.
+    rig.say(0, &[b"C\0\0\0\x0bSELECT\0".as_slice(), b"Z\0\0\0\x05I"].concat());
+    rig.run();
+    assert_eq!(rig.cancels, [server]);
+    let mut refusal = Vec::new();
+    PgError::error(SqlState::QUERY_CANCELED, "canceling statement due to user request").encode(&mut refusal);
+    rig.say(0, &[refusal.as_slice(), b"Z\0\0\0\x05I"].concat());
+    rig.run();
+    assert_eq!(letters(&rig.heard(a)), "E(57014)ZI");
+    assert!(!rig.is_gone(a));
 }
 
 #[test]

@@ -2,9 +2,10 @@
 //! Must never assume an order of connections that the relay does not promise.
 
 use super::model::{self, Backend};
-use super::rig::{Rig, letters};
+use super::rig::{Rig, config, letters};
 use super::speech::*;
 use crate::relay::BACKLOG_BYTES;
+use crate::relay::catalog::Trust;
 use crate::wire::build;
 
 const ONE: &str = "default_pool_size = 1";
@@ -283,4 +284,24 @@ fn a_server_that_announces_its_end_behind_a_clients_settings_does_not_keep_it_ou
     assert_eq!(letters(&rig.heard(peer)), "SSKZI");
     assert!(rig.is_closed(0));
     assert_eq!(letters(&rig.send(peer, &query("select 1"))), "TDCZI");
+}
+
+#[test]
+fn while_the_code_of_one_database_is_asked_others_may_be_due() {
+    let mut rig =
+        Rig::of(&config("default_pool_size = 1").replace("catalog_refresh = 0\n", "catalog_refresh = \"60s\"\n"));
+    for _ in 0..2 {
+        let peer = rig.arrive(&[]);
+        rig.heard(peer);
+    }
+    rig.send(0, &query("begin"));
+    rig.tell(1, &query("select 1"));
+    let now_us = crate::base::clock::now_us();
+    rig.relay.catalogs.change(0, |catalog| {
+        (catalog.trust, catalog.code.fingerprint) = (Trust::Full, Box::from(&b"known"[..]));
+        (catalog.since_us, catalog.due_us) = (Some(now_us), u64::MAX);
+    });
+    rig.relay.catalogs.due_us = 0;
+    assert_eq!(letters(&rig.send(0, &query("commit"))), "CZI");
+    assert_eq!(letters(&rig.heard(1)), "TDCZI");
 }
