@@ -125,6 +125,11 @@ impl Histogram {
         self.sum_us.get()
     }
 
+    /// The largest value, µs.
+    pub fn max_us(&self) -> u64 {
+        self.max_us.get()
+    }
+
     /// Adds a snapshot of this histogram to `sum`, without a temporary.
     pub fn add_to(&self, sum: &mut HistogramSnapshot) {
         for (total, bucket) in sum.buckets.iter_mut().zip(&self.buckets) {

@@ -11,6 +11,7 @@ pub mod counters;
 pub mod histogram;
 mod lanes;
 mod lately;
+mod notable;
 pub mod pins;
 pub mod registry;
 mod remote;

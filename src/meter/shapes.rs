@@ -17,7 +17,9 @@
 //! slots is displaced with probability at most p^8 per newcomer: 10^-8 for the top tenth, 1.5 * 10^-5 for the top
 //! quarter; and it enters again with its next call.
 //!
-//! Memory: at most `capacity` entries of `size_of::<ShapeStats>()` (8.8 KiB), as much again after a reset, plus
+//! Beside them up to 50 that were displaced stay for their longest statement, and as many for their errors (`notable`).
+//!
+//! Memory: at most `capacity` entries, and those 100, of `size_of::<ShapeStats>()` (8.8 KiB), as much again after a reset, plus
 //! [`TEXT_BYTES_MAX`] of text, the index, and one entry per place that had a shape
 //! displaced. Places are never removed from a table.
 
@@ -30,6 +32,7 @@ use foldhash::fast::RandomState;
 use super::counters::Counter;
 use super::histogram::{Histogram, HistogramSnapshot};
 use super::lately::Mark;
+use super::notable::Notables;
 use super::sample::{ERROR_CLASSES, Phase, Place, PoolLabel, Sample, Target};
 
 /// Slots looked at to find one to displace.
@@ -64,7 +67,7 @@ pub struct ShapeStats {
     pub bytes: Counter,
     /// Wait plus server time, µs: what the table ranks by.
     pub total_us: Counter,
-    /// By [`Phase`]. That of [`Phase::Write`] has those only that were not written at once.
+    /// By [`Phase`]. Those of [`Phase::Wait`] and [`Phase::Write`] have those only that waited, or were not written at once.
     phases: [Histogram; Phase::ALL.len()],
     /// Where all of them stood at the last reset, if there was one since it entered.
     mark: ArcSwapOption<Mark>,
@@ -100,7 +103,9 @@ impl ShapeStats {
         self.bytes.add(sample.bytes);
         self.total_us.add(total_us);
         let [wait, first, server, _, total] = &self.phases;
-        wait.record(sample.wait_us);
+        if sample.wait_us > 0 {
+            wait.record(sample.wait_us);
+        }
         first.record(sample.first_us);
         server.record(sample.server_us);
         total.record(total_us);
@@ -123,6 +128,11 @@ impl ShapeStats {
         }
     }
 
+    /// The longest that one took, µs.
+    pub(super) fn max_us(&self) -> u64 {
+        self.phases.get(Phase::Total as usize).map_or(0, Histogram::max_us)
+    }
+
     /// Mean server time, µs; 0 if nothing was counted.
     fn mean_us(&self) -> u64 {
         let server = self.phases.get(Phase::Server as usize).map_or(0, Histogram::sum_us);
@@ -133,7 +143,7 @@ impl ShapeStats {
     pub fn add_to(&self, phase: Phase, sum: &mut HistogramSnapshot) {
         let before = sum.count;
         self.phases.get(phase as usize).into_iter().for_each(|all| all.add_to(sum));
-        if phase == Phase::Write {
+        if matches!(phase, Phase::Wait | Phase::Write) {
             sum.add_zeros(self.calls.get().saturating_sub(sum.count - before));
         }
     }
@@ -160,23 +170,30 @@ impl ShapeStats {
 pub struct ShapeView {
     slots: Box<[ArcSwapOption<ShapeStats>]>,
     others: ArcSwap<Vec<Arc<ShapeStats>>>,
+    notables: ArcSwap<Vec<Arc<ShapeStats>>>,
 }
 
 impl ShapeView {
     /// From now on [`super::Lately`] counts anew. Any thread may call this; it costs as much memory again as the entries take.
     pub(super) fn reset(&self) {
         // What is displaced meanwhile takes its mark along to `other`, which is marked last.
+        self.notables.load().iter().for_each(|stats| stats.reset());
         self.slots.iter().filter_map(|slot| slot.load_full()).for_each(|stats| stats.reset());
         self.others.load().iter().for_each(|other| other.reset());
     }
 
-    /// Calls `visit` with every entry: first each place's `other`, then the shapes.
+    /// Calls `visit` with every entry: first each place's `other`, then the shapes, those that were displaced first.
     ///
     /// A shape displaced meanwhile may be missing for this one visit, but is never counted twice.
     pub fn for_each(&self, mut visit: impl FnMut(&Arc<ShapeStats>)) {
         self.others.load().iter().for_each(&mut visit);
+        let notables = self.notables.load();
+        notables.iter().for_each(&mut visit);
         for slot in &self.slots {
-            if let Some(stats) = slot.load().as_ref() {
+            if let Some(stats) = slot.load().as_ref()
+                // One may have come back meanwhile.
+                && !notables.iter().any(|seen| Arc::ptr_eq(seen, stats))
+            {
                 visit(stats);
             }
         }
@@ -195,7 +212,7 @@ pub struct SlotId {
 }
 
 #[derive(Debug, PartialEq, Eq, Hash, Clone, Copy)]
-struct Key {
+pub(super) struct Key {
     shape: u64,
     place: u32,
 }
@@ -224,6 +241,8 @@ pub struct ShapeTable {
     index: HashMap<Key, u32, RandomState>,
     /// By number, with its `other` once that has something; the first is for numbers that were never given out.
     places: Vec<(Place, Option<Arc<ShapeStats>>)>,
+    /// Displaced, and worth to be seen.
+    notables: Notables,
     random: u64,
 }
 
@@ -233,13 +252,14 @@ impl ShapeTable {
         let capacity = capacity.min(NO_SLOT as usize - 1);
         let nobody = PoolLabel { database: "".into(), user: "".into() };
         let nowhere = Place { pool: Arc::new(nobody), target: Target::Primary };
-        let view =
-            ShapeView { slots: (0..capacity).map(|_| ArcSwapOption::empty()).collect(), others: ArcSwap::default() };
+        let slots = (0..capacity).map(|_| ArcSwapOption::empty()).collect();
+        let view = ShapeView { slots, others: ArcSwap::default(), notables: ArcSwap::default() };
         Self {
             view: Arc::new(view),
             slots: Vec::with_capacity(capacity),
             index: HashMap::with_capacity_and_hasher(capacity, RandomState::default()),
             places: vec![(nowhere, None)],
+            notables: Notables::new(capacity),
             random: 0x9E37_79B9_7F4A_7C15,
         }
     }
@@ -324,9 +344,13 @@ impl ShapeTable {
         let Some((place, other)) = self.places.get(key.place as usize).or(self.places.first()) else {
             return self.id(NO_SLOT, key.place);
         };
-        text.truncate(text.floor_char_boundary(TEXT_BYTES_MAX));
-        let missed_us = other.as_ref().map_or(0, |other| other.total_us.get());
-        let stats = Arc::new(ShapeStats::new(Some(key.shape), place, text.into(), missed_us));
+        let back = self.notables.take(&key);
+        let is_back = back.is_some();
+        let stats = back.unwrap_or_else(|| {
+            text.truncate(text.floor_char_boundary(TEXT_BYTES_MAX));
+            let missed_us = other.as_ref().map_or(0, |other| other.total_us.get());
+            Arc::new(ShapeStats::new(Some(key.shape), place, text.into(), missed_us))
+        });
         let index = if self.slots.len() < self.view.slots.len() {
             self.slots.push(Slot { key, generation: 0, head_start_us: 0, stats: Arc::clone(&stats) });
             self.slots.len() as u32 - 1
@@ -341,10 +365,17 @@ impl ShapeTable {
         if let Some(shown) = self.view.slots.get(index as usize) {
             shown.store(Some(stats));
         }
+        if is_back {
+            self.show_notables();
+        }
         self.id(index, key.place)
     }
 
-    /// Replaces the entry of a slot, folding its numbers into its place's `other` before readers see it gone.
+    fn show_notables(&self) {
+        self.view.notables.store(Arc::new(self.notables.shown()));
+    }
+
+    /// Replaces the entry of a slot, folding its numbers into its place's `other` before readers see it gone, unless it is worth to be seen.
     fn displace(&mut self, index: u32, key: Key, stats: &Arc<ShapeStats>) {
         let Some(slot) = self.slots.get_mut(index as usize) else {
             return;
@@ -354,7 +385,13 @@ impl ShapeTable {
         let old = std::mem::replace(&mut slot.stats, Arc::clone(stats));
         let old_key = std::mem::replace(&mut slot.key, key);
         self.index.remove(&old_key);
-        self.other(old_key.place).absorb(&old);
+        let fallen = self.notables.offer(old_key, Arc::clone(&old));
+        if fallen.as_ref().is_none_or(|(key, _)| *key != old_key) {
+            self.show_notables();
+        }
+        if let Some((key, fallen)) = fallen {
+            self.other(key.place).absorb(&fallen);
+        }
     }
 
     /// The slot of the smallest weight among a few random ones; none in a table without slots.

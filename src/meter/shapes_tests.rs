@@ -102,7 +102,7 @@ fn two_hundred_thousand_shapes_through_a_table_of_500() {
             assert_eq!(&*stats.pool.database, ["a", "b"][shape as usize % 2]);
             present.insert(shape);
         });
-        assert_eq!((entries, present.len()), (502, 500));
+        assert!(entries == present.len() + 2 && (550..=600).contains(&present.len()), "{entries} {}", present.len());
         assert!(table.index.len() == 500 && table.index.capacity() < 2000);
         let mut ranked: Vec<u64> = (0..SHAPES as u64).collect();
         ranked.sort_unstable_by_key(|shape| std::cmp::Reverse(truth[*shape as usize]));
@@ -182,6 +182,51 @@ fn without_slots_or_with_an_unknown_pool_nothing_is_lost() {
 fn an_entry_is_as_large_as_the_module_says() {
     assert!(size_of::<ShapeStats>() <= 9_000, "{}", size_of::<ShapeStats>());
     assert!(size_of::<SlotId>() <= 12);
+}
+
+#[test]
+fn what_is_rare_and_slow_or_always_fails_stays() {
+    let mut table = ShapeTable::new(100);
+    let place = table.add_place(label("a"));
+    let call = |table: &mut ShapeTable, shape: u64, server_us, failed: bool| {
+        let id = table.slot(place, shape, String::new);
+        let error = failed.then(|| ErrorClass::of(SqlState::INTERNAL));
+        table.record(id, &Sample { server_us, rows: 1, bytes: 1, error, ..Sample::default() });
+    };
+    // Once a minute, and cheap but never right; between many others, each of which takes more in all.
+    call(&mut table, 1, 60_000_000, false);
+    (0..5).for_each(|_| call(&mut table, 2, 1, true));
+    let mut dice = Dice(3);
+    let storm = |table: &mut ShapeTable, dice: &mut Dice, from: u64| {
+        for shape in from..from + 5_000 {
+            (0..3).for_each(|_| call(table, shape, 30_000_000 + dice.below(100) as u64, false));
+        }
+    };
+    storm(&mut table, &mut dice, 10);
+    let seen = |table: &ShapeTable| {
+        let mut found = Vec::new();
+        let mut calls = 0;
+        table.view.for_each(|stats| {
+            calls += stats.calls.get();
+            if stats.shape.is_some_and(|shape| shape < 10) {
+                found.push((stats.shape.unwrap_or_default(), stats.calls.get(), stats.missed_us_max));
+            }
+        });
+        found.sort_unstable();
+        (found, calls)
+    };
+    assert_eq!(seen(&table), (vec![(1, 1, 0), (2, 5, 0)], 15_006));
+    // They go on where they were.
+    call(&mut table, 1, 60_000_000, false);
+    call(&mut table, 2, 1, true);
+    storm(&mut table, &mut dice, 10_000);
+    assert_eq!(seen(&table), (vec![(1, 2, 0), (2, 6, 0)], 30_008));
+    let entries = {
+        let mut count = 0;
+        table.view.for_each(|_| count += 1);
+        count
+    };
+    assert!(entries <= 1 + 100 + 2 * (100 / 8), "{entries}");
 }
 
 /// Readers while one worker records and displaces: a snapshot's count is the sum of its buckets, counts of one entry
