@@ -387,6 +387,7 @@ fn pool(mut raw: RawPool) -> Pool {
         query_timeout: wait(raw.query_timeout, default.query_timeout),
         slow_query: wait(raw.slow_query, default.slow_query),
         slow_query_parameter_bytes: raw.slow_query_parameter_bytes.set().map_or(0, |size| size.0),
+        plan_interval: wait(raw.plan_interval, default.plan_interval),
         check_interval: timeout(raw.check_interval, default.check_interval),
         check_timeout: timeout(raw.check_timeout, default.check_timeout),
         discover_interval: raw.discover_interval.set().map_or(default.discover_interval, |interval| interval.0),

@@ -236,6 +236,7 @@ section! {
         query_timeout: Wait,
         slow_query: Wait,
         slow_query_parameter_bytes: Size<0, 65_536>,
+        plan_interval: Wait,
         check_interval: Timeout,
         check_timeout: Timeout,
         discover_interval: Interval,

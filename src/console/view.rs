@@ -46,6 +46,7 @@ pub(super) enum View {
     PeerPools,
     Peers,
     Pinned,
+    Plans,
     Pools,
     Queries(By),
     Replicas,
@@ -92,6 +93,7 @@ impl View {
             "peer_pools" => Self::PeerPools,
             "peers" => Self::Peers,
             "pinned" => Self::Pinned,
+            "plans" => Self::Plans,
             "pools" => Self::Pools,
             "queries" => Self::Queries(By::Total),
             "replicas" => Self::Replicas,
@@ -162,6 +164,7 @@ impl View {
                 "shape database user calls errors rows total_us wait_us server_us p50_us p95_us p99_us max_us \
                  missed_us_max query",
             ),
+            Self::Plans => ("sssTTqqqqiss", "shape database user first last seen calls mean_us cost current host plan"),
             Self::Replicas => {
                 ("sssiisqqqsq", "database host role up timeline lsn lag_bytes lag_us latency_us breaker breaker_opens")
             }
@@ -209,7 +212,7 @@ pub(super) const HELP: &str = "
 	SHOW STATS|STATS_TOTALS|STATS_AVERAGES|TOTALS
 	SHOW SOCKETS|ACTIVE_SOCKETS|PEERS|PEER_POOLS|DNS_HOSTS|DNS_ZONES
 	SHOW QUERIES [BY total|p99|calls|errors]
-	SHOW SLOW
+	SHOW SLOW|PLANS
 	SHOW SHAPE shape
 	SHOW ROUTING|REPLICAS|LANES|PINNED|CACHE|ALERTS|HEALTH|ADVICE|BLOCKED
 	    each with [WHERE column op value [AND ..]] [ORDER BY column [DESC]] [LIMIT n]
@@ -220,7 +223,7 @@ pub(super) const HELP: &str = "
 	WARM CACHE [database]
 	BLOCK SHAPE shape [IN database]      until ALLOW, or the end of the program
 	ALLOW SHAPE shape [IN database]
-	RESET STATS      of SHOW QUERIES, SHAPE, ROUTING and SLOW; metrics and SHOW STATS count on
+	RESET STATS      of SHOW QUERIES, SHAPE, ROUTING, SLOW and PLANS; metrics and SHOW STATS count on
 	RELOAD
 	PAUSE [database]
 	RESUME [database]

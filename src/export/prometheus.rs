@@ -19,7 +19,7 @@ use crate::meter::{Registry, SharedCounter};
 use crate::pool::cluster::Clusters;
 
 /// Name and help of the families made in this file.
-const FAMILIES: [(&str, &str); 18] = [
+const FAMILIES: [(&str, &str); 19] = [
     ("pgweir_build_info", "Version of pgweir; always 1."),
     ("process_start_time_seconds", "Start of the process, in seconds since 1970."),
     ("pgweir_config_reloads_total", "Reloads of the configuration by outcome."),
@@ -30,6 +30,10 @@ const FAMILIES: [(&str, &str); 18] = [
     ("pgweir_refused_connections_total", "Client connections refused for a limit, before login."),
     ("pgweir_login_failures_total", "Failed logins, also of unknown users and databases."),
     ("pgweir_panics_total", "Panics, each of which ended one connection."),
+    (
+        "pgweir_plan_changes_total",
+        "Changes of plans with which statements of a shape became clearly slower, or faster.",
+    ),
     ("pgweir_audit_entries_total", "Lines written to the audit log."),
     ("pgweir_audit_lost_total", "Lines of the audit log that came too fast to be written, or could not be."),
     (
@@ -160,6 +164,7 @@ impl Exporter {
             one(COUNTER, registry.refused.get() as f64),
             one(COUNTER, registry.login_failures.get() as f64),
             one(COUNTER, registry.panics.get() as f64),
+            one(COUNTER, registry.plan_changes.get() as f64),
             one(COUNTER, registry.audit.entries.get() as f64),
             one(COUNTER, registry.audit.lost.get() as f64),
             one(GAUGE, registry.prepared_bytes() as f64),

@@ -57,6 +57,19 @@ fn write(bind: &[u8], limit: usize, out: &mut String) -> Option<()> {
     Some(())
 }
 
+/// What stands behind the names of a Bind without the formats that are wanted of the answer: formats and values. `None` if not all is here.
+#[must_use]
+pub fn formats_and_values(bind: &[u8]) -> Option<&[u8]> {
+    let (formats, rest) = list(bind)?;
+    let (count, mut rest) = list(rest.get(formats * 2..)?)?;
+    for _ in 0..count {
+        let (length, behind) = rest.split_first_chunk::<4>()?;
+        // A null has no bytes.
+        rest = behind.get(usize::try_from(i32::from_be_bytes(*length)).unwrap_or(0)..)?;
+    }
+    bind.get(..bind.len() - rest.len())
+}
+
 /// None for all is text; one is for all.
 fn is_binary(formats: &[u8], number: usize) -> bool {
     let at = if formats.len() == 2 { 0 } else { (number - 1) * 2 };

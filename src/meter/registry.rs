@@ -110,6 +110,8 @@ pub struct Registry {
     pub refused: SharedCounter,
     /// Failed logins of any kind, also of unknown users and databases, which have no pool to be counted in.
     pub login_failures: SharedCounter,
+    /// Changes of plans with which a shape became slower, or faster.
+    pub plan_changes: SharedCounter,
     /// Panics caught, each of which ended one connection.
     pub panics: SharedCounter,
     /// Which pins were written to the log.
@@ -150,6 +152,7 @@ impl Registry {
             seats: Arc::default(),
             refused: SharedCounter::default(),
             login_failures: SharedCounter::default(),
+            plan_changes: SharedCounter::default(),
             panics: SharedCounter::default(),
             pin_log: PinLog::default(),
             cache: CacheGauges::default(),

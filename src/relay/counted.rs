@@ -48,6 +48,9 @@ impl Relay {
         }
         if let Some(id) = owner {
             self.mind_repeats(id, number, entry.cookie, &sample);
+            if self.plans.is_on() && entry.origin == Origin::Client {
+                self.mind_plan((id, pool), entry.cookie, &sample, |this| this.noted_as(server, entry.note));
+            }
         }
         if lanes {
             let slice = &self.pools[pool].slice;
@@ -119,6 +122,10 @@ impl Relay {
                 self.host_works(number, began_us, each_us, usual_us);
             }
             self.mind_repeats(rider.client, group_number, rider.fare.shape, &sample);
+            if self.plans.is_on() {
+                let whose = (rider.client, number);
+                self.mind_plan(whose, rider.fare.shape, &sample, |this| this.noted_of_rider(server, rider));
+            }
             if self.audit.is_some() {
                 self.audit_rider(server, number, rider);
             }

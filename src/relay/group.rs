@@ -312,6 +312,7 @@ impl Relay {
         self.reach_remote(&config.cache);
         self.audit = super::audit::Auditor::of(config.audit.as_ref());
         self.repeats.reconfigure(config.stats.n_plus_one);
+        self.plans.reconfigure(config.pool.plan_interval);
         for group in self.groups.ids().collect::<Vec<_>>() {
             self.groups[group].tenant = None;
             self.forget_feed(group);

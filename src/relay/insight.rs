@@ -3,6 +3,7 @@
 
 pub use super::deadlocks::Deadlock;
 pub use super::holders::{Holder, Holds};
+pub use super::plans::{KnownPlan, PlanChange, ShapePlans};
 pub use super::repeats::Repeated;
 pub use super::slow::SlowQuery;
 
@@ -34,17 +35,23 @@ pub struct Insight {
     pub repeated: Vec<Repeated>,
     /// The statements that were slow last.
     pub slow: Vec<SlowQuery>,
+    /// Plans of shapes; of several workers a shape may come several times.
+    pub plans: Vec<ShapePlans>,
+    /// Changes of plans that mattered.
+    pub plan_changes: Vec<PlanChange>,
 }
 
 impl Insight {
     /// What another worker has seen, too.
     pub fn extend(&mut self, other: Self) {
-        let Self { verdicts, holders, deadlocks, repeated, slow } = other;
+        let Self { verdicts, holders, deadlocks, repeated, slow, plans, plan_changes } = other;
         self.verdicts.extend(verdicts);
         self.holders.extend(holders);
         self.deadlocks.extend(deadlocks);
         self.repeated.extend(repeated);
         self.slow.extend(slow);
+        self.plans.extend(plans);
+        self.plan_changes.extend(plan_changes);
     }
 }
 
@@ -52,7 +59,9 @@ impl Relay {
     /// All that has been seen.
     pub fn insight(&mut self) -> Insight {
         let (deadlocks, repeated, slow) = (self.deadlocks.all(), self.repeated(), self.slow_queries());
-        Insight { verdicts: self.verdicts(), holders: self.holders(), deadlocks, repeated, slow }
+        let (plans, plan_changes) = self.plans();
+        let (verdicts, holders) = (self.verdicts(), self.holders());
+        Insight { verdicts, holders, deadlocks, repeated, slow, plans, plan_changes }
     }
 
     /// What was seen of statements before counts no more.
@@ -60,6 +69,7 @@ impl Relay {
         self.slow.forget();
         self.deadlocks.forget();
         self.repeats.forget();
+        self.plans.forget();
     }
 
     /// Where the statements of each shape may run.

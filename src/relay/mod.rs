@@ -73,6 +73,7 @@ mod params;
 mod patience;
 mod pids;
 pub(crate) mod pins;
+mod plans;
 mod prepared;
 mod question;
 mod refuse;
@@ -198,6 +199,8 @@ pub enum Todo {
     Far(remote::Far),
     /// Do something with the fence around a database.
     Fence(Deed),
+    /// Ask for a plan; tell the relay by [`Relay::explained`].
+    Explain(Box<plans::Question>),
 }
 
 /// Everything one worker owns.
@@ -238,6 +241,8 @@ pub struct Relay {
     deadlocks: deadlocks::Deadlocks,
     /// Statements that were run for each row of another's answer.
     repeats: repeats::Repeats,
+    /// How servers run statements.
+    plans: plans::Plans,
     /// Where reads land; taken out for the length of a turn.
     rx: Box<[u8]>,
     /// Empty buffers for clients that wait.
@@ -309,6 +314,7 @@ impl Relay {
             audit: audit::Auditor::of(config.audit.as_ref()),
             deadlocks: deadlocks::Deadlocks::default(),
             repeats: repeats::Repeats::new(config.stats.n_plus_one),
+            plans: plans::Plans::new(config.pool.plan_interval),
             rx: vec![0; READ_BYTES].into_boxed_slice(),
             spare: Vec::new(),
             tx: Vec::new(),

@@ -16,13 +16,16 @@ use super::shapes::{LONG, Look};
 use super::statements::Statement;
 use super::{ClientId, Relay, ServerId};
 use crate::flow::expect::{Expect, Kind, Origin};
-use crate::flow::values::{beginning, values};
+use crate::flow::values::{beginning, formats_and_values, values};
+use crate::server::explain::Explain;
 use crate::sql::lex::{Kind as Token, Lexer};
 use crate::wire::frame::{HEADER, Header, cstr};
 use crate::wire::tag::client as tag;
 
 /// Most bytes of a text that are copied; of a longer one its comments are, as far as they fit.
 const TEXT_BYTES: usize = 4096;
+/// Most bytes of values that are kept to ask for a plan with.
+const VALUES_BYTES: usize = 4096;
 /// Bytes noted on a server beyond which statements go without.
 const MOST_BYTES: usize = 64 * 1024;
 /// Buffers kept for the next texts.
@@ -39,6 +42,17 @@ pub(super) enum Words {
     Of(Rc<Statement>),
 }
 
+/// What a statement was given, where its plan may be asked for.
+#[derive(Clone, Debug)]
+enum Given {
+    /// Nobody wants it, or it is too long.
+    Unkept,
+    /// Nothing: its text is all there is, and is whole.
+    Nothing,
+    /// Formats and values as its Bind had them.
+    Values(Rc<[u8]>),
+}
+
 /// What was noted of a statement.
 #[derive(Clone, Debug)]
 pub(super) struct Note {
@@ -49,26 +63,39 @@ pub(super) struct Note {
     conforming: bool,
     /// Its values, for people.
     pub values: Option<Rc<str>>,
+    /// The same for a server.
+    given: Given,
     /// What the audit log is to say of it.
     pub audit: Option<Box<Audited>>,
 }
 
 impl Note {
     fn new(words: Words, conforming: bool, values: Option<Rc<str>>) -> Self {
-        Self { number: 0, words, conforming, values, audit: None }
+        Self { number: 0, words, conforming, values, given: Given::Unkept, audit: None }
     }
 
     fn bytes(&self) -> usize {
         let words = if let Words::Copied(text) = &self.words { text.len() } else { 0 };
         let audited = self.audit.as_ref().and_then(|audit| audit.values.as_ref());
+        let words = words + if let Given::Values(values) = &self.given { values.len() } else { 0 };
         words + [self.values.as_ref(), audited].into_iter().flatten().map(|values| values.len()).sum::<usize>()
     }
 
     /// Without what takes room; nothing is left of one that is not audited.
     fn slim(mut self) -> Option<Self> {
-        (self.words, self.values) = (Words::Unwanted, None);
+        (self.words, self.values, self.given) = (Words::Unwanted, None, Given::Unkept);
         self.audit.as_mut()?.values = None;
         Some(self)
+    }
+
+    /// What asks for its plan, in a session with these settings.
+    pub fn explain(&self, settings: String) -> Option<Explain> {
+        let (statement, values) = match (&self.words, &self.given) {
+            (Words::Copied(text), Given::Nothing) => ([text, &b"\0\0\0"[..]].concat(), vec![0; 4]),
+            (Words::Of(statement), Given::Values(values)) => (statement.tail.to_vec(), values.to_vec()),
+            _ => return None,
+        };
+        Some(Explain { settings, statement, values })
     }
 
     /// The text, or as much of it as holds its comments; and how to read it.
@@ -184,12 +211,17 @@ impl Notes {
 }
 
 impl Relay {
+    /// Whether something is noted of every statement, not only of those with comments.
+    fn notes_every(&self) -> bool {
+        self.audit.is_some() || self.plans.is_on() || self.config.pool.slow_query_parameter_bytes > 0
+    }
+
     /// Most bytes of values that are noted of a statement on this server; `None`: nothing is to be noted of it.
     fn notes_of(&self, server: ServerId, look: &Look) -> Option<usize> {
         let group = self.pool_of(server)?.group;
         let bytes = self.config.pool.slow_query_parameter_bytes as usize;
-        let is_wanted = (look.commented || bytes > 0) && self.groups[group].terms.slow_query_us < u64::MAX;
-        is_wanted.then_some(bytes)
+        let is_slow_wanted = (look.commented || bytes > 0) && self.groups[group].terms.slow_query_us < u64::MAX;
+        (is_slow_wanted || self.plans.is_on()).then_some(bytes)
     }
 
     /// A Query with this text is about to be entered.
@@ -201,27 +233,34 @@ impl Relay {
         sql: &[u8],
         message: &Message<'_>,
     ) {
-        let slow = self.notes_of(server, look);
-        if slow.is_none() && self.audit.is_none() {
+        if !look.commented && !self.notes_every() {
             return;
         }
+        let slow = self.notes_of(server, look);
         let conforming = self.clients.get(id).is_none_or(|client| client.conforming);
         let sql = if look.shape == LONG { message.body_here() } else { sql };
         let audit = self.audited(id, (look.shape, sql), true, |limit| beginning(sql, limit));
+        let is_planned = self.plans.is_on() && sql.len() <= TEXT_BYTES;
         let Some(this) = self.servers.get_mut(server) else { return };
         if slow.is_none() && audit.is_none() {
             return;
         }
         let notes = this.notes.get_or_insert_default();
         let has_room = notes.bytes < MOST_BYTES;
-        let words = if look.commented && has_room { notes.copy(sql, conforming) } else { Words::Unwanted };
+        let is_copied = (look.commented || is_planned) && has_room;
+        let words = if is_copied { notes.copy(sql, conforming) } else { Words::Unwanted };
         let values = slow.filter(|limit| *limit > 0).map(|limit| beginning(sql, limit).into());
-        let note = Note { audit, ..Note::new(words, conforming, values) };
+        let given = if is_planned { Given::Nothing } else { Given::Unkept };
+        let note = Note { audit, given, ..Note::new(words, conforming, values) };
         notes.next = if has_room { Some(note) } else { note.slim() };
     }
 
     /// A Bind with this body, or as much of it as is here, is about to be entered.
     pub(super) fn note_bind(&mut self, id: ClientId, server: ServerId, body: &[u8], named: &Named) {
+        let is_plain = matches!(named, Named::Known(statement) if !statement.look.commented) && !self.notes_every();
+        if is_plain && self.servers.get(server).is_none_or(|this| this.notes.is_none()) {
+            return;
+        }
         let Some((portal, _)) = cstr(body) else { return };
         let note = match named {
             Named::Known(statement) => {
@@ -250,7 +289,10 @@ impl Relay {
     fn note_of(&self, id: ClientId, statement: &Rc<Statement>, bind: &[u8], limit: usize) -> Note {
         let conforming = self.clients.get(id).is_none_or(|client| client.conforming);
         let values = (limit > 0).then(|| values(sent(bind), limit).into());
-        Note::new(Words::Of(Rc::clone(statement)), conforming, values)
+        let given = if self.plans.is_on() { formats_and_values(sent(bind)) } else { None };
+        let given =
+            given.filter(|given| given.len() <= VALUES_BYTES).map_or(Given::Unkept, |it| Given::Values(it.into()));
+        Note { given, ..Note::new(Words::Of(Rc::clone(statement)), conforming, values) }
     }
 
     /// An Execute is about to be entered.
@@ -320,7 +362,8 @@ impl Relay {
                 (tag::QUERY, _) => {
                     let (sql, _) = cstr(body)?;
                     let values = (limit > 0).then(|| beginning(sql, limit).into());
-                    return Some(Note::new(Words::Copied(sql.to_vec()), client.conforming, values));
+                    let note = Note::new(Words::Copied(sql.to_vec()), client.conforming, values);
+                    return Some(Note { given: Given::Nothing, ..note });
                 }
                 (tag::BIND, Some(statement)) => return Some(self.note_of(rider.client, statement, body, limit)),
                 _ => rest = rest.get(header.total..)?,

@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 use tokio::task::spawn_local;
 
 use super::catalog_read::Source;
+use super::plans::Question;
 use super::{Aimed, Arrival, Ask, Awaited, ClientId, GroupId, PoolId, Relay, ServerId, Todo, Whom};
 use crate::server::cancel;
 use crate::server::open::Dial;
@@ -84,6 +85,9 @@ pub fn run_todo(relay: &Shared, mut done: Option<oneshot::Sender<()>>) {
                 }
                 Todo::Far(far) => {
                     spawn_local(super::remote::run(Rc::clone(relay), far));
+                }
+                Todo::Explain(question) => {
+                    spawn_local(explain(Rc::clone(relay), question));
                 }
                 Todo::Fence(deed) => {
                     spawn_local(super::fence_run::run(Rc::clone(relay), deed));
@@ -191,6 +195,11 @@ async fn understand(relay: Shared, source: Source) {
         Ok(code) => relay.understood(&looked, code),
         Err(_) => relay.code_unknown(looked.catalog),
     });
+}
+
+async fn explain(relay: Shared, question: Box<Question>) {
+    let answer = question.ask().await;
+    guarded(&relay, |relay| relay.explained(&question, answer));
 }
 
 async fn cancel_on(relay: Shared, server: ServerId, done: Option<oneshot::Sender<()>>) {

@@ -2,6 +2,7 @@
 //! Must never hold a connection beyond its opening: what is open belongs to the relay.
 
 pub mod cancel;
+pub mod explain;
 pub mod login;
 pub mod open;
 pub mod position;

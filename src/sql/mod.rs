@@ -23,6 +23,7 @@ pub mod nesting;
 mod normal;
 pub mod own;
 pub(crate) mod pids;
+pub mod plan;
 pub mod prepared;
 pub mod replaces;
 pub mod settings;

@@ -11,6 +11,7 @@ mod columns;
 mod commands;
 mod login;
 mod own;
+mod plans;
 mod protocol;
 mod slow;
 mod tools;

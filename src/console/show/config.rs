@@ -135,6 +135,7 @@ fn pool(it: &Pool) -> Vec<Setting> {
         s("query_timeout", &limit(it.query_timeout)),
         s("slow_query", &limit(it.slow_query)),
         s("slow_query_parameter_bytes", &it.slow_query_parameter_bytes),
+        s("plan_interval", &limit(it.plan_interval)),
         s("check_interval", &it.check_interval),
         s("check_timeout", &it.check_timeout),
         s("discover_interval", &it.discover_interval),

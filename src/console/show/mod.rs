@@ -45,6 +45,7 @@ impl Console {
             View::PeerPools => self.peer_pools(),
             View::Peers => self.peers(),
             View::Pinned => self.pinned(),
+            View::Plans => self.plans().await?,
             View::Pools => self.pools().await?,
             View::Queries(by) => self.queries(*by),
             View::Replicas => self.hosts(),

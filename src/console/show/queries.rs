@@ -63,6 +63,33 @@ impl Console {
         Ok(all.into_iter().map(row).collect())
     }
 
+    /// How servers would run the statements of each shape, those of one together, the plan that was seen last first.
+    pub(super) async fn plans(&self) -> Result<Rows, PgError> {
+        let mut all: Vec<_> = self.each(|relay| relay.plans().0).await?.into_iter().flatten().collect();
+        all.sort_by(|a, b| (&a.database, &a.user, a.shape).cmp(&(&b.database, &b.user, b.shape)));
+        let rows = |of: crate::relay::insight::ShapePlans| {
+            let count = of.plans.len();
+            let row = move |(number, it): (usize, &crate::relay::insight::KnownPlan)| {
+                row![
+                    ShapeSum::name(Some(of.shape)),
+                    of.database.as_str(),
+                    of.user.as_str(),
+                    moment(it.first_us),
+                    moment(it.last_us),
+                    it.seen,
+                    it.calls,
+                    it.mean_us(),
+                    it.plan.cost.round() as u64,
+                    number + 1 == count,
+                    &*it.host,
+                    it.plan.outline.as_str(),
+                ]
+            };
+            of.plans.iter().enumerate().rev().map(row).collect::<Rows>()
+        };
+        Ok(all.into_iter().flat_map(rows).collect())
+    }
+
     /// What the grammar and the catalogs say of each shape; of two workers the one that knows more.
     async fn verdicts(&self) -> Result<HashMap<u64, ShapeVerdict>, PgError> {
         let mut known: HashMap<u64, ShapeVerdict> = HashMap::new();

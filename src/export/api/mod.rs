@@ -10,6 +10,7 @@ mod cache;
 mod database;
 mod lines;
 mod params;
+mod plans;
 mod pools;
 mod queries;
 mod seen;
@@ -53,6 +54,7 @@ pub(super) struct Problem {
         database::metrics,
         database::slow_queries,
         slow::statements,
+        plans::plans,
         alerts::alerts,
         alerts::history,
         advice::optimizations,
@@ -98,6 +100,7 @@ pub(super) fn router(site: Arc<Site>) -> Router {
         .route("/api/database/metrics", get(database::metrics))
         .route("/api/database/slow-queries", get(database::slow_queries))
         .route("/api/database/slow-statements", get(slow::statements))
+        .route("/api/database/plans", get(plans::plans))
         .route("/api/database/alerts", get(alerts::alerts))
         .route("/api/history", get(alerts::history))
         .route("/api/database/optimizations", get(advice::optimizations))

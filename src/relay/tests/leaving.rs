@@ -236,7 +236,8 @@ fn a_cancel_hits_the_clients_query_and_not_the_settings_in_front() {
     let mut rig = Rig::new(ONE);
     let a = rig.arrive(&[("work_mem", "1")]);
     let b = rig.arrive(&[("work_mem", "2")]);
-    (rig.heard(a), rig.heard(b));
+    rig.heard(a);
+    rig.heard(b);
     rig.hosts[0].answering = false;
     rig.send(a, &query("select 1"));
     let id = rig.peers[a].id.unwrap();

@@ -322,6 +322,7 @@ impl Rig {
                 | Todo::Refuse(_)
                 | Todo::Await(..)
                 | Todo::Fence(_)
+                | Todo::Explain(_)
                 | Todo::Far(_) => {}
             }
         }

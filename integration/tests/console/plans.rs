@@ -1,0 +1,97 @@
+//! Plans of statements, in the API, on the console and in the log: which a statement has, and that another one is slower.
+//! It must never wait longer for a plan than until the next statement of its shape may ask for it.
+
+use integration::wire::Script;
+use integration::{Cluster, DATABASE};
+use serde_json::Value;
+
+use crate::common::{Client, Conf, eventually, metric};
+
+const TABLES: &str = "CREATE TABLE planned AS SELECT n AS k, repeat('x', 100) AS pad FROM generate_series(1, 200000) n; \
+    CREATE INDEX planned_k ON planned (k); ANALYZE planned; GRANT ALL ON planned TO app; \
+    CREATE SCHEMA aside; GRANT ALL ON SCHEMA aside TO app; CREATE TABLE aside.only_there (k int); GRANT ALL ON aside.only_there TO app";
+
+#[test]
+fn a_plan_is_shown_without_values_and_another_that_is_slower_is_told() {
+    let cluster = Cluster::builder().start().unwrap();
+    cluster.primary().query_in(DATABASE, TABLES).unwrap();
+    let pgweir = Conf::trust(&cluster)
+        .top("workers = 1")
+        .pool("plan_interval = \"1s\"")
+        .user("root", "")
+        .rest("[console]\nstats_users = [\"root\"]\n")
+        .start();
+    let mut client = Client::connect(pgweir.port());
+    let asked =
+        || -> Value { serde_json::from_str(&pgweir.get("/api/database/plans?database=app").unwrap().1).unwrap() };
+    let outline = |part: &str| {
+        let all = asked();
+        let of =
+            all["shapes"].as_array().unwrap().iter().find(|it| it["query"].as_str().unwrap().contains(part)).cloned();
+        of.map_or_else(String::new, |of| of["plans"][0]["outline"].as_str().unwrap().to_owned())
+    };
+    let read = "SELECT pad FROM planned WHERE k = 424242";
+    eventually("the plan is there", || {
+        assert_eq!(client.query(read).unwrap().len(), 0);
+        outline("select pad") == "Index Scan using planned_k on planned"
+    });
+    // With values, in either format; and under the client's settings.
+    eventually("the plan of a prepared statement is there", || {
+        let script =
+            Script::new().parse("", "SELECT count(*) FROM planned WHERE k < $1").bind("", "", &[Some("434343")]);
+        client.run(&script.execute("", 0).sync());
+        outline("select count(*) from planned").starts_with("Aggregate (")
+    });
+    client.query("SET search_path = aside").unwrap();
+    eventually("the plan of a table that only this client finds is there", || {
+        client.query("SELECT count(*) FROM only_there").unwrap();
+        outline("only_there") == "Aggregate (Seq Scan on only_there)"
+    });
+    // Nothing is run but by the client itself.
+    let mut written = 0;
+    eventually("the plan of a write is there", || {
+        client.query("INSERT INTO only_there VALUES (1)").unwrap();
+        written += 1;
+        outline("insert into only_there").starts_with("ModifyTable")
+    });
+    assert_eq!(client.query("SELECT count(*) FROM only_there").unwrap(), [[written.to_string()]]);
+    client.query("RESET search_path").unwrap();
+
+    for _ in 0..20 {
+        client.query(read).unwrap();
+    }
+    cluster.primary().query_in(DATABASE, "DROP INDEX planned_k").unwrap();
+    eventually("the change is told", || {
+        client.query(read).unwrap();
+        metric(&pgweir, "pgweir_plan_changes_total", &[]) > 0.0
+    });
+    let all = asked();
+    let changes = all["changes"].as_array().unwrap();
+    let change = changes.iter().find(|it| it["query"].as_str().unwrap().contains("select pad")).unwrap();
+    let mean = |key: &str| change[key].as_f64().unwrap();
+    assert_eq!(change["before"], "Index Scan using planned_k on planned");
+    assert!(change["after"].as_str().unwrap().contains("Seq Scan on planned"), "{change:#}");
+    assert!(mean("after_mean_seconds") > 1.5 * mean("before_mean_seconds"), "{change:#}");
+    assert!(!all.to_string().contains("4242") && !all.to_string().contains("4343"), "{all:#}");
+    let log = pgweir.log();
+    assert!(log.contains("a statement has another plan and is slower") && !log.contains("4242"), "{log}");
+
+    let mut console = Client::connect_with(pgweir.port(), &[("user", "root"), ("database", "pgweir")]);
+    let shape = change["shape"].as_str().unwrap();
+    let rows = console.query(&format!("SHOW PLANS WHERE shape = '{shape}'")).unwrap();
+    let current: Vec<_> = rows.iter().map(|row| (&*row[9], row[11].contains("Seq Scan"))).collect();
+    assert_eq!(current, [("1", true), ("0", false)], "{rows:?}");
+    for (path, status) in [("?limit=0", 400), ("?database=nowhere", 404), ("?shape=x", 400), ("?shape=1", 200)] {
+        assert_eq!(pgweir.get(&format!("/api/database/plans{path}")).unwrap().0, status, "{path}");
+    }
+}
+
+#[test]
+fn nobody_asks_where_nobody_wants_to_know() {
+    let cluster = Cluster::builder().start().unwrap();
+    let pgweir = Conf::trust(&cluster).top("workers = 1").start();
+    let mut client = Client::connect(pgweir.port());
+    client.query("SELECT pg_sleep(0.2)").unwrap();
+    let (status, body) = pgweir.get("/api/database/plans").unwrap();
+    assert_eq!((status, &*body), (200, "{\"shapes\":[],\"changes\":[]}"));
+}

@@ -1,0 +1,199 @@
+//! `/api/database/plans`: how servers would run the statements of each shape, and changes of that which mattered.
+//! Must never show a value of a statement's.
+
+use std::collections::HashMap;
+
+use axum::Json;
+use axum::extract::State;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::{IntoParams, ToSchema};
+
+use super::advice::ROWS_MAX;
+use super::params::{Params, Refused, bad, missing};
+use super::{Facts, Problem, seconds};
+use crate::base::clock;
+use crate::meter::ShapeSum;
+use crate::relay::insight::{KnownPlan, PlanChange, ShapePlans};
+
+/// Which shapes.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct WantedPlans {
+    /// How many shapes, and how many changes, 1 to 100; default 50.
+    #[param(minimum = 1, maximum = 100)]
+    limit: Option<usize>,
+    /// Only of this database.
+    database: Option<String>,
+    /// Only of this shape, 16 hexadecimal digits.
+    shape: Option<String>,
+}
+
+/// A plan of a shape.
+#[derive(Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SeenPlan {
+    /// Equal where plans do the same, 16 hexadecimal digits.
+    fingerprint: String,
+    /// Its nodes in a line.
+    outline: String,
+    /// As EXPLAIN (FORMAT JSON) shows it, expressions without their values; null if that is longer than 16 KiB.
+    #[schema(value_type = Object)]
+    tree: Value,
+    /// The planner's estimate.
+    cost: f64,
+    /// The server that said so last.
+    host: String,
+    first_seconds_ago: f64,
+    last_seconds_ago: f64,
+    /// How often it was what a server said.
+    seen_total: u64,
+    /// Statements that ran while it was the plan seen last.
+    calls_total: u64,
+    /// What servers needed for one of these; null of fewer than five.
+    mean_seconds: Option<f64>,
+}
+
+/// The plans of a shape.
+#[derive(Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PlansOfShape {
+    shape: String,
+    database: String,
+    user: String,
+    query: String,
+    /// The one that was seen last first.
+    plans: Vec<SeenPlan>,
+}
+
+/// Statements of a shape take clearly longer, or less long, than with another plan.
+#[derive(Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ChangedPlan {
+    seconds_ago: f64,
+    shape: String,
+    database: String,
+    user: String,
+    query: String,
+    before: String,
+    before_mean_seconds: f64,
+    after: String,
+    after_mean_seconds: f64,
+}
+
+/// Plans, and their changes.
+#[derive(Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Plans {
+    /// Those first whose statements have needed the most time with the plan seen last.
+    shapes: Vec<PlansOfShape>,
+    /// The latest first.
+    changes: Vec<ChangedPlan>,
+}
+
+fn seen(it: KnownPlan, now_us: u64) -> SeenPlan {
+    SeenPlan {
+        fingerprint: ShapeSum::name(Some(it.plan.fingerprint)),
+        mean_seconds: it.mean_us().map(seconds),
+        outline: it.plan.outline,
+        tree: it.plan.tree,
+        cost: it.plan.cost,
+        host: it.host.to_string(),
+        first_seconds_ago: seconds(now_us.saturating_sub(it.first_us)),
+        last_seconds_ago: seconds(now_us.saturating_sub(it.last_us)),
+        seen_total: it.seen,
+        calls_total: it.calls,
+    }
+}
+
+/// What several workers have seen of a shape as one, the plan seen last the last.
+fn joined(all: Vec<ShapePlans>) -> Vec<ShapePlans> {
+    let mut known: HashMap<(String, String, u64), ShapePlans> = HashMap::new();
+    for of in all {
+        let key = (of.database.clone(), of.user.clone(), of.shape);
+        let Some(mine) = known.get_mut(&key) else {
+            known.insert(key, of);
+            continue;
+        };
+        for theirs in of.plans {
+            match mine.plans.iter_mut().find(|it| it.plan.fingerprint == theirs.plan.fingerprint) {
+                Some(it) => {
+                    (it.calls, it.server_us) = (it.calls + theirs.calls, it.server_us + theirs.server_us);
+                    (it.seen, it.first_us) = (it.seen + theirs.seen, it.first_us.min(theirs.first_us));
+                    it.last_us = it.last_us.max(theirs.last_us);
+                }
+                None => mine.plans.push(theirs),
+            }
+        }
+        mine.plans.sort_by_key(|it| it.last_us);
+    }
+    known.into_values().collect()
+}
+
+fn changed(it: PlanChange, now_us: u64) -> ChangedPlan {
+    let ((before, before_us), (after, after_us)) = (it.before, it.after);
+    ChangedPlan {
+        seconds_ago: seconds(now_us.saturating_sub(it.at_us)),
+        shape: ShapeSum::name(Some(it.shape)),
+        database: it.database,
+        user: it.user,
+        query: it.text.to_string(),
+        before,
+        before_mean_seconds: seconds(before_us),
+        after,
+        after_mean_seconds: seconds(after_us),
+    }
+}
+
+/// How servers would run the statements of each shape, and changes of that with which they became clearly slower, or faster. Empty with
+/// `plan_interval` 0 in [pool].
+#[utoipa::path(
+    get,
+    path = "/api/database/plans",
+    operation_id = "plans",
+    params(WantedPlans),
+    responses(
+        (status = 200, description = "Plans and changes", body = Plans),
+        (status = 400, description = "A parameter that cannot be", body = Problem),
+        (status = 404, description = "No such database", body = Problem)
+    )
+)]
+pub(super) async fn plans(State(site): Facts, Params(wanted): Params<WantedPlans>) -> Result<Json<Plans>, Refused> {
+    let limit = wanted.limit.unwrap_or(50);
+    if !(1..=ROWS_MAX).contains(&limit) {
+        return Err(bad(&format!("limit: a number from 1 to {ROWS_MAX} is expected")));
+    }
+    if let Some(database) = &wanted.database
+        && site.registry.database(database).is_none()
+    {
+        return Err(missing(format!("no such database: {database}")));
+    }
+    let shape = match wanted.shape.as_deref().map(|text| u64::from_str_radix(text, 16)).transpose() {
+        Ok(shape) => shape,
+        Err(_) => return Err(bad("shape: 16 hexadecimal digits are expected")),
+    };
+    let is_wanted = |database: &str, of: u64| {
+        wanted.database.as_ref().is_none_or(|name| name == database) && shape.is_none_or(|shape| shape == of)
+    };
+    let insight = (site.insight)().await;
+    let now_us = clock::now_us();
+    let mut shapes = joined(insight.plans);
+    shapes.retain(|it| is_wanted(&it.database, it.shape));
+    shapes.sort_by_key(|it| std::cmp::Reverse(it.plans.last().map(|last| last.server_us)));
+    shapes.truncate(limit);
+    let mut changes = insight.plan_changes;
+    changes.retain(|it| is_wanted(&it.database, it.shape));
+    changes.sort_by_key(|it| std::cmp::Reverse(it.at_us));
+    changes.truncate(limit);
+    let of = |it: ShapePlans| PlansOfShape {
+        shape: ShapeSum::name(Some(it.shape)),
+        database: it.database,
+        user: it.user,
+        query: it.text.to_string(),
+        plans: it.plans.into_iter().rev().map(|plan| seen(plan, now_us)).collect(),
+    };
+    let shapes = shapes.into_iter().map(of).collect();
+    let changes = changes.into_iter().map(|it| changed(it, now_us)).collect();
+    Ok(Json(Plans { shapes, changes }))
+}
