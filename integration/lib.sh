@@ -67,6 +67,9 @@ has() { command -v "$1" >/dev/null 2>&1; }
 has_clang() { has clang || compgen -G '/usr/lib/llvm-*/bin/clang' >/dev/null; }
 has_libclang() { find /usr/lib/llvm-*/lib /usr/lib/*-linux-gnu -name 'libclang*.so*' 2>/dev/null | grep -q .; }
 
+# Indexes that only the planner sees, for the server that is tested.
+has_hypopg() { find "/usr/share/postgresql/$(postgres_major)/extension" -name hypopg.control 2>/dev/null | grep -q .; }
+
 # Answers for names of hosts in place of the system's, in tests.
 has_nss_wrapper() { compgen -G '/usr/lib/*-linux-gnu/libnss_wrapper.so' >/dev/null; }
 
@@ -79,6 +82,12 @@ need() {
     local package=$1
     shift
     "$@" >/dev/null 2>&1 || missing+=("$package")
+}
+
+# Adds what hangs on the version of the server, if the tests are to run with the distribution's.
+need_hypopg() {
+    [ "$1" = drivers ] || return 0
+    [ ! -d "/usr/share/postgresql/$(postgres_major)" ] || need "postgresql-$(postgres_major)-hypopg" has_hypopg
 }
 
 # Installs what building and running need; with "drivers" also what the tests need beyond that, with "suites" what
@@ -118,6 +127,9 @@ install_missing() {
         # From 17 on the source has no generated parsers; a server not installed yet may be as new.
         has_postgres && [ "$(postgres_major)" -lt 17 ] || { need bison has bison; need flex has flex; }
     fi
+    # Which version of PostgreSQL the distribution has shows when it is there.
+    local needs_hypopg=${1:-}
+    ! has_postgres || need_hypopg "$needs_hypopg"
     if [ ${#missing[@]} = 0 ]; then
         say "every package needed is installed"
         return
@@ -128,6 +140,9 @@ install_missing() {
     [ "$(id -u)" = 0 ] || has sudo || die "neither root nor sudo: please install by hand: ${missing[*]}"
     install_quietly || die "apt-get could not install: ${missing[*]}"
     has_postgres || die "the distribution's PostgreSQL is older than 15; please install a newer one"
+    missing=()
+    need_hypopg "$needs_hypopg"
+    [ ${#missing[@]} = 0 ] || install_quietly || die "apt-get could not install: ${missing[*]}"
 }
 
 # Installs $missing. A policy-rc.d that says no keeps the packages from starting servers of their own on the default ports.

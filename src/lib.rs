@@ -61,7 +61,8 @@
 //!     sessions on the control thread, which answer from the statistics and ask workers by message for what only they know.
 //!     What a worker notes in passing it is asked for, too: statements that were slow, that ended in a deadlock, or that a client ran for
 //!     each row of another's answer (`relay::slow`, `relay::deadlocks`, `relay::repeats`). Where it is asked for, a worker asks servers now
-//!     and then how they would run what has just run, on connections of their own (`relay::plans`, [`server::explain`], [`sql::plan`]).
+//!     and then how they would run what has just run, on connections of their own (`relay::plans`, [`server::explain`], [`sql::plan`]), and which
+//!     index would serve that ([`sql::index`], `relay::indexes`).
 //!     Statements that an auditor asks for are noted when they are forwarded, and handed to the task that writes the audit log when their
 //!     batch is over (`relay::notes`, `relay::audit`, [`audit`]).
 //!     The HTTP API and the dashboard of the stats port ([`export`]) answer from the same; what is alarming a task there finds out

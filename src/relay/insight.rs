@@ -3,6 +3,7 @@
 
 pub use super::deadlocks::Deadlock;
 pub use super::holders::{Holder, Holds};
+pub use super::indexes::{DatabaseIndexes, IndexUse, LackedIndex};
 pub use super::plans::{KnownPlan, PlanChange, ShapePlans};
 pub use super::repeats::Repeated;
 pub use super::slow::SlowQuery;
@@ -39,12 +40,14 @@ pub struct Insight {
     pub plans: Vec<ShapePlans>,
     /// Changes of plans that mattered.
     pub plan_changes: Vec<PlanChange>,
+    /// What servers say of their indexes; of several users and workers a database may come several times.
+    pub indexes: Vec<DatabaseIndexes>,
 }
 
 impl Insight {
     /// What another worker has seen, too.
     pub fn extend(&mut self, other: Self) {
-        let Self { verdicts, holders, deadlocks, repeated, slow, plans, plan_changes } = other;
+        let Self { verdicts, holders, deadlocks, repeated, slow, plans, plan_changes, indexes } = other;
         self.verdicts.extend(verdicts);
         self.holders.extend(holders);
         self.deadlocks.extend(deadlocks);
@@ -52,6 +55,7 @@ impl Insight {
         self.slow.extend(slow);
         self.plans.extend(plans);
         self.plan_changes.extend(plan_changes);
+        self.indexes.extend(indexes);
     }
 }
 
@@ -61,7 +65,8 @@ impl Relay {
         let (deadlocks, repeated, slow) = (self.deadlocks.all(), self.repeated(), self.slow_queries());
         let (plans, plan_changes) = self.plans();
         let (verdicts, holders) = (self.verdicts(), self.holders());
-        Insight { verdicts, holders, deadlocks, repeated, slow, plans, plan_changes }
+        let indexes = self.indexes();
+        Insight { verdicts, holders, deadlocks, repeated, slow, plans, plan_changes, indexes }
     }
 
     /// What was seen of statements before counts no more.

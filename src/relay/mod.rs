@@ -47,6 +47,7 @@ mod held_up;
 mod holders;
 mod hopefuls;
 mod hosts;
+mod indexes;
 pub mod insight;
 mod inventory;
 mod lane;

@@ -95,7 +95,7 @@ impl Note {
             (Words::Of(statement), Given::Values(values)) => (statement.tail.to_vec(), values.to_vec()),
             _ => return None,
         };
-        Some(Explain { settings, statement, values })
+        Some(Explain { settings, statement, values, statistics: false })
     }
 
     /// The text, or as much of it as holds its comments; and how to read it.

@@ -11,11 +11,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::indexes::{DatabaseIndexes, IndexUse, LackedIndex};
 use super::notes::Note;
 use super::{ClientId, GroupId, PoolId, Relay, Todo};
 use crate::flow::params::transition;
 use crate::meter::Sample;
-use crate::server::explain::{Explain, explain};
+use crate::server::explain::{Explain, Said, explain};
 use crate::server::open::{Dial, OpenError};
 use crate::sql::plan::{Plan, plan};
 use crate::sql::verdict::StatementKind as K;
@@ -32,6 +33,8 @@ const PAUSE_US: u64 = 1_000_000;
 const SOON_US: u64 = 60_000_000;
 /// So many statements have a mean.
 const ENOUGH: u64 = 5;
+/// How often the statistics of indexes are asked, with a plan, microseconds.
+const STATISTICS_US: u64 = 3_600_000_000;
 
 /// A plan of a shape.
 #[derive(Clone, Debug)]
@@ -40,6 +43,8 @@ pub struct KnownPlan {
     pub plan: Plan,
     /// The server that has said so.
     pub host: Arc<str>,
+    /// The index that it seems to lack.
+    pub lacks: Option<LackedIndex>,
     /// When it was seen first, microseconds of [`crate::base::clock`].
     pub first_us: u64,
     /// When it was seen last.
@@ -109,9 +114,16 @@ struct Known {
 
 impl Known {
     /// This plan was seen. A change that matters, if it is clear by now: before and after.
-    fn sees(&mut self, plan: Plan, host: Arc<str>, now_us: u64) -> Option<((String, u64), (String, u64))> {
+    fn sees(
+        &mut self,
+        plan: Plan,
+        lacks: Option<LackedIndex>,
+        host: Arc<str>,
+        now_us: u64,
+    ) -> Option<((String, u64), (String, u64))> {
         if let Some(last) = self.plans.last_mut().filter(|last| last.plan.fingerprint == plan.fingerprint) {
             (last.plan, last.host, last.last_us, last.seen) = (plan, host, now_us, last.seen + 1);
+            last.lacks = lacks;
             let after_us = last.mean_us()?;
             let (before, before_us) = self.before.take()?;
             let shifted = after_us * 2 > before_us * 3 || after_us * 3 < before_us * 2;
@@ -127,7 +139,7 @@ impl Known {
             let it = self.plans.remove(at);
             (it.first_us, it.seen + 1)
         });
-        self.plans.push(KnownPlan { plan, host, first_us, last_us: now_us, seen, calls: 0, server_us: 0 });
+        self.plans.push(KnownPlan { plan, host, lacks, first_us, last_us: now_us, seen, calls: 0, server_us: 0 });
         if self.plans.len() > MAX_PLANS {
             self.plans.remove(0);
         }
@@ -147,7 +159,7 @@ pub struct Question {
 
 impl Question {
     /// Asks it.
-    pub(super) async fn ask(&self) -> Result<Vec<u8>, OpenError> {
+    pub(super) async fn ask(&self) -> Result<Said, OpenError> {
         explain(&self.dial, &self.what).await
     }
 }
@@ -159,6 +171,8 @@ pub(super) struct Plans {
     every_us: u64,
     known: HashMap<(GroupId, u64), Known>,
     changes: VecDeque<PlanChange>,
+    /// What the statistics of the group's database say.
+    indexes: HashMap<GroupId, DatabaseIndexes>,
     /// A question is under way.
     asking: bool,
     /// No other is asked before, microseconds.
@@ -187,6 +201,7 @@ impl Plans {
     pub fn forget(&mut self) {
         self.known.clear();
         self.changes.clear();
+        self.indexes.clear();
     }
 
     /// A statement has run. Whether its plan is to be asked now.
@@ -240,25 +255,31 @@ impl Relay {
         }
         let Some(client) = self.clients.get(id) else { return };
         let this = &self.pools[pool];
-        let Some(what) = note.explain(transition(&Vec::new(), &client.params.settings, false)) else { return };
+        let Some(mut what) = note.explain(transition(&Vec::new(), &client.params.settings, false)) else { return };
+        let asked = self.plans.indexes.get(&this.group);
+        what.statistics = asked.is_none_or(|it| it.asked_us + STATISTICS_US <= self.now_us);
         self.plans.asking = true;
         let (group, host, dial) = (this.group, Arc::clone(&this.counters.target.host), Rc::clone(&this.dial));
         self.todo.push(Todo::Explain(Box::new(Question { group, shape, host, dial, what })));
     }
 
     /// A server has said how it would run the statements of a shape, or would not.
-    pub fn explained(&mut self, question: &Question, answer: Result<Vec<u8>, OpenError>) {
+    pub fn explained(&mut self, question: &Question, answer: Result<Said, OpenError>) {
         self.now_us = crate::base::clock::now_us();
         (self.plans.asking, self.plans.free_us) = (false, self.now_us + PAUSE_US);
         let &Question { group, shape, ref host, .. } = question;
-        let seen = answer.map(|answer| plan(&answer));
-        let Some(plan) = seen.inspect_err(|error| tracing::debug!(server = %host, "no plan: {error}")).ok().flatten()
-        else {
-            return;
+        let said = match answer {
+            Ok(said) => said,
+            Err(error) => return tracing::debug!(server = %host, "no plan: {error}"),
         };
-        let Some(known) = self.plans.known.get_mut(&(group, shape)) else { return };
-        let change = known.sees(plan, Arc::clone(host), self.now_us);
-        let (Some((before, after)), Some(of)) = (change, self.groups.get(group)) else { return };
+        let Some(of) = self.groups.get(group) else { return };
+        if let Some(rows) = &said.statistics {
+            let (database, host, asked_us) = (of.database.clone(), Arc::clone(host), self.now_us);
+            self.plans.indexes.insert(group, DatabaseIndexes { database, host, asked_us, uses: IndexUse::all(rows) });
+        }
+        let (Some(plan), Some(known)) = (plan(&said.plan), self.plans.known.get_mut(&(group, shape))) else { return };
+        let change = known.sees(plan, LackedIndex::of(&said), Arc::clone(host), self.now_us);
+        let Some((before, after)) = change else { return };
         let change = PlanChange {
             at_us: self.now_us,
             database: of.database.clone(),
@@ -272,6 +293,11 @@ impl Relay {
         self.registry.plan_changes.add(1);
         self.plans.changes.truncate(MAX_CHANGES - 1);
         self.plans.changes.push_front(change);
+    }
+
+    /// What servers have said of their indexes.
+    pub fn indexes(&self) -> Vec<DatabaseIndexes> {
+        self.plans.indexes.values().cloned().collect()
     }
 
     /// The plans that were seen, and those changes of them that mattered, the latest first.
@@ -321,7 +347,7 @@ mod tests {
         if let Some(last) = known.plans.last_mut() {
             (last.calls, last.server_us) = (last.calls + count, last.server_us + count * us);
         }
-        known.sees(seen(fingerprint), "host".into(), 7).map(|((_, before), (_, after))| (before, after))
+        known.sees(seen(fingerprint), None, "host".into(), 7).map(|((_, before), (_, after))| (before, after))
     }
 
     #[test]

@@ -16,6 +16,7 @@ pub mod footing;
 mod functions;
 mod globals;
 mod grounds;
+pub mod index;
 pub mod kept;
 pub mod lasting;
 pub mod lex;

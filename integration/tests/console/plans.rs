@@ -95,3 +95,57 @@ fn nobody_asks_where_nobody_wants_to_know() {
     let (status, body) = pgweir.get("/api/database/plans").unwrap();
     assert_eq!((status, &*body), (200, "{\"shapes\":[],\"changes\":[]}"));
 }
+
+#[test]
+fn indexes_that_are_lacked_and_those_that_nobody_needs_are_advised() {
+    let tables = "CREATE TABLE bare AS SELECT n AS k, n % 7 AS few, 'name ' || n AS name FROM generate_series(1, 200000) n; \
+        ALTER TABLE bare ALTER name TYPE varchar; ANALYZE bare; GRANT ALL ON bare TO app; \
+        CREATE TABLE idle AS SELECT n AS k FROM generate_series(1, 100000) n; CREATE INDEX idle_k ON idle (k); ANALYZE idle; \
+        ALTER TABLE idle ADD CONSTRAINT held UNIQUE (k); \
+        DO $$ BEGIN FOR n IN 1..120 LOOP PERFORM count(*) FROM idle; END LOOP; END $$";
+    let cluster = Cluster::builder().start().unwrap();
+    cluster.primary().query_in(DATABASE, tables).unwrap();
+    let pgweir = Conf::trust(&cluster)
+        .top("workers = 1")
+        .pool("plan_interval = \"1s\"")
+        .user("root", "")
+        .rest("[console]\nstats_users = [\"root\"]\n")
+        .start();
+    let mut client = Client::connect(pgweir.port());
+    let all = || -> Value { serde_json::from_str(&pgweir.get("/api/database/optimizations").unwrap().1).unwrap() };
+    let read = "SELECT k FROM bare WHERE few > 5 AND name = 'name 77'";
+    let lacked = |all: &Value| all["lacked_indexes"].as_array().unwrap().first().cloned().unwrap_or_default();
+    eventually("it is advised, unchecked", || {
+        client.query(read).unwrap();
+        lacked(&all())["statement"] == "CREATE INDEX ON public.bare (name, few)"
+    });
+    let first = all();
+    assert!(lacked(&first)["cost_with_index"].is_null(), "{first:#}");
+    let unused: Vec<_> =
+        first["unused_indexes"].as_array().unwrap().iter().map(|it| it["index"].as_str().unwrap()).collect();
+    assert_eq!(unused, ["public.idle_k"], "{first:#}");
+    let scanned = &first["scanned_tables"][0];
+    assert_eq!((scanned["table"].as_str(), scanned["scans_total"].as_u64() >= Some(120)), (Some("public.idle"), true));
+
+    cluster.primary().query_in(DATABASE, "CREATE EXTENSION hypopg").unwrap();
+    eventually("it is checked", || {
+        client.query(read).unwrap();
+        lacked(&all())["cost_with_index"].is_f64()
+    });
+    let it = lacked(&all());
+    assert!(it["cost_with_index"].as_f64().unwrap() * 100.0 < it["cost"].as_f64().unwrap(), "{it:#}");
+    // One that the planner would not use is not advised, nor is there any trace of those it was asked about.
+    eventually("a plan without an index that helps is there", || {
+        client.query("SELECT count(*) FROM bare WHERE few < 6").unwrap();
+        let plans = pgweir.get("/api/database/plans").unwrap().1;
+        plans.contains("select count(*) from bare where few < ?")
+    });
+    assert_eq!(all()["lacked_indexes"].as_array().unwrap().len(), 1);
+    let indexes = "SELECT count(*) FROM pg_indexes WHERE tablename = 'bare'";
+    assert_eq!(cluster.primary().query_in(DATABASE, indexes).unwrap(), [["0"]]);
+    let mut console = Client::connect_with(pgweir.port(), &[("user", "root"), ("database", "pgweir")]);
+    let advice = console.query("SHOW ADVICE").unwrap();
+    for kind in ["lacked_index", "unused_index", "scanned_table"] {
+        assert!(advice.iter().any(|row| row[0] == kind), "{kind}: {advice:?}");
+    }
+}

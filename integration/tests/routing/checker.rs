@@ -212,7 +212,9 @@ fn replicas_that_keep_up_serve_the_reads() {
     let (cluster, pgweir) = start();
     let before: u64 = looks(&cluster, "counter").iter().sum();
     let seen = sessions(pgweir.port(), 10, || thread::sleep(Duration::from_millis(50)));
-    check(seen, Some(5_000));
+    // On two processors that are always busy the one who commits may be kept from its next step for long: 7 of 28,888 were seen, and 32 of
+    // 1,150,000 where less went on.
+    check(seen, Some(1_000));
     // Backends report what they did when they end.
     drop(pgweir);
     let all = seen.reads + seen.writes;

@@ -8,6 +8,7 @@ use axum::extract::State;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::indexes::{ScannedTable, SuggestedIndex, UnusedIndex, lacked, scanned, unused};
 use super::lines::Advice;
 use super::pools::{self, PoolNumbers};
 use super::queries::ShapeNumbers;
@@ -110,6 +111,12 @@ pub(super) struct Optimizations {
     pub(super) repeated_statements: Vec<RepeatedStatement>,
     /// The latest first.
     pub(super) deadlocks: Vec<DeadlockPair>,
+    /// Those first that would spare the most time. Empty, as the next two, with `plan_interval` 0 in [pool].
+    pub(super) lacked_indexes: Vec<SuggestedIndex>,
+    /// The largest first.
+    pub(super) unused_indexes: Vec<UnusedIndex>,
+    /// Those first of which most rows were read.
+    pub(super) scanned_tables: Vec<ScannedTable>,
 }
 
 impl Optimizations {
@@ -127,6 +134,9 @@ impl Optimizations {
             server_holders: holders(insight.holders),
             repeated_statements: repeated(insight.repeated),
             deadlocks: deadlocks(insight.deadlocks),
+            lacked_indexes: lacked(insight.plans),
+            unused_indexes: unused(&insight.indexes),
+            scanned_tables: scanned(&insight.indexes),
         }
     }
 }

@@ -101,6 +101,48 @@ impl Optimizations {
             action: it.hint,
             query: None,
         }));
+        lines.extend(self.lacked_indexes.into_iter().map(|it| Advice {
+            kind: "lacked_index",
+            database: it.database,
+            user: it.user,
+            count: Some(it.calls_total),
+            time_us: Some(us(it.seconds_total)),
+            shape: Some(it.shape),
+            what: match it.cost_with_index {
+                Some(with) => format!("{}: the planner expects {with:.0} in place of {:.0}", it.statement, it.cost),
+                None => format!("{}: not checked, HypoPG is not installed", it.statement),
+            },
+            action: it.hint,
+            query: Some(it.query),
+        }));
+        lines.extend(self.unused_indexes.into_iter().map(|it| Advice {
+            kind: "unused_index",
+            database: it.database,
+            user: String::new(),
+            count: Some(it.bytes),
+            time_us: None,
+            shape: None,
+            what: format!(
+                "{} on {} has {} bytes and served nobody for {} s on {}",
+                it.index, it.table, it.bytes, it.seconds, it.host
+            ),
+            action: it.hint,
+            query: None,
+        }));
+        lines.extend(self.scanned_tables.into_iter().map(|it| Advice {
+            kind: "scanned_table",
+            database: it.database,
+            user: String::new(),
+            count: Some(it.scans_total),
+            time_us: None,
+            shape: None,
+            what: format!(
+                "{} was read whole {} times on {}, {} rows in all",
+                it.table, it.scans_total, it.host, it.rows_total
+            ),
+            action: it.hint,
+            query: None,
+        }));
         lines.extend(self.pinned_sessions.into_iter().map(|it| Advice {
             kind: "pinned",
             database: it.database,

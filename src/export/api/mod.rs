@@ -8,6 +8,7 @@ mod advice;
 mod alerts;
 mod cache;
 mod database;
+mod indexes;
 mod lines;
 mod params;
 mod plans;

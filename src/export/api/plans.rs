@@ -45,6 +45,10 @@ pub(super) struct SeenPlan {
     cost: f64,
     /// The server that said so last.
     host: String,
+    /// An index that the plan seems to lack, as a statement; null if none is known.
+    lacks_index: Option<String>,
+    /// The planner's estimate with that, as HypoPG has it; null where that is not installed.
+    cost_with_index: Option<f64>,
     first_seconds_ago: f64,
     last_seconds_ago: f64,
     /// How often it was what a server said.
@@ -100,6 +104,8 @@ fn seen(it: KnownPlan, now_us: u64) -> SeenPlan {
         tree: it.plan.tree,
         cost: it.plan.cost,
         host: it.host.to_string(),
+        cost_with_index: it.lacks.as_ref().and_then(|lacks| lacks.cost),
+        lacks_index: it.lacks.map(|lacks| lacks.statement),
         first_seconds_ago: seconds(now_us.saturating_sub(it.first_us)),
         last_seconds_ago: seconds(now_us.saturating_sub(it.last_us)),
         seen_total: it.seen,
@@ -108,7 +114,7 @@ fn seen(it: KnownPlan, now_us: u64) -> SeenPlan {
 }
 
 /// What several workers have seen of a shape as one, the plan seen last the last.
-fn joined(all: Vec<ShapePlans>) -> Vec<ShapePlans> {
+pub(super) fn joined(all: Vec<ShapePlans>) -> Vec<ShapePlans> {
     let mut known: HashMap<(String, String, u64), ShapePlans> = HashMap::new();
     for of in all {
         let key = (of.database.clone(), of.user.clone(), of.shape);

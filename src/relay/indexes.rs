@@ -1,0 +1,121 @@
+//! What servers say of indexes: those that a plan seems to lack, and what the statistics have of the others.
+//! Must never take an index for worth having that the planner has tried and would not use.
+
+use std::sync::Arc;
+
+use crate::server::explain::Said;
+use crate::sql::code_graph;
+use crate::sql::plan::plan;
+
+/// An index that a plan seems to lack.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LackedIndex {
+    /// What makes it.
+    pub statement: String,
+    /// What the plan costs with it, by the planner with HypoPG, less than half of what it costs without; `None` where nobody could check that.
+    pub cost: Option<f64>,
+}
+
+impl LackedIndex {
+    /// The one that is worth having.
+    pub(super) fn of(said: &Said) -> Option<Self> {
+        let (wish, tried) = said.wish.as_ref()?;
+        let cost = match tried {
+            Some(tried) => Some(plan(tried)?.cost).filter(|cost| cost * 2.0 < wish.cost),
+            None => None,
+        };
+        let is_worth = if tried.is_some() { cost.is_some() } else { wish.is_plain };
+        is_worth.then(|| Self { statement: wish.statement(), cost })
+    }
+}
+
+/// What the statistics of a server say of an index, or of a table.
+#[derive(Clone, Debug, PartialEq)]
+pub enum IndexUse {
+    /// Nothing was looked up in an index.
+    Unused {
+        /// Its name, with its schema.
+        index: String,
+        /// Its table's.
+        table: String,
+        /// Its size.
+        bytes: u64,
+        /// For so long, seconds.
+        seconds: u64,
+    },
+    /// A table of some size is read whole more often than by its indexes.
+    Scanned {
+        /// Its name, with its schema.
+        table: String,
+        /// How often.
+        scans: u64,
+        /// Rows read by that.
+        rows: u64,
+    },
+}
+
+impl IndexUse {
+    /// Of the rows of `indexes.sql` in src/server.
+    pub(super) fn all(rows: &[u8]) -> Vec<Self> {
+        let text = |column: &[u8]| String::from_utf8_lossy(column).into_owned();
+        let number = |column: &[u8]| text(column).parse().unwrap_or(0);
+        let one = |[kind, index, table, first, second]: code_graph::Row<'_>| match kind {
+            b"unused" => {
+                let (index, table, bytes, seconds) = (text(index), text(table), number(first), number(second));
+                Self::Unused { index, table, bytes, seconds }
+            }
+            _ => Self::Scanned { table: text(table), scans: number(first), rows: number(second) },
+        };
+        code_graph::rows(rows).map(one).collect()
+    }
+}
+
+/// What the statistics of a database say.
+#[derive(Clone, Debug)]
+pub struct DatabaseIndexes {
+    /// Name of the database as clients give it.
+    pub database: String,
+    /// The server whose they are.
+    pub host: Arc<str>,
+    /// When it was asked, microseconds of [`crate::base::clock`].
+    pub asked_us: u64,
+    /// What they say.
+    pub uses: Vec<IndexUse>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sql::index::Wish;
+
+    #[test]
+    fn an_index_must_be_worth_having() {
+        let said = |is_plain, with: Option<f64>| {
+            let wish = Wish { table: "public.t".into(), columns: vec!["a".into()], cost: 1000.0, is_plain };
+            let with = with.map(|cost| {
+                format!(r#"[{{"Plan": {{"Node Type": "Index Scan", "Total Cost": {cost}}}}}]"#).into_bytes()
+            });
+            LackedIndex::of(&Said { wish: Some((wish, with)), ..Said::default() })
+        };
+        let lacked = |cost| Some(LackedIndex { statement: "CREATE INDEX ON public.t (a)".into(), cost });
+        assert_eq!([said(false, None), said(false, Some(600.0)), said(true, Some(600.0))], [None, None, None]);
+        assert_eq!([said(true, None), said(false, Some(8.0))], [lacked(None), lacked(Some(8.0))]);
+        assert_eq!(LackedIndex::of(&Said::default()), None);
+    }
+
+    #[test]
+    fn rows_of_the_statistics_are_read() {
+        let row = |columns: [&str; 5]| {
+            let mut out = vec![0, 5];
+            for column in columns {
+                out.extend_from_slice(&(column.len() as u32).to_be_bytes());
+                out.extend_from_slice(column.as_bytes());
+            }
+            out
+        };
+        let rows = [row(["unused", "s.i", "s.t", "8192", "60"]), row(["missing", "", "s.u", "100", "5000"])].concat();
+        let (index, table) = ("s.i".to_owned(), "s.t".to_owned());
+        let unused = IndexUse::Unused { index, table, bytes: 8192, seconds: 60 };
+        assert_eq!(IndexUse::all(&rows), [unused, IndexUse::Scanned { table: "s.u".into(), scans: 100, rows: 5000 }]);
+    }
+}
