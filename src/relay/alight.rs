@@ -2,6 +2,9 @@
 //! Must never send a client a byte of what answers another, nor run again what was told in part.
 
 use std::ops::Range;
+use std::rc::Rc;
+
+use tokio::sync::Notify;
 
 use super::again::{is_of_replicas, missing};
 use super::client::{SentBack, State};
@@ -40,6 +43,10 @@ pub(super) struct Lanes {
     pub out_until_us: u64,
     /// A task looks after them.
     watched: bool,
+    /// It looks seldom: nobody stands behind anybody.
+    pub rests: bool,
+    /// Rung when that is over.
+    pub bell: Rc<Notify>,
     /// Answers of the turn under way; empty between turns.
     landed: Vec<Landed>,
 }
@@ -58,6 +65,13 @@ impl Lanes {
     /// Whether a task is to be started that looks after them.
     pub fn take_unwatched(&mut self) -> bool {
         !std::mem::replace(&mut self.watched, true)
+    }
+
+    /// Somebody stands behind another, or would like to ride and cannot.
+    pub fn are_needed(&mut self) {
+        if std::mem::take(&mut self.rests) {
+            self.bell.notify_one();
+        }
     }
 
     /// That task has ended.

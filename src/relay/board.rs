@@ -194,6 +194,7 @@ impl Relay {
             return Err(Unfit::NoServer);
         }
         self.pools[pool].lane_count.presses();
+        self.lanes.are_needed();
         self.lane_with_room(id, pool, u64::MAX).ok_or(Unfit::NoServer)
     }
 
@@ -252,6 +253,9 @@ impl Relay {
         let Some(lane) = this.lane.as_deref_mut() else { return };
         lane.load_us += u64::from(fare.usual_us);
         let goes = lane.has_room(delay_us);
+        if !goes || !lane.riders.is_empty() {
+            self.lanes.are_needed();
+        }
         let rider = Rider {
             client: id,
             fare,

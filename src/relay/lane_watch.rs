@@ -1,6 +1,7 @@
 //! Looks after the lanes: who stalls one keeps nobody waiting.
 //! Must never send anything elsewhere but reads of which nothing was told.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use super::client::State;
@@ -12,6 +13,10 @@ use crate::wire::error::{PgError, SqlState};
 
 /// How often lanes are looked at. A head that is late must be so twice: what had come by the first time has been read by then.
 const PERIOD: Duration = Duration::from_millis(1);
+/// The same while nobody stands behind anybody, for whom it would matter.
+const REST: Duration = Duration::from_millis(10);
+/// Looks at which that was so, behind which it is taken to stay so.
+const CALM: u32 = 20;
 /// Looks without a lane behind which nobody looks until there is one.
 const QUIET: u32 = 20;
 /// How long a pool's queue may stand still before the last lane makes room, microseconds.
@@ -21,23 +26,34 @@ const GRACE_US: u64 = 5_000_000;
 
 /// Looks after the lanes of a worker as long as there are any.
 pub(super) async fn run(relay: Shared) {
-    let mut quiet = 0;
+    let bell = Rc::clone(&relay.borrow().lanes.bell);
+    let (mut quiet, mut calm) = (0, 0);
     while quiet < QUIET {
-        tokio::time::sleep(PERIOD).await;
-        quiet = match guarded(&relay, Relay::look_at_lanes) {
-            Some(true) => 0,
-            _ => quiet + 1,
-        };
+        if calm < CALM {
+            tokio::time::sleep(PERIOD).await;
+        } else {
+            // Who is alone pays for each look: it is a wake-up of this thread between two of its requests.
+            relay.borrow_mut().lanes.rests = true;
+            if tokio::time::timeout(REST, bell.notified()).await.is_ok() {
+                calm = 0;
+            }
+            relay.borrow_mut().lanes.rests = false;
+        }
+        match guarded(&relay, Relay::look_at_lanes).flatten() {
+            Some(true) => (quiet, calm) = (0, 0),
+            Some(false) => (quiet, calm) = (0, calm + 1),
+            None => quiet += 1,
+        }
         run_todo(&relay, None);
     }
     relay.borrow_mut().lanes.unwatched();
 }
 
 impl Relay {
-    /// Takes out who stands behind a head that stalls. Whether there is any lane.
-    pub fn look_at_lanes(&mut self) -> bool {
+    /// Takes out who stands behind a head that stalls. If there is any lane: whether somebody stands behind another, or waits for one.
+    pub fn look_at_lanes(&mut self) -> Option<bool> {
         if self.lanes.open.is_empty() {
-            return false;
+            return None;
         }
         self.now_us = clock::now_us();
         let fast_us = self.lane_fast_us();
@@ -47,12 +63,14 @@ impl Relay {
             self.servers.get(**server).and_then(|this| this.lane.as_deref()).is_some_and(|lane| lane.stalled)
         };
         let alone = self.lanes.open.iter().filter(is_stalled).count() == 1;
-        let mut at = 0;
+        let (mut at, mut matters) = (0, false);
         while let Some(&server) = self.lanes.open.get(at) {
             at += 1;
             let Some(this) = self.servers.get_mut(server) else { continue };
-            let catalog = self.groups[self.pools[this.pool].group].catalog;
+            let pool = &self.pools[this.pool];
+            let catalog = self.groups[pool.group].catalog;
             let Some(lane) = this.lane.as_deref_mut() else { continue };
+            matters |= lane.riders.len() > 1 || !lane.queue.is_empty() || lane.stalled || pool.slice.waiting() > 0;
             let Some(head) = lane.riders.front_mut() else { continue };
             let works_us = self.now_us.saturating_sub(head.came_us.max(this.done_us));
             if lane.stalled {
@@ -74,7 +92,7 @@ impl Relay {
                 self.stall(server);
             }
         }
-        true
+        Some(matters)
     }
 
     /// Lets each pool have as many lanes as it should.

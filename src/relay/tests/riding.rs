@@ -123,3 +123,25 @@ fn who_waited_because_of_a_stall_goes_before_who_comes_later() {
     rig.tell(3, &other);
     assert_eq!(riders(&rig)[1 - at], ids[1..]);
 }
+
+#[test]
+fn lanes_are_looked_at_seldom_until_somebody_stands_behind_another() {
+    let mut rig = Rig::of(&config("default_pool_size = 2"));
+    for _ in 0..2 {
+        let peer = rig.arrive(&[]);
+        rig.heard(peer);
+    }
+    rig.ride();
+    assert_eq!(rig.relay.look_at_lanes(), None);
+    assert_eq!(letters(&rig.send(0, &query("select 1"))), "TDCZI");
+    rig.hosts[0].answering = false;
+    rig.relay.lanes.rests = true;
+    rig.tell(0, &query("select 2"));
+    assert_eq!((rig.relay.look_at_lanes(), rig.relay.lanes.rests), (Some(false), true), "it is alone");
+    rig.tell(1, &query("select 2"));
+    assert_eq!(
+        (rig.relay.look_at_lanes(), rig.relay.lanes.rests),
+        (Some(true), false),
+        "the second waits for the first"
+    );
+}
