@@ -4,7 +4,7 @@
 pub use super::deadlocks::Deadlock;
 pub use super::holders::{Holder, Holds};
 pub use super::indexes::{DatabaseIndexes, IndexUse, LackedIndex};
-pub use super::plans::{KnownPlan, PlanChange, ShapePlans};
+pub use super::plans::{KnownPlan, PlanChange, ShapePlans, Spell};
 pub use super::repeats::Repeated;
 pub use super::slow::SlowQuery;
 

@@ -36,6 +36,9 @@ const ENOUGH: u64 = 5;
 /// How often the statistics of indexes are asked, with a plan, microseconds.
 const STATISTICS_US: u64 = 3_600_000_000;
 
+/// The outline of a plan, and what servers needed for a statement with it, microseconds.
+pub type Spell = (Arc<str>, u64);
+
 /// A plan of a shape.
 #[derive(Clone, Debug)]
 pub struct KnownPlan {
@@ -94,9 +97,9 @@ pub struct PlanChange {
     /// Its text without values.
     pub text: Arc<str>,
     /// The plan before, and what a statement took with it, microseconds.
-    pub before: (String, u64),
+    pub before: Spell,
     /// The plan behind it, and what one takes.
-    pub after: (String, u64),
+    pub after: Spell,
 }
 
 /// What is known of a shape in a group.
@@ -109,28 +112,22 @@ struct Known {
     /// The one that was seen last is the last.
     plans: Vec<KnownPlan>,
     /// The plan before the last, and what a statement took with it, until it is clear what one takes now.
-    before: Option<(String, u64)>,
+    before: Option<Spell>,
 }
 
 impl Known {
     /// This plan was seen. A change that matters, if it is clear by now: before and after.
-    fn sees(
-        &mut self,
-        plan: Plan,
-        lacks: Option<LackedIndex>,
-        host: Arc<str>,
-        now_us: u64,
-    ) -> Option<((String, u64), (String, u64))> {
+    fn sees(&mut self, plan: Plan, lacks: Option<LackedIndex>, host: Arc<str>, now_us: u64) -> Option<(Spell, Spell)> {
         if let Some(last) = self.plans.last_mut().filter(|last| last.plan.fingerprint == plan.fingerprint) {
             (last.plan, last.host, last.last_us, last.seen) = (plan, host, now_us, last.seen + 1);
             last.lacks = lacks;
             let after_us = last.mean_us()?;
             let (before, before_us) = self.before.take()?;
             let shifted = after_us * 2 > before_us * 3 || after_us * 3 < before_us * 2;
-            return shifted.then(|| ((before, before_us), (last.plan.outline.clone(), after_us)));
+            return shifted.then(|| ((before, before_us), (Arc::clone(&last.plan.outline), after_us)));
         }
         // What ran since that was asked last may have run with either.
-        let last = self.plans.last().map(|last| (last.plan.outline.clone(), last.mean_us()));
+        let last = self.plans.last().map(|last| (Arc::clone(&last.plan.outline), last.mean_us()));
         if let Some((outline, Some(mean_us))) = last {
             self.before.get_or_insert((outline, mean_us));
         }
@@ -202,6 +199,12 @@ impl Plans {
         self.known.clear();
         self.changes.clear();
         self.indexes.clear();
+    }
+
+    /// There is no such group any more.
+    pub fn forget_group(&mut self, group: GroupId) {
+        self.known.retain(|(of, _), _| *of != group);
+        self.indexes.remove(&group);
     }
 
     /// A statement has run. Whether its plan is to be asked now.
@@ -327,8 +330,8 @@ fn log(change: &PlanChange) {
         shape = format_args!("{shape:016x}"),
         before_ms = *before_us as f64 / 1e3,
         after_ms = *after_us as f64 / 1e3,
-        before,
-        after,
+        before = &**before,
+        after = &**after,
         query = &*change.text,
         "a statement has another plan and is {}", if after_us > before_us { "slower" } else { "faster" }
     );
@@ -339,7 +342,7 @@ mod tests {
     use super::*;
 
     fn seen(fingerprint: u64) -> Plan {
-        Plan { fingerprint, outline: format!("plan {fingerprint}"), tree: serde_json::Value::Null, cost: 1.0 }
+        Plan { fingerprint, outline: format!("plan {fingerprint}").into(), tree: "null".into(), cost: 1.0 }
     }
 
     /// Runs statements, and says what plan they have then.
@@ -397,5 +400,7 @@ mod tests {
             ran(shape, false, 700 * PAUSE_US);
         }
         assert_eq!(plans.known.len(), MAX_SHAPES);
+        plans.forget_group(group);
+        assert!(plans.known.is_empty());
     }
 }

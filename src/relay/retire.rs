@@ -95,6 +95,7 @@ impl Relay {
                 self.registry.remove_pool(&pool.counters);
             }
         }
+        self.plans.forget_group(group);
         let gone = self.groups.remove(group);
         gone.inspect(|gone| self.forget_pins(&gone.pins));
         self.hosts.retain(|_, (pause, _)| Rc::strong_count(pause) > 1);

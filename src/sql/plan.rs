@@ -2,6 +2,7 @@
 //! Must never keep a value of a statement's, nor take two plans that differ in costs alone for two.
 
 use std::fmt::Write;
+use std::sync::Arc;
 
 use serde_json::Value;
 
@@ -10,7 +11,7 @@ use super::normal::normalized;
 /// Most bytes of an outline.
 const OUTLINE_BYTES: usize = 1024;
 /// Most bytes of a plan as it is kept; of a longer one the outline is.
-const TREE_BYTES: usize = 16 * 1024;
+const TREE_BYTES: usize = 8 * 1024;
 /// Most bytes of one expression.
 const EXPRESSION_BYTES: usize = 512;
 
@@ -41,9 +42,9 @@ pub struct Plan {
     /// parts an Append has, as partitions of other values are no other plan.
     pub fingerprint: u64,
     /// Its nodes in a line, at most 1 KiB.
-    pub outline: String,
-    /// As EXPLAIN shows it, in JSON, expressions without their values; `null` if that is longer than 16 KiB.
-    pub tree: Value,
+    pub outline: Arc<str>,
+    /// As EXPLAIN shows it, in JSON, expressions without their values; `null` if that is longer than 8 KiB.
+    pub tree: Arc<str>,
     /// The planner's estimate of the whole.
     pub cost: f64,
 }
@@ -64,8 +65,9 @@ pub fn plan(answer: &[u8]) -> Option<Plan> {
     }
     let cost = root.get("Total Cost").and_then(Value::as_f64).unwrap_or_default();
     strip(root);
-    let tree = if root.to_string().len() > TREE_BYTES { Value::Null } else { root.take() };
-    Some(Plan { fingerprint: u64::from_be_bytes(head), outline, tree, cost })
+    let tree = Some(root.to_string()).filter(|tree| tree.len() <= TREE_BYTES);
+    let tree = tree.map_or_else(|| "null".into(), Arc::from);
+    Some(Plan { fingerprint: u64::from_be_bytes(head), outline: outline.into(), tree, cost })
 }
 
 fn text<'a>(node: &'a Value, key: &str) -> Option<&'a str> {
@@ -171,11 +173,12 @@ mod tests {
         let one = of(&format!("[{{\"Plan\": {}}}]", scan("orders", 8.3, "secret")));
         let other = of(&format!("[{{\"Plan\": {}}}]", scan("orders", 99.0, "hidden")));
         assert_eq!((one.fingerprint, &one.outline), (other.fingerprint, &other.outline));
-        assert_eq!(one.outline, "Index Scan using orders_pkey on orders");
+        assert_eq!(&*one.outline, "Index Scan using orders_pkey on orders");
         assert_eq!((one.cost, other.cost), (8.3, 99.0));
-        assert!(!one.tree.to_string().contains("secret"), "{}", one.tree);
-        assert_eq!(one.tree["Relation Name"], "orders");
-        assert!(one.tree["Index Cond"].as_str().unwrap().contains("k ="), "{}", one.tree);
+        let tree: Value = serde_json::from_str(&one.tree).unwrap();
+        assert!(!one.tree.contains("secret"), "{tree}");
+        assert_eq!(tree["Relation Name"], "orders");
+        assert!(tree["Index Cond"].as_str().unwrap().contains("k ="), "{tree}");
     }
 
     #[test]
@@ -192,7 +195,7 @@ mod tests {
         };
         assert_ne!(joined("Hash Join").fingerprint, joined("Nested Loop").fingerprint);
         assert_eq!(
-            joined("Hash Join").outline,
+            &*joined("Hash Join").outline,
             "Hash Join (Index Scan using a_pkey on a, Index Scan using a_pkey on a)"
         );
     }
@@ -204,6 +207,6 @@ mod tests {
         }
         let many: Vec<_> = (0..500).map(|n| scan(&format!("t{n}"), 1.0, "v")).collect();
         let long = of(&format!(r#"[{{"Plan": {{"Node Type": "Append", "Plans": [{}]}}}}]"#, many.join(",")));
-        assert!(long.tree.is_null() && long.outline.len() <= OUTLINE_BYTES + 4 && long.outline.ends_with('…'));
+        assert!(&*long.tree == "null" && long.outline.len() <= OUTLINE_BYTES + 4 && long.outline.ends_with('…'));
     }
 }

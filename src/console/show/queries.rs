@@ -82,7 +82,7 @@ impl Console {
                     it.plan.cost.round() as u64,
                     number + 1 == count,
                     &*it.host,
-                    it.plan.outline.as_str(),
+                    &*it.plan.outline,
                 ]
             };
             of.plans.iter().enumerate().rev().map(row).collect::<Rows>()

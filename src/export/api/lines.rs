@@ -2,6 +2,7 @@
 //! Must never say more than `/api/database/optimizations` does.
 
 use super::advice::Optimizations;
+use super::indexes::{ScannedTable, SuggestedIndex, UnusedIndex};
 use super::seen::{DeadlockPair, RepeatedStatement, ServerHolder};
 
 /// One thing that could be better.
@@ -83,6 +84,54 @@ fn seen(holders: Vec<ServerHolder>, deadlocks: Vec<DeadlockPair>, repeated: Vec<
     lines
 }
 
+/// What plans and statistics say of indexes.
+fn of_indexes(lacked: Vec<SuggestedIndex>, unused: Vec<UnusedIndex>, scanned: Vec<ScannedTable>) -> Vec<Advice> {
+    let mut lines = Vec::new();
+    lines.extend(lacked.into_iter().map(|it| Advice {
+        kind: "lacked_index",
+        database: it.database,
+        user: it.user,
+        count: Some(it.calls_total),
+        time_us: Some(us(it.seconds_total)),
+        shape: Some(it.shape),
+        what: match it.cost_with_index {
+            Some(with) => format!("{}: the planner expects {with:.0} in place of {:.0}", it.statement, it.cost),
+            None => format!("{}: not checked, HypoPG is not installed", it.statement),
+        },
+        action: it.hint,
+        query: Some(it.query),
+    }));
+    lines.extend(unused.into_iter().map(|it| Advice {
+        kind: "unused_index",
+        database: it.database,
+        user: String::new(),
+        count: Some(it.bytes),
+        time_us: None,
+        shape: None,
+        what: format!(
+            "{} on {} has {} bytes and served nobody for {} s on {}",
+            it.index, it.table, it.bytes, it.seconds, it.host
+        ),
+        action: it.hint,
+        query: None,
+    }));
+    lines.extend(scanned.into_iter().map(|it| Advice {
+        kind: "scanned_table",
+        database: it.database,
+        user: String::new(),
+        count: Some(it.scans_total),
+        time_us: None,
+        shape: None,
+        what: format!(
+            "{} was read whole {} times on {}, {} rows in all",
+            it.table, it.scans_total, it.host, it.rows_total
+        ),
+        action: it.hint,
+        query: None,
+    }));
+    lines
+}
+
 impl Optimizations {
     /// All of them: what hurts others now first.
     pub(super) fn lines(self) -> Vec<Advice> {
@@ -101,48 +150,7 @@ impl Optimizations {
             action: it.hint,
             query: None,
         }));
-        lines.extend(self.lacked_indexes.into_iter().map(|it| Advice {
-            kind: "lacked_index",
-            database: it.database,
-            user: it.user,
-            count: Some(it.calls_total),
-            time_us: Some(us(it.seconds_total)),
-            shape: Some(it.shape),
-            what: match it.cost_with_index {
-                Some(with) => format!("{}: the planner expects {with:.0} in place of {:.0}", it.statement, it.cost),
-                None => format!("{}: not checked, HypoPG is not installed", it.statement),
-            },
-            action: it.hint,
-            query: Some(it.query),
-        }));
-        lines.extend(self.unused_indexes.into_iter().map(|it| Advice {
-            kind: "unused_index",
-            database: it.database,
-            user: String::new(),
-            count: Some(it.bytes),
-            time_us: None,
-            shape: None,
-            what: format!(
-                "{} on {} has {} bytes and served nobody for {} s on {}",
-                it.index, it.table, it.bytes, it.seconds, it.host
-            ),
-            action: it.hint,
-            query: None,
-        }));
-        lines.extend(self.scanned_tables.into_iter().map(|it| Advice {
-            kind: "scanned_table",
-            database: it.database,
-            user: String::new(),
-            count: Some(it.scans_total),
-            time_us: None,
-            shape: None,
-            what: format!(
-                "{} was read whole {} times on {}, {} rows in all",
-                it.table, it.scans_total, it.host, it.rows_total
-            ),
-            action: it.hint,
-            query: None,
-        }));
+        lines.extend(of_indexes(self.lacked_indexes, self.unused_indexes, self.scanned_tables));
         lines.extend(self.pinned_sessions.into_iter().map(|it| Advice {
             kind: "pinned",
             database: it.database,

@@ -38,7 +38,7 @@ pub(super) struct SeenPlan {
     fingerprint: String,
     /// Its nodes in a line.
     outline: String,
-    /// As EXPLAIN (FORMAT JSON) shows it, expressions without their values; null if that is longer than 16 KiB.
+    /// As EXPLAIN (FORMAT JSON) shows it, expressions without their values; null if that is longer than 8 KiB.
     #[schema(value_type = Object)]
     tree: Value,
     /// The planner's estimate.
@@ -100,8 +100,8 @@ fn seen(it: KnownPlan, now_us: u64) -> SeenPlan {
     SeenPlan {
         fingerprint: ShapeSum::name(Some(it.plan.fingerprint)),
         mean_seconds: it.mean_us().map(seconds),
-        outline: it.plan.outline,
-        tree: it.plan.tree,
+        outline: it.plan.outline.to_string(),
+        tree: serde_json::from_str(&it.plan.tree).unwrap_or_default(),
         cost: it.plan.cost,
         host: it.host.to_string(),
         cost_with_index: it.lacks.as_ref().and_then(|lacks| lacks.cost),
@@ -145,9 +145,9 @@ fn changed(it: PlanChange, now_us: u64) -> ChangedPlan {
         database: it.database,
         user: it.user,
         query: it.text.to_string(),
-        before,
+        before: before.to_string(),
         before_mean_seconds: seconds(before_us),
-        after,
+        after: after.to_string(),
         after_mean_seconds: seconds(after_us),
     }
 }
