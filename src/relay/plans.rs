@@ -54,7 +54,7 @@ pub struct KnownPlan {
     pub last_us: u64,
     /// How often it was seen.
     pub seen: u64,
-    /// Statements that ran while it was the last one seen.
+    /// Statements that ran between two looks at which it was the plan.
     pub calls: u64,
     /// What servers needed for these, microseconds.
     pub server_us: u64,
@@ -111,6 +111,8 @@ struct Known {
     asked_us: u64,
     /// The one that was seen last is the last.
     plans: Vec<KnownPlan>,
+    /// Statements that have run since that, and what servers needed for them, microseconds.
+    since: (u64, u64),
     /// The plan before the last, and what a statement took with it, until it is clear what one takes now.
     before: Option<Spell>,
 }
@@ -118,7 +120,10 @@ struct Known {
 impl Known {
     /// This plan was seen. A change that matters, if it is clear by now: before and after.
     fn sees(&mut self, plan: Plan, lacks: Option<LackedIndex>, host: Arc<str>, now_us: u64) -> Option<(Spell, Spell)> {
+        // If it is another plan than before, nobody can tell with which of them these ran.
+        let (calls, server_us) = std::mem::take(&mut self.since);
         if let Some(last) = self.plans.last_mut().filter(|last| last.plan.fingerprint == plan.fingerprint) {
+            (last.calls, last.server_us) = (last.calls + calls, last.server_us.saturating_add(server_us));
             (last.plan, last.host, last.last_us, last.seen) = (plan, host, now_us, last.seen + 1);
             last.lacks = lacks;
             let after_us = last.mean_us()?;
@@ -126,7 +131,6 @@ impl Known {
             let shifted = after_us * 2 > before_us * 3 || after_us * 3 < before_us * 2;
             return shifted.then(|| ((before, before_us), (Arc::clone(&last.plan.outline), after_us)));
         }
-        // What ran since that was asked last may have run with either.
         let last = self.plans.last().map(|last| (Arc::clone(&last.plan.outline), last.mean_us()));
         if let Some((outline, Some(mean_us))) = last {
             self.before.get_or_insert((outline, mean_us));
@@ -213,9 +217,7 @@ impl Plans {
             return false;
         }
         let known = self.known.entry((group, shape)).or_default();
-        if let Some(last) = known.plans.last_mut() {
-            (last.calls, last.server_us) = (last.calls + 1, last.server_us.saturating_add(server_us));
-        }
+        known.since = (known.since.0 + 1, known.since.1.saturating_add(server_us));
         if is_slow {
             known.due_us = known.due_us.min(known.asked_us + SOON_US);
         }
@@ -347,9 +349,7 @@ mod tests {
 
     /// Runs statements, and says what plan they have then.
     fn runs(known: &mut Known, count: u64, us: u64, fingerprint: u64) -> Option<(u64, u64)> {
-        if let Some(last) = known.plans.last_mut() {
-            (last.calls, last.server_us) = (last.calls + count, last.server_us + count * us);
-        }
+        known.since = (count, count * us);
         known.sees(seen(fingerprint), None, "host".into(), 7).map(|((_, before), (_, after))| (before, after))
     }
 
@@ -358,7 +358,7 @@ mod tests {
         let mut known = Known::default();
         assert_eq!(runs(&mut known, 0, 0, 1), None);
         assert_eq!(runs(&mut known, 10, 100, 1), None);
-        assert_eq!(runs(&mut known, 10, 100, 2), None, "nothing has run with it");
+        assert_eq!(runs(&mut known, 1000, 900, 2), None, "with which of the two they ran is not known");
         assert_eq!(runs(&mut known, ENOUGH - 1, 900, 2), None, "too few have");
         assert_eq!(runs(&mut known, 100, 900, 2), Some((100, 900)));
         assert_eq!(runs(&mut known, 100, 900, 2), None, "once");

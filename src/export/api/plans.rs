@@ -53,7 +53,7 @@ pub(super) struct SeenPlan {
     last_seconds_ago: f64,
     /// How often it was what a server said.
     seen_total: u64,
-    /// Statements that ran while it was the plan seen last.
+    /// Statements that ran between two looks at which it was the plan.
     calls_total: u64,
     /// What servers needed for one of these; null of fewer than five.
     mean_seconds: Option<f64>,
