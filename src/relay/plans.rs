@@ -275,7 +275,7 @@ impl Relay {
         let &Question { group, shape, ref host, .. } = question;
         let said = match answer {
             Ok(said) => said,
-            Err(error) => return tracing::debug!(server = %host, "no plan: {error}"),
+            Err(error) => return tracing::debug!(server = %host, "no plan: {}", error.without_words()),
         };
         let Some(of) = self.groups.get(group) else { return };
         if let Some(rows) = &said.statistics {

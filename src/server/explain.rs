@@ -87,7 +87,13 @@ async fn ask(dial: &Dial, what: &Explain) -> Result<Said, OpenError> {
     let wish = match wish(&plan) {
         Some(wish) => {
             let tried = try_out(&mut stream, what, &wish).await;
-            Some((wish, tried.inspect_err(|error| tracing::debug!("an index was not tried: {error}")).ok().flatten()))
+            Some((
+                wish,
+                tried
+                    .inspect_err(|error| tracing::debug!("an index was not tried: {}", error.without_words()))
+                    .ok()
+                    .flatten(),
+            ))
         }
         None => None,
     };
@@ -129,6 +135,12 @@ async fn answer(stream: &mut Stream, what: &Explain) -> Result<Vec<u8>, OpenErro
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_logged_has_no_value() {
+        let said = ServerError::parse(b"SERROR\0C22P02\0Minvalid input syntax for type integer: \"secret\"\0\0");
+        assert_eq!(OpenError::Refused(said).without_words(), "refused with SQLSTATE 22P02");
+    }
 
     #[test]
     fn the_batch_has_the_statements_own_values() {

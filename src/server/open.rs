@@ -106,6 +106,15 @@ impl OpenError {
         }
     }
 
+    /// The same for a log, of what was sent with a client's values: a server's words may repeat them, its SQLSTATE does not.
+    #[must_use]
+    pub fn without_words(&self) -> String {
+        match self {
+            Self::Refused(error) => format!("refused with SQLSTATE {}", String::from_utf8_lossy(&error.code.0)),
+            other => other.to_string(),
+        }
+    }
+
     /// A limit of the server's own: of all its connections, of the database's, of the role's. Somebody has to hang up.
     pub fn is_full(&self) -> bool {
         matches!(self, Self::Refused(error) if error.code == SqlState::TOO_MANY_CONNECTIONS)

@@ -2,7 +2,7 @@
 //! It must never wait longer for a plan than until the next statement of its shape may ask for it.
 
 use integration::wire::Script;
-use integration::{Cluster, DATABASE};
+use integration::{Cluster, DATABASE, Pgweir};
 use serde_json::Value;
 
 use crate::common::{Client, Conf, eventually, metric};
@@ -11,16 +11,17 @@ const TABLES: &str = "CREATE TABLE planned AS SELECT n AS k, repeat('x', 100) AS
     CREATE INDEX planned_k ON planned (k); ANALYZE planned; GRANT ALL ON planned TO app; \
     CREATE SCHEMA aside; GRANT ALL ON SCHEMA aside TO app; CREATE TABLE aside.only_there (k int); GRANT ALL ON aside.only_there TO app";
 
+/// One that asks for a plan every second.
+fn start(cluster: &Cluster) -> Pgweir {
+    let root = "[console]\nstats_users = [\"root\"]\n";
+    Conf::trust(cluster).top("workers = 1").pool("plan_interval = \"1s\"").user("root", "").rest(root).start()
+}
+
 #[test]
 fn a_plan_is_shown_without_values_and_another_that_is_slower_is_told() {
     let cluster = Cluster::builder().start().unwrap();
     cluster.primary().query_in(DATABASE, TABLES).unwrap();
-    let pgweir = Conf::trust(&cluster)
-        .top("workers = 1")
-        .pool("plan_interval = \"1s\"")
-        .user("root", "")
-        .rest("[console]\nstats_users = [\"root\"]\n")
-        .start();
+    let pgweir = start(&cluster);
     let mut client = Client::connect(pgweir.port());
     let asked =
         || -> Value { serde_json::from_str(&pgweir.get("/api/database/plans?database=app").unwrap().1).unwrap() };
@@ -109,12 +110,7 @@ fn indexes_that_are_lacked_and_those_that_nobody_needs_are_advised() {
         DO $$ BEGIN FOR n IN 1..120 LOOP PERFORM count(*) FROM idle; END LOOP; END $$";
     let cluster = Cluster::builder().start().unwrap();
     cluster.primary().query_in(DATABASE, tables).unwrap();
-    let pgweir = Conf::trust(&cluster)
-        .top("workers = 1")
-        .pool("plan_interval = \"1s\"")
-        .user("root", "")
-        .rest("[console]\nstats_users = [\"root\"]\n")
-        .start();
+    let pgweir = start(&cluster);
     let mut client = Client::connect(pgweir.port());
     let all = || -> Value { serde_json::from_str(&pgweir.get("/api/database/optimizations").unwrap().1).unwrap() };
     let read = "SELECT k FROM bare WHERE few > 5 AND name = 'name 77'";

@@ -8,6 +8,8 @@ use axum::response::{IntoResponse, Response};
 use serde::de::DeserializeOwned;
 
 use super::super::http::failure;
+use super::advice::ROWS_MAX;
+use crate::meter::Registry;
 
 /// The parameters of a request; bad ones are answered with 400 and what is wrong.
 pub(super) struct Params<T>(pub(super) T);
@@ -34,6 +36,21 @@ pub(super) struct Refused(StatusCode, String);
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
         failure(self.0, &self.1)
+    }
+}
+
+/// How many rows are wanted, 1 to [`ROWS_MAX`]; 50 where nobody says.
+pub(super) fn rows(limit: Option<usize>) -> Result<usize, Refused> {
+    let limit = limit.unwrap_or(50);
+    let fits = (1..=ROWS_MAX).contains(&limit);
+    if fits { Ok(limit) } else { Err(bad(&format!("limit: a number from 1 to {ROWS_MAX} is expected"))) }
+}
+
+/// Whether there is such a database, if one is wanted.
+pub(super) fn known(database: Option<&String>, registry: &Registry) -> Result<(), Refused> {
+    match database.filter(|database| registry.database(database).is_none()) {
+        Some(database) => Err(missing(format!("no such database: {database}"))),
+        None => Ok(()),
     }
 }
 

@@ -9,8 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
-use super::advice::ROWS_MAX;
-use super::params::{Params, Refused, bad, missing};
+use super::params::{Params, Refused, bad, known, rows};
 use super::{Facts, Problem, seconds};
 use crate::base::clock;
 use crate::meter::ShapeSum;
@@ -166,15 +165,8 @@ fn changed(it: PlanChange, now_us: u64) -> ChangedPlan {
     )
 )]
 pub(super) async fn plans(State(site): Facts, Params(wanted): Params<WantedPlans>) -> Result<Json<Plans>, Refused> {
-    let limit = wanted.limit.unwrap_or(50);
-    if !(1..=ROWS_MAX).contains(&limit) {
-        return Err(bad(&format!("limit: a number from 1 to {ROWS_MAX} is expected")));
-    }
-    if let Some(database) = &wanted.database
-        && site.registry.database(database).is_none()
-    {
-        return Err(missing(format!("no such database: {database}")));
-    }
+    let limit = rows(wanted.limit)?;
+    known(wanted.database.as_ref(), &site.registry)?;
     let shape = match wanted.shape.as_deref().map(|text| u64::from_str_radix(text, 16)).transpose() {
         Ok(shape) => shape,
         Err(_) => return Err(bad("shape: 16 hexadecimal digits are expected")),

@@ -6,8 +6,7 @@ use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::advice::ROWS_MAX;
-use super::params::{Params, Refused, bad, missing};
+use super::params::{Params, Refused, known, rows};
 use super::{Facts, Problem, seconds};
 use crate::base::clock;
 use crate::meter::ShapeSum;
@@ -117,15 +116,8 @@ pub(super) async fn statements(
     State(site): Facts,
     Params(wanted): Params<WantedStatements>,
 ) -> Result<Json<SlowStatements>, Refused> {
-    let limit = wanted.limit.unwrap_or(50);
-    if !(1..=ROWS_MAX).contains(&limit) {
-        return Err(bad(&format!("limit: a number from 1 to {ROWS_MAX} is expected")));
-    }
-    if let Some(database) = &wanted.database
-        && site.registry.database(database).is_none()
-    {
-        return Err(missing(format!("no such database: {database}")));
-    }
+    let limit = rows(wanted.limit)?;
+    known(wanted.database.as_ref(), &site.registry)?;
     let mut all = (site.insight)().await.slow;
     all.retain(|it| wanted.database.as_ref().is_none_or(|database| it.database == *database));
     all.sort_by_key(|it| std::cmp::Reverse(it.done_us));
