@@ -109,7 +109,7 @@ pub use self::redis::{Redis, RedisMode};
 pub use self::rules::{
     DEFAULT_POOL, Destination, Fallback, Glob, Globs, HostGroup, RULES_MAX, RoutingRule, Steering, When, Workload,
 };
-pub use self::stats::{Access, Stats, Token};
+pub use self::stats::{Access, Measure, Stats, Token};
 pub use self::terms::{Overrides, Terms};
 pub use self::units::{DURATION_MAX, format_duration, format_size, parse_duration, parse_size};
 pub use self::warm_up::{Protocol, WarmUp};

@@ -26,7 +26,7 @@ use super::password::Password;
 use super::problem::Problems;
 use super::reads::{Reads, Routing};
 use super::rules::Steering;
-use super::stats::Stats;
+use super::stats::{Measure, Stats};
 use super::terms::Overrides;
 use super::words::words;
 
@@ -229,6 +229,8 @@ pub struct Pool {
     pub slow_query: Option<Duration>,
     /// So many bytes of what such a statement was given are shown and logged with it. Default 0: nothing of that.
     pub slow_query_parameter_bytes: u32,
+    /// Statements are measured one by one.
+    pub stats: Measure,
     /// How often the plan of each shape is asked for. Default: never.
     pub plan_interval: Option<Duration>,
     /// How often a server of a database with several is asked what it is and how far it has come. Default 500 ms; never 0.
@@ -300,6 +302,7 @@ impl Default for Pool {
             query_timeout: None,
             slow_query: Some(Duration::from_millis(100)),
             slow_query_parameter_bytes: 0,
+            stats: Measure::On,
             plan_interval: None,
             check_interval: Duration::from_millis(500),
             check_timeout: Duration::from_secs(5),

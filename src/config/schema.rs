@@ -14,8 +14,7 @@ use super::encryption::{ChannelBinding, SslMode, TlsMode, TlsNegotiation};
 use super::endpoint::Endpoint;
 use super::invalidation::Invalidation;
 use super::leaf::{
-    Addresses, Factor, FilePath, Filter, HttpAddress, Number, RawSecret, Refresh, Share, Size, Sql, Text, Timeout,
-    Wait, Word,
+    Addresses, Factor, FilePath, Filter, Number, RawSecret, Refresh, Share, Size, Sql, Text, Timeout, Wait, Word,
 };
 use super::leaf_auth::{Moment, RawSecrets, Texts};
 use super::leaf_rules::{Listed, Shapes, Tags};
@@ -27,7 +26,7 @@ use super::reader::{Field, Leaf, Named, Reader, join, section};
 use super::reads::{Balance, InTransactions, NoReplica, PerHost, Routing, Weight};
 use super::redis::{Hosts, RedisMode};
 use super::rules::{Fallback, Globs};
-use super::stats::Access;
+use super::stats::{Measure, RawStats};
 use super::warm_up::RawWarmUp;
 use super::webhook::WebhookFormat;
 
@@ -109,26 +108,6 @@ section! {
         admin_users: Texts,
         stats_users: Texts,
         stats_period: Timeout,
-    }
-}
-
-section! {
-    /// `[stats]`
-    RawStats {
-        address: HttpAddress,
-        max_shapes: Number<1, 1_000_000>,
-        n_plus_one: Number<0, 1_000_000>,
-        tls_cert_file: FilePath,
-        tls_key_file: FilePath,
-        tokens: Named<RawToken>,
-    }
-}
-
-section! {
-    /// `[stats.tokens.NAME]`
-    RawToken {
-        role: Word<Access>,
-        secret: RawSecret,
     }
 }
 
@@ -237,6 +216,7 @@ section! {
         slow_query: Wait,
         slow_query_parameter_bytes: Size<0, 65_536>,
         plan_interval: Wait,
+        stats: Word<Measure>,
         check_interval: Timeout,
         check_timeout: Timeout,
         discover_interval: Interval,
@@ -343,6 +323,7 @@ section! {
         transaction_timeout: Wait,
         query_timeout: Wait,
         slow_query: Wait,
+        stats: Word<Measure>,
         lanes: bool,
         cache_ttl: Ttl,
         cache_invalidation: Word<Invalidation>,
@@ -427,6 +408,7 @@ section! {
         transaction_timeout: Wait,
         query_timeout: Wait,
         slow_query: Wait,
+        stats: Word<Measure>,
         lanes: bool,
         cache_ttl: Ttl,
         max_user_connections: Number<0, 1_000_000>,

@@ -5,9 +5,12 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
+use toml::Spanned;
+use toml::de::DeValue;
+
 use super::check::Check;
-use super::reader::{Field, Named, Span};
-use super::schema::{RawStats, RawToken};
+use super::leaf::{FilePath, HttpAddress, Number, RawSecret, Word};
+use super::reader::{Field, Leaf, Named, Reader, Span, join, section};
 use super::words::words;
 use crate::base::secret::Secret;
 
@@ -23,6 +26,37 @@ words! {
         Write = "write",
     }
     refused {}
+}
+
+words! {
+    /// Whether statements are measured one by one.
+    pub enum Measure {
+        /// They are: times by shape, and what is told of slow ones.
+        On = "on",
+        /// They are not. What PgBouncer counts of a pool is counted all the same.
+        Off = "off",
+    }
+    refused {}
+}
+
+section! {
+    /// `[stats]`
+    RawStats {
+        address: HttpAddress,
+        max_shapes: Number<1, 1_000_000>,
+        n_plus_one: Number<0, 1_000_000>,
+        tls_cert_file: FilePath,
+        tls_key_file: FilePath,
+        tokens: Named<RawToken>,
+    }
+}
+
+section! {
+    /// `[stats.tokens.NAME]`
+    RawToken {
+        role: Word<Access>,
+        secret: RawSecret,
+    }
 }
 
 /// `[stats.tokens.NAME]`: what a program or a person shows to be let in.

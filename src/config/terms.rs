@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::cache::{CacheMode, Stale, Ttl};
 use super::model::{Config, Pool};
 use super::modes::{PoolMode, SessionState};
+use super::stats::Measure;
 
 /// What a database or a user sets for itself; `None`: what the wider level says.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -38,6 +39,8 @@ pub struct Overrides {
     pub query_timeout: Option<Duration>,
     /// A statement that takes as long is shown and logged; zero: none.
     pub slow_query: Option<Duration>,
+    /// Whether statements are measured one by one.
+    pub stats: Option<Measure>,
     /// Fast reads of several clients share servers.
     pub lanes: Option<bool>,
     /// How long answers are kept; of several times the shortest counts.
@@ -75,6 +78,8 @@ pub struct Terms {
     pub query_timeout: Option<Duration>,
     /// A statement that takes as long, the wait for a server included, is shown and logged, microseconds; `u64::MAX`: none.
     pub slow_query_us: u64,
+    /// Statements are measured one by one.
+    pub measured: bool,
     /// Fast reads of several clients share servers.
     pub lanes: bool,
     /// Answers may be kept: what a session is, and what code may run, is known.
@@ -134,6 +139,7 @@ impl Terms {
             transaction_timeout: limit!(transaction_timeout),
             query_timeout: limit!(query_timeout),
             slow_query_us: limit!(slow_query).map_or(u64::MAX, |limit| limit.as_micros() as u64),
+            measured: number!(stats, pool.stats) == Measure::On,
             lanes: number!(lanes, pool.lanes.on) && is_seen_through,
             caches: is_seen_through,
             cache_ttl: None,

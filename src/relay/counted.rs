@@ -36,20 +36,24 @@ impl Relay {
         pool.counters.total_errors.add(u64::from(error.is_some()));
         let number = pool.group;
         let group = &self.groups[number];
-        let (stats, lanes, catalog, slow_us) =
-            (pool.stats(group), group.terms.lanes, group.catalog, group.terms.slow_query_us);
+        let (stats, measured, lanes, catalog) =
+            (pool.stats(group), group.terms.measured, group.terms.lanes, group.catalog);
+        let slow_us = group.terms.slow_query_us;
         let pool = this.pool;
         let first_us = first_us.saturating_sub(began_us);
         let sample = Sample { wait_us, first_us, server_us, rows, bytes, error };
-        let usual_us = self.shapes.record(stats, entry.cookie, &sample);
-        if wait_us + server_us >= slow_us && entry.origin == Origin::Client {
-            let note = self.noted_as(server, entry.note);
-            self.is_slow(pool, owner, entry.cookie, sample, (false, note));
-        }
-        if let Some(id) = owner {
-            self.mind_repeats(id, number, entry.cookie, &sample);
-            if self.plans.is_on() && entry.origin == Origin::Client {
-                self.mind_plan((id, pool), entry.cookie, &sample, |this| this.noted_as(server, entry.note));
+        let mut usual_us = server_us;
+        if measured {
+            usual_us = self.shapes.record(stats, entry.cookie, &sample);
+            if wait_us + server_us >= slow_us && entry.origin == Origin::Client {
+                let note = self.noted_as(server, entry.note);
+                self.is_slow(pool, owner, entry.cookie, sample, (false, note));
+            }
+            if let Some(id) = owner {
+                self.mind_repeats(id, number, entry.cookie, &sample);
+                if self.plans.is_on() && entry.origin == Origin::Client {
+                    self.mind_plan((id, pool), entry.cookie, &sample, |this| this.noted_as(server, entry.note));
+                }
             }
         }
         if lanes {
@@ -82,6 +86,7 @@ impl Relay {
         let group_number = pool.group;
         let group = &self.groups[group_number];
         let (stats, catalog, slow_us) = (pool.stats(group), group.catalog, group.terms.slow_query_us);
+        let measured = group.terms.measured;
         for one in landed {
             let rider = &one.rider;
             let bytes = rider.told + one.held.len() + one.rest.len();
@@ -116,18 +121,24 @@ impl Relay {
             let (rows, error) = (rider.rows, rider.failed);
             let (wait_us, bytes) = (waited_us + queued_us, bytes as u64);
             let sample = Sample { wait_us, first_us: each_us, server_us: each_us, rows, bytes, error };
-            let usual_us = self.shapes.record(stats, rider.fare.shape, &sample);
-            one.slot = self.shapes.counted();
+            let mut usual_us = each_us;
+            if measured {
+                usual_us = self.shapes.record(stats, rider.fare.shape, &sample);
+                one.slot = self.shapes.counted();
+            }
             if error.is_none() {
                 self.host_works(number, began_us, each_us, usual_us);
+            }
+            if self.audit.is_some() {
+                self.audit_rider(server, number, rider);
+            }
+            if !measured {
+                continue;
             }
             self.mind_repeats(rider.client, group_number, rider.fare.shape, &sample);
             if self.plans.is_on() {
                 let whose = (rider.client, number);
                 self.mind_plan(whose, rider.fare.shape, &sample, |this| this.noted_of_rider(server, rider));
-            }
-            if self.audit.is_some() {
-                self.audit_rider(server, number, rider);
             }
             if sample.wait_us + sample.server_us >= slow_us {
                 let note = self.noted_of_rider(server, rider);
@@ -139,7 +150,7 @@ impl Relay {
     /// A client was given an answer that was kept, of so many bytes; `shared`: the cache that processes share had it. It may have waited for
     /// that, or for another who asked the same.
     pub(super) fn count_kept(&mut self, id: ClientId, shape: u64, entry: &Entry, sent: usize, shared: bool) {
-        let Some(client) = self.clients.get(id) else { return };
+        let Some(client) = self.clients.get(id).filter(|it| self.groups[it.group].terms.measured) else { return };
         let took_us = self.now_us.saturating_sub(client.active_us);
         let [own, from_shared] = self.groups[client.group].stats_kept;
         let (first_us, server_us, rows, bytes) = (took_us, took_us, entry.rows, sent as u64);

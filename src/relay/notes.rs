@@ -218,9 +218,9 @@ impl Relay {
 
     /// Most bytes of values that are noted of a statement on this server; `None`: nothing is to be noted of it.
     fn notes_of(&self, server: ServerId, look: &Look) -> Option<usize> {
-        let group = self.pool_of(server)?.group;
+        let terms = &self.groups[self.pool_of(server)?.group].terms;
         let bytes = self.config.pool.slow_query_parameter_bytes as usize;
-        let is_slow_wanted = (look.commented || bytes > 0) && self.groups[group].terms.slow_query_us < u64::MAX;
+        let is_slow_wanted = (look.commented || bytes > 0) && terms.measured && terms.slow_query_us < u64::MAX;
         (is_slow_wanted || self.plans.is_on()).then_some(bytes)
     }
 

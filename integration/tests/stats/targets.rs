@@ -178,3 +178,24 @@ fn errors_are_told_apart_by_their_class() {
         rows.iter().filter(|row| row[3].ends_with(": calls")).map(|row| row[4].parse::<u64>().unwrap()).sum();
     assert_eq!(calls, 4);
 }
+
+#[test]
+fn nothing_is_measured_where_that_is_off() {
+    cluster().primary().query_in(DATABASE, "CREATE ROLE told LOGIN").unwrap();
+    let pgweir = conf().pool("stats = \"off\"").pool("slow_query = \"1ms\"").user("told", "stats = \"on\"").start();
+    ready(&pgweir);
+    let mut one = client(&pgweir);
+    let mut other = Client::connect_with(pgweir.port(), &[("user", "told")]);
+    other.query("SELECT 1 AS measured, pg_sleep(0.01)").unwrap();
+    for _ in 0..200 {
+        // So often that it may share a server.
+        one.query("SELECT 1 AS unmeasured").unwrap();
+    }
+    one.query("SELECT 1 AS unmeasured, pg_sleep(0.01)").unwrap();
+    let counted = |user| metric(&pgweir, "pgweir_pool_queries_total", &[("user", user)]);
+    eventually("they are counted", || counted(integration::USER) >= 201.0 && counted("told") == 1.0);
+    shape(&pgweir, "as measured", 1);
+    let text = |path: &str, part: &str| json(&pgweir, path).to_string().contains(part);
+    assert!(!text("/api/queries?limit=1000", "as unmeasured"));
+    assert!(text("/api/database/slow-queries", "as measured") && !text("/api/database/slow-queries", "as unmeasured"));
+}

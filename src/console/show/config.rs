@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::super::Console;
 use super::super::table::{Value, row};
 use super::Rows;
-use crate::config::{Alerts, Audit, Config, Listen, Log, Pool, Stats, TlsMode};
+use crate::config::{Alerts, Audit, Config, Listen, Log, Measure, Pool, Stats, TlsMode};
 
 /// A setting as it is shown; `None` for one that is not set.
 trait Shown {
@@ -33,7 +33,8 @@ displayed!(
     std::net::IpAddr,
     std::net::SocketAddr,
     crate::config::Network,
-    TlsMode
+    TlsMode,
+    Measure
 );
 
 impl Shown for bool {
@@ -136,6 +137,7 @@ fn pool(it: &Pool) -> Vec<Setting> {
         s("slow_query", &limit(it.slow_query)),
         s("slow_query_parameter_bytes", &it.slow_query_parameter_bytes),
         s("plan_interval", &limit(it.plan_interval)),
+        s("stats", &it.stats),
         s("check_interval", &it.check_interval),
         s("check_timeout", &it.check_timeout),
         s("discover_interval", &it.discover_interval),
