@@ -24,7 +24,7 @@ mod rows;
 mod streams;
 mod wrong;
 
-pub use api::{Advice, Insights, Site, advise};
+pub use api::{Advice, Insights, Site, advise, joined_plans};
 pub use guard::{Guard, server_tls};
 pub use http::serve;
 pub use openmetrics::Format;

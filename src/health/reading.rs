@@ -57,10 +57,7 @@ impl Reading {
         for pool in registry.pools().iter() {
             let Some(traffic) = databases.get_mut(&pool.target.database) else { continue };
             traffic.hits += pool.cache.hits.get();
-            traffic.misses += [Miss::Absent, Miss::Expired, Miss::Older, Miss::Changed]
-                .iter()
-                .map(|why| pool.cache.miss(*why).get())
-                .sum::<u64>();
+            traffic.misses += Miss::ALL.iter().map(|why| pool.cache.miss(*why).get()).sum::<u64>();
         }
         Self { at_us, databases }
     }

@@ -69,6 +69,9 @@ pub enum Miss {
 }
 
 impl Miss {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Absent, Self::Expired, Self::Older, Self::Changed, Self::Signalled];
+
     /// Its name for people.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -122,7 +125,7 @@ pub struct CacheCounters {
     pub verified_changed: Counter,
     /// It was another, and nothing had changed: the shape is kept no more.
     pub mismatches: Counter,
-    misses: [Counter; Miss::Signalled as usize + 1],
+    misses: [Counter; Miss::ALL.len()],
     bypasses: [Counter; Bypass::Disabled as usize + 1],
     unkept: [Counter; Unkept::Behind as usize + 1],
 }

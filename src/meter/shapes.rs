@@ -33,7 +33,7 @@ use super::counters::Counter;
 use super::histogram::{Histogram, HistogramSnapshot};
 use super::lately::Mark;
 use super::notable::Notables;
-use super::sample::{ERROR_CLASSES, Phase, Place, PoolLabel, Sample, Target};
+use super::sample::{ERROR_CLASSES, ErrorClass, Phase, Place, PoolLabel, Sample, Target};
 
 /// Slots looked at to find one to displace.
 const SAMPLE: usize = 8;
@@ -109,6 +109,19 @@ impl ShapeStats {
         first.record(sample.first_us);
         server.record(sample.server_us);
         total.record(total_us);
+    }
+
+    /// The same of one that no server has had: there is no time of a server's.
+    fn record_unserved(&self, wait_us: u64, class: ErrorClass) {
+        self.calls.add(1);
+        self.errors.add(1);
+        self.errors_of.get(class.number()).into_iter().for_each(|of| of.add(1));
+        self.total_us.add(wait_us);
+        let [wait, .., total] = &self.phases;
+        if wait_us > 0 {
+            wait.record(wait_us);
+        }
+        total.record(wait_us);
     }
 
     fn absorb(&self, other: &ShapeStats) {
@@ -304,6 +317,14 @@ impl ShapeTable {
         }
         self.other(id.place).record(sample);
         false
+    }
+
+    /// Counts a statement that was refused, behind a wait of so long for a server, µs.
+    pub fn record_unserved(&mut self, id: SlotId, wait_us: u64, class: ErrorClass) {
+        match self.at(id) {
+            Some(slot) => slot.stats.record_unserved(wait_us, class),
+            None => self.other(id.place).record_unserved(wait_us, class),
+        }
     }
 
     /// A statement that was counted kept its client reading for so long, µs.

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use tokio::sync::Notify;
 
 use super::again::{is_of_replicas, missing};
+use super::board::PIPELINES;
 use super::client::{SentBack, State};
 use super::lane::{Fate, Lane, Rider};
 use super::learned::LARGE_BYTES;
@@ -15,7 +16,7 @@ use super::server::Use;
 use super::{ClientId, Relay, ServerId};
 use crate::flow::expect::{Expect, Origin};
 use crate::flow::replies::{Event, Step};
-use crate::meter::{ErrorClass, SlotId};
+use crate::meter::{ErrorClass, Role, SlotId};
 use crate::wire::error::{ServerError, SqlState};
 
 /// An error that comes later is the client's, as far as it could have come on any server: to run a statement twice that is
@@ -128,7 +129,7 @@ impl Relay {
         if let Some(this) = self.servers.get_mut(server) {
             this.lane = Some(lane);
         }
-        self.land(server, data, &mut landed);
+        self.land(server, data, at, &mut landed);
         landed.clear();
         self.lanes.landed = landed;
         if let Some(what) = fault {
@@ -150,7 +151,7 @@ impl Relay {
             }
             // A setting changed for all sessions: all who ride are told, as each of them would be by a server of its own.
             Event::Parameter => {
-                let riders = lane.riders.iter().filter(|rider| rider.fate == Fate::Rides);
+                let riders = lane.riders.iter().filter(|rider| rider.fate == Fate::Rides).chain(&lane.queue);
                 self.lane_parameter(server, riders.map(|rider| rider.client), bytes);
                 Heard::Dropped
             }
@@ -174,13 +175,17 @@ impl Relay {
     ) {
         let now_us = self.now_us;
         let Some(this) = self.servers.get_mut(server) else { return };
-        this.replies.was_not_told();
+        if lane.riders.front().is_none_or(|rider| rider.fate != Fate::Told) {
+            this.replies.was_not_told();
+        }
         let began_us = lane.riders.front().map_or(now_us, |rider| rider.came_us).max(this.done_us);
         let put_in = |entry: &Expect| entry.origin == Origin::Injected;
         // What was put in for it others may rely on who come behind.
         this.retire |= error.fatal || (entry.is_some_and(put_in) && lane.riders.len() > 1);
         let stray = lane.struck && error.code == SqlState::QUERY_CANCELED;
-        let mut of_lane = error.fatal || is_of_replicas(error) || stray;
+        // A lock that was not to be had in time is not to be had elsewhere, but on another host.
+        let elsewhere = error.code != SqlState(*b"55P03") || self.pools[this.pool].role == Role::Replica;
+        let mut of_lane = error.fatal || (is_of_replicas(error) && elsewhere) || stray;
         if let Some(entry) = entry
             && let Some(missing) = missing(entry, error, bytes)
         {
@@ -198,7 +203,7 @@ impl Relay {
 
     /// What has come of the head's answer goes to its client if it is long, and to nobody if nobody wants it.
     fn pass_held(&mut self, server: ServerId, lane: &mut Lane) {
-        let Some(rider) = lane.riders.front_mut() else { return };
+        let Some(rider) = lane.riders.front_mut() else { return lane.held.clear() };
         let client = self.clients.get_mut(rider.client).filter(|client| client.state == State::Riding(server));
         match (rider.fate, client) {
             (Fate::Fails, _) | (_, None) => lane.held.clear(),
@@ -219,8 +224,9 @@ impl Relay {
     }
 
     /// Counts what has come, sends on who waits, gives the server back if nobody does, and only then writes to clients: the next
-    /// requests are at the server while these answers are still being copied.
-    fn land(&mut self, server: ServerId, data: &[u8], landed: &mut [Landed]) {
+    /// requests are at the server while these answers are still being copied. `taken` bytes of `data` are understood: the server
+    /// goes back only if nothing of it is left, which would be read as the next client's.
+    fn land(&mut self, server: ServerId, data: &[u8], taken: usize, landed: &mut [Landed]) {
         if !landed.is_empty() {
             self.count_landed(server, landed);
             for one in &*landed {
@@ -229,7 +235,7 @@ impl Relay {
         }
         self.fill_lane(server);
         let ended = self.servers.get(server).is_some_and(|this| this.lane.as_deref().is_some_and(Lane::is_empty));
-        if ended {
+        if ended && taken == data.len() {
             self.end_lane(server);
         }
         for one in landed {
@@ -275,7 +281,7 @@ impl Relay {
         let bytes = one.rider.fare.bytes;
         if client.inbox.len() > bytes {
             client.inbox.drain(..bytes);
-            client.pipelines = true;
+            client.pipelines = PIPELINES;
         } else {
             let mut inbox = std::mem::take(&mut client.inbox);
             if inbox.capacity() <= SPARE_BYTES && self.spare.len() < SPARES {
@@ -289,15 +295,23 @@ impl Relay {
     /// Who waits in the lane follows those who have been answered, and all is written.
     pub(super) fn fill_lane(&mut self, server: ServerId) {
         let delay_us = self.lane_delay_us();
+        let queued =
+            self.servers.get(server).filter(|this| this.lane.as_deref().is_some_and(|lane| !lane.queue.is_empty()));
+        let epoch =
+            queued.map(|this| self.groups[self.pools[this.pool].group].catalog).and_then(|at| self.lane_epoch(at));
         while let Some(this) = self.servers.get_mut(server)
             && let Some(lane) = this.lane.as_deref_mut()
             && lane.takes(delay_us)
             && let Some(rider) = lane.queue.pop_front()
         {
-            let Some(client) = self.clients.get_mut(rider.client) else {
+            let outdated = Some(rider.fare.epoch) != epoch;
+            if outdated || self.clients.get(rider.client).is_none() {
                 lane.load_us -= u64::from(rider.fare.usual_us);
+                // What its text stands for may have been changed since: that is found out anew.
+                self.goes_elsewhere_from(rider.client, server, false);
                 continue;
-            };
+            }
+            let Some(client) = self.clients.get_mut(rider.client) else { continue };
             let inbox = std::mem::take(&mut client.inbox);
             let id = rider.client;
             self.send_aboard(server, &inbox, rider);

@@ -140,7 +140,7 @@ impl Relay {
             course: Course::NONE,
             paid: false,
             reads: false,
-            pipelines: false,
+            pipelines: 0,
             unopened: Unopened::default(),
             group,
             start: Rc::clone(&params),

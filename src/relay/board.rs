@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use super::again::BATCH_BYTES;
 use super::attach::{NO_STATEMENT, UNNAMED};
+use super::catalog::Trust;
 use super::client::{SentBack, State, Unnamed};
 use super::forward::Outgoing;
 use super::group::ParamSet;
@@ -20,6 +21,23 @@ use crate::sql::verdict::Effects;
 use crate::wire::frame::{HEADER, Header, cstr};
 use crate::wire::tag::client as tag;
 
+/// So often a client must have sent one batch at a time since it sent several: those are best sent on together, to a server of its own.
+pub(super) const PIPELINES: u8 = 100;
+
+/// Why a batch does not ride.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct NoFare {
+    pub why: Unfit,
+    /// Until then its shape is out of the lanes, microseconds; 0: it is not.
+    pub until_us: u64,
+}
+
+impl From<Unfit> for NoFare {
+    fn from(why: Unfit) -> Self {
+        Self { why, until_us: 0 }
+    }
+}
+
 impl Relay {
     /// Puts the batch of `len` bytes at the front of `data` into a lane of this pool. True if it is in one: then its bytes stay
     /// where they are until it is answered.
@@ -33,15 +51,12 @@ impl Relay {
             self.get_in(id, server, data, fare);
             Ok(())
         });
-        if let Err(unfit) = outcome {
-            self.pools[pool].counters.lanes.unfit(unfit).add(1);
-            match unfit {
-                Unfit::NoServer => self.hopes(id, pool, 0),
-                Unfit::Stalled => self.hopes(id, pool, self.lanes.out_until_us),
-                _ => {}
-            }
+        let Err(NoFare { why, until_us }) = outcome else { return true };
+        self.pools[pool].counters.lanes.unfit(why).add(1);
+        if matches!(why, Unfit::NoServer | Unfit::Stalled) {
+            self.hopes(id, pool, until_us);
         }
-        outcome.is_ok()
+        false
     }
 
     /// A client that has waited for a server gets this one. It may find room in a lane instead, or make the server one: then
@@ -73,22 +88,24 @@ impl Relay {
     }
 
     /// What the batch needs to ride, or why it cannot.
-    pub(super) fn fare(&mut self, id: ClientId, data: &[u8], len: usize, end: End) -> Result<Fare, Unfit> {
-        let Some(client) = self.clients.get(id) else { return Err(Unfit::Session) };
+    pub(super) fn fare(&mut self, id: ClientId, data: &[u8], len: usize, end: End) -> Result<Fare, NoFare> {
+        let Some(client) = self.clients.get_mut(id) else { return Err(Unfit::Session.into()) };
         if !client.reads {
-            return Err(Unfit::Verdict);
+            return Err(Unfit::Verdict.into());
         }
+        if data.len() > len || client.pipelines > 0 {
+            client.pipelines = if data.len() > len { PIPELINES } else { client.pipelines - 1 };
+            return Err(Unfit::Pipeline.into());
+        }
+        let Some(client) = self.clients.get(id) else { return Err(Unfit::Session.into()) };
         if client.sent_back == SentBack::Alone || self.is_alone_by_rule(client) {
-            return Err(Unfit::Alone);
-        }
-        if client.pipelines || data.len() > len {
-            return Err(Unfit::Pipeline);
+            return Err(Unfit::Alone.into());
         }
         if !client.is_bare() {
-            return Err(Unfit::Session);
+            return Err(Unfit::Session.into());
         }
         if len > BATCH_BYTES {
-            return Err(Unfit::Batch);
+            return Err(Unfit::Batch.into());
         }
         let conforming = client.conforming;
         let catalog = self.groups[client.group].catalog;
@@ -102,27 +119,34 @@ impl Relay {
                 let statement = self.one_statement(id, data)?;
                 (statement.look, statement.stand.get(), Some(statement))
             }
-            End::Query | End::Call | End::Flush => return Err(Unfit::Batch),
+            End::Query | End::Call | End::Flush => return Err(Unfit::Batch.into()),
         };
         if look.alone {
-            return Err(Unfit::Alone);
+            return Err(Unfit::Alone.into());
         }
         // What was found out for another database, or before a change, says nothing here.
-        if self.catalogs.all.get(catalog).is_none_or(|it| it.epoch == 0 || it.epoch != stand.epoch) {
-            return Err(Unfit::Verdict);
-        }
+        let epoch = self.lane_epoch(catalog).filter(|epoch| *epoch == stand.epoch).ok_or(Unfit::Verdict)?;
         if !look.is_bare() || !stand.footing.is_shareable() {
-            return Err(Unfit::Verdict);
+            return Err(Unfit::Verdict.into());
         }
         let learned = self.shapes.learned(look.shape, catalog);
         if !learned.is_light(self.lane_fast_us(), self.now_us) {
             return Err(match learned.is_known() {
-                true if learned.out_until_us() > self.now_us => Unfit::Stalled,
-                true => Unfit::Slow,
-                false => Unfit::Unknown,
+                true if learned.out_until_us() > self.now_us => {
+                    NoFare { why: Unfit::Stalled, until_us: learned.out_until_us() }
+                }
+                true => Unfit::Slow.into(),
+                false => Unfit::Unknown.into(),
             });
         }
-        Ok(Fare { shape: look.shape, statement, bytes: len, usual_us: learned.usual_us() })
+        Ok(Fare { shape: look.shape, statement, bytes: len, usual_us: learned.usual_us(), epoch })
+    }
+
+    /// The epoch of what is known of the code of a database, as long as that is to be believed.
+    pub(super) fn lane_epoch(&mut self, catalog: usize) -> Option<u32> {
+        self.catalogs.hear(catalog);
+        let known = self.catalogs.all.get(catalog)?;
+        (known.epoch > 0 && known.trust == Trust::Full).then_some(known.epoch)
     }
 
     /// The statement of an extended batch that prepares it without a name or finds it prepared, binds it and executes it whole,

@@ -146,7 +146,7 @@ pub struct Client {
     /// What it asked for last only reads.
     pub(super) reads: bool,
     /// It has asked on before it was answered: its requests would wait for each other in lanes.
-    pub(super) pipelines: bool,
+    pub(super) pipelines: u8,
     /// Its transaction, if it has begun one that no server has.
     pub(super) unopened: Unopened,
     /// Its database and user.

@@ -12,6 +12,9 @@ use super::client::State;
 use super::{ClientId, PoolId, Relay, ServerId};
 use crate::flow::requests::Batch;
 
+/// Of so many it is looked at whether they may ride.
+const LOOK: usize = 64;
+
 impl Relay {
     /// The client's batch finds no lane in this pool, and will stand in its queue; until then, microseconds, it may not ride.
     pub(super) fn hopes(&mut self, id: ClientId, pool: PoolId, until_us: u64) {
@@ -27,7 +30,8 @@ impl Relay {
     /// A server comes free in this pool: whether it is a lane now, for those who hope for one.
     pub(super) fn begins_for_hopefuls(&mut self, pool: PoolId, server: ServerId) -> bool {
         let this = &mut self.pools[pool];
-        if this.hopefuls.is_empty() || !this.lanes.is_empty() || std::mem::take(&mut this.owed) {
+        if this.hopefuls.is_empty() || !this.lanes.is_empty() || std::mem::take(&mut this.owed) || !self.has_lanes(pool)
+        {
             return false;
         }
         while let Some(id) = self.next_hopeful(pool) {
@@ -56,10 +60,14 @@ impl Relay {
         }
     }
 
-    /// The oldest, if it may ride by now.
+    /// The oldest of those that may ride by now.
     fn next_hopeful(&mut self, pool: PoolId) -> Option<ClientId> {
-        let now_us = self.now_us;
-        self.pools[pool].hopefuls.pop_front_if(|(_, until_us)| *until_us <= now_us).map(|(id, _)| id)
+        let (now_us, clients) = (self.now_us, &self.clients);
+        let hopefuls = &mut self.pools[pool].hopefuls;
+        let waits = |id: ClientId| clients.get(id).is_some_and(|client| client.waits_in(pool));
+        while hopefuls.pop_front_if(|(id, _)| !waits(*id)).is_some() {}
+        let at = hopefuls.iter().take(LOOK).position(|(_, until_us)| *until_us <= now_us)?;
+        hopefuls.remove(at).map(|(id, _)| id)
     }
 
     /// A client that waits in the pool's queue leaves it for a lane, if it fits into one.
@@ -72,7 +80,15 @@ impl Relay {
         if self.clients.get(id).is_none_or(|client| !client.waits_in(pool) || client.arriving.is_some()) {
             return false;
         }
-        self.boards_at_front(id, lane).is_some() && self.pools[pool].slice.leave(&id)
+        // It may wait for something else: for the answer that another is being given, or for its turn under a rate.
+        if self.pools[pool].slice.waiters().all(|waiter| *waiter != id) {
+            return false;
+        }
+        let boards = self.boards_at_front(id, lane).is_some();
+        if boards {
+            self.pools[pool].slice.leave(&id);
+        }
+        boards
     }
 
     /// The batch at the front of the client's bytes gets into the lane that is chosen for it, if it may ride: which one.
@@ -99,7 +115,7 @@ impl Relay {
 }
 
 impl super::Client {
-    /// It stands in the queue of this pool.
+    /// It waits, perhaps in the queue of this pool.
     fn waits_in(&self, pool: PoolId) -> bool {
         matches!(self.state, State::Waiting { pool: its, .. } if its == pool)
     }

@@ -36,6 +36,8 @@ pub(super) struct Fare {
     pub bytes: usize,
     /// What it is expected to take, microseconds.
     pub usual_us: u32,
+    /// Of what was known of the code of the database then.
+    pub epoch: u32,
 }
 
 /// What has become of a request so far.

@@ -26,7 +26,7 @@ impl Relay {
             client.losses += u8::from(place == 0);
             if rider.fate == Fate::Told || client.losses >= LOSSES {
                 let error = PgError::fatal(SqlState::CONNECTION_FAILURE, why.to_owned());
-                self.end(id, if silently { None } else { Some(&error) });
+                self.end(id, if silently && rider.fate == Fate::Told { None } else { Some(&error) });
                 continue;
             }
             self.pools[pool].counters.lanes.repeats.add(1);

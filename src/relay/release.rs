@@ -241,7 +241,16 @@ impl Relay {
 
     /// The session ends with an error that the client is told first.
     pub(super) fn fatal(&mut self, id: ClientId, error: &PgError) {
-        let held = self.clients.get(id).and_then(Client::server).and_then(|server| self.servers.get(server));
+        let of_lane = |client: &Client| match client.state {
+            State::Riding(server) => {
+                let lane = self.servers.get(server)?.lane.as_deref()?;
+                // Of whose answer some has left.
+                (lane.told() == Some(id)).then_some(server)
+            }
+            _ => None,
+        };
+        let server = self.clients.get(id).and_then(|client| client.server().or_else(|| of_lane(client)));
+        let held = server.and_then(|server| self.servers.get(server));
         let silently = held.is_some_and(|server| server.replies.must_end_silently());
         self.end(id, if silently { None } else { Some(error) });
     }

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::learned::Learned;
-use crate::meter::{Place, Sample, ShapeTable, ShapeView, SlotId};
+use crate::meter::{ErrorClass, Place, Sample, ShapeTable, ShapeView, SlotId};
 use crate::sql::classify::classify;
 use crate::sql::footing::Footing;
 use crate::sql::shape::{Flags, normalized, scan};
@@ -321,6 +321,13 @@ impl Shapes {
         self.table.record(slot, sample);
         self.counted = Some(slot);
         self.table.mean_us(slot)
+    }
+
+    /// Counts a statement that was refused, behind a wait of so long for a server, microseconds.
+    pub fn record_unserved(&mut self, place: u32, shape: u64, wait_us: u64, class: ErrorClass) {
+        let text = || text_of(&self.known, shape).to_string();
+        let slot = self.table.slot(place, shape, text);
+        self.table.record_unserved(slot, wait_us, class);
     }
 
     /// The statement that was counted last, since this was asked.

@@ -5,6 +5,8 @@ use super::client::{Rest, SentBack, State};
 use super::lease::Target;
 use super::release::Farewell;
 use super::{ClientId, PoolId, Relay};
+use crate::flow::requests::End;
+use crate::meter::{ErrorClass, Sample};
 use crate::wire::build;
 use crate::wire::error::{PgError, SqlState};
 use crate::wire::frame::{HEADER, Header};
@@ -28,6 +30,9 @@ impl Relay {
             return;
         }
         let Some(client) = self.clients.get_mut(id) else { return };
+        if let State::Waiting { since_us, .. } = client.state {
+            client.waited_us = self.now_us.saturating_sub(since_us);
+        }
         client.state = State::Idle;
         let inbox = std::mem::take(&mut client.inbox);
         self.pools[pool].slice.leave(&id);
@@ -77,6 +82,9 @@ impl Relay {
             self.fatal(id, &error.clone().fatally());
             return None;
         };
+        if header.total <= data.len() {
+            self.count_unserved(id, data, error);
+        }
         let client = self.clients.get_mut(id)?;
         client.state = State::Idle;
         (client.paid, client.current, client.sent_back) = (false, false, SentBack::Nowhere);
@@ -92,6 +100,25 @@ impl Relay {
         }
         client.send(&out);
         Some(0)
+    }
+
+    /// The statement with which the batch begins has failed; what follows it is read over, as if it had not come.
+    fn count_unserved(&mut self, id: ClientId, data: &[u8], error: &PgError) {
+        let end = if data.first() == Some(&tag::QUERY) { End::Query } else { End::Sync };
+        let mut shape = None;
+        self.each_statement(id, data, end, |look, _| shape = shape.or(Some(look.shape)));
+        let Some(client) = self.clients.get_mut(id) else { return };
+        let wait_us = std::mem::take(&mut client.waited_us);
+        let group = &self.groups[client.group];
+        let (pool, place, slow_us) = (group.primary, group.stats, group.terms.slow_query_us);
+        self.pools[pool].counters.total_errors.add(1);
+        let Some(shape) = shape.filter(|_| group.terms.measured) else { return };
+        let class = ErrorClass::of(error.code);
+        self.shapes.record_unserved(place, shape, wait_us, class);
+        if wait_us >= slow_us {
+            let sample = Sample { wait_us, error: Some(class), ..Sample::default() };
+            self.is_slow(pool, Some(id), shape, sample, (false, None));
+        }
     }
 
     /// Reads over a message behind such an error (`ignore_till_sync` in src/backend/tcop/postgres.c);

@@ -179,6 +179,13 @@ fn numbers_on_the_page_are_those_of_the_api() {
         let focused =
             browser.execute("return document.activeElement.closest('#query-rows') !== null", vec![]).await.unwrap();
         assert_eq!(focused, json!(true), "the focus is back on the statement");
+        // One that is counted with others by now takes nothing else away.
+        browser.execute("showShape('00000000000000aa', true)", vec![]).await.unwrap();
+        let gone = "document.getElementById('shape-title').textContent === 'No distribution of 00000000000000aa'";
+        until(&browser, "that one is gone", gone).await;
+        browser.execute("document.body.dataset.loaded = '0'", vec![]).await.unwrap();
+        until(&browser, "the page goes on", "document.body.dataset.loaded === '1'").await;
+        assert!(text(&browser, "#status").await.starts_with("ready"));
         complains_of_nothing(&browser).await;
     });
 }

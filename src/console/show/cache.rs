@@ -30,13 +30,10 @@ struct Numbers {
     warm_failed: u64,
 }
 
-/// In the order of the columns.
-const MISSES: [Miss; 5] = [Miss::Absent, Miss::Expired, Miss::Older, Miss::Changed, Miss::Signalled];
-
 impl Numbers {
     fn add(&mut self, counters: &CacheCounters) {
         self.hits += counters.hits.get();
-        self.misses.iter_mut().zip(MISSES).for_each(|(sum, why)| *sum += counters.miss(why).get());
+        self.misses.iter_mut().zip(Miss::ALL).for_each(|(sum, why)| *sum += counters.miss(why).get());
         self.bypasses += counters.bypassed();
         self.fills += counters.fills.get();
         let wrong = counters.mismatches.get();

@@ -8,6 +8,7 @@ use super::super::table::{Value, row};
 use super::super::time::moment;
 use super::super::view::By;
 use super::Rows;
+use crate::export::joined_plans;
 use crate::meter::{Counter, ERROR_CLASSES, Lately, Phase, ShapeStats, ShapeSum};
 use crate::relay::ShapeVerdict;
 use crate::sql::footing::Footing;
@@ -65,7 +66,7 @@ impl Console {
 
     /// How servers would run the statements of each shape, those of one together, the plan that was seen last first.
     pub(super) async fn plans(&self) -> Result<Rows, PgError> {
-        let mut all: Vec<_> = self.each(|relay| relay.plans().0).await?.into_iter().flatten().collect();
+        let mut all = joined_plans(self.each(|relay| relay.plans().0).await?.into_iter().flatten().collect());
         all.sort_by(|a, b| (&a.database, &a.user, a.shape).cmp(&(&b.database, &b.user, b.shape)));
         let rows = |of: crate::relay::insight::ShapePlans| {
             let count = of.plans.len();

@@ -59,8 +59,7 @@ struct Shares {
 
 /// Batches that the cache answered, and those for which it had nothing.
 pub(super) fn asked(pool: &PoolCounters) -> (u64, u64) {
-    let missed =
-        [Miss::Absent, Miss::Expired, Miss::Older, Miss::Changed].iter().map(|why| pool.cache.miss(*why).get()).sum();
+    let missed = Miss::ALL.iter().map(|why| pool.cache.miss(*why).get()).sum();
     (pool.cache.hits.get(), missed)
 }
 

@@ -32,6 +32,7 @@ use utoipa::{Modify, OpenApi, ToSchema};
 
 pub use advice::advise;
 pub use lines::Advice;
+pub use plans::joined as joined_plans;
 pub use site::{Insights, Site};
 
 /// Why there is no answer.

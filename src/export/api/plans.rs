@@ -113,7 +113,7 @@ fn seen(it: KnownPlan, now_us: u64) -> SeenPlan {
 }
 
 /// What several workers have seen of a shape as one, the plan seen last the last.
-pub(super) fn joined(all: Vec<ShapePlans>) -> Vec<ShapePlans> {
+pub fn joined(all: Vec<ShapePlans>) -> Vec<ShapePlans> {
     let mut known: HashMap<(String, String, u64), ShapePlans> = HashMap::new();
     for of in all {
         let key = (of.database.clone(), of.user.clone(), of.shape);

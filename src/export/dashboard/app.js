@@ -129,7 +129,7 @@ function showQueries(queries) {
     button.type = "button";
     button.textContent = it.query || `(${it.shape})`;
     button.title = it.query;
-    button.addEventListener("click", () => showShape(it.shape, true));
+    button.addEventListener("click", () => showShape(it.shape, true).catch(loop));
     return [
       cell(button, "text"), cell(it.database), cell(count(it.calls_total), "n"), cell(count(it.errors_total), it.errors_total > 0 ? "n bad" : "n"),
       cell(seconds(it.time.sum_seconds), "n"), cell(seconds(it.time.p50_seconds), "n"), cell(seconds(it.time.p95_seconds), "n"), cell(seconds(it.time.p99_seconds), "n"), cell(seconds(it.wait.sum_seconds), "n"),
@@ -140,8 +140,20 @@ function showQueries(queries) {
 // The distribution of one shape, of all its pools together.
 async function showShape(shape, byHand) {
   open = shape;
-  const it = await ask(`/api/queries/${encodeURIComponent(shape)}`);
+  const it = await ask(`/api/queries/${encodeURIComponent(shape)}`).catch((error) => {
+    if (error instanceof Refused) throw error;
+    return { error };
+  });
   if (open !== shape) return;
+  if (it.error) {
+    // Others have taken its place since, say: that is no reason to show nothing else.
+    $("shape").hidden = false;
+    $("shape-title").textContent = `No distribution of ${shape}`;
+    $("shape-query").textContent = it.error.message;
+    $("shape-verdict").textContent = "";
+    charts.drop("shape-chart");
+    return;
+  }
   const sums = new Map();
   for (const bucket of it.pools.flatMap((pool) => pool.time_buckets)) {
     const known = sums.get(bucket.from_seconds) ?? { ...bucket, count: 0 };
