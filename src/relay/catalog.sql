@@ -100,8 +100,11 @@ WITH watched AS MATERIALIZED (
   -- ON DELETE CASCADE and the like.
   SELECT concat('w', confrelid), concat('w', conrelid) FROM pg_constraint
   WHERE contype = 'f' AND oid >= 16384 AND (confdeltype IN ('c', 'n', 'd') OR confupdtype IN ('c', 'n', 'd'))
+  UNION ALL
+  -- TRUNCATE ... CASCADE: whatever ON DELETE says.
+  SELECT concat('x', confrelid), concat('x', conrelid) FROM pg_constraint WHERE contype = 'f' AND oid >= 16384
   UNION ALL SELECT concat(side, inhparent), concat(side, inhrelid)
-  FROM pg_inherits JOIN pg_class c ON c.oid = inhparent AND c.relkind IN ('r', 'p', 'f'), (VALUES ('r'), ('w')) AS sides(side)
+  FROM pg_inherits JOIN pg_class c ON c.oid = inhparent AND c.relkind IN ('r', 'p', 'f'), (VALUES ('r'), ('w'), ('x')) AS sides(side)
   WHERE inhparent >= 16384
   UNION ALL SELECT concat('o', oid), concat('p', oprcode::oid) FROM pg_operator WHERE oid >= 16384 AND oprcode::oid >= 16384
   UNION ALL SELECT 'a', concat('p', castfunc) FROM pg_cast WHERE castfunc >= 16384

@@ -58,7 +58,7 @@ impl Relay {
         let Some(group) = self.clients.get(id).map(|client| client.group) else { return true };
         let Some(fence) = self.fence_of(group) else { return true };
         let redefines = look.effects.any(Effects::DDL) && !look.effects.any(Effects::TEMP);
-        let defines = (redefines && !(look.kind == K::Ddl && begins(sql, "truncate")))
+        let defines = redefines
             || code.is_some_and(|code| code.defines)
             || (look.effects.any(Effects::OPAQUE) && may_define(sql));
         if defines {
@@ -91,7 +91,7 @@ impl Relay {
             K::Maintenance if ["vacuum", "analy", "checkpoint"].iter().any(|word| begins(sql, word)) => {
                 return Some(Rc::default());
             }
-            K::Ddl if !begins(sql, "truncate") => return None,
+            K::Ddl if grammar.effects.any(Effects::DDL) => return None,
             K::Unknown | K::TwoPhase | K::Execute | K::Do | K::Load | K::Maintenance => return None,
             K::Select | K::Insert | K::Update | K::Delete | K::Merge | K::Copy | K::Explain => {}
             K::Many | K::Declare | K::Call | K::Ddl => {}

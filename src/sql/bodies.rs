@@ -237,8 +237,7 @@ fn part_effects(part: Words<'_>, procedural: bool) -> Effects {
 }
 
 /// Statements that change the schema and make nothing that could be temporary.
-const OTHER_DDL: [&str; 9] =
-    ["alter", "drop", "truncate", "comment", "grant", "revoke", "security", "reassign", "import"];
+const OTHER_DDL: [&str; 8] = ["alter", "drop", "comment", "grant", "revoke", "security", "reassign", "import"];
 
 /// EXECUTE of PL/pgSQL: a plain literal is read, anything else cannot be.
 fn dynamic(

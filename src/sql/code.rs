@@ -63,6 +63,8 @@ struct Entry {
     read: Touch,
     /// A relation that is written to.
     write: Touch,
+    /// One that is emptied, with all that refers to it.
+    cascade: Touch,
 }
 
 /// Schema and footing of the relations of a name.
@@ -182,10 +184,10 @@ impl Code {
         }
         self.stand(graph, bytes);
         for (name, nodes) in &graph.others {
-            self.note(name, nodes.iter().map(|&node| (graph.touch_of(node), Touch::default())));
+            self.note(name, nodes.iter().map(|&node| [graph.touch_of(node), Touch::default(), Touch::default()]));
         }
         for (name, nodes) in &graph.relations {
-            self.note(name, nodes.iter().map(|&(read, write)| (graph.touch_of(read), graph.touch_of(write))));
+            self.note(name, nodes.iter().map(|nodes| nodes.map(|node| graph.touch_of(node))));
         }
     }
 
@@ -205,11 +207,12 @@ impl Code {
         }
     }
 
-    fn note(&mut self, name: &[u8], touches: impl Iterator<Item = (Touch, Touch)>) {
-        for (read, write) in touches.filter(|(read, write)| !read.is_none() || !write.is_none()) {
+    fn note(&mut self, name: &[u8], touches: impl Iterator<Item = [Touch; 3]>) {
+        for [read, write, cascade] in touches.filter(|all| !all.iter().all(Touch::is_none)) {
             let entry = self.names.entry(name.into()).or_default();
             entry.read.merge(&read);
             entry.write.merge(&write);
+            entry.cascade.merge(&cascade);
             self.watches = true;
         }
     }
@@ -221,6 +224,7 @@ impl Code {
             one.call.is_as(&two.call)
                 && one.read.is_as(&two.read)
                 && one.write.is_as(&two.write)
+                && one.cascade.is_as(&two.cascade)
                 && one.is_attribute == two.is_attribute
         };
         self.is_too_large == other.is_too_large
@@ -277,6 +281,7 @@ impl Code {
         let mut resolved = Resolved { touch: Touch { effects: own, ..Touch::default() }, ..Resolved::default() };
         let touch = &mut resolved.touch;
         let writes = WRITING.iter().any(|word| words.has(word));
+        let cascades = truncates_all(words);
         for at in 0..words.len() {
             let entry = match words.kind(at) {
                 // Its name may be any.
@@ -291,6 +296,9 @@ impl Code {
             touch.merge(&entry.read);
             if writes {
                 touch.merge(&entry.write);
+            }
+            if cascades {
+                touch.merge(&entry.cascade);
             }
             if entry.is_attribute || words.kind(at + 1) == Some(Kind::Open) {
                 touch.merge(&entry.call);
@@ -319,6 +327,11 @@ impl Code {
             || resolved.touch.effects.without(effects).any(Effects::DDL);
         resolved
     }
+}
+
+/// Whether one of the statements empties what it names with all that refers to it, whatever foreign keys say of DELETE.
+pub(crate) fn truncates_all(words: Words<'_>) -> bool {
+    words.has("truncate") && words.has("cascade")
 }
 
 /// Whether a statement may bring code into the database, or make something else run it.

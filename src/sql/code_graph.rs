@@ -2,8 +2,8 @@
 //! Must never leave out an edge that it is told of.
 //!
 //! Functions, relations, operators and domains are nodes; an edge says that what happens at its end may happen at its
-//! start: a body names a function, a trigger of a table calls it, a view reads a table. Relations are two nodes: one for
-//! those who read, one for those who write (triggers, defaults, checks, cascades). What a body does ([`super::bodies`])
+//! start: a body names a function, a trigger of a table calls it, a view reads a table. Relations are three nodes: one for
+//! those who read, one for those who write (triggers, defaults, checks, cascades), one for TRUNCATE ... CASCADE. What a body does ([`super::bodies`])
 //! goes against the edges until nothing changes.
 
 use std::collections::HashMap;
@@ -112,9 +112,9 @@ pub(crate) struct Graph<'a> {
     footings: Vec<Footing>,
     /// From what happens to where it then happens too.
     back: Vec<Vec<usize>>,
-    /// Nodes by name: functions, operators, and relations when they are read and when written to.
+    /// Nodes by name: functions, operators, and relations when they are read, written to, and emptied with all that refers to them.
     functions: HashMap<&'a [u8], Vec<usize>>,
-    pub(crate) relations: HashMap<&'a [u8], Vec<(usize, usize)>>,
+    pub(crate) relations: HashMap<&'a [u8], Vec<[usize; 3]>>,
     pub(crate) others: HashMap<&'a [u8], Vec<usize>>,
 }
 
@@ -223,7 +223,9 @@ impl<'a> Graph<'a> {
                 let read = self.node(&[b"r", key].concat());
                 let write = self.node(&[b"w", key].concat());
                 self.stand(read, footing::stored(flags));
-                self.relations.entry(name).or_default().push((read, write));
+                let cascade = self.node(&[b"x", key].concat());
+                self.edge(cascade, write);
+                self.relations.entry(name).or_default().push([read, write, cascade]);
                 // Who writes may read: WHERE, RETURNING.
                 self.edge(write, read);
             }
@@ -239,8 +241,8 @@ impl<'a> Graph<'a> {
     fn body(&mut self, key: &[u8], body: &[u8], language: Language) {
         let from = self.node(key);
         let mut found: Vec<usize> = Vec::new();
-        let mut relations: Vec<(usize, usize)> = Vec::new();
-        let (mut writes, mut defines) = (false, false);
+        let mut relations: Vec<[usize; 3]> = Vec::new();
+        let (mut writes, mut defines, mut truncates, mut cascades) = (false, false, false, false);
         let mut footing = Footing::Safe;
         let touch = bodies::read(body, language, &mut |told| {
             let Found::Name(name) = told else {
@@ -251,9 +253,16 @@ impl<'a> Graph<'a> {
             relations.extend(self.relations.get(name).into_iter().flatten());
             writes |= WRITING.iter().any(|word| word.as_bytes() == name);
             defines |= DEFINING.contains(&name);
+            truncates |= name == b"truncate";
+            cascades |= name == b"cascade";
             footing.merge(footing::word(name));
         });
-        found.extend(relations.into_iter().map(|(read, write)| if writes { write } else { read }));
+        let side = |[read, write, cascade]: [usize; 3]| match writes {
+            true if truncates && cascades => cascade,
+            true => write,
+            false => read,
+        };
+        found.extend(relations.into_iter().map(side));
         if defines {
             // Event triggers.
             found.push(self.node(b"d"));

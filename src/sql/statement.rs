@@ -59,8 +59,9 @@ impl Words<'_> {
             First::Lock => primary(S::Lock, Reason::Locking, Effects::NONE),
             First::Create => self.create(),
             First::Drop => primary(S::Ddl, Reason::Ddl, Effects::DDL | Effects::DROP),
+            // What is there stays what it is: rows go, as with DELETE, and no event trigger hears of it.
+            First::Truncate => primary(S::Ddl, Reason::Ddl, Effects::NONE),
             First::Alter
-            | First::Truncate
             | First::Comment
             | First::Grant
             | First::Revoke

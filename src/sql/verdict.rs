@@ -301,7 +301,7 @@ pub enum StatementKind {
     Do,
     Lock,
     Load,
-    /// CREATE, ALTER, DROP, GRANT, TRUNCATE and the like.
+    /// CREATE, ALTER, DROP, GRANT and the like; and TRUNCATE, though without [`Effects::DDL`]: it changes rows, not what there is.
     Ddl,
     /// VACUUM, ANALYZE, CLUSTER, REINDEX, REFRESH, CHECKPOINT.
     Maintenance,

@@ -1,7 +1,7 @@
 //! Relations whose rows a statement may change.
 //! Must never miss one: whatever has the name of something that writes to a relation counts, in any schema; and what cannot be told is everything.
 //!
-//! Beside those that a statement names, that is what its foreign keys change (CASCADE, SET NULL, SET DEFAULT), the partitions and children of its tables,
+//! Beside those that a statement names, that is what its foreign keys change (CASCADE, SET NULL, SET DEFAULT; with TRUNCATE ... CASCADE all of them), the partitions and children of its tables,
 //! what its rules write to, what its triggers, defaults and functions do, as far as their text tells, and what casts, operators and domains do that nobody
 //! names. Who reads a table hangs on its partitions and children as well ([`super::sources`]), so that who writes to one of them need not think of the whole.
 //!
@@ -11,7 +11,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use super::classify::parses;
-use super::code::{Code, IMPLIED, WRITING};
+use super::code::{Code, IMPLIED, WRITING, truncates_all};
 use super::code_graph::{Graph, rows};
 use super::lex::Kind;
 use super::verdict::Effects;
@@ -64,6 +64,8 @@ struct Sides {
     used: Changes,
     /// Relations that are written to.
     written: Changes,
+    /// Relations that are emptied with all that refers to them.
+    emptied: Changes,
 }
 
 /// By name: of relations, functions and operators. Without an entry: nothing.
@@ -127,18 +129,21 @@ impl Writes {
         let mut this = Self::default();
         for [kind, key, _, name, _] in rows(bytes) {
             let none = || Some(Box::default());
-            let (used, written) = match kind {
-                b"r" => (changes(&[b"r", key].concat()), changes(&[b"w", key].concat())),
-                b"p" | b"o" => (changes(key), none()),
+            let side = |side: &[u8]| changes(&[side, key].concat());
+            let [used, written, emptied] = match kind {
+                b"r" => [side(b"r"), side(b"w"), side(b"x")],
+                b"p" | b"o" => [changes(key), none(), none()],
                 _ => continue,
             };
             let is_none = |changes: &Changes| changes.as_ref().is_some_and(|oids| oids.is_empty());
             if is_none(&used) && is_none(&written) {
                 continue;
             }
-            let known = this.names.entry(name.into()).or_insert_with(|| Sides { used: none(), written: none() });
+            let empty = || Sides { used: none(), written: none(), emptied: none() };
+            let known = this.names.entry(name.into()).or_insert_with(empty);
             known.used = both(known.used.take(), &used);
             known.written = both(known.written.take(), &written);
+            known.emptied = both(known.emptied.take(), &emptied);
         }
         let named = IMPLIED.iter().filter_map(|name| this.names.get(*name)).map(|sides| &sides.used);
         let implied = named.fold(Some(Box::default()), both);
@@ -162,10 +167,7 @@ impl Code {
         if writes && !self.knows_tables(sql, standard_conforming_strings, words) {
             return None;
         }
-        // Its foreign keys count, whatever they do otherwise.
-        if words.has("truncate") && words.has("cascade") {
-            return None;
-        }
+        let cascades = truncates_all(words);
         let Writes { names, implied } = &self.writes;
         (0..words.len()).try_fold(implied.clone()?, |found, at| {
             let named = match words.kind(at) {
@@ -176,7 +178,12 @@ impl Code {
             };
             let Some(sides) = named else { return Some(found) };
             let found = both(Some(found), &sides.used)?;
-            if writes { both(Some(found), &sides.written) } else { Some(found) }
+            match writes {
+                // The other of these is part of it.
+                true if cascades => both(Some(found), &sides.emptied),
+                true => both(Some(found), &sides.written),
+                false => Some(found),
+            }
         })
     }
 
@@ -233,6 +240,12 @@ mod tests {
         &["s", "p5", "0", "INSERT INTO line VALUES (1) RETURNING 1"],
         &["p", "p6", "app", "makes", "fvp-"],
         &["s", "p6", "0", "BEGIN CREATE TABLE x (); END"],
+        &["r", "14", "app", "entry", "rp"],
+        &["e", "x8", "x14"],
+        &["e", "x5", "x6"],
+        &["e", "x6", "x4"],
+        &["p", "p8", "app", "empties", "fvp-"],
+        &["s", "p8", "0", "BEGIN TRUNCATE total CASCADE; END"],
         &["p", "p7", "app", "looks", "fsp-"],
         &["s", "p7", "0", "BEGIN RETURN (SELECT n FROM total); END"],
     ];
@@ -244,7 +257,7 @@ mod tests {
 
     #[test]
     fn whatever_a_write_brings_about_counts() {
-        let cases: [(&str, &[u32]); 17] = [
+        let cases: [(&str, &[u32]); 22] = [
             ("INSERT INTO line VALUES (1)", &[4]),
             ("UPDATE \"order\" SET a = 1", &[3, 4]),
             ("DELETE FROM app.item", &[1, 2, 3, 4]),
@@ -253,6 +266,12 @@ mod tests {
             ("COPY part FROM STDIN", &[6]),
             ("UPDATE whole SET a = 1", &[5, 6]),
             ("TRUNCATE part", &[6]),
+            ("TRUNCATE whole", &[5, 6]),
+            ("TRUNCATE total", &[8]),
+            // What refers to it, and does nothing at DELETE.
+            ("TRUNCATE total RESTART IDENTITY CASCADE", &[8, 14]),
+            ("TRUNCATE whole CASCADE", &[4, 5, 6]),
+            ("SELECT empties()", &[8, 14]),
             ("INSERT INTO source VALUES (1)", &[7, 8]),
             ("UPDATE stamped SET a = 1", &[11]),
             ("UPDATE shown SET n = 1", &[8, 12]),
@@ -282,7 +301,6 @@ mod tests {
             "INSERT INTO made_since VALUES (1)",
             "UPDATE item SET a = runs()",
             "SELECT makes()",
-            "TRUNCATE line CASCADE",
             r#"UPDATE U&"it\0065m" SET a = 1"#,
             "UPDATE",
         ] {

@@ -63,7 +63,7 @@ fn writes(pgweir: &Pgweir, outcome: &str) -> f64 {
 }
 
 /// A pgweir whose fence stands.
-fn fenced(cluster: &Cluster, redis: &Redis) -> Pgweir {
+pub fn fenced(cluster: &Cluster, redis: &Redis) -> Pgweir {
     let pgweir = start(&fenced_conf(cluster, redis, ""));
     stands(&pgweir);
     pgweir
@@ -78,7 +78,7 @@ fn stands(pgweir: &Pgweir) {
 }
 
 /// Waits until an answer is kept, and gives it.
-fn kept(pgweir: &Pgweir, client: &mut Client, sql: &str) -> Vec<Vec<String>> {
+pub fn kept(pgweir: &Pgweir, client: &mut Client, sql: &str) -> Vec<Vec<String>> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         match ask_sql(pgweir, client, sql) {
@@ -90,7 +90,7 @@ fn kept(pgweir: &Pgweir, client: &mut Client, sql: &str) -> Vec<Vec<String>> {
 }
 
 /// An answer that was kept still counts. One that Redis was too late to tell of is asked for again.
-fn stays(pgweir: &Pgweir, client: &mut Client, sql: &str, why: &str) {
+pub fn stays(pgweir: &Pgweir, client: &mut Client, sql: &str, why: &str) {
     let changed = |pgweir| reason(pgweir, "misses", "changed");
     let before = changed(pgweir);
     kept(pgweir, client, sql);

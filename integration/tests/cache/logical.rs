@@ -41,7 +41,7 @@ fn cluster() -> Cluster {
     logical_builder().sql(SETUP).start().unwrap()
 }
 
-fn logical_conf(cluster: &Cluster, lines: &str) -> Conf {
+pub fn logical_conf(cluster: &Cluster, lines: &str) -> Conf {
     let bound = BOUND.as_millis();
     conf(cluster, &format!("mode = \"on\"\ninvalidation = \"logical\"\nmax_staleness = \"{bound}ms\"\n{lines}"))
 }
@@ -51,7 +51,7 @@ fn logical(cluster: &Cluster) -> Pgweir {
 }
 
 /// Waits until an answer is kept, and gives it.
-fn kept(pgweir: &Pgweir, client: &mut Client, sql: &str) -> Vec<Vec<String>> {
+pub fn kept(pgweir: &Pgweir, client: &mut Client, sql: &str) -> Vec<Vec<String>> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         match ask_sql(pgweir, client, sql) {

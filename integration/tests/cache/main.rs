@@ -23,6 +23,7 @@ mod shadow;
 mod signals;
 mod signals_notify;
 mod stale;
+mod truncate;
 mod verify;
 mod warm;
 

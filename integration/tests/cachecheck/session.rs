@@ -289,9 +289,7 @@ impl<'a> Session<'a> {
         let value = register.another(&mut turn);
         let mut plans = (0..4).filter_map(|_| {
             let plan = plan(register, &value, turn.unsure, &mut self.dice)?;
-            // Through pgweir that makes everything void which is kept, as a change of the schema does.
-            let renews = plan.blind || (!past && plan.script.iter().any(|sql| sql.starts_with("TRUNCATE")));
-            let may = !renews || register.kind == Kind::Dark || turn.unsure || world.takes(1);
+            let may = !plan.blind || register.kind == Kind::Dark || turn.unsure || world.takes(1);
             may.then_some(plan)
         });
         let Some(plan) = plans.next() else { return };
