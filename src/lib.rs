@@ -52,7 +52,7 @@
 //!    Near its end one client asks anew, while the others are given it; where it is configured they are given it beyond that, as long as it is being
 //!    renewed, or no server answers (`relay::given`, `relay::stand_in`).
 //!    In any case it is until somebody says that it does not count any more: on the console, over HTTP, or by NOTIFY in the database, which one task
-//!    per process and database hears (`relay::hear`, `relay::signalled`, [`cache::signal`]).
+//!    per process and database hears (`relay::hear`, `relay::signalled`, [`cache::signal`], [`cache::pattern`]).
 //!    What is good for a time, and the process does not have, it may find in a cache that several share (`relay::remote`,
 //!    [`cache::remote`]): then a lookup leads those who wait.
 //! 9. Each finished statement is one record in the statistics of its shape and of who answered it ([`meter`], `relay::counted`): two clock

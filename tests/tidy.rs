@@ -43,6 +43,7 @@ const LOCKS: &[(&str, &str)] = &[
     ("cache/feed.rs", "who follows a stream holds it, beside the data path"),
     ("cache/fence.rs", "what is under way; taken for a moment when a write begins and ends, where writes are fenced"),
     ("cache/hearing.rs", "who listens in a database holds it, beside the data path"),
+    ("cache/pattern.rs", "who takes answers back by a pattern; nobody who is given one does"),
     ("cache/signal.rs", "what other processes are yet to be told; taken by who gives a signal, and by who tells them"),
     ("cache/warm.rs", "a session that only fills the cache; nobody else's answers go through it"),
     ("cache/shared.rs", "who has the store; taken when a worker starts or a configuration is loaded"),

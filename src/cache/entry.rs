@@ -114,6 +114,8 @@ pub struct Entry {
     /// What it costs, with its key.
     pub(super) bytes: u64,
     tenant: Arc<Tenant>,
+    /// It was held against all patterns up to this one: see [`super::pattern`].
+    pub(super) cleared: AtomicU64,
     /// Somebody was told it since it was looked at last: see [`super::store`].
     pub(super) used: AtomicBool,
 }
@@ -132,8 +134,9 @@ impl Entry {
         tenant.bytes.fetch_add(bytes, Relaxed);
         tenant.entries.fetch_add(1, Relaxed);
         let (traced, fenced, deps, used) = (None, None, Arc::default(), AtomicBool::new(false));
+        let cleared = AtomicU64::new(0);
         let rows = super::answer::rows(&answer);
-        Self { answer, rows, stamp, done_us, ttl_us, took_us: 0, traced, fenced, deps, bytes, tenant, used }
+        Self { answer, rows, stamp, done_us, ttl_us, took_us: 0, traced, fenced, deps, bytes, tenant, cleared, used }
     }
 
     /// The same, for which a server took so long, microseconds.

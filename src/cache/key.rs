@@ -57,6 +57,39 @@ impl<'a> Key<'a> {
     }
 }
 
+/// What a key is made of, one after the other.
+#[derive(Clone, Copy, Debug)]
+pub struct Fields<'a>(&'a [u8]);
+
+impl<'a> Fields<'a> {
+    /// Of this key.
+    #[must_use]
+    pub fn of(key: &'a [u8]) -> Self {
+        Self(key)
+    }
+
+    /// The next, if it is a number.
+    pub fn number(&mut self) -> Option<u64> {
+        let (number, rest) = self.0.split_first_chunk::<8>()?;
+        self.0 = rest;
+        Some(u64::from_be_bytes(*number))
+    }
+
+    /// The next, if it is of any length.
+    pub fn field(&mut self) -> Option<&'a [u8]> {
+        let length = usize::try_from(self.number()?).ok()?;
+        let (field, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        Some(field)
+    }
+
+    /// There are no more.
+    #[must_use]
+    pub fn is_at_end(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -78,6 +111,19 @@ mod tests {
         // The first is one constant, the second no statement at all.
         assert_ne!(text("SELECT 'a' --\n'b'"), text("SELECT 'a' /**/'b'"));
         assert_ne!(text("SELECT 1--2\n"), text("SELECT 1 2"));
+    }
+
+    #[test]
+    fn what_is_put_in_comes_out() {
+        let mut buffer = Vec::new();
+        let mut key = Key::new(&mut buffer);
+        key.number(7);
+        key.text(b"SELECT 1 -- why", true);
+        key.field(b"");
+        let mut fields = Fields::of(&buffer);
+        assert_eq!((fields.number(), fields.field(), fields.is_at_end()), (Some(7), Some(&b"SELECT 1"[..]), false));
+        assert_eq!((fields.field(), fields.is_at_end(), fields.field()), (Some(&b""[..]), true, None));
+        assert_eq!(Fields::of(&buffer[..12]).field(), None);
     }
 
     #[test]

@@ -100,6 +100,11 @@ impl Marks {
         }
     }
 
+    /// Something that no slot is of was called void that began at or before `us`.
+    pub fn reach(&self, us: u64) {
+        self.newest_us.fetch_max(us, Release);
+    }
+
     /// When anything was called void last, microseconds; 0: never.
     #[must_use]
     pub fn newest_us(&self) -> u64 {

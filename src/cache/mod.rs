@@ -4,7 +4,7 @@
 //! An answer is kept as the bytes that PostgreSQL sent ([`entry`]), under everything that they hang on ([`key`]), in one [`store`] for all
 //! workers. It is taken from what a client is sent, and is kept only if it is whole and nothing but an answer ([`answer`]). It is good for a
 //! time, or as long as nothing that it hangs on was changed ([`feed`], [`marks`]) or is being written to ([`fence`]), and in any case until somebody says that it does not
-//! count any more ([`signal`], [`hearing`]). Some is asked for before anybody needs it ([`warm`]). Behind the store there may be another that processes share ([`remote`]).
+//! count any more ([`signal`], [`pattern`], [`hearing`]). Some is asked for before anybody needs it ([`warm`]). Behind the store there may be another that processes share ([`remote`]).
 
 pub mod answer;
 pub mod entry;
@@ -13,6 +13,7 @@ pub mod fence;
 pub mod hearing;
 pub mod key;
 pub mod marks;
+pub mod pattern;
 pub mod remote;
 pub mod shared;
 pub mod signal;

@@ -4,7 +4,7 @@
 //! Every answer that is kept hangs on slots of [`super::marks`]: of its database, its shape, the tables that its statement reads, views and
 //! functions and parents of partitions included, by name as the catalog had it, and the tags that stand in a comment of the statement
 //! (`/* pgweir: tag=menu */`). A signal writes the time into the slots of what it names, and is done: nothing is looked for, and nothing
-//! taken out of a store. Who is about to give an answer compares that time with when the answer's execution began. So what was under way
+//! taken out of a store. One by pattern, which no slots are of, is remembered with its time ([`super::pattern`]). Who is about to give an answer compares that time with when the answer's execution began. So what was under way
 //! when the signal came, and is kept afterwards, does not count either, from whichever worker, or other process, it comes.
 //!
 //! An answer of which is not known what it reads goes with every signal of a table of its database. What it reads is known as of when the catalog
@@ -21,7 +21,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde_json::Value;
 use tokio::sync::Notify;
 
+use super::entry::Entry;
 use super::marks::{Dependency, Marks};
+use super::pattern::{MOST, Pattern, Patterns, Said};
 use crate::base::clock;
 
 /// What does not count any more.
@@ -42,8 +44,30 @@ pub enum What {
     Tag(Box<str>),
     /// Those to statements of this shape.
     Shape(u64),
+    /// Those that this is for ([`super::pattern`]).
+    Pattern(Pattern),
     /// All of them.
     All,
+}
+
+/// What other processes are told of.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Word {
+    /// A slot of [`super::marks`].
+    Slot(u32),
+    /// A pattern, in this database or in all.
+    Pattern(Option<Box<str>>, Pattern),
+}
+
+impl Word {
+    /// What takes back all that this does, and needs nothing to be remembered.
+    #[must_use]
+    pub fn instead(&self) -> Self {
+        match self {
+            Self::Slot(slot) => Self::Slot(*slot),
+            Self::Pattern(database, _) => Self::Slot(whole(database.as_deref())),
+        }
+    }
 }
 
 /// Why a JSON text is no signal.
@@ -55,11 +79,13 @@ pub enum Unclear {
     /// It does not say what is to go.
     #[error("{0}")]
     Meaning(&'static str),
+    /// Its pattern is none.
+    #[error("\"pattern\" is none: {0}")]
+    Pattern(&'static str),
 }
 
 /// What is expected of JSON.
-const EXPECTED: &str =
-    "exactly one of \"table\", \"tag\", \"shape\" and \"all\": true is expected, with a \"database\" or without";
+const EXPECTED: &str = "exactly one of \"table\", \"tag\", \"shape\", \"pattern\" and \"all\": true is expected, with a \"database\" or without";
 
 /// The number of a shape, as the console and the metrics have it.
 #[must_use]
@@ -75,7 +101,8 @@ impl Signal {
         Self { database: database.map(Box::from), what: What::All }
     }
 
-    /// What a JSON object says: `{"database":"shop","table":"public.menu"}`, `{"tag":"menu"}`, `{"shape":"0123456789abcdef"}`, `{"all":true}`.
+    /// What a JSON object says: `{"database":"shop","table":"public.menu"}`, `{"tag":"menu"}`, `{"shape":"0123456789abcdef"}`,
+    /// `{"pattern":"* FROM menu WHERE tenant = $1 (7)"}`, `{"all":true}`.
     /// Other fields may stand beside these, but for a `"schema"` of the table they mean nothing.
     ///
     /// # Errors
@@ -95,12 +122,14 @@ impl Signal {
         const SHAPE: &str = "\"shape\" must be a text of up to 16 hexadecimal digits, as SHOW QUERIES has it";
         let named = text("shape", SHAPE)?;
         let of_shape = named.map(|it| shape(&it).map(What::Shape).ok_or(Unclear::Meaning(SHAPE))).transpose()?;
+        let said = text("pattern", "\"pattern\" must be a text")?;
+        let pattern = said.map(|it| Pattern::new(&it).map(What::Pattern).map_err(Unclear::Pattern)).transpose()?;
         let all = match object.get("all") {
             None | Some(Value::Null | Value::Bool(false)) => None,
             Some(Value::Bool(true)) => Some(What::All),
             Some(_) => return Err(Unclear::Meaning("\"all\" must be true")),
         };
-        let mut said = [table, tag, of_shape, all].into_iter().flatten();
+        let mut said = [table, tag, of_shape, pattern, all].into_iter().flatten();
         match (said.next(), said.next()) {
             (Some(what), None) => Ok(Self { database, what }),
             _ => Err(Unclear::Meaning(EXPECTED)),
@@ -124,6 +153,8 @@ impl Signal {
             }
             What::Tag(word) => vec![Dependency::Tag(word.as_bytes())],
             What::Shape(shape) => vec![Dependency::Shape(*shape)],
+            // It has none.
+            What::Pattern(_) => Vec::new(),
             What::All => vec![Dependency::Database],
         };
         let databases = databases.into_iter().filter(is_meant);
@@ -160,10 +191,11 @@ pub struct Signals {
     marks: Arc<Marks>,
     /// Somebody can tell other processes.
     shares: AtomicBool,
-    /// What other processes are to be told: slots, and when, microseconds of the process's clock. No more than there are slots.
-    untold: Mutex<BTreeMap<u32, u64>>,
-    /// What they were told: slots, and the moments of Redis' clock.
-    told: Mutex<BTreeMap<u32, u64>>,
+    patterns: Patterns,
+    /// What other processes are to be told, and when that was said, microseconds of the process's clock. No more than there are slots, and patterns remembered.
+    untold: Mutex<BTreeMap<Word, u64>>,
+    /// What they were told, and the moments of Redis' clock.
+    told: Mutex<BTreeMap<Word, u64>>,
     /// Rung when there is something to tell.
     pub bell: Notify,
 }
@@ -179,10 +211,42 @@ impl Signals {
     pub fn give<'a>(&self, signal: &Signal, databases: impl IntoIterator<Item = &'a str>) {
         let (slots, now_us) = (signal.slots(databases), clock::now_us());
         slots.iter().for_each(|slot| self.marks.void(*slot, now_us));
+        let mut words: Vec<(Word, u64)> = slots.into_iter().map(|slot| (Word::Slot(slot), now_us)).collect();
+        if let What::Pattern(pattern) = &signal.what {
+            words.push((Word::Pattern(signal.database.clone(), pattern.clone()), now_us));
+            words.extend(self.remember(signal.database.as_deref(), pattern, now_us));
+        }
         if self.shares.load(Relaxed) {
-            raise(&self.untold, slots.into_iter().map(|slot| (slot, now_us)));
+            raise(&self.untold, words);
+            bound(&self.untold);
             self.bell.notify_one();
         }
+    }
+
+    /// What this is for and began by then is void. What stands in for another one that is not remembered any more.
+    fn remember(&self, database: Option<&str>, pattern: &Pattern, us: u64) -> Option<(Word, u64)> {
+        let gone = self.patterns.add(database, pattern, us);
+        let instead = gone.map(|(database, us)| (whole(database.as_deref()), us));
+        instead.iter().for_each(|(slot, us)| self.marks.void(*slot, *us));
+        // Whoever sees that something was said finds it.
+        self.marks.reach(us);
+        instead.map(|(slot, us)| (Word::Slot(slot), us))
+    }
+
+    /// Whether nobody has said that an answer does not count any more; `says`: what is held against patterns.
+    pub fn stand<'a>(&self, database: &str, entry: &Entry, says: impl FnOnce() -> Option<Said<'a>>) -> bool {
+        let began_us = entry.stamp.began_us;
+        if self.marks.newest_us() < began_us {
+            return true;
+        }
+        if !self.marks.stand(&entry.deps, began_us) {
+            return false;
+        }
+        let (is_void, last) = self.patterns.void(database, began_us, entry.cleared.load(Relaxed), says);
+        if !is_void {
+            entry.cleared.fetch_max(last, Relaxed);
+        }
+        !is_void
     }
 
     /// The same, which others hear by themselves.
@@ -190,6 +254,9 @@ impl Signals {
         let now_us = clock::now_us();
         let signal = Signal { database: Some(database.into()), what: signal.what.clone() };
         signal.slots([database]).into_iter().for_each(|slot| self.marks.void(slot, now_us));
+        if let What::Pattern(pattern) = &signal.what {
+            let _ = self.remember(Some(database), pattern, now_us);
+        }
     }
 
     /// What is kept of this database is not known to be what it was taken for: the catalog says something else than before.
@@ -203,35 +270,74 @@ impl Signals {
     }
 
     /// What others are to be told, to be given back if that does not succeed.
-    pub fn take_untold(&self) -> BTreeMap<u32, u64> {
+    pub fn take_untold(&self) -> BTreeMap<Word, u64> {
         std::mem::take(&mut *self.untold.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// This is still to be told to others, who could not be told.
-    pub fn owe_again(&self, slots: impl IntoIterator<Item = (u32, u64)>) {
-        raise(&self.untold, slots);
+    pub fn owe_again(&self, words: impl IntoIterator<Item = (Word, u64)>) {
+        raise(&self.untold, words);
+        bound(&self.untold);
     }
 
-    /// Others were told these slots with these moments of Redis' clock: from there they mean nothing new.
-    pub fn is_told(&self, moments: impl IntoIterator<Item = (u32, u64)>) {
+    /// Others were told this with these moments of Redis' clock: from there it means nothing new.
+    pub fn is_told(&self, moments: impl IntoIterator<Item = (Word, u64)>) {
         raise(&self.told, moments);
+        // What is taken for news again does no harm.
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_patterns = told.iter().filter(|(word, _)| matches!(word, Word::Pattern(..)));
+        let of_patterns = of_patterns.map(|(word, us)| (*us, word.clone())).collect();
+        for (_, word) in beyond(of_patterns) {
+            told.remove(&word);
+        }
     }
 
-    /// Others have told that what hangs on this slot counts from a moment of Redis' clock on, which is no later than `us` of ours.
-    pub fn hears(&self, slot: u32, moment_us: u64, us: u64) {
-        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner).get(&slot).copied();
-        if told.is_none_or(|told| told < moment_us) {
-            self.marks.void(slot, us);
+    /// Others have told that what hangs on this counts from a moment of Redis' clock on, which is no later than `us` of ours.
+    pub fn hears(&self, word: &Word, moment_us: u64, us: u64) {
+        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner).get(word).copied();
+        if told.is_some_and(|told| told >= moment_us) {
+            return;
+        }
+        match word {
+            // 0 is never; what began before our clock did began at 0.
+            Word::Slot(slot) => self.marks.void(*slot, us.max(1)),
+            Word::Pattern(database, pattern) => drop(self.remember(database.as_deref(), pattern, us)),
         }
     }
 }
 
-fn raise(all: &Mutex<BTreeMap<u32, u64>>, more: impl IntoIterator<Item = (u32, u64)>) {
+/// The slot of everything in a database, or in all.
+#[must_use]
+pub fn whole(database: Option<&str>) -> u32 {
+    database.map_or(Dependency::Everything, |_| Dependency::Database).slot(database.unwrap_or_default(), 0)
+}
+
+fn raise(all: &Mutex<BTreeMap<Word, u64>>, more: impl IntoIterator<Item = (Word, u64)>) {
     let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
-    for (slot, us) in more {
-        let known = all.entry(slot).or_default();
+    for (word, us) in more {
+        let known = all.entry(word).or_default();
         *known = us.max(*known);
     }
+}
+
+/// No more patterns than are remembered: in place of the oldest everything of its database.
+fn bound(all: &Mutex<BTreeMap<Word, u64>>) {
+    let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
+    let patterns = |all: &BTreeMap<Word, u64>| -> Vec<(u64, Word)> {
+        all.iter().filter(|(word, _)| matches!(word, Word::Pattern(..))).map(|(word, us)| (*us, word.clone())).collect()
+    };
+    for (us, word) in beyond(patterns(&all)) {
+        all.remove(&word);
+        let known = all.entry(word.instead()).or_default();
+        *known = us.max(*known);
+    }
+}
+
+/// The oldest of these patterns, that are more than are remembered.
+pub fn beyond(mut patterns: Vec<(u64, Word)>) -> impl Iterator<Item = (u64, Word)> {
+    patterns.sort_unstable();
+    let more = patterns.len().saturating_sub(MOST);
+    patterns.into_iter().take(more)
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ fn json_says_what_is_to_go() {
         (r#"{"table":"app.menu","database":"shop"}"#, Some("shop"), table("app.menu")),
         (r#"{"schema":"app","table":"menu"}"#, None, What::Table(Some("app".into()), "menu".into())),
         (r#"{"tag":"menu","table":null,"all":false}"#, None, What::Tag("menu".into())),
+        (r#"{"pattern":"* FROM menu *"}"#, None, What::Pattern(Pattern::new("* FROM menu *").unwrap())),
         (r#"{"shape":"00Ff"}"#, None, What::Shape(255)),
         (r#" {"all":true,"database":"shop"} "#, Some("shop"), What::All),
     ];
@@ -45,6 +46,9 @@ fn what_says_nothing_is_none() {
         (r#"{"shape":"xyz"}"#, "16 hexadecimal digits"),
         (r#"{"shape":"+1"}"#, "16 hexadecimal digits"),
         (r#"{"shape":"00000000000000001"}"#, "16 hexadecimal digits"),
+        (r#"{"pattern":7}"#, "\"pattern\" must be"),
+        (r#"{"pattern":" "}"#, "\"pattern\" is none: a pattern is empty"),
+        (r#"{"pattern":"a\\"}"#, "behind a \\"),
         (r#"{"shape":12}"#, "16 hexadecimal digits"),
         (r#"{"all":1}"#, "\"all\" must be"),
         (r#"{"database":7,"all":true}"#, "\"database\" must be"),
@@ -101,15 +105,74 @@ fn others_are_owed_it_once_somebody_can_tell_them() {
     let untold = signals.take_untold();
     assert_eq!(untold.len(), 1);
     // It did not succeed, and something was said meanwhile.
-    let (slot, us) = untold.into_iter().next().unwrap();
-    signals.owe_again([(slot, us + 5)]);
-    signals.owe_again([(slot, us)]);
-    assert_eq!(signals.take_untold().into_iter().next(), Some((slot, us + 5)));
+    let (word, us) = untold.into_iter().next().unwrap();
+    let Word::Slot(slot) = word else { panic!("{word:?}") };
+    signals.owe_again([(word.clone(), us + 5)]);
+    signals.owe_again([(word.clone(), us)]);
+    assert_eq!(signals.take_untold().into_iter().next(), Some((word.clone(), us + 5)));
     // What comes back is no news, what others say is.
     let far_us = us + 1_000_000;
-    signals.is_told([(slot, 70)]);
-    signals.hears(slot, 70, far_us);
+    signals.is_told([(word.clone(), 70)]);
+    signals.hears(&word, 70, far_us);
     assert!(signals.marks().stand(&[slot], far_us));
-    signals.hears(slot, 71, far_us);
+    signals.hears(&word, 71, far_us);
     assert!(!signals.marks().stand(&[slot], far_us) && signals.marks().stand(&[slot], far_us + 1));
+}
+
+/// An answer of this database that began then.
+fn entry(database: &str, began_us: u64) -> Entry {
+    let tenant = Arc::new(crate::cache::Tenant::new(database));
+    let stamp = crate::cache::Stamp { began_us, source: crate::cache::Source::Primary };
+    Entry::new(10, bytes::Bytes::new(), stamp, began_us + 1, u64::MAX, tenant)
+}
+
+#[test]
+fn a_pattern_takes_what_it_is_for_and_nothing_else() {
+    let paused = clock::paused::Paused::new();
+    let signals = Signals::default();
+    signals.set_shares();
+    let (old, other) = (entry("shop", clock::now_us()), entry("other", clock::now_us()));
+    let stands = |entry: &Entry, database, text: &'static [u8]| {
+        signals.stand(database, entry, || Some(Said { text, ..Said::default() }))
+    };
+    let give = |json: &str| signals.give(&Signal::of_json(json.as_bytes()).unwrap(), DATABASES);
+    assert!(stands(&old, "shop", b"SELECT v FROM menu"));
+    give(r#"{"pattern":"* from menu","database":"shop"}"#);
+    assert!(!stands(&old, "shop", b"SELECT v FROM menu") && stands(&old, "shop", b"SELECT v FROM line"));
+    assert!(stands(&other, "other", b"SELECT v FROM menu"));
+    // It stays so, whatever else it was held against.
+    assert!(!stands(&entry("shop", clock::now_us()), "shop", b"SELECT v FROM menu"));
+    paused.advance(std::time::Duration::from_micros(1));
+    assert!(stands(&entry("shop", clock::now_us()), "shop", b"SELECT v FROM menu"));
+    give(r#"{"pattern":"*"}"#);
+    assert!(!stands(&other, "other", b"SELECT v FROM menu"));
+    assert!(!signals.stand("shop", &entry("shop", clock::now_us()), || None), "nobody can read what it says");
+}
+
+/// However many there are, what nobody remembers any more takes all of its database.
+#[test]
+fn patterns_that_are_forgotten_take_everything() {
+    let paused = clock::paused::Paused::new();
+    let signals = Signals::default();
+    signals.set_shares();
+    let old = entry("shop", clock::now_us());
+    let says = || Some(Said { text: b"SELECT 1", ..Said::default() });
+    for number in 0..=MOST {
+        assert!(signals.stand("shop", &old, says), "{number}");
+        paused.advance(std::time::Duration::from_micros(1));
+        let json = format!(r#"{{"pattern":"nothing {number}","database":"shop"}}"#);
+        signals.give(&Signal::of_json(json.as_bytes()).unwrap(), DATABASES);
+    }
+    let slot = whole(Some("shop"));
+    let old = old.hanging_on([slot].into());
+    assert!(!signals.stand("shop", &old, says), "the first of them is forgotten");
+    // Others are told the same.
+    let untold = signals.take_untold();
+    assert!(untold.contains_key(&Word::Slot(slot)) && untold.len() == MOST + 1, "{untold:?}");
+    let others = Signals::default();
+    let (word, _) = untold.iter().find(|(word, _)| matches!(word, Word::Pattern(..))).unwrap();
+    let Word::Pattern(_, pattern) = word else { panic!("{word:?}") };
+    let says = || Some(Said { text: pattern.text().as_bytes(), ..Said::default() });
+    others.hears(word, 5, 70);
+    assert!(!others.stand("shop", &entry("shop", 70), says) && others.stand("shop", &entry("shop", 71), says));
 }

@@ -7,6 +7,7 @@ use super::lex::Word;
 use super::select::{Literal, Parameters};
 use super::session::Answer;
 use crate::cache::Signal;
+use crate::cache::pattern::Pattern;
 use crate::cache::signal::{self, What};
 use crate::wire::error::{PgError, SqlState};
 
@@ -17,18 +18,20 @@ pub(super) enum Target {
     Table(Option<String>, Literal),
     Tag(Literal),
     Shape(Literal),
+    Pattern(Literal),
     /// `DATABASE`, which is named apart, or `ALL`.
     All,
 }
 
-const HINT: &str =
-    "INVALIDATE TABLE [schema.]table, TAG tag, SHAPE shape, each with IN database or without; DATABASE database; ALL";
+const HINT: &str = "INVALIDATE TABLE [schema.]table, TAG tag, SHAPE shape, PATTERN 'pattern', each with IN database or without; DATABASE database; ALL";
 
 impl Target {
     /// The highest parameter that it means; 0 if none.
     pub fn parameters(&self) -> usize {
         match self {
-            Self::Table(_, literal) | Self::Tag(literal) | Self::Shape(literal) => literal.parameters(),
+            Self::Table(_, literal) | Self::Tag(literal) | Self::Shape(literal) | Self::Pattern(literal) => {
+                literal.parameters()
+            }
             Self::All => 0,
         }
     }
@@ -44,6 +47,10 @@ impl Target {
                     error.hint("A shape is 16 hexadecimal digits, as SHOW QUERIES has it.")
                 })?)
             }
+            Self::Pattern(pattern) => What::Pattern(Pattern::new(pattern.text(parameters)?).map_err(|why| {
+                let error = PgError::error(SqlState::INVALID_TEXT, format!("this is no pattern: {why}"));
+                error.hint("It is held against the whole of a statement, or a tag; * stands for anything, \\* for a *.")
+            })?),
             Self::All => What::All,
         })
     }
@@ -64,6 +71,8 @@ impl Parser<'_> {
             Target::Tag(self.name("a tag")?)
         } else if self.takes("shape") {
             Target::Shape(self.name("a shape")?)
+        } else if self.takes("pattern") {
+            Target::Pattern(self.name("a pattern")?)
         } else {
             return Err(syntax("what is to be invalidated is missing").hint(HINT));
         };
@@ -166,7 +175,14 @@ mod tests {
         assert_eq!(read("INVALIDATE DATABASE shop"), Ok((Target::All, Some(text("shop")))));
         assert_eq!(read("INVALIDATE TAG menu IN shop;"), Ok((Target::Tag(text("menu")), Some(text("shop")))));
         assert_eq!(read("INVALIDATE SHAPE 00ff"), Ok((Target::Shape(text("00ff")), None)));
-        for bad in ["", "ALL IN shop", "DATABASE", "TAG", "SHAPE", "SHAPE 00ff shop", "CACHE"] {
+        assert_eq!(
+            read("INVALIDATE PATTERN '* from Menu' IN shop"),
+            Ok((Target::Pattern(text("* from Menu")), Some(text("shop"))))
+        );
+        assert_eq!(read("INVALIDATE PATTERN $1"), Ok((Target::Pattern(Literal::Parameter(1)), None)));
+        let (target, _) = read(r"INVALIDATE PATTERN 'a\b'").unwrap();
+        assert!(target.what(&[]).unwrap_err().message.contains("no pattern"));
+        for bad in ["", "ALL IN shop", "PATTERN", "DATABASE", "TAG", "SHAPE", "SHAPE 00ff shop", "CACHE"] {
             assert!(read(&format!("INVALIDATE {bad}")).is_err(), "{bad}");
         }
         let (target, _) = read("INVALIDATE SHAPE nonsense").unwrap();

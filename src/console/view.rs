@@ -217,7 +217,7 @@ pub(super) const HELP: &str = "
 	SHOW ROUTING|REPLICAS|LANES|PINNED|CACHE|ALERTS|HEALTH|ADVICE|BLOCKED
 	    each with [WHERE column op value [AND ..]] [ORDER BY column [DESC]] [LIMIT n]
 	EXPLAIN ROUTE [ON database] [AS user] statement
-	INVALIDATE TABLE [schema.]table|TAG tag|SHAPE shape [IN database]
+	INVALIDATE TABLE [schema.]table|TAG tag|SHAPE shape|PATTERN 'pattern' [IN database]
 	INVALIDATE DATABASE database
 	INVALIDATE ALL
 	WARM CACHE [database]

@@ -21,7 +21,7 @@ use crate::cache::signal::Unclear;
 /// Longest body, bytes.
 const BODY_BYTES: usize = 16 << 10;
 
-/// Which answers: exactly one of table, tag, shape and all. Other fields mean nothing.
+/// Which answers: exactly one of table, tag, shape, pattern and all. Other fields mean nothing.
 #[derive(ToSchema)]
 #[allow(
     dead_code,
@@ -38,6 +38,8 @@ pub(super) struct Invalidation {
     tag: Option<String>,
     /// Answers to statements of this shape.
     shape: Option<String>,
+    /// Answers whose whole statement, with its values behind it in parentheses, or one of whose tags this is for: `*` stands for anything, `\*` for a `*`.
+    pattern: Option<String>,
     /// All answers.
     all: Option<bool>,
 }
@@ -75,7 +77,7 @@ async fn said(request: Request) -> Result<Signal, Response> {
     Signal::of_json(&body).map_err(|unclear| {
         let status = match unclear {
             Unclear::Syntax(_) => StatusCode::BAD_REQUEST,
-            Unclear::Meaning(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Unclear::Meaning(_) | Unclear::Pattern(_) => StatusCode::UNPROCESSABLE_ENTITY,
         };
         failure(status, &unclear.to_string())
     })
@@ -136,6 +138,8 @@ mod tests {
             (kind, "{", 400),
             (kind, "{}", 422),
             (kind, r#"{"table":7}"#, 422),
+            (kind, r#"{"pattern":"a\\b"}"#, 422),
+            (kind, r#"{"pattern":"*","all":true}"#, 422),
             (kind, r#"{"all":true,"database":"none"}"#, 404),
             (kind, &long, 413),
         ] {

@@ -25,7 +25,8 @@ use super::slow::WhyRun;
 use super::statements::Statement;
 use super::wrote::Wrote;
 use super::{ClientId, GroupId, Relay};
-use crate::cache::key::Key;
+use crate::cache::key::{Fields, Key};
+use crate::cache::pattern::Said;
 use crate::cache::{Entry, Outcome, Stamp, Store, Warming};
 use crate::config::CacheMode;
 use crate::flow::requests::End;
@@ -123,6 +124,20 @@ pub(super) struct Asked {
     pub renews: bool,
     /// What the client's unnamed statement is then, if another than before.
     pub unnamed: Option<Unnamed>,
+}
+
+/// What the key of an answer says of its statement ([`Relay::asked`]), for patterns.
+pub(super) fn said_by(key: &[u8]) -> Option<Said<'_>> {
+    let mut fields = Fields::of(key);
+    // Up to what every key of a client's begins with.
+    let _ = (fields.number()?, fields.field()?, fields.number()?, fields.number()?, fields.field()?);
+    let (protocol, text) = (fields.number()?, fields.field()?);
+    let bind = if protocol > 0 { Some((fields.field()?, fields.field()?).1) } else { None };
+    let mut tags = Vec::new();
+    while !fields.is_at_end() {
+        tags.push(fields.field()?);
+    }
+    Some(Said { text, bind, tags })
 }
 
 /// One statement in the extended protocol.

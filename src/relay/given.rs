@@ -63,7 +63,7 @@ impl Relay {
                 return Err(Miss::Expired);
             }
         }
-        let held = self.holds(group, &entry);
+        let held = self.holds(group, key, &entry);
         if matches!(held, Err(Miss::Changed | Miss::Signalled)) {
             store.forget(key, &entry);
         }

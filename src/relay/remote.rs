@@ -187,7 +187,7 @@ impl Relay {
         let done_us = self.now_us.saturating_sub(1);
         let entry = Entry::new(key.len(), found.answer, stamp, done_us, found.ttl_us, tenant);
         let entry = Arc::new(entry.hanging_on(Arc::clone(deps)));
-        (self.stands(group, &entry) && store.put(Arc::clone(key), Arc::clone(&entry))).then_some(entry)
+        (self.stands(group, key, &entry) && store.put(Arc::clone(key), Arc::clone(&entry))).then_some(entry)
     }
 
     /// Gives the shared cache an answer of this process, if it is to have it.

@@ -3,7 +3,7 @@
 //!
 //! The slots that an answer hangs on ([`crate::cache::signal`]) are those of its shape, as the catalog has it when the read is sent: found once per
 //! shape and reading of the catalog, and shared by all its answers, but for tags. While the catalog is not up to date, as far as is known here, it
-//! is not known what a statement reads.
+//! is not known what a statement reads. Patterns are held against what its key says.
 //!
 //! *Replicas.* An answer that began after a signal shows what the signal was about if it is the primary's; a replica may not have replayed that
 //! yet. So a signal is taken for a write that every answer must show: what a replica says is kept only if it had replayed, before
@@ -18,7 +18,7 @@ use super::shapes::Look;
 use super::wrote::Wrote;
 use super::{ClientId, GroupId, Relay, Todo};
 use crate::cache::key::Key;
-use crate::cache::{Entry, Source, Stamp, signal};
+use crate::cache::{Entry, Source, Stamp, Store, signal};
 use crate::config::Cache;
 use crate::sql::wish;
 
@@ -98,13 +98,15 @@ impl Relay {
     }
 
     /// Whether nobody has said that the answer does not count any more, as far as that would have been heard.
-    pub(super) fn stands(&self, group: GroupId, entry: &Entry) -> bool {
+    pub(super) fn stands(&self, group: GroupId, key: &[u8], entry: &Entry) -> bool {
         let began_us = entry.stamp.began_us;
         let is_heard = match (&self.groups[group].hearing, &self.config.cache.signals) {
             (_, None) => true,
             (hearing, Some(_)) => hearing.as_ref().is_some_and(|hearing| hearing.covers(began_us)),
         };
-        is_heard && self.cache.as_ref().is_some_and(|store| store.signals().marks().stand(&entry.deps, began_us))
+        let database = &*self.groups[group].database;
+        let stands = |store: &Store| store.signals().stand(database, entry, || super::cached::said_by(key));
+        is_heard && self.cache.as_ref().is_some_and(|store| stands(store))
     }
 
     /// The group is about to ask the cache: from now on its database's notifications are heard, if they are to be.

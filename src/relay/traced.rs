@@ -75,8 +75,8 @@ impl Relay {
     }
 
     /// Whether nothing that an answer from the cache hangs on has changed, as far as that counts for it.
-    pub(super) fn holds(&self, group: GroupId, entry: &Entry) -> Result<(), Miss> {
-        if !self.stands(group, entry) {
+    pub(super) fn holds(&self, group: GroupId, key: &[u8], entry: &Entry) -> Result<(), Miss> {
+        if !self.stands(group, key, entry) {
             return Err(Miss::Signalled);
         }
         let Some(traced) = &entry.traced else { return Ok(()) };

@@ -106,3 +106,42 @@ fn what_was_said_and_lost_is_taken_for_everything() {
     fill(&two, &mut second, other);
     assert!(reads(&one, &mut first, other).1);
 }
+
+/// A pattern has no name in Redis, and is not to be read there; yet nothing that it is for comes from there, in whichever process.
+#[test]
+fn a_pattern_goes_to_all() {
+    let (redis, cluster) = (Redis::start().unwrap(), builder().start().unwrap());
+    let conf = conf(&cluster, &redis);
+    let [one, two] = [(); 2].map(|()| up(&conf));
+    let [mut first, mut second] = [&one, &two].map(|pgweir| Client::connect(pgweir.port()));
+    let [meant, other] = ["SELECT v FROM item WHERE id = 1", "SELECT v FROM item WHERE id = 2"];
+    for sql in [meant, other] {
+        fill(&one, &mut first, sql);
+        assert!(reads(&two, &mut second, sql).1, "{sql}");
+    }
+    direct(&cluster, "UPDATE item SET v = 'new'");
+    says(&one, "PATTERN '*FROM item WHERE id = 1' IN app");
+    assert_eq!(ask_sql(&one, &mut first, meant), (vec![vec!["new".to_owned()]], false));
+    within(BOUND, "the other hears of it", || ask_sql(&two, &mut second, meant).0 == [["new"]]);
+    assert_eq!((first.value(other), second.value(other)), ("item 2".to_owned(), "item 2".to_owned()));
+    // Who comes later finds nothing older there either, but what still counts.
+    let three = up(&conf);
+    let mut third = Client::connect(three.port());
+    assert_eq!((third.value(meant), third.value(other)), ("new".to_owned(), "item 2".to_owned()));
+    let names = redis.ask(&["KEYS", "*"]).unwrap().texts();
+    let boards: Vec<&String> = names.iter().filter(|name| !redis.names().unwrap().contains(name)).collect();
+    let members = redis.ask(&["ZRANGE", boards[0], "0", "-1"]).unwrap().texts();
+    assert!(members.iter().any(|member| member.starts_with("p:")), "{members:?}");
+    assert!(!members.iter().any(|member| member.to_lowercase().contains("item")), "{members:?}");
+    // More than anybody remembers: the oldest are everything of the database.
+    for number in 0..70 {
+        says(&two, &format!("PATTERN 'nothing {number}'"));
+    }
+    within(BOUND, "all hear of it", || {
+        [&mut first, &mut second, &mut third].iter_mut().all(|client| client.value(other) == "new")
+    });
+    within(BOUND, "Redis keeps no more of them", || {
+        let members = redis.ask(&["ZRANGE", boards[0], "0", "-1"]).unwrap().texts();
+        members.iter().filter(|member| member.starts_with("p:")).count() <= 64
+    });
+}

@@ -107,6 +107,12 @@ fn on_the_console_and_over_http() {
         ("TAG list IN app", r#"{"tag":"list","database":"app"}"#, &[6]),
         ("TAG none", r#"{"tag":"none"}"#, &[]),
         (&format!("SHAPE {shape}"), &format!(r#"{{"shape":"{shape}"}}"#), &[4]),
+        ("PATTERN 'select v from item where id = *'", r#"{"pattern":"SELECT v FROM item WHERE id = *"}"#, &[0]),
+        ("PATTERN '*FROM mine*' IN app", r#"{"pattern":"*FROM mine*","database":"app"}"#, &[5, 6]),
+        ("PATTERN 'm*u'", r#"{"pattern":"m*u"}"#, &[5]),
+        ("PATTERN 'li*'", r#"{"pattern":"LI*"}"#, &[6]),
+        ("PATTERN 'FROM item'", r#"{"pattern":"FROM item"}"#, &[]),
+        ("PATTERN '*'", r#"{"pattern":"*"}"#, &all[..]),
         ("DATABASE app", r#"{"all":true,"database":"app"}"#, &all[..]),
         ("ALL", r#"{"all":true}"#, &all[..]),
     ] {
@@ -121,7 +127,7 @@ fn on_the_console_and_over_http() {
         assert_eq!(by_http, expected, "{json}");
     }
     for source in ["console", "http"] {
-        assert_eq!(metric(&pgweir, "pgweir_cache_signals_total", &[("source", source)]), 18.0);
+        assert_eq!(metric(&pgweir, "pgweir_cache_signals_total", &[("source", source)]), 24.0);
     }
     assert!(pgweir.log().contains("invalidated on the console") && pgweir.log().contains("invalidated over HTTP"));
 }
@@ -141,13 +147,21 @@ fn who_may_not_or_says_nothing_is_told_so() {
             ("INVALIDATE TAG", "42601"),
             ("INVALIDATE ALL IN app", "42601"),
             ("INVALIDATE SHAPE menu", "22P02"),
+            ("INVALIDATE PATTERN ''", "22P02"),
+            ("INVALIDATE PATTERN 'a\\b'", "22P02"),
             ("INVALIDATE DATABASE none", "3D000"),
             ("INVALIDATE TABLE item IN none", "3D000"),
         ] {
             let error = admin.query(sql).unwrap_err();
             assert!(error.starts_with(code), "{sql}: {error}");
         }
-        for (json, status) in [("{", 400), ("{}", 422), (r#"{"all":true,"database":"none"}"#, 404)] {
+        for (json, status) in [
+            ("{", 400),
+            ("{}", 422),
+            (r#"{"pattern":""}"#, 422),
+            (r#"{"pattern":"a\\b"}"#, 422),
+            (r#"{"all":true,"database":"none"}"#, 404),
+        ] {
             let (found, body) = post(stats, "/api/cache/invalidate", json).unwrap();
             assert!(found == status && body.contains("\"error\""), "{json}: {found} {body}");
         }
@@ -163,7 +177,7 @@ fn what_is_under_way_does_not_survive() {
     let cluster = cluster();
     let pgweir = start(&heard(&cluster, LASTING).size(20));
     let (mut client, mut admin) = (Client::connect(pgweir.port()), console(&pgweir, "root"));
-    for said in ["TABLE guarded", "ALL", "DATABASE app", "TAG slow"] {
+    for said in ["TABLE guarded", "ALL", "DATABASE app", "TAG slow", "PATTERN \"*guarded*\""] {
         let sql = format!("/* pgweir: tag=slow */ SELECT v FROM guarded WHERE id = 7 AND v <> '{said}'");
         let mut holder = Client::connect(cluster.primary().port());
         holder.query("BEGIN; LOCK TABLE guarded IN ACCESS EXCLUSIVE MODE").unwrap();
@@ -289,4 +303,48 @@ fn the_console_shows_what_the_cache_does() {
     assert!(held[0] > 10.0 && held[1] > 500_000.0 && held[1] <= 1e6 && held[2] > 200.0, "{held:?}");
     assert_eq!(shown("max_bytes"), ["1000000"; 3]);
     assert_eq!(shown("entries signals redis redis_hits")[1..], ["0|||", &format!("{}|||", held[0])]);
+}
+
+/// Values are part of a statement, whichever way they were sent; other statements and other values stay.
+#[test]
+fn a_pattern_is_for_values_too() {
+    let cluster = cluster();
+    let pgweir = start(&heard(&cluster, LASTING));
+    let (mut client, mut admin) = (Client::connect(pgweir.port()), console(&pgweir, "root"));
+    let (sql, other) = ("SELECT v FROM item WHERE id = $1", "SELECT id FROM item WHERE id = $1");
+    // In binary it is four bytes of an integer, which the driver says it is.
+    let mut body = [b"\0", sql.as_bytes(), b"\0\0\x01"].concat();
+    body.extend_from_slice(&23u32.to_be_bytes());
+    let bind = |id: i32| [&b"\0\0\0\x01\0\x01\0\x01\0\0\0\x04"[..], &id.to_be_bytes(), b"\0\0"].concat();
+    let binary = |id| Script::new().raw(b'P', &body).raw(b'B', &bind(id)).execute("", 0).sync();
+    let scripts: [Script; 6] = [
+        crate::unnamed(sql, &[Some("7")]),
+        crate::unnamed(sql, &[Some("77")]),
+        crate::unnamed(other, &[Some("7")]),
+        binary(7),
+        binary(77),
+        Script::new().query("SELECT v FROM item WHERE id = 7"),
+    ];
+    for (pattern, gone) in [
+        ("select v from item where id = $1 (7)", vec![0, 3]),
+        ("*(7)", vec![0, 2, 3]),
+        ("select v from item where id = 7", vec![5]),
+        ("*(77)", vec![1, 4]),
+        ("*(7", vec![]),
+        ("*= $1*", vec![0, 1, 2, 3, 4]),
+    ] {
+        for script in &scripts {
+            eventually("it is kept", || crate::ask(&pgweir, &mut client, script).1);
+        }
+        admin.query(&format!("INVALIDATE PATTERN '{pattern}'")).unwrap();
+        let mut found = Vec::new();
+        for (number, script) in scripts.iter().enumerate() {
+            let (frames, hit) = crate::ask(&pgweir, &mut client, script);
+            assert_eq!(outcome(&frames).unwrap().len(), 1);
+            if !hit {
+                found.push(number);
+            }
+        }
+        assert_eq!(found, gone, "{pattern}");
+    }
 }

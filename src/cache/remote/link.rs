@@ -246,6 +246,18 @@ impl Link {
         }
     }
 
+    /// Takes members out of a sorted set.
+    ///
+    /// # Errors
+    /// As for [`Link::get`].
+    pub async fn dismiss(&mut self, name: &str, members: &[String]) -> RedisResult<()> {
+        let cmd = redis::cmd("ZREM").arg(name).arg(members).take();
+        match self {
+            Self::One(link) => cmd.query_async(link).await,
+            Self::Many(link) => cmd.query_async(link).await,
+        }
+    }
+
     /// Redis' clock: of all masters, where there are several.
     ///
     /// # Errors

@@ -149,10 +149,10 @@ impl Remote {
     /// One that is not connected yet; [`Remote::run`] does that.
     #[must_use]
     pub fn new(config: Redis, counters: Arc<RemoteCounters>, signals: Arc<Signals>) -> Self {
-        let keys = Keys::new(&config.secret);
+        let keys = Arc::new(Keys::new(&config.secret));
         Self {
-            board: Board::new(signals, keys.name(&config.prefix, b"signals")),
-            keys: Arc::new(keys),
+            board: Board::new(signals, Arc::clone(&keys), keys.name(&config.prefix, b"signals")),
+            keys,
             config,
             up: RefCell::new(None),
             score: Cell::new(0),

@@ -4,7 +4,8 @@
 //! A value is: version (1 byte), flags (1), time for which it is good (8, microseconds), when it began (8, microseconds of Redis' clock since 1970), position in the
 //! write-ahead log of the replica that it is from (8), its length (4), the seal (32), and the answer, compressed if the flag says so. Numbers are
 //! big endian. The seal is a BLAKE3 hash under a key of its own over the length of the key, the key, all that stands in front of
-//! the seal, and all that stands behind it. Names are hashes under another key. Both keys come from the secret of the configuration, by BLAKE3's own derivation.
+//! the seal, and all that stands behind it. Names are hashes under another key. What else is told is hidden under a third: in front stands a hash of it, from which what it is
+//! mixed with is derived, so that it cannot be read, nor made up, and the same is hidden in the same way. All keys come from the secret of the configuration, by BLAKE3's own derivation.
 
 use blake3::Hasher;
 use bytes::Bytes;
@@ -24,6 +25,8 @@ const OF_REPLICA: u8 = 2;
 const SEAL: usize = 30;
 const SEAL_BYTES: usize = blake3::OUT_LEN;
 const BODY: usize = SEAL + SEAL_BYTES;
+/// In front of what is hidden: as long as it takes that nobody meets another with the same.
+const FRONT_BYTES: usize = 32;
 
 /// Why a value is no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +56,7 @@ pub struct Sealed {
 pub struct Keys {
     names: Zeroizing<[u8; 32]>,
     seals: Zeroizing<[u8; 32]>,
+    words: Zeroizing<[u8; 32]>,
 }
 
 impl std::fmt::Debug for Keys {
@@ -66,7 +70,11 @@ impl Keys {
     #[must_use]
     pub fn new(secret: &Secret) -> Self {
         let key = |context| Zeroizing::new(blake3::derive_key(context, secret.expose().as_bytes()));
-        Self { names: key("pgweir 2026-11-22 cache.redis: names"), seals: key("pgweir 2026-11-22 cache.redis: seals") }
+        Self {
+            names: key("pgweir 2026-11-22 cache.redis: names"),
+            seals: key("pgweir 2026-11-22 cache.redis: seals"),
+            words: key("pgweir 2026-11-23 cache.redis: words"),
+        }
     }
 
     /// Under which name the answer of a key stands.
@@ -77,6 +85,36 @@ impl Keys {
         name.push_str(prefix);
         URL_SAFE_NO_PAD.encode_string(hash.as_bytes(), &mut name);
         name
+    }
+
+    /// A text as nobody reads it who has not the secret.
+    #[must_use]
+    pub fn hide(&self, text: &[u8]) -> String {
+        let front = self.front(text);
+        let hidden: Vec<u8> = front.iter().copied().chain(self.mixed(&front, text)).collect();
+        URL_SAFE_NO_PAD.encode(hidden)
+    }
+
+    /// The text that was hidden with the same secret.
+    #[must_use]
+    pub fn reveal(&self, hidden: &str) -> Option<Vec<u8>> {
+        let hidden = URL_SAFE_NO_PAD.decode(hidden).ok()?;
+        let (front, rest) = hidden.split_first_chunk::<FRONT_BYTES>()?;
+        let text: Vec<u8> = self.mixed(front, rest).collect();
+        (blake3::Hash::from(*front) == blake3::Hash::from(self.front(&text))).then_some(text)
+    }
+
+    fn front(&self, text: &[u8]) -> [u8; FRONT_BYTES] {
+        let mut front = [0; FRONT_BYTES];
+        Hasher::new_keyed(&self.words).update(b"front").update(text).finalize_xof().fill(&mut front);
+        front
+    }
+
+    /// Mixed a second time it is what it was.
+    fn mixed<'a>(&self, front: &[u8; FRONT_BYTES], text: &'a [u8]) -> impl Iterator<Item = u8> + 'a {
+        let mut with = vec![0; text.len()];
+        Hasher::new_keyed(&self.words).update(b"mixed").update(front).finalize_xof().fill(&mut with);
+        text.iter().zip(with).map(|(byte, with)| byte ^ with)
     }
 
     fn hash(&self, key: &[u8], head: &[u8], body: &[u8]) -> blake3::Hash {

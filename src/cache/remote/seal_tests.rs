@@ -78,3 +78,23 @@ fn what_is_sealed_is_still_looked_at() {
         }
     }
 }
+
+#[test]
+fn what_is_hidden_is_read_with_the_secret_and_as_it_was_written() {
+    let keys = keys("secret");
+    for text in [&b""[..], b"x", b"{\"pattern\":\"* FROM menu\"}", &[b'x'; 1000]] {
+        let hidden = keys.hide(text);
+        assert_eq!(keys.reveal(&hidden).as_deref(), Some(text));
+        assert_eq!(hidden, keys.hide(text), "the same is the same");
+        assert_eq!(self::keys("another").reveal(&hidden), None);
+        assert!(text.len() < 4 || !hidden.contains("pattern"));
+        for at in [0, hidden.len() / 2, hidden.len() - 1] {
+            let mut changed = hidden.clone().into_bytes();
+            changed[at] = if changed[at] == b'A' { b'Q' } else { b'A' };
+            assert_eq!(keys.reveal(std::str::from_utf8(&changed).unwrap()), None, "{at}");
+        }
+    }
+    for bad in ["", "A", "!", "AAAA"] {
+        assert_eq!(keys.reveal(bad), None);
+    }
+}
