@@ -47,6 +47,9 @@
 //!
 //! # What an answer hangs on
 //!
+//! What reads a row by its whole replica identity, as `WHERE id = 5`, hangs on the rows of that key, all others on all rows of their tables; of each change of which
+//! the key is told, the old one and the new, both are marked, of others all rows ([`super::row`]).
+//!
 //! That is found in the catalog (`relay::traced`), and is right as of when that was read. Event triggers of the operator's
 //! (`config/cache.sql`) write a message at each change of the schema; its commit marks [`Dependency::Schema`], on which every answer hangs,
 //! and no heartbeat behind it counts until a snapshot shows it, the catalogs of all workers are told to be read again, and what began
@@ -64,6 +67,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use arc_swap::ArcSwap;
 
 use super::marks::{Dependency, Marks};
+use super::row::Identity;
 
 /// What an answer hangs on, and up to where it shows everything.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,6 +87,8 @@ pub struct Table {
     pub lack: Option<Box<str>>,
     /// It has rows of its own: it is no view, and not cut into partitions.
     pub has_rows: bool,
+    /// By what its rows are told, as far as answers can hang on one; of a table in partitions, by what they should be.
+    pub identity: Option<Identity>,
     /// That was logged.
     told: AtomicBool,
 }
@@ -91,13 +97,20 @@ impl Table {
     /// A relation of this name; `lack`: why its changes do not come.
     #[must_use]
     pub fn new(name: &str, lack: Option<&str>, has_rows: bool) -> Self {
-        Self { name: name.into(), lack: lack.map(Box::from), has_rows, told: AtomicBool::new(false) }
+        Self { name: name.into(), lack: lack.map(Box::from), has_rows, identity: None, told: AtomicBool::new(false) }
+    }
+
+    /// The same, whose rows are told by this.
+    #[must_use]
+    pub fn told_by(self, identity: Option<Identity>) -> Self {
+        Self { identity, ..self }
     }
 }
 
 impl PartialEq for Table {
     fn eq(&self, other: &Self) -> bool {
-        (&self.name, &self.lack, self.has_rows) == (&other.name, &other.lack, other.has_rows)
+        let all = |it: &Self| (it.has_rows, it.identity.clone());
+        (&self.name, &self.lack, all(self)) == (&other.name, &other.lack, all(other))
     }
 }
 
@@ -231,11 +244,20 @@ impl Feed {
     /// What a read that is about to begin, on a replica that has replayed so much or on the primary, will hang on: these relations, and what
     /// every answer of the database does. `None` while nothing is known.
     pub fn trace(&self, relations: &[u32], replayed: Option<u64>) -> Option<Traced> {
+        self.trace_all(relations.iter().map(|oid| Dependency::Relation(*oid)), replayed)
+    }
+
+    /// The same of a read of what has one key in these relations, each with the key as [`super::row`] has it.
+    pub fn trace_rows(&self, keys: &[(u32, u64)], replayed: Option<u64>) -> Option<Traced> {
+        let both = |(oid, key): &(u32, u64)| [Dependency::Rows(*oid), Dependency::Row(*oid, *key)];
+        self.trace_all(keys.iter().flat_map(both), replayed)
+    }
+
+    fn trace_all<'a>(&self, of: impl Iterator<Item = Dependency<'a>>, replayed: Option<u64>) -> Option<Traced> {
         let history = self.history.load(Acquire);
         let lsn = replayed.unwrap_or_else(|| self.safe.load(Acquire));
         let all = [Dependency::Life, Dependency::Schema].into_iter();
-        let all = all.chain(relations.iter().map(|oid| Dependency::Relation(*oid)));
-        let slots = all.map(|it| it.slot(&self.database, history)).collect();
+        let slots = all.chain(of).map(|it| it.slot(&self.database, history)).collect();
         (history != 0 && lsn > 0).then_some(Traced { slots, lsn })
     }
 

@@ -1,9 +1,12 @@
 //! What was changed last, by what answers hang on: one array of slots for the process.
 //! Must never forget a change: a slot only moves on.
 //!
+//! Rows that are read by their key have slots of their own, many more, so that whoever writes many of them voids little else ([`super::row`]).
+//!
 //! A slot stands for whatever hashes to it; that two things share one makes some answers void in vain, and none good that is not. The hash
 //! is the same in every process, so that slots may be written down.
 
+use std::sync::OnceLock;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
@@ -11,6 +14,8 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// How many slots there are: 1 MiB of them.
 pub const SLOTS: usize = 1 << 16;
+/// How many there are for rows, numbered behind the others: 8 MiB of them, from the first row on that changes.
+pub const ROWS: usize = 1 << 20;
 
 /// What an answer may hang on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +26,10 @@ pub enum Dependency<'a> {
     Schema,
     /// The rows of the relation with this OID.
     Relation(u32),
+    /// Any of these, for who hangs on one: some have changed of which nobody said which.
+    Rows(u32),
+    /// The row of the relation that has this key, as [`super::row`] has it.
+    Row(u32, u64),
     /// What whoever is asked may take back ([`super::signal`]): everything, of all databases.
     Everything,
     /// So of this database.
@@ -45,6 +54,8 @@ impl Dependency<'_> {
             Self::Life => (0, 0, b"", 0),
             Self::Schema => (1, 0, b"", history),
             Self::Relation(oid) => (2, oid.into(), b"", history),
+            Self::Rows(oid) => (10, oid.into(), b"", history),
+            Self::Row(oid, key) => (11, oid.into(), b"", history ^ key),
             Self::Everything => (3, 0, b"", 0),
             Self::Database => (4, 0, b"", 0),
             Self::Tables => (5, 0, b"", 0),
@@ -58,7 +69,11 @@ impl Dependency<'_> {
         bytes[1..].copy_from_slice(&u64::to_be_bytes(number));
         let database = if self == Self::Everything { "" } else { database };
         let seed = xxh3_64_with_seed(&bytes, xxh3_64_with_seed(database.as_bytes(), history));
-        (xxh3_64_with_seed(text, seed) % SLOTS as u64) as u32
+        let hash = xxh3_64_with_seed(text, seed);
+        match self {
+            Self::Row(..) => (SLOTS as u64 + hash % ROWS as u64) as u32,
+            _ => (hash % SLOTS as u64) as u32,
+        }
     }
 }
 
@@ -74,13 +89,16 @@ struct Slot {
 #[derive(Debug)]
 pub struct Marks {
     slots: Box<[Slot]>,
+    /// Of rows: where the newest commit ended that has changed one.
+    rows: OnceLock<Box<[AtomicU64]>>,
     /// The newest `us` of all: what began later need not be looked at.
     newest_us: AtomicU64,
 }
 
 impl Default for Marks {
     fn default() -> Self {
-        Self { slots: (0..SLOTS).map(|_| Slot::default()).collect(), newest_us: AtomicU64::new(0) }
+        let slots = (0..SLOTS).map(|_| Slot::default()).collect();
+        Self { slots, rows: OnceLock::new(), newest_us: AtomicU64::new(0) }
     }
 }
 
@@ -89,6 +107,11 @@ impl Marks {
     pub fn changed(&self, slot: u32, lsn: u64) {
         if let Some(slot) = self.slots.get(slot as usize) {
             slot.lsn.fetch_max(lsn, Relaxed);
+        } else if let Some(row) = (slot as usize).checked_sub(SLOTS).filter(|row| *row < ROWS) {
+            let rows = self.rows.get_or_init(|| (0..ROWS).map(|_| AtomicU64::new(0)).collect());
+            if let Some(known) = rows.get(row) {
+                known.fetch_max(lsn, Relaxed);
+            }
         }
     }
 
@@ -128,9 +151,17 @@ impl Marks {
     #[must_use]
     pub fn hold(&self, slots: &[u32], lsn: u64, began_us: u64) -> bool {
         slots.iter().all(|slot| {
-            let slot = self.slots.get(*slot as usize);
-            slot.is_some_and(|slot| slot.lsn.load(Relaxed) <= lsn && slot.us.load(Relaxed) < began_us)
+            let known = self.slots.get(*slot as usize);
+            let holds = |known: &Slot| known.lsn.load(Relaxed) <= lsn && known.us.load(Relaxed) < began_us;
+            known.map_or_else(|| self.row_holds(*slot, lsn), holds)
         })
+    }
+
+    fn row_holds(&self, slot: u32, lsn: u64) -> bool {
+        let row = (slot as usize).checked_sub(SLOTS).filter(|row| *row < ROWS);
+        // Before the first that changes none has.
+        let newest = |row: usize| self.rows.get().map_or(Some(0), |rows| Some(rows.get(row)?.load(Relaxed)));
+        row.and_then(newest).is_some_and(|newest| newest <= lsn)
     }
 }
 
@@ -156,7 +187,23 @@ mod tests {
         assert!(!marks.stand(&[SLOTS as u32], 10));
         assert!(marks.stand(&[a], 0) && !marks.stand(&[b], 0) && Marks::default().stand(&[a, b], 0));
         // No slot is no promise.
-        assert!(!marks.hold(&[SLOTS as u32], 100, 100));
+        assert!(!marks.hold(&[(SLOTS + ROWS) as u32], 100, 100));
+    }
+
+    #[test]
+    fn rows_have_slots_of_their_own() {
+        let (marks, slot) = (Marks::default(), |what: Dependency<'_>| what.slot("shop", 7));
+        let [row, other, table] =
+            [Dependency::Row(16384, 5), Dependency::Row(16384, 6), Dependency::Relation(16384)].map(slot);
+        assert!(row as usize >= SLOTS && other as usize >= SLOTS && row != other);
+        assert!(slot(Dependency::Row(16385, 5)) != row && Dependency::Row(16384, 5).slot("shop", 8) != row);
+        assert!(marks.hold(&[row, other, table], 0, 1));
+        marks.changed(row, 100);
+        assert!(!marks.hold(&[row], 99, 1) && marks.hold(&[row], 100, 1) && marks.hold(&[other, table], 0, 1));
+        let last = (SLOTS + ROWS - 1) as u32;
+        assert!(marks.hold(&[last], 0, 1));
+        marks.changed(last + 1, 100);
+        assert!(marks.hold(&[last], 0, 1) && !marks.hold(&[last + 1], 100, 1));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //!
 //! An answer is kept as the bytes that PostgreSQL sent ([`entry`]), under everything that they hang on ([`key`]), in one [`store`] for all
 //! workers. It is taken from what a client is sent, and is kept only if it is whole and nothing but an answer ([`answer`]). It is good for a
-//! time, or as long as nothing that it hangs on was changed ([`feed`], [`marks`]) or is being written to ([`fence`]), and in any case until somebody says that it does not
+//! time, or as long as nothing that it hangs on was changed ([`feed`], [`marks`]; of one row, where it reads no other: [`row`]) or is being written to ([`fence`]), and in any case until somebody says that it does not
 //! count any more ([`signal`], [`pattern`], [`hearing`]). Some is asked for before anybody needs it ([`warm`]). Behind the store there may be another that processes share ([`remote`]).
 
 pub mod answer;
@@ -15,6 +15,7 @@ pub mod key;
 pub mod marks;
 pub mod pattern;
 pub mod remote;
+pub mod row;
 pub mod shared;
 pub mod signal;
 pub mod store;

@@ -25,8 +25,7 @@ use super::slow::WhyRun;
 use super::statements::Statement;
 use super::wrote::Wrote;
 use super::{ClientId, GroupId, Relay};
-use crate::cache::key::{Fields, Key};
-use crate::cache::pattern::Said;
+use crate::cache::key::Key;
 use crate::cache::{Entry, Outcome, Stamp, Store, Warming};
 use crate::config::CacheMode;
 use crate::flow::requests::End;
@@ -126,20 +125,6 @@ pub(super) struct Asked {
     pub unnamed: Option<Unnamed>,
 }
 
-/// What the key of an answer says of its statement ([`Relay::asked`]), for patterns.
-pub(super) fn said_by(key: &[u8]) -> Option<Said<'_>> {
-    let mut fields = Fields::of(key);
-    // Up to what every key of a client's begins with.
-    let _ = (fields.number()?, fields.field()?, fields.number()?, fields.number()?, fields.field()?);
-    let (protocol, text) = (fields.number()?, fields.field()?);
-    let bind = if protocol > 0 { Some((fields.field()?, fields.field()?).1) } else { None };
-    let mut tags = Vec::new();
-    while !fields.is_at_end() {
-        tags.push(fields.field()?);
-    }
-    Some(Said { text, bind, tags })
-}
-
 /// One statement in the extended protocol.
 struct Single<'a> {
     statement: Rc<Statement>,
@@ -226,7 +211,7 @@ impl Relay {
             id,
             if expected.is_some() { WhyRun::Compared } else { miss.map_or(WhyRun::Renewed, WhyRun::Missed) },
         );
-        let trace = match self.trace(group, &asked) {
+        let trace = match self.trace(group, &asked, key) {
             Ok(trace) => trace,
             Err(bypass) => return self.bypasses(id, group, bypass),
         };

@@ -50,6 +50,7 @@ mod hosts;
 mod indexes;
 pub mod insight;
 mod inventory;
+mod key_parts;
 mod lane;
 mod lane_count;
 mod lane_loss;

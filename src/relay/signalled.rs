@@ -14,6 +14,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::catalog::Trust;
+use super::key_parts::said_by;
 use super::shapes::Look;
 use super::wrote::Wrote;
 use super::{ClientId, GroupId, Relay, Todo};
@@ -105,7 +106,7 @@ impl Relay {
             (hearing, Some(_)) => hearing.as_ref().is_some_and(|hearing| hearing.covers(began_us)),
         };
         let database = &*self.groups[group].database;
-        let stands = |store: &Store| store.signals().stand(database, entry, || super::cached::said_by(key));
+        let stands = |store: &Store| store.signals().stand(database, entry, || said_by(key));
         is_heard && self.cache.as_ref().is_some_and(|store| stands(store))
     }
 

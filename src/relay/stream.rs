@@ -6,7 +6,7 @@
 //! beats ([`super::stream_beat`]). Whatever goes wrong with one ends both; then nothing is known until others are there.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::convert::Infallible;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::rc::Rc;
@@ -24,13 +24,14 @@ use crate::auth::ServerSecret;
 use crate::base::clock;
 use crate::cache::Feed;
 use crate::cache::marks::Dependency;
+use crate::cache::row::Identity;
 use crate::cache::unseen::Unseen;
 use crate::config::Logical;
 use crate::meter::DatabaseHealth;
 use crate::server::open::{Dial, OpenError, Parameters};
 use crate::server::replication::Replication;
 use crate::wire::frame::be_u32;
-use crate::wire::pgoutput::{Change, Frame};
+use crate::wire::pgoutput::{Change, Frame, Told, identity, keys};
 
 /// What event triggers call their messages (`config/cache.sql`).
 const SCHEMA: &[u8] = b"pgweir_ddl";
@@ -49,6 +50,8 @@ const PATIENCE: Duration = Duration::from_secs(3600);
 const RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
 /// It is looked so often whether the stream is still what is wanted.
 const LOOK: Duration = Duration::from_millis(100);
+/// Keys of one transaction that are told apart.
+const MOST_KEYS: usize = 4096;
 /// Messages after which others have their turn.
 const MESSAGES_PER_TURN: u32 = 256;
 
@@ -64,6 +67,18 @@ pub(super) struct Known {
     pub back: (u64, u64),
     /// How far the stream was read.
     read: u64,
+    /// By what it tells the rows of relations.
+    told: HashMap<u32, Rows>,
+}
+
+/// By what the stream tells the rows of a relation.
+struct Rows {
+    /// Columns with their types.
+    columns: Vec<(Box<[u8]>, u32)>,
+    /// Their places.
+    at: Vec<u16>,
+    /// The same in the catalog, if it is the same, by this version of what is known of that.
+    known: (u64, Option<Identity>),
 }
 
 /// A transaction on its way.
@@ -71,6 +86,9 @@ pub(super) struct Known {
 struct Transaction {
     xid: u32,
     relations: BTreeSet<u32>,
+    /// Rows by their keys, and relations of whose changed rows the keys are not known, or are too many.
+    keys: BTreeSet<(u32, u64)>,
+    unknown: BTreeSet<u32>,
     schema: bool,
     beat: Option<u64>,
 }
@@ -184,6 +202,7 @@ async fn flow(
         schema: Vec::new(),
         back: (0, 0),
         read: origin.since,
+        told: HashMap::new(),
     };
     let (known, came) = (RefCell::new(known), Notify::new());
     tokio::select! {
@@ -243,12 +262,17 @@ impl Known {
                 return asks;
             }
             Frame::Data(Change::Begin { xid }) => *transaction = Transaction { xid, ..Transaction::default() },
-            Frame::Data(Change::Row(oid)) => {
+            Frame::Data(Change::Relation { oid, columns }) => self.is_like(oid, columns),
+            Frame::Data(Change::Row { oid, values }) => {
                 transaction.relations.insert(oid);
+                if !self.keys(oid, values, transaction) {
+                    transaction.unknown.insert(oid);
+                }
                 self.health.iter().for_each(|health| health.stream.rows.add(1));
             }
             Frame::Data(Change::Truncate(oids)) => {
                 transaction.relations.extend(oids.chunks_exact(4).filter_map(be_u32));
+                transaction.unknown.extend(oids.chunks_exact(4).filter_map(be_u32));
                 self.health.iter().for_each(|health| health.stream.truncates.add(1));
             }
             Frame::Data(Change::Message { transactional: true, prefix: SCHEMA, .. }) => transaction.schema = true,
@@ -261,10 +285,42 @@ impl Known {
         false
     }
 
+    /// The stream says by what it tells the rows of a relation.
+    fn is_like(&mut self, oid: u32, columns: &[u8]) {
+        let told = identity(columns).unwrap_or_default();
+        let at = told.iter().map(|told| told.at).collect();
+        let columns = told.iter().map(|told| (Box::from(told.name), told.kind)).collect();
+        self.told.insert(oid, Rows { columns, at, known: (0, None) });
+    }
+
+    /// Notes the keys that a row had and has. False if they are not certain.
+    fn keys(&mut self, oid: u32, values: &[u8], transaction: &mut Transaction) -> bool {
+        let Some(rows) = self.told.get_mut(&oid) else { return false };
+        // The number of none is 0.
+        let version = self.feed.version();
+        if rows.known.0 != version {
+            let told = rows.columns.iter().zip(&rows.at);
+            let told: Vec<Told<'_>> = told.map(|((name, kind), at)| Told { at: *at, name, kind: *kind }).collect();
+            let tables = self.feed.tables().map(|(tables, _)| tables);
+            let table = tables.as_ref().and_then(|tables| tables.get(&oid));
+            let same = table.and_then(|table| table.identity.clone()).filter(|identity| identity.is_as(&told));
+            rows.known = (version, same);
+        }
+        let (Some(identity), at) = (&rows.known.1, &rows.at) else { return false };
+        let mut is_certain = transaction.keys.len() < MOST_KEYS;
+        let all = keys(values, at, |values| match identity.key_told(&values).filter(|_| is_certain) {
+            Some(key) => drop(transaction.keys.insert((oid, key))),
+            None => is_certain = false,
+        });
+        all && is_certain
+    }
+
     fn commit(&mut self, transaction: &Transaction, end: u64, came: &Notify) {
         for oid in &transaction.relations {
             self.feed.changed(Dependency::Relation(*oid), end);
         }
+        transaction.unknown.iter().for_each(|oid| self.feed.changed(Dependency::Rows(*oid), end));
+        transaction.keys.iter().for_each(|(oid, key)| self.feed.changed(Dependency::Row(*oid, *key), end));
         if transaction.schema {
             self.feed.changed(Dependency::Schema, end);
             self.schema.push((transaction.xid, end));
@@ -348,7 +404,7 @@ mod tests {
         let feed = Arc::new(Feed::new("shop", Arc::default()));
         feed.begins(7, 1, 100, 1);
         let (unseen, schema) = Default::default();
-        Known { feed, health: None, unseen, schema, back: (0, 0), read: 100 }
+        Known { feed, health: None, unseen, schema, back: (0, 0), read: 100, told: HashMap::new() }
     }
 
     #[test]
@@ -359,7 +415,7 @@ mod tests {
         let other = known.feed.trace(&[16400], Some(110));
         let holds = |known: &Known, traced: &Option<_>| traced.as_ref().is_some_and(|it| known.feed.holds(it, 5));
         take(&mut known, Change::Begin { xid: 11 });
-        take(&mut known, Change::Row(16384));
+        take(&mut known, Change::Row { oid: 16384, values: b"" });
         assert!(holds(&known, &item), "it has not committed");
         take(&mut known, Change::Commit { end: 120 });
         assert!(!holds(&known, &item) && holds(&known, &other) && known.unseen.len() == 1);

@@ -16,6 +16,8 @@ use super::stream::{BEAT, Course, Known};
 use crate::base::clock;
 use crate::cache::Feed;
 use crate::cache::feed::{Table, Tables};
+use crate::cache::marks::Dependency;
+use crate::cache::row::Identity;
 use crate::cache::unseen::Snapshot;
 use crate::server::open::{Dial, OpenError};
 use crate::server::talk::Talk;
@@ -138,10 +140,11 @@ impl Beats {
 
     async fn tables(&mut self) -> Result<Tables, OpenError> {
         let answer = self.talk.rows(&TABLES.replace("/*PUBLICATION*/", &self.publication)).await?;
-        let table = |[oid, name, lack, rows, _]: [&[u8]; 5]| {
+        let table = |[oid, name, lack, rows, identity]: [&[u8]; 5]| {
             let oid = std::str::from_utf8(oid).ok()?.parse::<u32>().ok()?;
             let (name, lack) = (String::from_utf8_lossy(name), String::from_utf8_lossy(lack));
-            Some((oid, Table::new(&name, Some(&*lack).filter(|lack| !lack.is_empty()), rows == b"t")))
+            let table = Table::new(&name, Some(&*lack).filter(|lack| !lack.is_empty()), rows == b"t");
+            Some((oid, table.told_by(Identity::of_json(identity))))
         };
         Ok(rows(&answer).filter_map(table).collect())
     }
@@ -252,6 +255,8 @@ impl Beats {
             if let Some(health) = &known.health {
                 health.change_schema();
             }
+            // Also what a replica says from now on that is not there yet.
+            self.feed.changed(Dependency::Schema, beat.written);
             self.feed.void(clock::now_us());
         }
         Ok(())

@@ -2,7 +2,7 @@
 //! Must never trace an answer by a catalog that may be older than the schema it was made under.
 //!
 //! Which relations a statement reads the catalog says ([`crate::sql::sources`]); whether their changes come, the publication
-//! ([`Feed::tables`]); up to where an answer shows everything, the stream ([`crate::cache::feed`], where the proof is). What the catalog says
+//! ([`Feed::tables`]), and whether it hangs on single rows only (`super::key_parts`); up to where an answer shows everything, the stream ([`crate::cache::feed`], where the proof is). What the catalog says
 //! is believed if it was asked after the last change of the schema that anybody here has noted: a client's own, or one that the stream has
 //! told of. Whoever notes one voids what began before, and only then is anything traced again, so that an answer whose relations were
 //! found before either is void or was dropped on its way ([`Relay::trace_begins`]).
@@ -11,6 +11,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::cached::Asked;
+use super::key_parts::{Keys, rows_of, traced};
 use super::shapes::Look;
 use super::{ClientId, GroupId, Relay, Todo};
 use crate::cache::{Entry, Feed, Fence, Fenced, Source, Traced};
@@ -22,6 +23,8 @@ use crate::sql::verdict::{Effects, StatementKind};
 pub(super) struct Trace {
     by: By,
     relations: Rc<[u32]>,
+    /// The keys of rows in these, if it hangs on no others.
+    rows: Option<Box<Keys>>,
     /// Changes of the schema.
     schema: u64,
     /// What the read hangs on that has begun; without either that is not known.
@@ -41,7 +44,7 @@ enum By {
 impl Trace {
     /// Of what is fenced.
     pub fn fenced(fence: Arc<Fence>, relations: Rc<[u32]>, schema: u64) -> Self {
-        Self { by: By::Fence(fence), relations, schema, traced: None, fenced: None }
+        Self { by: By::Fence(fence), relations, rows: None, schema, traced: None, fenced: None }
     }
 
     /// It is by a fence.
@@ -87,8 +90,8 @@ impl Relay {
         if feed.holds(traced, entry.stamp.began_us) { Ok(()) } else { Err(Miss::Changed) }
     }
 
-    /// On what the answer that was asked for will hang; `Ok(None)`: it is kept for its time.
-    pub(super) fn trace(&mut self, group: GroupId, asked: &Asked) -> Result<Option<Box<Trace>>, Bypass> {
+    /// On what the answer that was asked for under this key will hang; `Ok(None)`: it is kept for its time.
+    pub(super) fn trace(&mut self, group: GroupId, asked: &Asked, key: &[u8]) -> Result<Option<Box<Trace>>, Bypass> {
         if self.groups[group].terms.cache_fenced {
             return self.fence_trace(group, asked);
         }
@@ -117,8 +120,10 @@ impl Relay {
         if !self.is_fresh(group, &feed) {
             return Err(Bypass::Stalled);
         }
+        let catalog = self.catalogs.all.get(number).ok_or(Bypass::Untraced)?;
+        let rows = rows_of(key, &catalog.code, &relations, &tables);
         let by = By::Stream(feed, version);
-        Ok(Some(Box::new(Trace { by, relations, schema, traced: None, fenced: None })))
+        Ok(Some(Box::new(Trace { by, relations, rows, schema, traced: None, fenced: None })))
     }
 
     /// The read is about to be sent there.
@@ -130,12 +135,13 @@ impl Relay {
         let catalog = self.catalogs.all.get(self.groups[group].catalog);
         let health = catalog.and_then(|catalog| catalog.health.as_ref());
         let is_current = trace.schema == health.map_or(0, |health| health.schema_changes());
+        let (relations, rows) = (&*trace.relations, trace.rows.as_deref());
         (trace.traced, trace.fenced) = match (&trace.by, source) {
             _ if !is_current => (None, None),
             (By::Stream(feed, version), _) if *version != feed.version() => (None, None),
-            (By::Stream(feed, _), Source::Primary) => (feed.trace(&trace.relations, None), None),
-            (By::Stream(feed, _), Source::Replica(lsn)) => (feed.trace(&trace.relations, Some(lsn)), None),
-            (By::Fence(fence), Source::Primary) => (None, self.stamped(group, fence, &trace.relations)),
+            (By::Stream(feed, _), Source::Primary) => (traced(feed, relations, rows, None), None),
+            (By::Stream(feed, _), Source::Replica(lsn)) => (traced(feed, relations, rows, Some(lsn)), None),
+            (By::Fence(fence), Source::Primary) => (None, self.stamped(group, fence, relations)),
             (By::Fence(_), Source::Replica(_)) => (None, None),
         };
         let fill = self.clients.get_mut(id).and_then(|client| client.caching().fill.as_mut());

@@ -7,6 +7,7 @@
 
 pub mod block;
 pub mod bodies;
+pub mod by_key;
 mod canon;
 pub mod classify;
 pub mod code;

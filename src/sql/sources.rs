@@ -119,6 +119,25 @@ impl Sources {
         this.implied = [&b"a"[..], b"t"].iter().fold(implied, |all, key| both(all, &reads(key)));
         this
     }
+
+    /// What the token at `at` reads, if it stands for something that reads. Of a name that only the server can tell that is too much.
+    fn read_at(&self, words: Words<'_>, at: usize) -> Option<&Reads> {
+        match words.kind(at) {
+            Some(Kind::UnicodeWord) => Some(&None),
+            Some(Kind::Operator) => self.names.get(words.bytes(at)),
+            _ => words.name(at).and_then(|name| self.names.get(&*name)),
+        }
+    }
+
+    /// Whether that may be anything.
+    pub(super) fn reads(&self, words: Words<'_>, at: usize) -> bool {
+        self.read_at(words, at).is_some_and(|reads| reads.as_ref().is_none_or(|oids| !oids.is_empty()))
+    }
+
+    /// Whether what no statement names reads anything.
+    pub(super) fn is_implied(&self) -> bool {
+        self.implied.as_ref().is_none_or(|oids| !oids.is_empty())
+    }
 }
 
 impl Code {
@@ -128,18 +147,9 @@ impl Code {
     pub fn sources(&self, sql: &[u8], standard_conforming_strings: bool) -> Option<Box<[u32]>> {
         let all = tokens(sql, standard_conforming_strings);
         let words = Words::new(sql, &all);
-        let Sources { names, implied, .. } = &self.sources;
-        (0..words.len()).try_fold(implied.clone()?, |found, at| {
-            let named = match words.kind(at) {
-                // Its name may be any.
-                Some(Kind::UnicodeWord) => return None,
-                Some(Kind::Operator) => names.get(words.bytes(at)),
-                _ => words.name(at).and_then(|name| names.get(&*name)),
-            };
-            match named {
-                Some(more) => both(Some(found), more),
-                None => Some(found),
-            }
+        (0..words.len()).try_fold(self.sources.implied.clone()?, |found, at| match self.sources.read_at(words, at) {
+            Some(more) => both(Some(found), more),
+            None => Some(found),
         })
     }
 }

@@ -63,7 +63,7 @@ pub fn kept(pgweir: &Pgweir, client: &mut Client, sql: &str) -> Vec<Vec<String>>
 }
 
 /// What it reads is `right` at once, or within the bound of `since`; and is kept again.
-fn turns_to(pgweir: &Pgweir, client: &mut Client, sql: &str, since: Instant, right: &[Vec<String>]) {
+pub fn turns_to(pgweir: &Pgweir, client: &mut Client, sql: &str, since: Instant, right: &[Vec<String>]) {
     loop {
         let began = Instant::now();
         let rows = client.query(sql).unwrap();

@@ -18,6 +18,7 @@ mod l2_signals;
 mod logical;
 mod never;
 mod replicas;
+mod rows;
 mod serve;
 mod shadow;
 mod signals;
