@@ -10,9 +10,8 @@ use toml::de::DeValue;
 
 use super::check::Check;
 use super::endpoint::{Endpoint, Host};
-use super::leaf::RawSecret;
-use super::reader::{Field, Leaf, Reader, Span};
-use super::schema::RawRedis;
+use super::leaf::{FilePath, Number, RawSecret, Size, Text, Timeout, Word};
+use super::reader::{Field, Leaf, Reader, Span, join, section};
 use super::words::words;
 use crate::base::secret::Secret;
 
@@ -37,6 +36,32 @@ const SENTINEL_PORT: u16 = 26_379;
 const HOSTS_MAX: usize = 32;
 /// Fewest bytes of [`Redis::secret`].
 pub const SECRET_MIN: usize = 32;
+
+section! {
+    /// `[cache.redis]`
+    RawRedis {
+        mode: Word<RedisMode>,
+        hosts: Hosts,
+        master_name: Text,
+        user: Text,
+        password: RawSecret,
+        sentinel_user: Text,
+        sentinel_password: RawSecret,
+        database: Number<0, 1_000_000>,
+        tls: bool,
+        tls_ca_file: FilePath,
+        tls_cert_file: FilePath,
+        tls_key_file: FilePath,
+        prefix: Text,
+        secret: RawSecret,
+        timeout: Timeout,
+        max_ttl: Timeout,
+        compress_above: Size<0, 0x3fff_ffff>,
+        max_lookups: Number<1, 1_000_000>,
+        max_writes: Number<1, 1_000_000>,
+        one_flight: bool,
+    }
+}
 
 /// `[cache.redis]`: answers that processes share. Equality is what a reload compares.
 #[derive(Clone, Debug, PartialEq)]
@@ -79,6 +104,8 @@ pub struct Redis {
     pub max_lookups: u32,
     /// The same of writes. Default 1000.
     pub max_writes: u32,
+    /// Whether what takes a server longer than 1 ms is asked by one process at a time, for which the others wait. Default true.
+    pub one_flight: bool,
 }
 
 impl Redis {
@@ -105,6 +132,7 @@ impl Redis {
             compress_above: 2048,
             max_lookups: 1000,
             max_writes: 1000,
+            one_flight: true,
         }
     }
 }
@@ -180,6 +208,7 @@ impl Check<'_> {
             compress_above: raw.compress_above.set().map_or(default.compress_above, |size| size.0 as usize),
             max_lookups: raw.max_lookups.set().map_or(default.max_lookups, |number| number.0),
             max_writes: raw.max_writes.set().map_or(default.max_writes, |number| number.0),
+            one_flight: raw.one_flight.set().unwrap_or(default.one_flight),
             hosts: default.hosts,
             secret: default.secret,
         })

@@ -33,7 +33,7 @@ fn ports_are_those_of_who_is_asked() {
 #[test]
 fn all_of_it_is_taken_over() {
     let lines = "hosts = [\"r:1\"]\nuser = \"u\"\npassword = \"p\"\ndatabase = 3\nprefix = \"x:\"\ntimeout = \"7ms\"\n\
-        max_ttl = \"10m\"\ncompress_above = \"4KiB\"\nmax_lookups = 7\nmax_writes = 8\ntls = true";
+        max_ttl = \"10m\"\ncompress_above = \"4KiB\"\nmax_lookups = 7\nmax_writes = 8\none_flight = false\ntls = true";
     let redis = parsed(&format!("{SECRET}\n{lines}")).unwrap().cache.redis.unwrap();
     let expected = Redis {
         user: Some("u".into()),
@@ -45,6 +45,7 @@ fn all_of_it_is_taken_over() {
         compress_above: 4096,
         max_lookups: 7,
         max_writes: 8,
+        one_flight: false,
         tls: true,
         ..Redis::new(vec!["r:1".parse().unwrap()], Secret::new("0123456789abcdef0123456789abcdef".into()))
     };

@@ -24,7 +24,7 @@ use super::modes::{PoolMode, Roles, ServerOrder, SessionState, WaitAction};
 use super::notify::RawNotify;
 use super::reader::{Field, Leaf, Named, Reader, join, section};
 use super::reads::{Balance, InTransactions, NoReplica, PerHost, Routing, Weight};
-use super::redis::{Hosts, RedisMode};
+use super::redis::RawRedis;
 use super::rules::{Fallback, Globs};
 use super::stats::{Measure, RawStats};
 use super::warm_up::RawWarmUp;
@@ -261,31 +261,6 @@ section! {
         strategies: Named<Wait>,
         warm_up: Listed<RawWarmUp>,
         redis: RawRedis,
-    }
-}
-
-section! {
-    /// `[cache.redis]`
-    RawRedis {
-        mode: Word<RedisMode>,
-        hosts: Hosts,
-        master_name: Text,
-        user: Text,
-        password: RawSecret,
-        sentinel_user: Text,
-        sentinel_password: RawSecret,
-        database: Number<0, 1_000_000>,
-        tls: bool,
-        tls_ca_file: FilePath,
-        tls_cert_file: FilePath,
-        tls_key_file: FilePath,
-        prefix: Text,
-        secret: RawSecret,
-        timeout: Timeout,
-        max_ttl: Timeout,
-        compress_above: Size<0, 0x3fff_ffff>,
-        max_lookups: Number<1, 1_000_000>,
-        max_writes: Number<1, 1_000_000>,
     }
 }
 

@@ -25,6 +25,8 @@ reasons! {
     RemoteMiss {
         /// There is none.
         Absent = "absent",
+        /// Another process was about to put one there, and did not in time.
+        Waited = "waited",
         /// It is too old.
         Expired = "expired",
         /// It is not connected, or failed so often that it is not asked.

@@ -198,9 +198,9 @@ impl Relay {
             Answer::Other => Unkept::Other,
         };
         let mut fill = client.caching().fill.take();
-        if let Some(fill) = &mut fill {
+        if let Some(fill) = fill.as_mut().filter(|_| why == Unkept::Long) {
             let shared = fill.shared.take();
-            self.shares_none(shared.filter(|_| why == Unkept::Long));
+            self.shares_none(shared);
         }
         if why == Unkept::Long
             && let (Some(store), Some(fill)) = (&self.cache, &fill)
@@ -233,6 +233,9 @@ impl Relay {
         let entry = Entry::new(fill.key.len(), answer, stamp, self.now_us, fill.ttl_us, Arc::clone(&fill.tenant));
         let shared = fill.shared.take().filter(|_| traced.is_none() && fenced.is_none());
         let took_us = self.now_us.saturating_sub(stamp.began_us);
+        if shared.is_some() {
+            self.usual.took(self.groups[group].catalog, fill.shape, took_us);
+        }
         let entry = entry.taking(took_us).traced(traced).fenced(fenced);
         let entry = Arc::new(entry.hanging_on(Arc::clone(&fill.deps)));
         if store.put(Arc::clone(&fill.key), Arc::clone(&entry)) {
@@ -262,7 +265,14 @@ impl Relay {
 
     /// Nothing more comes of this. Who has waited for it goes on.
     pub(super) fn fill_ends(&mut self, id: ClientId, fill: Option<Box<Fill>>, landing: Landing) {
-        let Some(fill) = fill.filter(|fill| fill.leads) else { return };
+        let Some(mut fill) = fill else { return };
+        if landing == Landing::Failed {
+            let shared = fill.shared.take();
+            self.shares_nothing(shared);
+        }
+        if !fill.leads {
+            return;
+        }
         if self.flights.get(&fill.key).is_some_and(|flight| flight.leader == Leader::Client(id)) {
             self.lands(&fill.key, landing);
         }

@@ -114,6 +114,7 @@ mod told;
 mod traced;
 mod unopened;
 mod unserved;
+mod usual;
 mod vacate;
 mod verify;
 mod watch;
@@ -267,6 +268,8 @@ pub struct Relay {
     landed: Option<(Arc<[u8]>, Arc<Entry>)>,
     /// Clients that wait for each other's answers.
     flights: fill::Flights,
+    /// How long reads take that others may wait for.
+    usual: usual::Usual,
     /// How often one has begun to wait so.
     followed: u64,
     /// Writes of everybody, as far as answers hang on them.
@@ -328,6 +331,7 @@ impl Relay {
             remote: None,
             landed: None,
             flights: fill::Flights::default(),
+            usual: usual::Usual::default(),
             followed: 0,
             fences: fence::Fences::default(),
             dice: RandomState::new().build_hasher().finish() | 1,

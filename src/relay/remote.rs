@@ -16,6 +16,9 @@
 //! change is found only by a process that has not seen the change yet, for that time at most, and never by the one that made it. When a look
 //! shows a change, what this process itself has kept is void, too.
 //!
+//! *One flight.* A lookup that finds nothing has told the other processes that this one asks a server; they wait with theirs ([`crate::cache::remote`]), for as long as such reads
+//! usually take (`super::usual`) and a little longer. If no answer comes of it they are told that, too.
+//!
 //! *Order.* In one process an answer never takes the place of a newer one. There it may, as nobody orders what processes write: a client whose process has lost its own
 //! copy may be told an older state of the same than before, by no more than the time that answers are good for; never one from before its own last write.
 
@@ -60,6 +63,8 @@ pub struct Lookup {
     longest: usize,
     /// What an answer may be taken back by.
     deps: Arc<[u32]>,
+    /// How long it usually takes a server, microseconds, if that is known.
+    usual_us: Option<u64>,
 }
 
 /// What a turn leaves to be done with the shared cache.
@@ -72,6 +77,8 @@ pub enum Far {
     Keep(Keep),
     /// Take away what it has under this key.
     Remove(Box<[u8]>),
+    /// Let nobody wait any more for what is under this key.
+    GiveUp(Box<[u8]>),
 }
 
 /// Does it.
@@ -81,7 +88,7 @@ pub async fn run(relay: Shared, far: Far) {
         (Far::Run(remote), _) => remote.run().await,
         (Far::Look(lookup), remote) => {
             let found = match remote {
-                Some(remote) => remote.look(&lookup.shared, lookup.longest).await,
+                Some(remote) => remote.look(&lookup.shared, lookup.longest, lookup.usual_us).await,
                 None => None,
             };
             super::task::guarded(&relay, |relay| relay.looked_up(&lookup, found));
@@ -89,7 +96,8 @@ pub async fn run(relay: Shared, far: Far) {
         }
         (Far::Keep(keep), Some(remote)) => remote.keep(keep).await,
         (Far::Remove(key), Some(remote)) => remote.remove(&key).await,
-        (Far::Keep(_) | Far::Remove(_), None) => {}
+        (Far::GiveUp(key), Some(remote)) => remote.give_up(&key).await,
+        (Far::Keep(_) | Far::Remove(_) | Far::GiveUp(_), None) => {}
     }
 }
 
@@ -155,7 +163,8 @@ impl Relay {
         self.waits_for_flight(id, &key);
         let (longest, deps) = (store.longest(), self.deps_of(group, asked.shape, &asked.tags));
         self.note_signals(group);
-        self.todo.push(Todo::Far(Far::Look(Lookup { key, number, group, shared, longest, deps })));
+        let usual_us = self.usual.of(self.groups[group].catalog, asked.shape);
+        self.todo.push(Todo::Far(Far::Look(Lookup { key, number, group, shared, longest, deps, usual_us })));
         true
     }
 
@@ -196,6 +205,15 @@ impl Relay {
         if remote.takes() {
             let (answer, Stamp { began_us, source }) = (entry.answer.clone(), entry.stamp);
             self.todo.push(Todo::Far(Far::Keep(Keep { key, answer, began_us, source, ttl_us: entry.ttl_us })));
+        }
+    }
+
+    /// Nothing comes of what was asked for the shared cache as well.
+    pub(super) fn shares_nothing(&mut self, shared: Option<Box<[u8]>>) {
+        if let Some(key) = shared
+            && self.remote.as_ref().is_some_and(|remote| remote.config().one_flight)
+        {
+            self.todo.push(Todo::Far(Far::GiveUp(key)));
         }
     }
 

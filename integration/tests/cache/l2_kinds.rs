@@ -31,7 +31,7 @@ fn by_password_and_user() {
     redis
         .ask(&["ACL", "SETUSER", "weir", "on", ">letmein", "~weir:*", "+get", "+set", "+psetex", "+del", "+time"])
         .unwrap();
-    redis.ask(&["ACL", "SETUSER", "weir", "+zadd", "+zincrby", "+zmscore", "+zrange"]).unwrap();
+    redis.ask(&["ACL", "SETUSER", "weir", "+eval", "+zadd", "+zrem", "+zincrby", "+zmscore", "+zrange"]).unwrap();
     let hosts = [redis.address()];
     is_shared(&sharing(cluster(), &hosts, "password = \"hunter2\""), 1..3);
     let named = "user = \"weir\"\npassword = \"letmein\"\nprefix = \"weir:\"";

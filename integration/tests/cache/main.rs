@@ -12,6 +12,7 @@ mod fenced;
 mod flight;
 mod fresh;
 mod l2;
+mod l2_flight;
 mod l2_gone;
 mod l2_kinds;
 mod l2_signals;

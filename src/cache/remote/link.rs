@@ -26,6 +26,11 @@ use crate::config::{Endpoint, Host, Redis, RedisMode};
 /// How long the crate itself may take to connect to one server.
 const CONNECT: Duration = Duration::from_secs(1);
 
+const REMOVE_IF: &str = "
+local value = redis.call('GET', KEYS[1])
+if value and string.sub(value, 1, #ARGV[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
+return 0";
+
 /// How Redis is reached.
 pub struct Plan(Kind);
 
@@ -184,6 +189,30 @@ impl Link {
         }
     }
 
+    /// The value of a name; if there is none it has this one from now on, for so many milliseconds.
+    ///
+    /// # Errors
+    /// As for [`Link::get`]; before Redis 7.0 always.
+    pub async fn get_or_set(&mut self, name: &str, value: &[u8], for_ms: u64) -> RedisResult<Option<Vec<u8>>> {
+        let cmd = redis::cmd("SET").arg(name).arg(value).arg("NX").arg("GET").arg("PX").arg(for_ms).take();
+        match self {
+            Self::One(link) => cmd.query_async(link).await,
+            Self::Many(link) => cmd.query_async(link).await,
+        }
+    }
+
+    /// Takes the value of a name away if it begins like this.
+    ///
+    /// # Errors
+    /// As for [`Link::get`].
+    pub async fn remove_if(&mut self, name: &str, front: &[u8]) -> RedisResult<()> {
+        let cmd = redis::cmd("EVAL").arg(REMOVE_IF).arg(1).arg(name).arg(front).take();
+        match self {
+            Self::One(link) => cmd.query_async(link).await,
+            Self::Many(link) => cmd.query_async(link).await,
+        }
+    }
+
     /// Gives a name a value, for so many milliseconds.
     ///
     /// # Errors
@@ -288,6 +317,11 @@ impl Link {
         matches!(self, Self::One(_))
             && (error.is_io_error() || error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly))
     }
+}
+
+/// Whether Redis does not know what was asked, or that may not be asked.
+pub fn is_not_understood(error: &RedisError) -> bool {
+    error.code().is_some_and(|code| matches!(code, "ERR" | "NOPERM"))
 }
 
 /// Whether Redis says that it has no room, and nothing else is wrong.

@@ -14,16 +14,21 @@
 //! may renew, nor does it follow from when a SET was executed, which a server that was stopped does at any later time. It is inside of the seal, as a
 //! moment of Redis' own clock ([`time`]), the only one that all processes can read.
 //!
+//! *One flight.* Who finds nothing says with the same request that he asks a server for it ([`seal::Lease`]), if that takes longer than a request: who asks for the same meanwhile, in
+//! whichever process, waits for the answer (`lookup`).
+//!
 //! *Which schema.* The key here has no number of a process's own: what its place takes is what the catalog says of everything that the
 //! meaning of a text hangs on, and which cluster that is of (`relay/schema.sql`).
 
 mod board;
 pub mod fence;
 pub mod link;
+mod lookup;
 pub mod seal;
 pub mod time;
 
 use std::cell::{Cell, RefCell};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,7 +40,7 @@ use tokio::time::{sleep, timeout};
 
 use self::board::Board;
 use self::link::{Link, Plan};
-use self::seal::{Bad, Keys, Sealed};
+use self::seal::{Keys, Sealed};
 use self::time::Skew;
 use super::Source;
 use super::signal::Signals;
@@ -109,6 +114,10 @@ pub struct Remote {
     counters: Arc<RemoteCounters>,
     told_us: Cell<u64>,
     told_up_us: Cell<u64>,
+    /// What its own leases are known by.
+    whose: u64,
+    /// Redis understands what is asked with a lease.
+    leases: Cell<bool>,
 }
 
 impl std::fmt::Debug for Remote {
@@ -163,6 +172,8 @@ impl Remote {
             counters,
             told_us: Cell::new(0),
             told_up_us: Cell::new(0),
+            whose: RandomState::new().build_hasher().finish(),
+            leases: Cell::new(true),
         }
     }
 
@@ -229,6 +240,8 @@ impl Remote {
                 Ok(Ok(skew)) => {
                     if !std::mem::replace(&mut was_up, true) {
                         self.score.set(0);
+                        // It may be another server.
+                        self.leases.set(self.config.one_flight);
                         self.counters.up.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                         self.tell_up();
                     }
@@ -302,72 +315,6 @@ impl Remote {
         let up = self.up.borrow();
         let up = up.as_ref().filter(|up| now_us().saturating_sub(up.heard_us) < STALE_US);
         up.map(|up| (up.link.clone(), up.skew))
-    }
-
-    /// The answer under a key, of at most `longest` bytes; takes no longer than the timeout, and what opening a long one takes.
-    pub async fn look(&self, key: &[u8], longest: usize) -> Option<Found> {
-        let _place = Place::take(&self.lookups, self.config.max_lookups)?;
-        let sent_us = now_us();
-        let outcome = self.fetch(key, longest).await;
-        self.counters.lookup_us.add(now_us().saturating_sub(sent_us));
-        match outcome {
-            Ok(found) => {
-                self.counters.hits.add(1);
-                Some(found)
-            }
-            Err(why) => {
-                self.counters.miss(why).add(1);
-                None
-            }
-        }
-    }
-
-    async fn fetch(&self, key: &[u8], longest: usize) -> Result<Found, RemoteMiss> {
-        let (mut link, skew) = self.link().ok_or(RemoteMiss::Down)?;
-        let name = self.keys.name(&self.config.prefix, key);
-        let value = match timeout(self.config.timeout, link.get(&name)).await {
-            Err(_) => {
-                self.failed("it does not answer in time");
-                return Err(RemoteMiss::Timeout);
-            }
-            Ok(Err(error)) => {
-                self.refused(&link, &error);
-                return Err(RemoteMiss::Error);
-            }
-            Ok(Ok(value)) => value,
-        };
-        self.worked();
-        let value = value.ok_or(RemoteMiss::Absent)?;
-        let opened = if value.len() < ASIDE_BYTES {
-            self.keys.open(key, &value, longest)
-        } else {
-            let (keys, key) = (Arc::clone(&self.keys), Box::<[u8]>::from(key));
-            let aside = tokio::task::spawn_blocking(move || keys.open(&key, &value, longest));
-            aside.await.unwrap_or(Err(Bad::Malformed))
-        };
-        let Sealed { answer, began_us, source, ttl_us } = opened.map_err(|bad| self.bad(bad))?;
-        if began_us < self.board.floor_us() {
-            return Err(RemoteMiss::Void);
-        }
-        let began_us = skew.local_us(began_us);
-        // What began before our clock did has so much less time from its beginning on; nobody here can have written before that.
-        let ttl_us = ttl_us.min(self.config.max_ttl.as_micros() as u64).saturating_sub(began_us.min(0).unsigned_abs());
-        let began_us = u64::try_from(began_us).unwrap_or(0);
-        if now_us().saturating_sub(began_us) >= ttl_us {
-            return Err(RemoteMiss::Expired);
-        }
-        Ok(Found { answer, began_us, ttl_us, source })
-    }
-
-    /// What stands in Redis is not what pgweir has put there.
-    fn bad(&self, bad: Bad) -> RemoteMiss {
-        let (why, says) = match bad {
-            Bad::Malformed => (RemoteMiss::Malformed, "it is no answer of this version"),
-            Bad::Forged => (RemoteMiss::Forged, "its seal is broken, or was made with another secret"),
-            Bad::Long => return RemoteMiss::Long,
-        };
-        self.tell(&format!("an answer in Redis is not used: {says}"));
-        why
     }
 
     /// Redis said no. What it says of one request says little about the next, but for the connection.

@@ -4,7 +4,8 @@
 //! A value is: version (1 byte), flags (1), time for which it is good (8, microseconds), when it began (8, microseconds of Redis' clock since 1970), position in the
 //! write-ahead log of the replica that it is from (8), its length (4), the seal (32), and the answer, compressed if the flag says so. Numbers are
 //! big endian. The seal is a BLAKE3 hash under a key of its own over the length of the key, the key, all that stands in front of
-//! the seal, and all that stands behind it. Names are hashes under another key. What else is told is hidden under a third: in front stands a hash of it, from which what it is
+//! the seal, and all that stands behind it. While an answer is on its way, a *lease* stands in its place: a byte 255, whose it is (8), how long the answer usually takes (8,
+//! microseconds), and a seal over the key and these. Names are hashes under another key. What else is told is hidden under a third: in front stands a hash of it, from which what it is
 //! mixed with is derived, so that it cannot be read, nor made up, and the same is hidden in the same way. All keys come from the secret of the configuration, by BLAKE3's own derivation.
 
 use blake3::Hasher;
@@ -27,6 +28,32 @@ const SEAL_BYTES: usize = blake3::OUT_LEN;
 const BODY: usize = SEAL + SEAL_BYTES;
 /// In front of what is hidden: as long as it takes that nobody meets another with the same.
 const FRONT_BYTES: usize = 32;
+
+/// In front of what stands in the place of an answer that is on its way.
+const LEASE: u8 = 0xff;
+/// The same, and whose it is: by what its own process knows it.
+const LEASE_FRONT: usize = 1 + 8;
+/// The same, and how long the answer usually takes.
+const LEASE_HEAD: usize = LEASE_FRONT + 8;
+
+/// An answer is on its way there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// Who has asked for it: a number of one worker of one process.
+    pub whose: u64,
+    /// How long that usually takes, microseconds; 0: nobody knows.
+    pub usual_us: u64,
+}
+
+impl Lease {
+    /// What it begins with, whatever it takes.
+    #[must_use]
+    pub fn front(whose: u64) -> [u8; LEASE_FRONT] {
+        let mut front = [LEASE; LEASE_FRONT];
+        front[1..].copy_from_slice(&whose.to_be_bytes());
+        front
+    }
+}
 
 /// Why a value is no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,6 +112,28 @@ impl Keys {
         name.push_str(prefix);
         URL_SAFE_NO_PAD.encode_string(hash.as_bytes(), &mut name);
         name
+    }
+
+    /// What stands under a key as long as its answer is on its way.
+    #[must_use]
+    pub fn lease(&self, key: &[u8], lease: Lease) -> Vec<u8> {
+        let mut value = Lease::front(lease.whose).to_vec();
+        value.extend_from_slice(&lease.usual_us.to_be_bytes());
+        let seal = self.hash(key, &value, b"");
+        value.extend_from_slice(seal.as_bytes());
+        value
+    }
+
+    /// What that says, if a value is that and sealed under this key.
+    #[must_use]
+    pub fn read_lease(&self, key: &[u8], value: &[u8]) -> Option<Lease> {
+        let (head, seal) = value.split_first_chunk::<LEASE_HEAD>()?;
+        let seal: [u8; SEAL_BYTES] = seal.try_into().ok()?;
+        if head[0] != LEASE || self.hash(key, head, b"") != blake3::Hash::from_bytes(seal) {
+            return None;
+        }
+        let number = |at: usize| Some(u64::from_be_bytes(head.get(at..at + 8)?.try_into().ok()?));
+        Some(Lease { whose: number(1)?, usual_us: number(LEASE_FRONT)? })
     }
 
     /// A text as nobody reads it who has not the secret.

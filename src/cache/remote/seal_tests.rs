@@ -98,3 +98,22 @@ fn what_is_hidden_is_read_with_the_secret_and_as_it_was_written() {
         assert_eq!(keys.reveal(bad), None);
     }
 }
+
+#[test]
+fn a_lease_counts_under_its_key_only() {
+    let keys = keys("secret");
+    let lease = Lease { whose: 77, usual_us: 1_500 };
+    let value = keys.lease(b"key", lease);
+    assert_eq!(keys.read_lease(b"key", &value), Some(lease));
+    assert!(value.starts_with(&Lease::front(77)) && !value.starts_with(&Lease::front(78)));
+    assert_eq!((keys.read_lease(b"other", &value), self::keys("x").read_lease(b"key", &value)), (None, None));
+    for at in 0..value.len() {
+        let mut changed = value.clone();
+        changed[at] ^= 1;
+        assert_eq!(keys.read_lease(b"key", &changed), None, "{at}");
+        assert_eq!(keys.read_lease(b"key", &value[..at]), None, "{at}");
+    }
+    // Neither is the other.
+    assert_eq!(keys.open(b"key", &value, usize::MAX), Err(Bad::Malformed));
+    assert_eq!(keys.read_lease(b"key", &keys.seal(b"key", &sealed(10, Source::Primary), 0)), None);
+}
