@@ -82,7 +82,7 @@
 //! | 1 | [`wire`], [`config`] |
 //! | 2 | [`flow`], [`auth`], [`meter`], [`sql`]: pure, no I/O, no clock |
 //! | 3 | [`net`], [`audit`] |
-//! | 4 | [`server`], [`cache`] |
+//! | 4 | [`server`], [`cache`], [`trace`] |
 //! | 5 | [`pool`]: pure |
 //! | 6 | [`relay`], [`health`] |
 //! | 7 | [`gate`], [`worker`], [`export`] |
@@ -219,5 +219,6 @@ pub mod pool;
 pub mod relay;
 pub mod server;
 pub mod sql;
+pub mod trace;
 pub mod wire;
 pub mod worker;

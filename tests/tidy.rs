@@ -22,7 +22,7 @@ const FLOORS: &[&[&str]] = &[
     &["wire", "config"],
     &["flow", "auth", "meter", "sql"],
     &["net", "audit"],
-    &["server", "cache"],
+    &["server", "cache", "trace"],
     &["pool"],
     &["relay", "health"],
     &["gate", "worker", "export"],

@@ -18,6 +18,7 @@ use crate::gate::{self, Aside, Call, Gate, Onward, Order};
 use crate::meter::Registry;
 use crate::pool::cluster::Clusters;
 use crate::pool::place::Place;
+use crate::trace::{self, Courier};
 use crate::wire::pid::WORKERS_MAX;
 use crate::worker::{self, Beside, Hand, Mailbox, WeakMailbox};
 
@@ -33,6 +34,8 @@ pub struct Running {
     pub caches: Arc<Caches>,
     /// Where the audit log is handed in, and the task that is to write it.
     pub audit: (Arc<Desk>, Option<Writer>),
+    /// Where traces are handed in, and the task that is to send them.
+    pub traces: (Arc<trace::Desk>, Option<Courier>),
     /// To every worker.
     pub workers: Vec<Mailbox>,
     /// To the gate.
@@ -91,7 +94,8 @@ pub fn boot(config: Config) -> Result<Running, BootError> {
     name_databases(&registry, &config);
     let count = worker_count(&config);
     let (desk, writer) = audit::open(config.audit.as_ref(), &registry.audit).map_err(BootError::System)?;
-    let shared = Place { workers: count, audit: Arc::new(desk), ..Place::alone() };
+    let (spans, courier) = trace::open(config.traces.as_ref(), &registry.traces);
+    let shared = Place { workers: count, audit: Arc::new(desk), traces: Arc::new(spans), ..Place::alone() };
     let (workers, mails): (Vec<Mailbox>, Vec<_>) = (0..count).map(|_| mpsc::unbounded_channel()).unzip();
     let mut secret = [0; 32];
     aws_lc_rs::rand::fill(&mut secret).map_err(|_| BootError::System("the system gave no random bytes".into()))?;
@@ -125,8 +129,21 @@ pub fn boot(config: Config) -> Result<Running, BootError> {
     }
     registry.set_listening(true);
     let (clusters, caches, visitors) = (shared.clusters, shared.caches, Some(visitors));
-    let audit = (shared.audit, Some(writer));
-    Ok(Running { config, registry, clusters, caches, audit, workers, gate, visitors, stats, listeners, threads })
+    let (audit, traces) = ((shared.audit, Some(writer)), (shared.traces, Some(courier)));
+    Ok(Running {
+        config,
+        registry,
+        clusters,
+        caches,
+        audit,
+        traces,
+        workers,
+        gate,
+        visitors,
+        stats,
+        listeners,
+        threads,
+    })
 }
 
 /// Tells the statistics which databases there are, and how old their answers may be.

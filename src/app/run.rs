@@ -66,6 +66,7 @@ async fn control(mut running: Running, signals: Signals, file: Option<&Path>) ->
     let Signals { mut terminate, mut interrupt, mut hangup } = signals;
     let health = watch_health(&running);
     let audit = running.audit.1.take().map(|writer| tokio::spawn(writer.run()));
+    let traces = running.traces.1.take().map(|courier| tokio::spawn(courier.run()));
     let stats = serve_stats(&mut running, &health)?;
     let (console, mut requests) = open_console(&mut running, &health);
     let notify = Arc::new(Notify::from_env());
@@ -116,13 +117,17 @@ async fn control(mut running: Running, signals: Signals, file: Option<&Path>) ->
         watchdog.abort();
         let _ = watchdog.await;
     }
-    let desk = Arc::clone(&running.audit.0);
+    let (desk, spans) = (Arc::clone(&running.audit.0), Arc::clone(&running.traces.0));
     shut_down(running, &console, how, &mut terminate, &mut interrupt).await;
     desk.end();
-    if let Some(audit) = audit {
-        // What workers have handed in; a disk that hangs is not waited for.
-        let _ = tokio::time::timeout(Duration::from_secs(5), audit).await;
-    }
+    spans.end();
+    // What workers have handed in; a disk that hangs is not waited for, nor a collector.
+    let handed_in = async {
+        for task in audit.into_iter().chain(traces) {
+            let _ = task.await;
+        }
+    };
+    let _ = tokio::time::timeout(Duration::from_secs(5), handed_in).await;
     tracing::info!("bye");
     Ok(())
 }
@@ -277,6 +282,7 @@ async fn reload(running: &mut Running, stats: Option<&Stats>, file: Option<&Path
                 let _ = worker.send(Mail::Reload(Arc::clone(&config)));
             }
             running.audit.0.reopen(config.audit.as_ref());
+            running.traces.0.reconfigure(config.traces.as_ref());
             running.config = config;
             running.registry.note_reload(true);
             tracing::info!("configuration reloaded from {}", file.display());

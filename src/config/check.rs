@@ -13,14 +13,14 @@ use super::encryption::{ChannelBinding, SslMode, TlsMode, TlsNegotiation};
 use super::endpoint::Endpoint;
 use super::lanes::Lanes;
 use super::leaf::{FilePath, RawSecret, Refresh, Timeout, Wait, Word};
-use super::logging::Log;
+use super::logging::{Log, RawLog};
 use super::model::{Config, Database, Listen, Pool};
 use super::modes::Roles;
 use super::password::Password;
 use super::problem::Problems;
 use super::reader::{Field, Named, Reader, Span};
 use super::reads::Routing;
-use super::schema::{RawConfig, RawDatabase, RawListen, RawLog, RawPool};
+use super::schema::{RawConfig, RawDatabase, RawListen, RawPool};
 use super::stats::Stats;
 use super::terms::Overrides;
 
@@ -108,6 +108,7 @@ impl Check<'_> {
             cache: Cache { warm_up, ..Cache::of(cache, redis) },
             alerts: self.alerts(raw.alerts.set().unwrap_or_default(), databases.as_ref()),
             audit: self.audit(raw.audit),
+            traces: self.traces(raw.traces),
             log: log(raw.log.set().unwrap_or_default()),
             workers: raw.workers.set().map_or(0, |n| n.0 as usize),
             shutdown_timeout: raw.shutdown_timeout.set().map_or(Config::SHUTDOWN_TIMEOUT, |wait| wait.0),

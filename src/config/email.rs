@@ -101,7 +101,8 @@ fn server(text: &str, tls: SmtpTls) -> Option<(String, u16)> {
     (!text.contains('@') && !host.is_empty() && port != 0).then(|| (host.trim_matches(['[', ']']).to_owned(), port))
 }
 
-fn is_loopback(host: &str) -> bool {
+/// Whether this is certainly the machine itself.
+pub(super) fn is_loopback(host: &str) -> bool {
     host == "localhost" || host.parse().is_ok_and(|address: IpAddr| address.is_loopback())
 }
 

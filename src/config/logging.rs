@@ -1,7 +1,20 @@
 //! `[log]`: what is logged, and in which form.
 //! Must never decide where it goes: that is always standard error.
 
+use toml::Spanned;
+use toml::de::DeValue;
+
+use super::leaf::{Filter, Word};
+use super::reader::{Field, Leaf, Reader, join, section};
 use super::words::words;
+
+section! {
+    /// `[log]`
+    RawLog {
+        level: Filter,
+        format: Word<LogFormat>,
+    }
+}
 
 /// `[log]`: what is logged and how.
 #[derive(Clone, Debug, PartialEq)]

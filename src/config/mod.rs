@@ -52,6 +52,7 @@ mod suspect;
 mod terms;
 mod tls_files;
 mod tokens;
+mod traces;
 mod units;
 mod url;
 mod userlist;
@@ -111,6 +112,7 @@ pub use self::rules::{
 };
 pub use self::stats::{Access, Measure, Stats, Token};
 pub use self::terms::{Overrides, Terms};
+pub use self::traces::{OtlpProtocol, Traces};
 pub use self::units::{DURATION_MAX, format_duration, format_size, parse_duration, parse_size};
 pub use self::warm_up::{Protocol, WarmUp};
 pub use self::webhook::{Webhook, WebhookFormat};

@@ -28,6 +28,7 @@ use super::reads::{Reads, Routing};
 use super::rules::Steering;
 use super::stats::{Measure, Stats};
 use super::terms::Overrides;
+use super::traces::Traces;
 use super::words::words;
 
 /// A whole configuration. Equality is what a reload compares; files named in it
@@ -50,6 +51,8 @@ pub struct Config {
     pub alerts: Alerts,
     /// `[audit]`; `None`: nothing is audited.
     pub audit: Option<Audit>,
+    /// `[traces]`; `None`: nothing is traced.
+    pub traces: Option<Traces>,
     /// `[log]`.
     pub log: Log,
     /// Worker threads; 0 (default): half the cores, at least one. At most 63.

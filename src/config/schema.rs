@@ -14,11 +14,11 @@ use super::encryption::{ChannelBinding, SslMode, TlsMode, TlsNegotiation};
 use super::endpoint::Endpoint;
 use super::invalidation::Invalidation;
 use super::leaf::{
-    Addresses, Factor, FilePath, Filter, Number, RawSecret, Refresh, Share, Size, Sql, Text, Timeout, Wait, Word,
+    Addresses, Factor, FilePath, Number, RawSecret, Refresh, Share, Size, Sql, Text, Timeout, Wait, Word,
 };
 use super::leaf_auth::{Moment, RawSecrets, Texts};
 use super::leaf_rules::{Listed, Shapes, Tags};
-use super::logging::LogFormat;
+use super::logging::RawLog;
 use super::model::AuthType;
 use super::modes::{PoolMode, Roles, ServerOrder, SessionState, WaitAction};
 use super::notify::RawNotify;
@@ -27,6 +27,7 @@ use super::reads::{Balance, InTransactions, NoReplica, PerHost, Routing, Weight}
 use super::redis::RawRedis;
 use super::rules::{Fallback, Globs};
 use super::stats::{Measure, RawStats};
+use super::traces::RawTraces;
 use super::warm_up::RawWarmUp;
 use super::webhook::WebhookFormat;
 
@@ -44,6 +45,7 @@ section! {
         pool: RawPool,
         cache: RawCache,
         audit: RawAudit,
+        traces: RawTraces,
         log: RawLog,
         databases: Named<RawDatabase>,
         users: Named<RawUser>,
@@ -261,14 +263,6 @@ section! {
         strategies: Named<Wait>,
         warm_up: Listed<RawWarmUp>,
         redis: RawRedis,
-    }
-}
-
-section! {
-    /// `[log]`
-    RawLog {
-        level: Filter,
-        format: Word<LogFormat>,
     }
 }
 

@@ -76,7 +76,8 @@ fn reference_names_every_key_once() {
             reader::join(&section, key)
                 .replace(".groups.replica-1", ".groups.NAME")
                 .replace("strategies.menu", "strategies.NAME")
-                .replace("warm_up.settings", "warm_up.settings.NAME"),
+                .replace("warm_up.settings", "warm_up.settings.NAME")
+                .replace("traces.headers", "traces.headers.NAME"),
         );
     }
     let schema = schema::all_keys();

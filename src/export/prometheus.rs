@@ -19,7 +19,7 @@ use crate::meter::{Registry, SharedCounter};
 use crate::pool::cluster::Clusters;
 
 /// Name and help of the families made in this file.
-const FAMILIES: [(&str, &str); 19] = [
+const FAMILIES: [(&str, &str); 22] = [
     ("pgweir_build_info", "Version of pgweir; always 1."),
     ("process_start_time_seconds", "Start of the process, in seconds since 1970."),
     ("pgweir_config_reloads_total", "Reloads of the configuration by outcome."),
@@ -36,6 +36,12 @@ const FAMILIES: [(&str, &str); 19] = [
     ),
     ("pgweir_audit_entries_total", "Lines written to the audit log."),
     ("pgweir_audit_lost_total", "Lines of the audit log that came too fast to be written, or could not be."),
+    ("pgweir_trace_spans_exported_total", "Spans that the collector has taken."),
+    (
+        "pgweir_trace_spans_dropped_total",
+        "Spans that came faster than they could be sent, could not be, or were refused.",
+    ),
+    ("pgweir_trace_export_failures_total", "Attempts to send spans that failed."),
     (
         "pgweir_prepared_bytes",
         "Bytes of prepared statements that the process keeps, as max_prepared_bytes counts them.",
@@ -167,6 +173,9 @@ impl Exporter {
             one(COUNTER, registry.plan_changes.get() as f64),
             one(COUNTER, registry.audit.entries.get() as f64),
             one(COUNTER, registry.audit.lost.get() as f64),
+            one(COUNTER, registry.traces.exported.get() as f64),
+            one(COUNTER, registry.traces.dropped.get() as f64),
+            one(COUNTER, registry.traces.failures.get() as f64),
             one(GAUGE, registry.prepared_bytes() as f64),
             one(GAUGE, registry.cache.entries.get() as f64),
             one(GAUGE, registry.cache.bytes.get() as f64),

@@ -94,6 +94,17 @@ pub struct AuditNumbers {
     pub lost: SharedCounter,
 }
 
+/// Spans of statements.
+#[derive(Debug, Default)]
+pub struct TraceNumbers {
+    /// Taken by the collector.
+    pub exported: SharedCounter,
+    /// Not: they came faster than they could be sent, or could not be, or were refused.
+    pub dropped: SharedCounter,
+    /// Attempts to send that failed.
+    pub failures: SharedCounter,
+}
+
 /// A gauge with a cache line of its own, for a worker that shows a number to the others.
 #[derive(Debug, Default)]
 #[repr(align(128))]

@@ -22,7 +22,9 @@ pub use by_shape::ShapeSum;
 pub use cache::{
     Bypass, CacheBound, CacheCounters, CacheGauges, Miss, SignalNumbers, StreamNumbers, Unkept, WarmNumbers,
 };
-pub use counters::{AuditNumbers, Counter, Gauge, PoolCounters, PoolTarget, Role, SharedCounter, WorkerGauge};
+pub use counters::{
+    AuditNumbers, Counter, Gauge, PoolCounters, PoolTarget, Role, SharedCounter, TraceNumbers, WorkerGauge,
+};
 pub use histogram::{Histogram, HistogramSnapshot};
 pub use lanes::{LaneCounters, Unfit};
 pub use lately::Lately;

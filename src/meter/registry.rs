@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use arc_swap::ArcSwap;
 
 use super::cache::{CacheBound, CacheGauges, SignalNumbers, StreamNumbers, WarmNumbers};
-use super::counters::{AuditNumbers, PoolCounters, SharedCounter, WorkerGauge};
+use super::counters::{AuditNumbers, PoolCounters, SharedCounter, TraceNumbers, WorkerGauge};
 use super::pins::{PinBoard, PinCounters, PinLog};
 use super::remote::RemoteCounters;
 use super::sample::PoolLabel;
@@ -122,6 +122,8 @@ pub struct Registry {
     pub signals: SignalNumbers,
     /// What the audit log has come to.
     pub audit: Arc<AuditNumbers>,
+    /// What has become of spans.
+    pub traces: Arc<TraceNumbers>,
     /// Of the cache that processes share.
     pub remote: Arc<RemoteCounters>,
 }
@@ -158,6 +160,7 @@ impl Registry {
             cache: CacheGauges::default(),
             signals: SignalNumbers::default(),
             audit: Arc::default(),
+            traces: Arc::default(),
             remote: Arc::default(),
         }
     }

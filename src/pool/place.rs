@@ -10,6 +10,7 @@ use super::rate::Rates;
 use super::vacate::Wishes;
 use crate::audit::Desk;
 use crate::cache::Caches;
+use crate::trace;
 
 /// Servers that a slice should have: fewer are better shared by all clients of the pool, as one
 /// worker keeps that many busy by itself.
@@ -34,6 +35,8 @@ pub struct Place {
     pub caches: Arc<Caches>,
     /// Where lines of the audit log are handed in.
     pub audit: Arc<Desk>,
+    /// Where statements that are traced are handed in.
+    pub traces: Arc<trace::Desk>,
 }
 
 impl Place {
@@ -49,6 +52,7 @@ impl Place {
             rates: Arc::default(),
             caches: Arc::default(),
             audit: Arc::default(),
+            traces: Arc::default(),
         }
     }
 

@@ -32,6 +32,7 @@ pub mod settings;
 pub mod shape;
 pub mod sources;
 mod statement;
+pub mod summary;
 pub mod tables;
 pub mod tags;
 pub mod timed;

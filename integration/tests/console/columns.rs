@@ -138,7 +138,7 @@ fn config_has_every_setting() {
             section = name.trim_end_matches(']').to_owned();
         }
         let Some((key, _)) = line.split_once(" = ").filter(|(key, _)| !key.contains(' ')) else { continue };
-        if !["", "listen", "stats", "console", "pool", "log"].contains(&section.as_str()) {
+        if !["", "listen", "stats", "console", "pool", "audit", "traces", "log"].contains(&section.as_str()) {
             continue;
         }
         let names = [key.to_owned(), format!("{section}.{key}")];

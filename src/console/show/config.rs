@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::super::Console;
 use super::super::table::{Value, row};
 use super::Rows;
-use crate::config::{Alerts, Audit, Config, Listen, Log, Measure, Pool, Stats, TlsMode};
+use crate::config::{Alerts, Audit, Config, Listen, Log, Measure, Pool, Stats, TlsMode, Traces};
 
 /// A setting as it is shown; `None` for one that is not set.
 trait Shown {
@@ -22,10 +22,12 @@ displayed!(
     u8,
     u16,
     u32,
+    f64,
     usize,
     String,
     crate::config::AuthType,
     crate::config::LogFormat,
+    crate::config::OtlpProtocol,
     crate::config::PoolMode,
     crate::config::ServerOrder,
     crate::config::SessionState,
@@ -175,6 +177,22 @@ fn audit(it: Option<&Audit>) -> Vec<Setting> {
     ]
 }
 
+fn traces(it: Option<&Traces>) -> Vec<Setting> {
+    let s = |name, value: &dyn Shown| (name, value.shown(), true);
+    let scheme = |it: &Traces| if it.tls { "https" } else { "http" };
+    vec![
+        s("traces.endpoint", &it.map(|it| format!("{}://{}{}", scheme(it), it.authority(), it.path))),
+        s("traces.protocol", &it.map(|it| it.protocol)),
+        s("traces.headers", &it.map(|it| it.headers.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>())),
+        s("traces.ca_file", &it.and_then(|it| it.ca_file.clone())),
+        s("traces.ratio", &it.map(|it| it.ratio)),
+        s("traces.parent", &it.map(|it| it.parent)),
+        s("traces.service_name", &it.map(|it| it.service_name.clone())),
+        s("traces.interval", &it.map(|it| it.interval)),
+        s("traces.timeout", &it.map(|it| it.timeout)),
+    ]
+}
+
 fn others(
     console: &crate::config::Console,
     stats: &Stats,
@@ -220,6 +238,7 @@ impl Console {
             pool(&config.pool),
             alerts(&config.alerts),
             audit(config.audit.as_ref()),
+            traces(config.traces.as_ref()),
             others(&config.console, &config.stats, &config.log, config.workers, config.shutdown_timeout),
         ];
         let default = [
@@ -227,6 +246,7 @@ impl Console {
             pool(&Pool::default()),
             alerts(&Alerts::default()),
             audit(None),
+            traces(None),
             others(&Default::default(), &Stats::default(), &Log::default(), 0, Config::SHUTDOWN_TIMEOUT),
         ];
         let pairs = now.into_iter().flatten().zip(default.into_iter().flatten());
