@@ -65,6 +65,9 @@
 //!     index would serve that ([`sql::index`], `relay::indexes`).
 //!     Statements that an auditor asks for are noted when they are forwarded, and handed to the task that writes the audit log when their
 //!     batch is over (`relay::notes`, `relay::audit`, [`audit`]).
+//!     Where statements are traced, whether one is recorded is decided when it is counted: as the parent says that its comments name, or by the number of
+//!     a new trace (`relay::spans`). What is recorded is handed over as one piece; a task on the control thread makes spans of it and
+//!     sends them to a collector ([`trace`]). The histograms keep a few of each shape as exemplars ([`meter::Exemplars`]).
 //!     The HTTP API and the dashboard of the stats port ([`export`]) answer from the same; what is alarming a task there finds out
 //!     every few seconds, and tells webhooks, mailboxes and who listens in a database ([`health`]).
 //!     `pgweir top` (`app::top`) is another process, which shows the same at a terminal and knows no more than the HTTP API says.

@@ -2,8 +2,8 @@
 //! Must never name a series otherwise than the other format does: who changes the format goes on with the same series.
 //!
 //! In OpenMetrics (`specification/OpenMetrics.md` of the project) a family of counters is called without `_total`, and only its samples with it;
-//! a unit is said apart; quotation marks in HELP are escaped; and `# EOF` says that nothing is missing. Exemplars are not given: statements
-//! are counted by shape, and what traces they belong to is not looked at.
+//! a unit is said apart; quotation marks in HELP are escaped; and `# EOF` says that nothing is missing. Behind a bucket it may name a trace in which
+//! one of those that are counted there can be seen (`queries.rs`).
 
 use std::fmt::Write;
 

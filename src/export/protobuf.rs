@@ -12,7 +12,8 @@ use prost::Message;
 
 use super::family::BOUNDS_US;
 use super::rows::{CLASSES, COUNTS, DURATIONS, LATENCIES, QUANTILES, Row, Spread};
-use crate::meter::{HistogramSnapshot, Phase};
+use crate::meter::{Exemplar, HistogramSnapshot, Phase};
+use crate::trace::Clock;
 
 /// Values of the enumeration MetricType.
 const COUNTER: i32 = 0;
@@ -43,6 +44,28 @@ struct Bucket {
     cumulative_count: u64,
     #[prost(double, tag = "2")]
     upper_bound: f64,
+    #[prost(message, optional, tag = "3")]
+    exemplar: Option<Shown>,
+}
+
+/// A message of the type Exemplar.
+#[derive(Clone, PartialEq, Message)]
+struct Shown {
+    #[prost(message, repeated, tag = "1")]
+    label: Vec<Label>,
+    #[prost(double, tag = "2")]
+    value: f64,
+    #[prost(message, optional, tag = "3")]
+    timestamp: Option<Timestamp>,
+}
+
+/// `google/protobuf/timestamp.proto`.
+#[derive(Clone, PartialEq, Message)]
+struct Timestamp {
+    #[prost(int64, tag = "1")]
+    seconds: i64,
+    #[prost(int32, tag = "2")]
+    nanos: i32,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -73,6 +96,9 @@ struct Histogram {
     /// Each bucket's count less that of the one before.
     #[prost(sint64, repeated, tag = "13")]
     positive_delta: Vec<i64>,
+    /// Of native buckets; those that have no bucket of the other kind are here only.
+    #[prost(message, repeated, tag = "16")]
+    exemplars: Vec<Shown>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -152,10 +178,11 @@ pub(super) fn write_shapes(rows: &[Row], out: &mut Vec<u8>) {
         ..Metric::default()
     });
     push(out, LATENCIES.0, LATENCIES.1, GAUGE, quantiles.collect());
+    let clock = Clock::now();
     let phases = rows.iter().flat_map(|row| row.phases().map(move |(phase, spread)| (row, phase, spread)));
     let phases = phases.map(|(row, phase, spread)| Metric {
         label: labels(row, false, &[("phase", phase.name())]),
-        histogram: Some(histogram(spread)),
+        histogram: Some(histogram(spread, clock)),
         ..Metric::default()
     });
     push(out, DURATIONS.0, DURATIONS.1, HISTOGRAM, phases.collect());
@@ -171,9 +198,25 @@ fn seconds(us: u64) -> f64 {
     us as f64 / 1e6
 }
 
-fn histogram(spread: &Spread) -> Histogram {
-    let bounds = BOUNDS_US.iter().zip(spread.buckets);
-    let bucket = bounds.map(|(us, count)| Bucket { cumulative_count: count, upper_bound: seconds(*us) });
+fn shown(us: u64, one: &Exemplar, clock: Clock) -> Shown {
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let label = |name: &str, value| Label { name: name.to_owned(), value };
+    let at_ns = clock.unix_ns(one.done_us);
+    Shown {
+        label: vec![label("trace_id", hex(&one.trace)), label("span_id", hex(&one.span))],
+        value: seconds(us),
+        timestamp: Some(Timestamp { seconds: (at_ns / 1_000_000_000) as i64, nanos: (at_ns % 1_000_000_000) as i32 }),
+    }
+}
+
+fn histogram(spread: &Spread, clock: Clock) -> Histogram {
+    let of = |number: usize| spread.exemplars.iter().find(|(bucket, ..)| *bucket == number);
+    let bounds = BOUNDS_US.iter().zip(spread.buckets).enumerate();
+    let bucket = bounds.map(|(number, (us, count))| Bucket {
+        cumulative_count: count,
+        upper_bound: seconds(*us),
+        exemplar: of(number).map(|(_, us, one)| shown(*us, one, clock)),
+    });
     let (zero_count, native) = spread.all.as_ref().map(native).unwrap_or_default();
     let (positive_span, positive_delta) = spans(&native);
     Histogram {
@@ -185,6 +228,7 @@ fn histogram(spread: &Spread) -> Histogram {
         zero_count,
         positive_span,
         positive_delta,
+        exemplars: spread.exemplars.iter().map(|(_, us, one)| shown(*us, one, clock)).collect(),
     }
 }
 
@@ -244,6 +288,7 @@ pub(super) fn series(mut bytes: &[u8]) -> Vec<(String, std::collections::BTreeMa
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
@@ -252,6 +297,37 @@ mod tests {
         let (spans, deltas) = spans(&[(-60, 3), (-59, 5), (-50, 1), (2, 7)]);
         let spans: Vec<_> = spans.iter().map(|span| (span.offset, span.length)).collect();
         assert_eq!((spans, deltas), (vec![(-60, 2), (8, 1), (51, 1)], vec![3, 2, -4, 6]));
+    }
+
+    #[test]
+    fn traces_are_named_beside_both_kinds_of_buckets() {
+        let one = Exemplar {
+            trace: [0xab; 16],
+            span: [0xcd; 8],
+            done_us: 5_000_000,
+            wait_us: 0,
+            first_us: 1,
+            server_us: 200,
+        };
+        let spread = Spread {
+            buckets: [1; BOUNDS_US.len()],
+            count: 1,
+            sum_us: 200,
+            all: None,
+            exemplars: vec![(1, 200, one), (BOUNDS_US.len(), 40_000_000, one)],
+        };
+        let clock = Clock::now();
+        let found = Histogram::decode(&*histogram(&spread, clock).encode_to_vec()).unwrap();
+        let marked: Vec<_> = found.bucket.iter().map(|bucket| bucket.exemplar.is_some()).collect();
+        assert_eq!(marked.iter().position(|is| *is), Some(1));
+        assert_eq!(marked.iter().filter(|is| **is).count(), 1);
+        let shown = found.bucket[1].exemplar.clone().unwrap();
+        let labels: Vec<_> = shown.label.iter().map(|it| (it.name.as_str(), it.value.as_str())).collect();
+        assert_eq!(labels, [("trace_id", "ab".repeat(16).as_str()), ("span_id", "cd".repeat(8).as_str())]);
+        let at = shown.timestamp.clone().unwrap();
+        assert_eq!(at.seconds as u64 * 1_000_000_000 + at.nanos as u64, clock.unix_ns(5_000_000));
+        assert_eq!(shown.value, 0.0002);
+        assert_eq!(found.exemplars.iter().map(|it| it.value).collect::<Vec<_>>(), [0.0002, 40.0]);
     }
 
     #[test]

@@ -13,6 +13,8 @@ use std::fmt::Write;
 use super::family::BOUNDS_US;
 use super::openmetrics::{Format, push_escaped};
 use super::rows::{CLASSES, COUNTS, DURATIONS, LATENCIES, QUANTILES, Row};
+use crate::meter::Exemplar;
+use crate::trace::Clock;
 
 /// About what a line has besides its labels.
 const LINE_BYTES: usize = 80;
@@ -86,22 +88,45 @@ fn durations(text: &mut String, format: Format, rows: &[Shown]) {
     format.push_head(text, name, "histogram", help);
     // With a point, as OpenMetrics wants it: to Prometheus 1 and 1.0 are two series.
     let bounds = BOUNDS_US.map(|us| format!(",le=\"{:?}\"}} ", us as f64 / 1e6));
+    let clock = Clock::now();
     for Shown { row, labels, .. } in rows {
         for (phase, spread) in row.phases() {
             let labels = format!("{{{labels},phase=\"{}\"", phase.name());
-            for (bound, count) in bounds.iter().zip(spread.buckets) {
+            let exemplars = if format == Format::OpenMetrics { &spread.exemplars[..] } else { &[] };
+            for (number, (bound, count)) in bounds.iter().zip(spread.buckets).enumerate() {
                 push_all(text, &[name, "_bucket", &labels, bound]);
                 push_number(text, count);
+                push_exemplar(text, exemplars, number, clock);
                 text.push('\n');
             }
             push_all(text, &[name, "_bucket", &labels, ",le=\"+Inf\"} "]);
             push_number(text, spread.count);
+            push_exemplar(text, exemplars, bounds.len(), clock);
             push_all(text, &["\n", name, "_sum", &labels, "} "]);
             push_seconds(text, spread.sum_us);
             push_all(text, &["\n", name, "_count", &labels, "} "]);
             push_number(text, spread.count);
             text.push('\n');
         }
+    }
+}
+
+/// What of a bucket can be seen in a trace, behind its number, if anything can.
+fn push_exemplar(text: &mut String, known: &[(usize, u64, Exemplar)], bucket: usize, clock: Clock) {
+    let Some((_, us, one)) = known.iter().find(|(of, ..)| *of == bucket) else { return };
+    text.push_str(" # {trace_id=\"");
+    push_hex(text, &one.trace);
+    text.push_str("\",span_id=\"");
+    push_hex(text, &one.span);
+    text.push_str("\"} ");
+    push_seconds(text, *us);
+    text.push(' ');
+    push_seconds(text, clock.unix_ns(one.done_us) / 1000);
+}
+
+fn push_hex(text: &mut String, bytes: &[u8]) {
+    for byte in bytes {
+        let _ = write!(text, "{byte:02x}");
     }
 }
 

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::family::BOUNDS_US;
-use crate::meter::{Counter, ERROR_CLASSES, HistogramSnapshot, Phase, Registry, ShapeStats, ShapeSum};
+use crate::meter::{Counter, ERROR_CLASSES, Exemplar, HistogramSnapshot, Phase, Registry, ShapeStats, ShapeSum};
 
 /// Longest `query` label in characters.
 const TEXT_CHARS_MAX: usize = 200;
@@ -61,13 +61,32 @@ pub(super) struct Spread {
     pub sum_us: u64,
     /// At the internal resolution, where that is shown.
     pub all: Option<HistogramSnapshot>,
+    /// What can be seen in a trace, the newest of each bucket: number of the bucket and time, µs. The last bucket has no bound.
+    pub exemplars: Vec<(usize, u64, Exemplar)>,
 }
 
 impl Spread {
-    fn new(sum: &HistogramSnapshot, fine: bool) -> Self {
+    fn new(sum: &HistogramSnapshot, fine: bool, exemplars: Vec<(usize, u64, Exemplar)>) -> Self {
         let all = fine.then(|| sum.clone());
-        Self { buckets: sum.cumulative(&BOUNDS_US), count: sum.count, sum_us: sum.sum_us, all }
+        Self { buckets: sum.cumulative(&BOUNDS_US), count: sum.count, sum_us: sum.sum_us, all, exemplars }
     }
+}
+
+/// The newest of these in each bucket of a phase.
+fn exemplars(known: &[Exemplar], phase: Phase) -> Vec<(usize, u64, Exemplar)> {
+    let took_us = |one: &Exemplar| match phase {
+        Phase::Wait => Some(one.wait_us),
+        Phase::FirstByte => Some(one.first_us),
+        Phase::Server => Some(one.server_us),
+        // How long a client reads is known only when its statement was told of.
+        Phase::Write | Phase::Total => None,
+    };
+    let bucket = |us: u64| BOUNDS_US.iter().take_while(|bound| **bound < us).count();
+    let all = known.iter().filter_map(|one| took_us(one).map(|us| (bucket(us), us, *one)));
+    let mut all: Vec<_> = all.collect();
+    all.sort_by_key(|(bucket, _, one)| (*bucket, std::cmp::Reverse(one.done_us)));
+    all.dedup_by_key(|(bucket, ..)| *bucket);
+    all
 }
 
 impl Row {
@@ -92,9 +111,14 @@ impl Row {
         };
         merge(Phase::Total, sum);
         let quantiles_us = QUANTILES.map(|q| sum.quantile(q));
+        let known: Vec<Exemplar> = entries
+            .iter()
+            .filter_map(|stats| stats.exemplars())
+            .flat_map(|all| all.iter().copied().collect::<Vec<_>>())
+            .collect();
         let phases = PHASES.map(|phase| {
             merge(phase, sum);
-            Spread::new(sum, fine)
+            Spread::new(sum, fine, exemplars(&known, phase))
         });
         let (calls, rows) = (add(|stats| stats.calls.get()), add(|stats| stats.rows.get()));
         let (bytes, shape) = (add(|stats| stats.bytes.get()), ShapeSum::name(first.shape));
@@ -123,5 +147,23 @@ impl Row {
     pub fn phases(&self) -> impl Iterator<Item = (Phase, &Spread)> {
         let all = PHASES.into_iter().zip(&self.phases);
         all.filter(|(phase, spread)| *phase != Phase::Write || spread.sum_us > 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_stands_for_its_bucket() {
+        let one =
+            |done_us, server_us| Exemplar { trace: [1; 16], span: [2; 8], done_us, wait_us: 0, first_us: 7, server_us };
+        let known = [one(3, 100), one(9, 40), one(5, 101), one(4, 31_000_000), one(6, 30_000_000)];
+        let found = |phase| {
+            exemplars(&known, phase).into_iter().map(|(bucket, us, one)| (bucket, us, one.done_us)).collect::<Vec<_>>()
+        };
+        assert_eq!(found(Phase::Server), [(0, 40, 9), (1, 101, 5), (11, 30_000_000, 6), (12, 31_000_000, 4)]);
+        assert_eq!(found(Phase::FirstByte), [(0, 7, 9)]);
+        assert!(found(Phase::Write).is_empty());
     }
 }

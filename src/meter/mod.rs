@@ -8,6 +8,7 @@
 mod by_shape;
 mod cache;
 pub mod counters;
+mod exemplar;
 pub mod histogram;
 mod lanes;
 mod lately;
@@ -25,6 +26,7 @@ pub use cache::{
 pub use counters::{
     AuditNumbers, Counter, Gauge, PoolCounters, PoolTarget, Role, SharedCounter, TraceNumbers, WorkerGauge,
 };
+pub use exemplar::{Exemplar, Exemplars};
 pub use histogram::{Histogram, HistogramSnapshot};
 pub use lanes::{LaneCounters, Unfit};
 pub use lately::Lately;

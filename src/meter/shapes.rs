@@ -30,6 +30,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use foldhash::fast::RandomState;
 
 use super::counters::Counter;
+use super::exemplar::{Exemplar, Exemplars};
 use super::histogram::{Histogram, HistogramSnapshot};
 use super::lately::Mark;
 use super::notable::Notables;
@@ -71,6 +72,8 @@ pub struct ShapeStats {
     phases: [Histogram; Phase::ALL.len()],
     /// Where all of them stood at the last reset, if there was one since it entered.
     mark: ArcSwapOption<Mark>,
+    /// Those that can be seen in a trace; `None` while there are no traces.
+    exemplars: ArcSwapOption<Exemplars>,
 }
 
 impl ShapeStats {
@@ -89,6 +92,7 @@ impl ShapeStats {
             total_us: Counter::new(),
             phases: Default::default(),
             mark: ArcSwapOption::empty(),
+            exemplars: ArcSwapOption::empty(),
         }
     }
 
@@ -166,6 +170,11 @@ impl ShapeStats {
         let mut all = HistogramSnapshot::default();
         self.add_to(phase, &mut all);
         all
+    }
+
+    /// Calls that can be seen in a trace.
+    pub fn exemplars(&self) -> Option<Arc<Exemplars>> {
+        self.exemplars.load_full()
     }
 
     /// Where its numbers stood at the last reset.
@@ -334,6 +343,14 @@ impl ShapeTable {
             None => self.other(id.place),
         };
         stats.phases.get(Phase::Write as usize).into_iter().for_each(|all| all.record(us));
+    }
+
+    /// A statement that was counted can be seen in a trace. Nothing is noted of a shape that was displaced meanwhile.
+    pub fn exemplify(&mut self, id: SlotId, exemplar: Exemplar) {
+        if let Some(slot) = self.at(id) {
+            let known = slot.stats.exemplars().map_or_else(Exemplars::default, |known| *known);
+            slot.stats.exemplars.store(Some(Arc::new(known.with(exemplar))));
+        }
     }
 
     /// Mean server time of the slot's shape, µs; 0 if the id is stale or nothing was counted.

@@ -16,7 +16,7 @@ use super::server::Use;
 use super::{ClientId, Relay, ServerId};
 use crate::flow::expect::{Expect, Origin};
 use crate::flow::replies::{Event, Step};
-use crate::meter::{ErrorClass, Role, SlotId};
+use crate::meter::{Role, SlotId};
 use crate::wire::error::{ServerError, SqlState};
 
 /// An error that comes later is the client's, as far as it could have come on any server: to run a statement twice that is
@@ -195,7 +195,7 @@ impl Relay {
         self.undo_dropped(server, entry);
         let Some(rider) = lane.riders.front_mut() else { return };
         let own = rider.cancelled || (!of_lane && now_us.saturating_sub(began_us) > LONG_US);
-        rider.failed = Some(ErrorClass::of(error.code));
+        rider.failed = Some(error.code);
         if rider.fate == Fate::Rides && !own {
             rider.fate = Fate::Fails;
         }
@@ -278,6 +278,7 @@ impl Relay {
         client.paid = false;
         client.active_us = self.now_us;
         client.saw = true;
+        client.cache.iter_mut().for_each(|cache| cache.why = None);
         let bytes = one.rider.fare.bytes;
         if client.inbox.len() > bytes {
             client.inbox.drain(..bytes);

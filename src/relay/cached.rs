@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::catalog::Trust;
-use super::client::Unnamed;
+use super::client::{Client, Unnamed};
 use super::fill::{Fill, Landing};
 use super::given::{Found, Service};
 use super::shapes::Look;
@@ -34,6 +34,7 @@ use crate::pool::cluster::{Cluster, Floor};
 use crate::sql::timed::may_name_moment;
 use crate::sql::verdict::StatementKind;
 use crate::sql::wish;
+use crate::trace::Parent;
 use crate::wire::frame::{HEADER, Header, cstr};
 use crate::wire::tag;
 
@@ -63,6 +64,9 @@ pub(super) struct Caching {
     pub warms: Option<Arc<Warming>>,
     /// Why the batch at hand is not answered from the cache; `None` before that is known, and for what is not looked up.
     pub why: Option<WhyRun>,
+    /// When that was looked at first, and last, microseconds; the former 0 once it was told of.
+    pub asked_us: u64,
+    pub why_us: u64,
     /// What a fence has said of an answer, and when, microseconds; `None`: it could not be asked.
     pub checked: Option<(u64, Arc<Entry>, Option<bool>)>,
 }
@@ -123,6 +127,8 @@ pub(super) struct Asked {
     pub renews: bool,
     /// What the client's unnamed statement is then, if another than before.
     pub unnamed: Option<Unnamed>,
+    /// The span that it is a part of, if anything is traced.
+    pub parent: Option<Parent>,
 }
 
 /// One statement in the extended protocol.
@@ -147,8 +153,12 @@ impl Relay {
                 return None;
             }
         };
+        let now_us = self.now_us;
         let caching = client.caching();
         caching.follows = 0;
+        if caching.why.is_none() {
+            caching.asked_us = now_us;
+        }
         let (before, spared) = (caching.fill.take(), std::mem::take(&mut caching.spared));
         // Whoever else comes to ask before this is over has a key of his own.
         let mut key = std::mem::take(&mut self.key);
@@ -263,7 +273,9 @@ impl Relay {
     }
 
     fn runs_as(&mut self, id: ClientId, why: WhyRun) {
-        self.clients.get_mut(id).into_iter().for_each(|client| client.caching().why = Some(why));
+        let now_us = self.now_us;
+        let caching = self.clients.get_mut(id).map(Client::caching);
+        caching.into_iter().for_each(|cache| (cache.why, cache.why_us) = (Some(why), now_us));
     }
 
     /// Whoever asks only so that answers are kept hears what became of this one.
@@ -303,6 +315,7 @@ impl Relay {
                     key.text(sql, conforming);
                     let tags = self.tags(id, &look, sql, &mut key);
                     let unnamed = Some(Unnamed::Nothing);
+                    let parent = self.parent_in(look.commented, sql, conforming);
                     Ok(Asked {
                         ttl_us,
                         shape: look.shape,
@@ -311,6 +324,7 @@ impl Relay {
                         timed: ttl_us < u64::MAX,
                         renews: false,
                         unnamed,
+                        parent,
                     })
                 })
             }
@@ -327,8 +341,9 @@ impl Relay {
                 key.field(bind);
                 let tags = self.tags(id, &statement.look, statement.sql(), &mut key);
                 let shape = statement.look.shape;
+                let parent = self.parent_in(statement.look.commented, statement.sql(), conforming);
                 let unnamed = parses.then_some(Unnamed::Known(statement));
-                Ok(Asked { ttl_us, shape, tags, parses, timed: ttl_us < u64::MAX, renews: false, unnamed })
+                Ok(Asked { ttl_us, shape, tags, parses, timed: ttl_us < u64::MAX, renews: false, unnamed, parent })
             }),
             End::Query | End::Call | End::Flush => Err(Bypass::Batch),
         }

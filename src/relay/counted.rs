@@ -4,10 +4,13 @@
 use super::alight::Landed;
 use super::lane::Fate;
 use super::learned::{LARGE_BYTES, Run};
+use super::spans::Ran;
 use super::{ClientId, Relay, ServerId};
 use crate::cache::Entry;
 use crate::flow::expect::{Expect, Origin};
 use crate::meter::{ErrorClass, Sample};
+use crate::trace::Parent;
+use crate::wire::error::SqlState;
 
 impl Relay {
     /// One statement more in the statistics: its wait for a server if it was the first of a
@@ -18,8 +21,9 @@ impl Relay {
         owner: Option<ClientId>,
         entry: &Expect,
         rows: u64,
-        error: Option<ErrorClass>,
+        code: Option<SqlState>,
     ) {
+        let error = code.map(ErrorClass::of);
         let Some(this) = self.servers.get_mut(server) else { return };
         let began_us = entry.sent_us.max(this.done_us);
         this.done_us = self.now_us;
@@ -42,9 +46,17 @@ impl Relay {
         let pool = this.pool;
         let first_us = first_us.saturating_sub(began_us);
         let sample = Sample { wait_us, first_us, server_us, rows, bytes, error };
-        let mut usual_us = server_us;
+        let (mut usual_us, mut slot) = (server_us, None);
         if measured {
             usual_us = self.shapes.record(stats, entry.cookie, &sample);
+            slot = self.shapes.last_counted();
+        }
+        if self.tracer.is_some() && entry.origin == Origin::Client {
+            let (from_us, shape) = (began_us.saturating_sub(wait_us), entry.cookie);
+            let ran = Ran { pool, shape, sample, code, from_us, began_us, abreast: 0, slot };
+            self.trace_counted(server, owner, entry, ran);
+        }
+        if measured {
             if wait_us + server_us >= slow_us && entry.origin == Origin::Client {
                 let note = self.noted_as(server, entry.note);
                 self.is_slow(pool, owner, entry.cookie, sample, (false, note));
@@ -86,7 +98,7 @@ impl Relay {
         let group_number = pool.group;
         let group = &self.groups[group_number];
         let (stats, catalog, slow_us) = (pool.stats(group), group.catalog, group.terms.slow_query_us);
-        let measured = group.terms.measured;
+        let (measured, abreast) = (group.terms.measured, landed.len() as u32);
         for one in landed {
             let rider = &one.rider;
             let bytes = rider.told + one.held.len() + one.rest.len();
@@ -118,7 +130,7 @@ impl Relay {
             counters.total_errors.add(u64::from(rider.failed.is_some()));
             counters.lanes.rides.add(1);
             counters.lanes.queued_us.add(queued_us);
-            let (rows, error) = (rider.rows, rider.failed);
+            let (rows, error) = (rider.rows, rider.failed.map(ErrorClass::of));
             let (wait_us, bytes) = (waited_us + queued_us, bytes as u64);
             let sample = Sample { wait_us, first_us: each_us, server_us: each_us, rows, bytes, error };
             let mut usual_us = each_us;
@@ -131,6 +143,12 @@ impl Relay {
             }
             if self.audit.is_some() {
                 self.audit_rider(server, number, rider);
+            }
+            if self.tracer.is_some() {
+                let (pool, shape, code, slot) = (number, rider.fare.shape, rider.failed, one.slot);
+                let (from_us, began_us) = (rider.came_us.saturating_sub(waited_us), began_us.max(rider.came_us));
+                let ran = Ran { pool, shape, sample, code, from_us, began_us, abreast, slot };
+                self.trace_rider(rider, ran);
             }
             if !measured {
                 continue;
@@ -149,13 +167,26 @@ impl Relay {
 
     /// A client was given an answer that was kept, of so many bytes; `shared`: the cache that processes share had it. It may have waited for
     /// that, or for another who asked the same.
-    pub(super) fn count_kept(&mut self, id: ClientId, shape: u64, entry: &Entry, sent: usize, shared: bool) {
-        let Some(client) = self.clients.get(id).filter(|it| self.groups[it.group].terms.measured) else { return };
+    pub(super) fn count_kept(
+        &mut self,
+        id: ClientId,
+        (shape, parent): (u64, Option<Parent>),
+        entry: &Entry,
+        sent: usize,
+        shared: bool,
+    ) {
+        let Some(client) = self.clients.get(id) else { return };
         let took_us = self.now_us.saturating_sub(client.active_us);
-        let [own, from_shared] = self.groups[client.group].stats_kept;
+        let group = &self.groups[client.group];
+        let ([own, from_shared], measured) = (group.stats_kept, group.terms.measured);
         let (first_us, server_us, rows, bytes) = (took_us, took_us, entry.rows, sent as u64);
         let sample = Sample { wait_us: 0, first_us, server_us, rows, bytes, error: None };
-        self.shapes.record(if shared { from_shared } else { own }, shape, &sample);
+        if measured {
+            self.shapes.record(if shared { from_shared } else { own }, shape, &sample);
+        }
+        if self.tracer.is_some() {
+            self.trace_kept(id, parent, shape, &sample, shared);
+        }
         let slot = self.shapes.counted();
         self.note_sent(id, slot);
     }

@@ -7,7 +7,6 @@ use super::{Client, ClientId, OWED, Relay, ServerId};
 use crate::config::PoolMode;
 use crate::flow::expect::{Expect, Kind, Origin};
 use crate::flow::replies::{Event, Outcome, Step};
-use crate::meter::ErrorClass;
 use crate::sql::verdict::Effects;
 use crate::wire::build;
 use crate::wire::error::{PgError, ServerError, SqlState};
@@ -313,7 +312,7 @@ impl Relay {
             // What was to be closed behind it is not.
             this.retire = true;
         }
-        self.count(server, owner, entry, 0, Some(ErrorClass::of(code)));
+        self.count(server, owner, entry, 0, Some(code));
         if let Some(id) = owner {
             self.clients.get_mut(id).into_iter().for_each(|client| client.unopened.fails());
             self.doubt(id, bare);

@@ -183,8 +183,11 @@ impl Relay {
             client.wake();
         }
         let shared = self.landed.as_ref().is_some_and(|(_, landed)| std::ptr::eq(&raw const **landed, entry));
-        self.count_kept(id, shape, entry, sent, shared);
-        self.clients.get_mut(id).into_iter().for_each(|client| client.active_us = self.now_us);
+        self.count_kept(id, (shape, asked.parent), entry, sent, shared);
+        if let Some(client) = self.clients.get_mut(id) {
+            client.active_us = self.now_us;
+            client.caching().why = None;
+        }
     }
 }
 

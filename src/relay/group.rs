@@ -311,6 +311,7 @@ impl Relay {
         self.cache = self.place.caches.of(&config.cache);
         self.reach_remote(&config.cache);
         self.audit = super::audit::Auditor::of(config.audit.as_ref());
+        self.tracer = super::spans::Tracer::of(config.traces.as_ref());
         self.repeats.reconfigure(config.stats.n_plus_one);
         self.plans.reconfigure(config.pool.plan_interval);
         for group in self.groups.ids().collect::<Vec<_>>() {

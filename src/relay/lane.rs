@@ -16,7 +16,7 @@ use std::rc::Rc;
 
 use super::statements::Statement;
 use super::{ClientId, PoolId, Relay, ServerId};
-use crate::meter::ErrorClass;
+use crate::wire::error::SqlState;
 
 /// Most requests on the wire of one lane, whatever they are expected to take: their answers must fit into the server's socket
 /// while it is not read.
@@ -67,7 +67,7 @@ pub(super) struct Rider {
     /// It has taken longer than it should.
     pub late: bool,
     /// It has failed so, whoever is told.
-    pub failed: Option<ErrorClass>,
+    pub failed: Option<SqlState>,
     /// So many bytes of its answer have left.
     pub told: usize,
     /// Rows of its answer.

@@ -34,6 +34,11 @@ impl Relay {
         }
         let Some(this) = self.servers.get(server) else { return };
         let (owner, silently) = (this.owner(), this.replies.must_end_silently());
+        if let Some(id) = owner
+            && self.tracer.is_some()
+        {
+            self.trace_lost(server, id);
+        }
         let half = owner.and_then(|id| self.clients.get(id)).is_some_and(Client::is_mid_message);
         if let Some(this) = self.servers.get_mut(server) {
             this.cut_off |= half;

@@ -98,6 +98,7 @@ mod settle;
 mod shapes;
 mod signalled;
 mod slow;
+mod spans;
 mod spoken;
 mod sqlnames;
 mod stand_in;
@@ -240,6 +241,8 @@ pub struct Relay {
     slow: slow::Slow,
     /// What is audited, if anything is.
     audit: Option<Box<audit::Auditor>>,
+    /// What is traced, if anything is.
+    tracer: Option<Box<spans::Tracer>>,
     /// Statements that were in each other's way.
     deadlocks: deadlocks::Deadlocks,
     /// Statements that were run for each row of another's answer.
@@ -317,6 +320,7 @@ impl Relay {
             backlogs: backlogs::Backlogs::default(),
             slow: slow::Slow::default(),
             audit: audit::Auditor::of(config.audit.as_ref()),
+            tracer: spans::Tracer::of(config.traces.as_ref()),
             deadlocks: deadlocks::Deadlocks::default(),
             repeats: repeats::Repeats::new(config.stats.n_plus_one),
             plans: plans::Plans::new(config.pool.plan_interval),

@@ -19,6 +19,7 @@ use crate::flow::expect::{Expect, Kind, Origin};
 use crate::flow::values::{beginning, formats_and_values, values};
 use crate::server::explain::Explain;
 use crate::sql::lex::{Kind as Token, Lexer};
+use crate::trace::Parent;
 use crate::wire::frame::{HEADER, Header, cstr};
 use crate::wire::tag::client as tag;
 
@@ -67,11 +68,13 @@ pub(super) struct Note {
     given: Given,
     /// What the audit log is to say of it.
     pub audit: Option<Box<Audited>>,
+    /// The span that it is a part of.
+    pub parent: Option<Parent>,
 }
 
 impl Note {
     fn new(words: Words, conforming: bool, values: Option<Rc<str>>) -> Self {
-        Self { number: 0, words, conforming, values, given: Given::Unkept, audit: None }
+        Self { number: 0, words, conforming, values, given: Given::Unkept, audit: None, parent: None }
     }
 
     fn bytes(&self) -> usize {
@@ -81,11 +84,11 @@ impl Note {
         words + [self.values.as_ref(), audited].into_iter().flatten().map(|values| values.len()).sum::<usize>()
     }
 
-    /// Without what takes room; nothing is left of one that is not audited.
+    /// Without what takes room; nothing is left of one that is not audited and has no parent.
     fn slim(mut self) -> Option<Self> {
         (self.words, self.values, self.given) = (Words::Unwanted, None, Given::Unkept);
-        self.audit.as_mut()?.values = None;
-        Some(self)
+        self.audit.iter_mut().for_each(|audit| audit.values = None);
+        (self.audit.is_some() || self.parent.is_some()).then_some(self)
     }
 
     /// What asks for its plan, in a session with these settings.
@@ -118,6 +121,8 @@ pub(super) struct Notes {
     under_way: VecDeque<Note>,
     /// Of the one that is entered next.
     next: Option<Note>,
+    /// The parent of a Parse or Bind that is entered next, which may fail.
+    aside: Option<Parent>,
     /// What failed in the batch at hand without having been noted.
     pub failed: Option<Box<Audited>>,
     /// By portal, the unnamed one among them.
@@ -132,6 +137,13 @@ impl Notes {
     pub fn enter(&mut self, entry: &Expect) -> u64 {
         match (entry.kind, entry.origin) {
             (Kind::Sync, Origin::Client) => self.last,
+            (Kind::Parse | Kind::Bind, Origin::Client) => {
+                let Some(parent) = self.aside.take() else { return 0 };
+                self.last += 1;
+                let note = Note::new(Words::Unwanted, true, None);
+                self.under_way.push_back(Note { number: self.last, parent: Some(parent), ..note });
+                self.last
+            }
             (Kind::Query | Kind::Execute | Kind::Call, Origin::Client) => {
                 let Some(mut note) = self.next.take() else { return 0 };
                 self.last += 1;
@@ -240,19 +252,33 @@ impl Relay {
         let conforming = self.clients.get(id).is_none_or(|client| client.conforming);
         let sql = if look.shape == LONG { message.body_here() } else { sql };
         let audit = self.audited(id, (look.shape, sql), true, |limit| beginning(sql, limit));
+        let parent = self.parent_in(look.commented, sql, conforming);
         let is_planned = self.plans.is_on() && sql.len() <= TEXT_BYTES;
         let Some(this) = self.servers.get_mut(server) else { return };
-        if slow.is_none() && audit.is_none() {
+        if slow.is_none() && audit.is_none() && parent.is_none() {
             return;
         }
         let notes = this.notes.get_or_insert_default();
         let has_room = notes.bytes < MOST_BYTES;
-        let is_copied = (look.commented || is_planned) && has_room;
+        let is_copied = (look.commented && slow.is_some() || is_planned) && has_room;
         let words = if is_copied { notes.copy(sql, conforming) } else { Words::Unwanted };
         let values = slow.filter(|limit| *limit > 0).map(|limit| beginning(sql, limit).into());
         let given = if is_planned { Given::Nothing } else { Given::Unkept };
-        let note = Note { audit, given, ..Note::new(words, conforming, values) };
+        let note = Note { audit, given, parent, ..Note::new(words, conforming, values) };
         notes.next = if has_room { Some(note) } else { note.slim() };
+    }
+
+    /// A Parse with this text is about to be entered.
+    pub(super) fn note_parse(&mut self, id: ClientId, server: ServerId, commented: bool, sql: &[u8]) {
+        if self.tracer.is_none() {
+            return;
+        }
+        let conforming = self.clients.get(id).is_none_or(|client| client.conforming);
+        let parent = self.parent_in(commented, sql, conforming);
+        let Some(this) = self.servers.get_mut(server) else { return };
+        if parent.is_some() || this.notes.is_some() {
+            this.notes.get_or_insert_default().aside = parent;
+        }
     }
 
     /// A Bind with this body, or as much of it as is here, is about to be entered.
@@ -271,8 +297,11 @@ impl Relay {
                 } else {
                     None
                 };
-                let is_wanted = slow.is_some() || audit.is_some();
-                is_wanted.then(|| Note { audit, ..self.note_of(id, statement, body, slow.unwrap_or_default()) })
+                let conforming = self.clients.get(id).is_none_or(|client| client.conforming);
+                let parent = self.parent_in(statement.look.commented, statement.sql(), conforming);
+                let is_wanted = slow.is_some() || audit.is_some() || parent.is_some();
+                let limit = slow.unwrap_or_default();
+                is_wanted.then(|| Note { audit, parent, ..self.note_of(id, statement, body, limit) })
             }
             Named::Unknown if !self.has_own_names(id) => None,
             Named::Unkept | Named::Unknown => self.audited_unkept(id).map(|audit| {
@@ -282,7 +311,9 @@ impl Relay {
         };
         let Some(this) = self.servers.get_mut(server) else { return };
         if note.is_some() || this.notes.is_some() {
-            this.notes.get_or_insert_default().bind(portal, note);
+            let notes = this.notes.get_or_insert_default();
+            notes.aside = note.as_ref().and_then(|note| note.parent.clone());
+            notes.bind(portal, note);
         }
     }
 

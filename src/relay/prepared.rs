@@ -102,6 +102,7 @@ impl Relay {
         if whole && !self.before_statement(id, server, found.look.effects, None, message.at, out) {
             return Taken::More;
         }
+        self.note_parse(id, server, found.look.commented, sql_of(tail));
         if name.is_empty() {
             let tail = whole.then_some(tail);
             let taken = self.parse_unnamed(id, server, message, tail, found);

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::learned::Learned;
-use crate::meter::{ErrorClass, Place, Sample, ShapeTable, ShapeView, SlotId};
+use crate::meter::{ErrorClass, Exemplar, Place, Sample, ShapeTable, ShapeView, SlotId};
 use crate::sql::classify::classify;
 use crate::sql::footing::Footing;
 use crate::sql::shape::{Flags, normalized, scan};
@@ -333,6 +333,16 @@ impl Shapes {
     /// The statement that was counted last, since this was asked.
     pub fn counted(&mut self) -> Option<SlotId> {
         self.counted.take()
+    }
+
+    /// The same without asking.
+    pub fn last_counted(&self) -> Option<SlotId> {
+        self.counted
+    }
+
+    /// A statement that was counted can be seen in a trace.
+    pub fn exemplify(&mut self, slot: SlotId, exemplar: Exemplar) {
+        self.table.exemplify(slot, exemplar);
     }
 
     /// A statement that was counted kept its client reading for so long, microseconds.

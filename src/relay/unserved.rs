@@ -22,7 +22,7 @@ impl Relay {
     /// What a client waits to have done fails; one that has not come in yet has nothing else to do.
     pub(super) fn give_up_waiting(&mut self, id: ClientId, error: PgError) {
         let Some(client) = self.clients.get_mut(id) else { return };
-        let State::Waiting { pool, .. } = client.state else { return };
+        let State::Waiting { pool, since_us, .. } = client.state else { return };
         if client.arriving.is_some() {
             return self.fatal(id, &error.fatally());
         }
@@ -36,7 +36,7 @@ impl Relay {
         client.state = State::Idle;
         let inbox = std::mem::take(&mut client.inbox);
         self.pools[pool].slice.leave(&id);
-        if self.fail_batch(id, &inbox, &error).is_some()
+        if self.fail_batch_after(id, &inbox, &error, Some(since_us)).is_some()
             && let Some(client) = self.clients.get_mut(id)
         {
             client.inbox = inbox;
@@ -75,8 +75,22 @@ impl Relay {
     /// is answered with that; of anything else PostgreSQL would read over what follows up to a Sync,
     /// which may not be here yet. `None`: the session has ended.
     pub(super) fn fail_batch(&mut self, id: ClientId, data: &[u8], error: &PgError) -> Option<usize> {
+        self.fail_batch_after(id, data, error, None)
+    }
+
+    /// The same of one that waited for a server, since then.
+    fn fail_batch_after(
+        &mut self,
+        id: ClientId,
+        data: &[u8],
+        error: &PgError,
+        waited_us: Option<u64>,
+    ) -> Option<usize> {
         if self.audit.is_some() {
             self.audit_refused(id, data, error);
+        }
+        if self.tracer.is_some() {
+            self.trace_refused(id, data, error.code, waited_us);
         }
         let Ok(Some(header)) = Header::peek(data, self.max_message()) else {
             self.fatal(id, &error.clone().fatally());
@@ -89,7 +103,7 @@ impl Relay {
         client.state = State::Idle;
         (client.paid, client.current, client.sent_back) = (false, false, SentBack::Nowhere);
         client.unopened.fails();
-        client.cache.iter_mut().for_each(|cache| cache.spared = false);
+        client.cache.iter_mut().for_each(|cache| (cache.spared, cache.why) = (false, None));
         let mut out = Vec::new();
         error.encode(&mut out);
         if matches!(header.tag, tag::QUERY | tag::FUNCTION_CALL) {

@@ -8,6 +8,7 @@ mod common;
 mod alerts;
 mod api;
 mod audit;
+mod collector;
 mod dashboard;
 mod doors;
 mod percentiles;
@@ -15,6 +16,7 @@ mod prometheus;
 mod targets;
 mod told;
 mod top;
+mod traces;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;

@@ -6,7 +6,7 @@ use std::task::{Context, Waker};
 
 use allocation_counter::measure;
 
-use super::rig::{Rig, letters};
+use super::rig::{Rig, config, letters};
 use super::speech::*;
 use crate::net::mem::Mem;
 use crate::relay::{Client, ClientId, ServerId};
@@ -67,7 +67,12 @@ fn exchange(mem: &Mem, wanted: &[u8], next: &[u8]) {
 
 /// Allocations of [`TRANSACTIONS`] transactions with `request`, after `before` was sent once.
 fn allocations(before: &[u8], request: Vec<u8>) -> u64 {
-    let mut rig = Rig::new("default_pool_size = 1");
+    allocations_with("", before, request)
+}
+
+/// The same, with more sections of the configuration.
+fn allocations_with(sections: &str, before: &[u8], request: Vec<u8>) -> u64 {
+    let mut rig = Rig::of(&(config("default_pool_size = 1") + sections));
     let peer = rig.arrive(&[]);
     rig.heard(peer);
     if !before.is_empty() {
@@ -113,6 +118,19 @@ fn a_prepared_transaction_allocates_nothing() {
 fn an_unnamed_extended_transaction_allocates_nothing() {
     let request = [parse("", "select 1"), bind("", ""), describe(b'P', ""), execute("", 0), sync()].concat();
     assert_eq!(allocations(&[], request), 0);
+}
+
+/// Nor where others are, and whatever its comments say.
+#[test]
+fn a_transaction_that_is_not_traced_allocates_nothing() {
+    let traces = "\n[traces]\nendpoint = \"http://127.0.0.1:1\"\nratio = 0\n";
+    let comment = "/*traceparent='00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00'*/";
+    for text in ["select 1".to_owned(), format!("select 1 {comment}")] {
+        assert_eq!(allocations_with(traces, &[], query(&text)), 0, "{text}");
+        let prepare = [parse("s", &text), sync()].concat();
+        let request = [bind("", "s"), describe(b'P', ""), execute("", 0), sync()].concat();
+        assert_eq!(allocations_with(traces, &prepare, request), 0, "{text}");
+    }
 }
 
 /// Clients in the queue keep their request: one buffer each, freed with the request, and nothing else.
