@@ -169,6 +169,7 @@ fn serve_stats(running: &mut Running, watch: &Arc<Watch>) -> Result<Option<Stats
     let (registry, clusters) = (Arc::clone(&running.registry), Arc::clone(&running.clusters));
     let exporter =
         Exporter::new(Arc::clone(&registry)).with_hosts(Arc::clone(&clusters)).with_alerts(Arc::clone(watch));
+    let exporter = exporter.with_max_series(running.config.stats.max_series as usize);
     let exporter = Arc::new(exporter.with_cache(Arc::clone(&running.caches)));
     let insight = ask::insight(running.workers.iter().map(Mailbox::downgrade).collect());
     let place = (std::mem::take(&mut running.listeners), url, running.workers.len());
@@ -319,10 +320,10 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         changed.push("`instance_id`");
     }
     let (was, is) = (&old.stats, &new.stats);
-    if (was.address, was.max_shapes, was.tls_cert_file.is_some())
-        != (is.address, is.max_shapes, is.tls_cert_file.is_some())
+    if (was.address, was.max_shapes, was.max_series, was.tls_cert_file.is_some())
+        != (is.address, is.max_shapes, is.max_series, is.tls_cert_file.is_some())
     {
-        changed.push("the address, TLS at all, or `max_shapes` of [stats]");
+        changed.push("the address, TLS at all, `max_shapes` or `max_series` of [stats]");
     }
     if old.workers != new.workers {
         changed.push("`workers`");

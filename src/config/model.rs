@@ -9,8 +9,6 @@ use std::time::{Duration, SystemTime};
 use super::alerts::Alerts;
 use super::audit::Audit;
 use super::auth::Auth;
-#[cfg(doc)]
-use super::auth::AuthQuery;
 use super::cache::Cache;
 use super::console::Console;
 use super::discover::Discover;
@@ -31,8 +29,7 @@ use super::terms::Overrides;
 use super::traces::Traces;
 use super::words::words;
 
-/// A whole configuration. Equality is what a reload compares; files named in it
-/// (certificates) are compared by path only.
+/// A whole configuration. Equality is what a reload compares; files named in it are compared by path only.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// `[listen]`: how clients reach pgweir.
@@ -431,7 +428,7 @@ pub struct User {
     /// Name to log in with.
     pub name: String,
     /// Proves clients, and logs in to servers unless the database has its own `user`.
-    /// May be looked up instead, by [`AuthQuery`].
+    /// May be looked up instead, by [`AuthQuery`](super::auth::AuthQuery).
     pub password: Option<Password>,
     /// More passwords that prove clients, for a rotation; never used towards servers.
     pub also: Vec<Password>,

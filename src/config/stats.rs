@@ -44,6 +44,7 @@ section! {
     RawStats {
         address: HttpAddress,
         max_shapes: Number<1, 1_000_000>,
+        max_series: Number<100, 100_000_000>,
         n_plus_one: Number<0, 1_000_000>,
         tls_cert_file: FilePath,
         tls_key_file: FilePath,
@@ -75,6 +76,8 @@ pub struct Stats {
     pub address: Option<SocketAddr>,
     /// Query shapes with figures of their own; the rest shares one, `other`. Default 2000.
     pub max_shapes: u32,
+    /// Series of shapes in one answer of `/metrics`; what takes the least time in all is left out. Default 500,000.
+    pub max_series: u32,
     /// Fewest rows behind which a statement that is run for each of them is called an N+1 pattern. Default 0: nobody looks, as to look costs every statement.
     pub n_plus_one: u32,
     /// Who is let in, by a name that only stands in the file. Default: none, then everybody is who reaches the address.
@@ -90,6 +93,7 @@ impl Default for Stats {
         Self {
             address: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 9127))),
             max_shapes: 2000,
+            max_series: 500_000,
             n_plus_one: 0,
             tokens: BTreeMap::new(),
             tls_cert_file: None,
@@ -117,6 +121,7 @@ impl Check<'_> {
         Stats {
             address: raw.address.set().map_or(default.address, |address| address.0),
             max_shapes: raw.max_shapes.set().map_or(default.max_shapes, |n| n.0),
+            max_series: raw.max_series.set().map_or(default.max_series, |n| n.0),
             n_plus_one: raw.n_plus_one.set().map_or(default.n_plus_one, |n| n.0),
             tokens: self.tokens(raw.tokens),
             tls_cert_file: self.file(raw.tls_cert_file),

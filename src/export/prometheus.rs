@@ -19,7 +19,7 @@ use crate::meter::{Registry, SharedCounter};
 use crate::pool::cluster::Clusters;
 
 /// Name and help of the families made in this file.
-const FAMILIES: [(&str, &str); 22] = [
+const FAMILIES: [(&str, &str); 23] = [
     ("pgweir_build_info", "Version of pgweir; always 1."),
     ("process_start_time_seconds", "Start of the process, in seconds since 1970."),
     ("pgweir_config_reloads_total", "Reloads of the configuration by outcome."),
@@ -54,6 +54,7 @@ const FAMILIES: [(&str, &str); 22] = [
         "pgweir_last_scrape_query_shapes",
         "Statement shapes in the previous collection, with one for the rest per database and user.",
     ),
+    ("pgweir_series_left_out", "Series of shapes that are not here, as there are more than max_series."),
 ];
 
 /// Reads a [`Registry`] for Prometheus.
@@ -67,6 +68,8 @@ pub struct Exporter {
     scrapes: SharedCounter,
     last_us: AtomicU64,
     last_shapes: AtomicU64,
+    max_series: usize,
+    left_out: AtomicU64,
 }
 
 impl Exporter {
@@ -81,6 +84,8 @@ impl Exporter {
             scrapes: SharedCounter::default(),
             last_us: AtomicU64::new(0),
             last_shapes: AtomicU64::new(0),
+            max_series: usize::MAX,
+            left_out: AtomicU64::new(0),
         }
     }
 
@@ -88,6 +93,12 @@ impl Exporter {
     #[must_use]
     pub fn with_hosts(self, clusters: Arc<Clusters>) -> Self {
         Self { clusters, ..self }
+    }
+
+    /// Shows so many series of shapes at most.
+    #[must_use]
+    pub fn with_max_series(self, max_series: usize) -> Self {
+        Self { max_series, ..self }
     }
 
     /// Shows this cache too, and takes signals for it.
@@ -118,7 +129,15 @@ impl Exporter {
     /// If the encoder refuses a family, which would be a defect of pgweir.
     pub fn encode(&self, format: Format) -> Result<Vec<u8>, prometheus::Error> {
         let start = Instant::now();
-        let rows = Row::all(&self.registry, format == Format::Protobuf);
+        let (rows, left_out) = Row::most(Row::all(&self.registry, format == Format::Protobuf), self.max_series);
+        if left_out > 0 && self.left_out.swap(left_out as u64, Relaxed) == 0 {
+            tracing::warn!(
+                "/metrics leaves out {left_out} series of statements: there are more than max_series = {}",
+                self.max_series
+            );
+        } else {
+            self.left_out.store(left_out as u64, Relaxed);
+        }
         let mut text = String::with_capacity(64 * 1024);
         let out = match format {
             Format::Text => {
@@ -182,6 +201,7 @@ impl Exporter {
             one(COUNTER, self.scrapes.get() as f64),
             one(GAUGE, self.last_us.load(Relaxed) as f64 / 1e6),
             one(GAUGE, self.last_shapes.load(Relaxed) as f64),
+            one(GAUGE, self.left_out.load(Relaxed) as f64),
         ];
         let families = FAMILIES.iter().zip(contents);
         families.map(|((name, help), (kind, metrics))| family(name, help, kind, metrics)).collect()

@@ -48,6 +48,8 @@ pub(super) struct Row {
     pub errors_of: Vec<(&'static str, u64)>,
     rows: u64,
     bytes: u64,
+    /// Time in all, µs.
+    total_us: u64,
     /// By [`QUANTILES`].
     pub quantiles_us: [u64; QUANTILES.len()],
     phases: [Spread; PHASES.len()],
@@ -97,6 +99,27 @@ impl Row {
         by_target.filter_map(|shape| Self::new(shape.entries(), &mut sum, fine)).collect()
     }
 
+    /// Those that take the most time in all, with at most so many series; and how many series the others would be.
+    pub fn most(mut rows: Vec<Self>, max_series: usize) -> (Vec<Self>, usize) {
+        let all: usize = rows.iter().map(Self::series).sum();
+        if all <= max_series {
+            return (rows, 0);
+        }
+        rows.sort_by_key(|row| std::cmp::Reverse(row.total_us));
+        let mut shown = 0;
+        rows.retain(|row| {
+            let fits = shown + row.series() <= max_series;
+            shown += if fits { row.series() } else { 0 };
+            fits
+        });
+        (rows, all - shown)
+    }
+
+    /// How many series it is in text; in the form with native histograms they are fewer.
+    fn series(&self) -> usize {
+        COUNTS.len() + self.errors_of.len() + QUANTILES.len() + self.phases().count() * (BOUNDS_US.len() + 3)
+    }
+
     /// Adds up the entries of one shape; `sum` is scratch space.
     fn new(entries: &[Arc<ShapeStats>], sum: &mut HistogramSnapshot, fine: bool) -> Option<Self> {
         let first = Arc::clone(entries.first()?);
@@ -110,7 +133,7 @@ impl Row {
             entries.iter().for_each(|stats| stats.add_to(phase, sum));
         };
         merge(Phase::Total, sum);
-        let quantiles_us = QUANTILES.map(|q| sum.quantile(q));
+        let (total_us, quantiles_us) = (sum.sum_us, QUANTILES.map(|q| sum.quantile(q)));
         let known: Vec<Exemplar> = entries
             .iter()
             .filter_map(|stats| stats.exemplars())
@@ -122,7 +145,7 @@ impl Row {
         });
         let (calls, rows) = (add(|stats| stats.calls.get()), add(|stats| stats.rows.get()));
         let (bytes, shape) = (add(|stats| stats.bytes.get()), ShapeSum::name(first.shape));
-        Some(Self { first, shape, calls, errors, errors_of, rows, bytes, quantiles_us, phases })
+        Some(Self { first, shape, calls, errors, errors_of, rows, bytes, total_us, quantiles_us, phases })
     }
 
     /// Labels that all series have.

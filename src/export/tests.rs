@@ -350,6 +350,29 @@ fn scrapes_while_a_worker_writes_are_consistent() {
     });
 }
 
+#[test]
+fn what_takes_least_is_left_out_beyond_max_series() {
+    let registry = Arc::new(Registry::new());
+    let mut table = ShapeTable::new(10);
+    registry.add_shapes(table.view());
+    let pool = table.add_place(label("shop"));
+    for shape in 1..=5u64 {
+        let id = table.slot(pool, shape, || format!("select {shape}"));
+        table.record(id, &Sample { server_us: 1_000 * shape, ..Sample::default() });
+    }
+    let shown = |scrape: &Scrape| {
+        let named = |labels: &Labels, shape: u64| format!("{labels:?}").contains(&format!("{shape:016x}"));
+        let all = &scrape.samples["pgweir_query_calls_total"];
+        (1..=5).filter(|shape| all.iter().any(|(labels, _)| named(labels, *shape))).collect::<Vec<u64>>()
+    };
+    let all = scrape(&Exporter::new(Arc::clone(&registry)));
+    assert_eq!((shown(&all), all.get("pgweir_series_left_out", &[])), (vec![1, 2, 3, 4, 5], 0.0));
+    let of_shapes = all.samples.iter().filter(|(name, _)| name.starts_with("pgweir_query_"));
+    let series = of_shapes.map(|(_, all)| all.len()).sum::<usize>() / 5;
+    let some = scrape(&Exporter::new(registry).with_max_series(2 * series + 1));
+    assert_eq!((shown(&some), some.get("pgweir_series_left_out", &[])), (vec![4, 5], 3.0 * series as f64));
+}
+
 /// Prints the cost of a scrape; the bound holds in release builds.
 #[test]
 fn a_scrape_of_two_thousand_shapes_is_fast() {

@@ -97,35 +97,27 @@ impl ShapeStats {
     }
 
     fn record(&self, sample: &Sample) {
-        let total_us = sample.wait_us.saturating_add(sample.server_us);
+        self.ended(sample.wait_us, sample.wait_us.saturating_add(sample.server_us), sample.error);
+        self.rows.add(sample.rows);
+        self.bytes.add(sample.bytes);
+        let [_, first, server, ..] = &self.phases;
+        first.record(sample.first_us);
+        server.record(sample.server_us);
+    }
+
+    /// What is counted of one that no server has had, too.
+    fn ended(&self, wait_us: u64, total_us: u64, error: Option<ErrorClass>) {
         self.calls.add(1);
-        if let Some(class) = sample.error {
+        if let Some(class) = error {
             self.errors.add(1);
             self.errors_of.get(class.number()).into_iter().for_each(|of| of.add(1));
         }
-        self.rows.add(sample.rows);
-        self.bytes.add(sample.bytes);
         self.total_us.add(total_us);
-        let [wait, first, server, _, total] = &self.phases;
-        if sample.wait_us > 0 {
-            wait.record(sample.wait_us);
-        }
-        first.record(sample.first_us);
-        server.record(sample.server_us);
-        total.record(total_us);
-    }
-
-    /// The same of one that no server has had: there is no time of a server's.
-    fn record_unserved(&self, wait_us: u64, class: ErrorClass) {
-        self.calls.add(1);
-        self.errors.add(1);
-        self.errors_of.get(class.number()).into_iter().for_each(|of| of.add(1));
-        self.total_us.add(wait_us);
         let [wait, .., total] = &self.phases;
         if wait_us > 0 {
             wait.record(wait_us);
         }
-        total.record(wait_us);
+        total.record(total_us);
     }
 
     fn absorb(&self, other: &ShapeStats) {
@@ -330,10 +322,8 @@ impl ShapeTable {
 
     /// Counts a statement that was refused, behind a wait of so long for a server, µs.
     pub fn record_unserved(&mut self, id: SlotId, wait_us: u64, class: ErrorClass) {
-        match self.at(id) {
-            Some(slot) => slot.stats.record_unserved(wait_us, class),
-            None => self.other(id.place).record_unserved(wait_us, class),
-        }
+        let stats = self.at(id).map(|slot| Arc::clone(&slot.stats));
+        stats.unwrap_or_else(|| Arc::clone(self.other(id.place))).ended(wait_us, wait_us, Some(class));
     }
 
     /// A statement that was counted kept its client reading for so long, µs.

@@ -183,6 +183,8 @@ impl Relay {
         let sample = Sample { wait_us: 0, first_us, server_us, rows, bytes, error: None };
         if measured {
             self.shapes.record(if shared { from_shared } else { own }, shape, &sample);
+        } else {
+            self.shapes.counted();
         }
         if self.tracer.is_some() {
             self.trace_kept(id, parent, shape, &sample, shared);

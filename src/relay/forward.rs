@@ -244,7 +244,12 @@ impl Relay {
             tag::PARSE => self.forward_parse(id, server, &message, out),
             tag::BIND => self.forward_bind(id, server, &message, out),
             tag::DESCRIBE => self.forward_describe(id, server, &message, out),
-            tag::CLOSE => self.forward_close(id, server, &message, out),
+            tag::CLOSE => {
+                if let (Some(portal), Some(this)) = (closes_portal(message.body_here()), self.servers.get_mut(server)) {
+                    this.notes.iter_mut().for_each(|notes| notes.bind(portal, None));
+                }
+                self.forward_close(id, server, &message, out)
+            }
             tag::EXECUTE => {
                 self.note_execute(server, &message);
                 let Some(client) = self.clients.get(id) else { return Taken::More };
@@ -404,4 +409,9 @@ impl Relay {
 
 pub(super) fn bad(what: &str) -> Taken {
     Taken::Bad(PgError::fatal(SqlState::PROTOCOL_VIOLATION, what.to_owned()))
+}
+
+/// The portal that a Close closes.
+fn closes_portal(body: &[u8]) -> Option<&[u8]> {
+    body.strip_prefix(b"P").and_then(cstr).map(|(portal, _)| portal)
 }

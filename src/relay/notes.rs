@@ -27,6 +27,8 @@ use crate::wire::tag::client as tag;
 const TEXT_BYTES: usize = 4096;
 /// Most bytes of values that are kept to ask for a plan with.
 const VALUES_BYTES: usize = 4096;
+/// Most portals of a server of which something is known.
+const MOST_PORTALS: usize = 1_000;
 /// Bytes noted on a server beyond which statements go without.
 const MOST_BYTES: usize = 64 * 1024;
 /// Buffers kept for the next texts.
@@ -212,12 +214,12 @@ impl Notes {
         Words::Copied(text)
     }
 
-    fn bind(&mut self, portal: &[u8], note: Option<Note>) {
-        match (self.portals.iter_mut().find(|(name, _)| **name == *portal), note) {
-            (Some((_, bound)), Some(note)) => *bound = note,
-            (None, Some(note)) => self.portals.push((portal.into(), note)),
-            (Some(_), None) => self.portals.retain(|(name, _)| **name != *portal),
-            (None, _) => {}
+    /// What is known of this portal from now on; nothing when it is closed.
+    pub fn bind(&mut self, portal: &[u8], note: Option<Note>) {
+        let at = self.portals.iter().position(|(name, _)| **name == *portal);
+        at.map(|at| self.portals.swap_remove(at));
+        if self.portals.len() < MOST_PORTALS {
+            self.portals.extend(note.map(|note| (portal.into(), note)));
         }
     }
 }

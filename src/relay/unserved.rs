@@ -30,9 +30,6 @@ impl Relay {
             return;
         }
         let Some(client) = self.clients.get_mut(id) else { return };
-        if let State::Waiting { since_us, .. } = client.state {
-            client.waited_us = self.now_us.saturating_sub(since_us);
-        }
         client.state = State::Idle;
         let inbox = std::mem::take(&mut client.inbox);
         self.pools[pool].slice.leave(&id);
@@ -79,25 +76,19 @@ impl Relay {
     }
 
     /// The same of one that waited for a server, since then.
-    fn fail_batch_after(
-        &mut self,
-        id: ClientId,
-        data: &[u8],
-        error: &PgError,
-        waited_us: Option<u64>,
-    ) -> Option<usize> {
+    fn fail_batch_after(&mut self, id: ClientId, data: &[u8], error: &PgError, since_us: Option<u64>) -> Option<usize> {
         if self.audit.is_some() {
             self.audit_refused(id, data, error);
         }
         if self.tracer.is_some() {
-            self.trace_refused(id, data, error.code, waited_us);
+            self.trace_refused(id, data, error.code, since_us);
         }
         let Ok(Some(header)) = Header::peek(data, self.max_message()) else {
             self.fatal(id, &error.clone().fatally());
             return None;
         };
         if header.total <= data.len() {
-            self.count_unserved(id, data, error);
+            self.count_unserved(id, data, error, since_us);
         }
         let client = self.clients.get_mut(id)?;
         client.state = State::Idle;
@@ -117,12 +108,12 @@ impl Relay {
     }
 
     /// The statement with which the batch begins has failed; what follows it is read over, as if it had not come.
-    fn count_unserved(&mut self, id: ClientId, data: &[u8], error: &PgError) {
+    fn count_unserved(&mut self, id: ClientId, data: &[u8], error: &PgError, since_us: Option<u64>) {
         let end = if data.first() == Some(&tag::QUERY) { End::Query } else { End::Sync };
         let mut shape = None;
         self.each_statement(id, data, end, |look, _| shape = shape.or(Some(look.shape)));
-        let Some(client) = self.clients.get_mut(id) else { return };
-        let wait_us = std::mem::take(&mut client.waited_us);
+        let Some(client) = self.clients.get(id) else { return };
+        let wait_us = since_us.map_or(0, |since_us| self.now_us.saturating_sub(since_us));
         let group = &self.groups[client.group];
         let (pool, place, slow_us) = (group.primary, group.stats, group.terms.slow_query_us);
         self.pools[pool].counters.total_errors.add(1);

@@ -199,3 +199,18 @@ fn nothing_is_measured_where_that_is_off() {
     assert!(!text("/api/queries?limit=1000", "as unmeasured"));
     assert!(text("/api/database/slow-queries", "as measured") && !text("/api/database/slow-queries", "as unmeasured"));
 }
+
+#[test]
+fn what_no_server_has_taken_is_counted() {
+    let pgweir = conf().size(1).pool("query_wait_timeout = \"300ms\"").start();
+    ready(&pgweir);
+    let (mut holds, mut waits) = (client(&pgweir), client(&pgweir));
+    holds.query("BEGIN").unwrap();
+    waits.query("SELECT 1 AS in_vain").unwrap_err();
+    holds.query("ROLLBACK").unwrap();
+    let in_vain = &shape(&pgweir, "as in_vain", 1)["numbers"];
+    assert_eq!(in_vain["errors_by_class"], serde_json::json!({ "53": 1 }), "{in_vain:#}");
+    assert!(seconds(in_vain, "wait", "max_seconds") >= 0.3, "{in_vain:#}");
+    assert_eq!(seconds(in_vain, "server", "sum_seconds"), 0.0, "{in_vain:#}");
+    assert!(json(&pgweir, "/api/database/slow-queries").to_string().contains("as in_vain"));
+}

@@ -207,6 +207,7 @@ fn others(
         s("stats_period", &console.stats_period, true),
         s("stats.address", &stats.address.map_or_else(|| "off".to_owned(), |address| address.to_string()), false),
         s("max_shapes", &stats.max_shapes, false),
+        s("max_series", &stats.max_series, false),
         s("n_plus_one", &stats.n_plus_one, true),
         s("stats.tls_cert_file", &stats.tls_cert_file, true),
         s("stats.tls_key_file", &stats.tls_key_file, true),

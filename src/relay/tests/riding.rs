@@ -6,8 +6,11 @@ use std::time::Duration;
 use super::rig::{Host, Rig, config, letters};
 use super::speech::*;
 use crate::base::clock::paused::Paused;
+use crate::relay::catalog::Trust;
 use crate::relay::lane::Lane;
+use crate::relay::server::Use;
 use crate::wire::build;
+use crate::wire::error::{PgError, SqlState};
 
 /// Two clients ride on the first server, which does not answer; a second server would.
 fn two_ride(text: &str) -> Rig {
@@ -144,4 +147,73 @@ fn lanes_are_looked_at_seldom_until_somebody_stands_behind_another() {
         (Some(true), false),
         "the second waits for the first"
     );
+}
+
+#[test]
+fn who_waits_for_its_turn_under_a_rate_does_not_ride_before() {
+    let clock = Paused::new();
+    let rule = "[[databases.db.rules]]\nuser = [\"app\"]\nrate = 2\n";
+    let mut rig = Rig::of(&(config("default_pool_size = 2") + rule));
+    for _ in 0..2 {
+        let peer = rig.arrive(&[]);
+        rig.heard(peer);
+    }
+    rig.ride();
+    rig.send(0, &query("begin"));
+    assert_eq!(letters(&rig.send(1, &query("select 1"))), "TDCZI");
+    assert_eq!(letters(&rig.send(1, &query("select 2"))), "", "two in a second");
+    // As it is when it once found no lane, and was served otherwise.
+    let pool = rig.hosts[0].pool;
+    rig.relay.hopes(rig.peers[1].id.unwrap(), pool, 0);
+    assert_eq!(letters(&rig.send(0, &query("commit"))), "CZI");
+    assert_eq!(letters(&rig.heard(1)), "");
+    let idle: Vec<_> = rig.relay.pools[pool].slice.idle().copied().collect();
+    assert!(idle.iter().all(|id| rig.relay.servers.get(*id).unwrap().use_ == Use::Idle), "{idle:?}");
+    clock.advance(Duration::from_secs(1));
+    rig.relay.sweep();
+    rig.run();
+    assert_eq!(letters(&rig.heard(1)), "TDCZI");
+}
+
+#[test]
+fn a_session_that_ends_in_the_middle_of_a_row_ends_without_a_word() {
+    let _clock = Paused::new();
+    let mut rig = two_ride(&config("default_pool_size = 2"));
+    let row = plain(b'D', &vec![b'x'; 300_000]);
+    let half = row.get(..200_000).unwrap();
+    rig.say(0, half);
+    assert_eq!(rig.heard(0).len(), half.len());
+    let error = PgError::fatal(SqlState::QUERY_CANCELED, "too long");
+    rig.relay.fatal(rig.peers[0].id.unwrap(), &error);
+    rig.run();
+    assert_eq!(rig.heard(0), b"");
+    rig.relay.fatal(rig.peers[1].id.unwrap(), &error);
+    rig.run();
+    assert_eq!(letters(&rig.heard(1)), "E(57014)");
+}
+
+#[test]
+fn who_stood_in_a_lane_when_code_was_changed_is_looked_at_again() {
+    let _clock = Paused::new();
+    let mut rig = Rig::of(&config("default_pool_size = 1\nlane_delay = \"1us\""));
+    for _ in 0..3 {
+        let peer = rig.arrive(&[]);
+        rig.heard(peer);
+    }
+    rig.ride();
+    assert_eq!(letters(&rig.send(0, &query("select 1"))), "TDCZI");
+    rig.hosts[0].answering = false;
+    (0..3).for_each(|peer| rig.tell(peer, &query("select 2")));
+    let lane = |rig: &Rig| {
+        let lane = rig.relay.servers.get(rig.hosts[0].id).unwrap().lane.as_deref();
+        lane.map_or((0, 0), |lane| (lane.riders.len(), lane.queue.len()))
+    };
+    assert_eq!(lane(&rig), (2, 1));
+    rig.relay.catalogs.change(0, |catalog| catalog.trust = Trust::Stale);
+    rig.say(0, &answer());
+    assert_eq!(lane(&rig), (1, 0), "it waits for a server of its own");
+    rig.say(0, &answer());
+    assert_eq!(lane(&rig), (0, 0));
+    rig.say(0, &answer());
+    assert_eq!((0..3).map(|peer| letters(&rig.heard(peer))).collect::<Vec<_>>(), ["CZI"; 3]);
 }
