@@ -102,21 +102,30 @@ impl Relay {
                     fault = Some(what);
                     break;
                 }
-                Step::Event { n, swallow, event } => match self.lane_event(server, &mut lane, &event, rest) {
-                    Heard::Kept => (n, !swallow),
-                    Heard::Dropped => (n, false),
-                    Heard::Landed => {
-                        at += n;
-                        let held = std::mem::take(&mut lane.held);
-                        landed.extend(lane.pop().map(|rider| Landed { rider, held, rest: from..at, slot: None }));
-                        from = at;
-                        continue;
+                Step::Event { n, swallow, event } => {
+                    match self.lane_event(server, &mut lane, &event, rest.get(..n).unwrap_or_default()) {
+                        Heard::Kept => (n, !swallow),
+                        Heard::Dropped => (n, false),
+                        Heard::Retold(instead) => {
+                            lane.held.extend_from_slice(data.get(from..at).unwrap_or_default());
+                            lane.held.extend_from_slice(&instead);
+                            at += n;
+                            from = at;
+                            continue;
+                        }
+                        Heard::Landed => {
+                            at += n;
+                            let held = std::mem::take(&mut lane.held);
+                            landed.extend(lane.pop().map(|rider| Landed { rider, held, rest: from..at, slot: None }));
+                            from = at;
+                            continue;
+                        }
+                        Heard::Nonsense(what) => {
+                            fault = Some(what);
+                            break;
+                        }
                     }
-                    Heard::Nonsense(what) => {
-                        fault = Some(what);
-                        break;
-                    }
-                },
+                }
             };
             if !keeps {
                 lane.held.extend_from_slice(data.get(from..at).unwrap_or_default());
@@ -141,7 +150,10 @@ impl Relay {
 
     fn lane_event(&mut self, server: ServerId, lane: &mut Lane, event: &Event, bytes: &[u8]) -> Heard {
         match event {
-            Event::Ready(entry, b'I') if entry.origin == Origin::Client => Heard::Landed,
+            Event::Ready(entry, b'I') if entry.origin == Origin::Client => {
+                self.servers.get_mut(server).into_iter().for_each(|this| this.overdue = false);
+                Heard::Landed
+            }
             Event::Ready(..) | Event::CopyIn | Event::Row => Heard::Nonsense("an answer that no read has"),
             Event::Completed(entry, outcome) => {
                 if let (Some(rider), Origin::Client) = (lane.riders.front_mut(), entry.origin) {
@@ -159,7 +171,9 @@ impl Relay {
             Event::Notification => Heard::Dropped,
             Event::Failed(entry, error) => {
                 self.rider_fails(server, lane, entry.as_ref(), error, bytes);
-                Heard::Kept
+                let told = lane.riders.front().filter(|rider| rider.fate != Fate::Fails).map(|rider| rider.client);
+                let retold = told.and_then(|_| self.retold(server, told, event, bytes));
+                retold.map_or(Heard::Kept, Heard::Retold)
             }
         }
     }
@@ -404,6 +418,8 @@ enum Heard {
     Kept,
     /// They are for nobody.
     Dropped,
+    /// This belongs there at their place.
+    Retold(Vec<u8>),
     /// The head's answer is whole.
     Landed,
     /// That cannot be.

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use super::client::State;
 use super::lane::Fate;
+use super::sweep::{GRACE_US, not_cancelled, past, transaction_timeout};
 use super::task::{Shared, guarded, run_todo};
 use super::{ClientId, Relay, ServerId, Todo};
 use crate::base::clock;
-use crate::wire::error::{PgError, SqlState};
 
 /// How often lanes are looked at. A head that is late must be so twice: what had come by the first time has been read by then.
 const PERIOD: Duration = Duration::from_millis(1);
@@ -21,9 +21,6 @@ const CALM: u32 = 20;
 const QUIET: u32 = 20;
 /// How long a pool's queue may stand still before the last lane makes room, microseconds.
 const STANDSTILL_US: u64 = 10_000;
-/// How long a cancelled statement may take to end before its session is ended, microseconds.
-const GRACE_US: u64 = 5_000_000;
-
 /// Looks after the lanes of a worker as long as there are any.
 pub(super) async fn run(relay: Shared) {
     let bell = Rc::clone(&relay.borrow().lanes.bell);
@@ -160,25 +157,27 @@ impl Relay {
         let Some(head) = this.lane.as_deref().and_then(|lane| lane.riders.front()) else { return };
         let id = head.client;
         let works_us = self.now_us.saturating_sub(head.came_us.max(this.done_us));
-        let terms = &self.groups[self.pools[this.pool].group].terms;
-        let limits = [self.query_timeout(this, id), terms.transaction_timeout];
-        let Some(limit) = limits.into_iter().flatten().min() else { return };
-        let limit_us = limit.as_micros() as u64;
-        if works_us < limit_us {
+        let transaction = self.groups[self.pools[this.pool].group].terms.transaction_timeout;
+        let Some(limit) = self.query_timeout(this, id).into_iter().chain(transaction).min() else { return };
+        if !past(Some(limit), works_us) {
             return;
         }
-        if works_us >= limit_us + GRACE_US {
-            let message = "pgweir: a statement took longer than query_timeout and could not be cancelled";
-            let error = PgError::fatal(SqlState::QUERY_CANCELED, message);
-            if self.clients.get(id).is_some() {
-                self.fatal(id, &error);
+        let is_there = self.clients.get(id).is_some();
+        if past(Some(limit), works_us.saturating_sub(GRACE_US)) {
+            if is_there {
+                self.fatal(id, &not_cancelled());
             }
             return self.lose(server, "pgweir: a statement could not be cancelled");
         }
         let pool = this.pool;
-        if self.clients.get(id).is_some() && self.cancel_riding(id, server) {
-            self.pools[pool].counters.total_query_timeouts.add(1);
-            self.host_fails(pool);
+        if !is_there || !self.cancel_riding(id, server) {
+            return;
         }
+        self.pools[pool].counters.total_query_timeouts.add(1);
+        if past(transaction, works_us) {
+            return self.fatal(id, &transaction_timeout());
+        }
+        self.servers.get_mut(server).into_iter().for_each(|this| this.overdue = true);
+        self.host_fails(pool);
     }
 }

@@ -299,7 +299,7 @@ impl Relay {
             return false;
         }
         // The read before it runs by itself: this one may need a server that has the transaction.
-        if self.clients.get(id).is_some_and(|client| client.unopened.is_there()) {
+        if self.clients.get(id).is_some_and(|client| client.unopened.is_there()) || self.is_to_hear_itself(id, server) {
             return false;
         }
         let Some(pool) = self.pool_of(server) else { return false };

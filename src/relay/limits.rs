@@ -12,6 +12,7 @@ impl Relay {
     pub(super) fn resize(&mut self, group: GroupId) {
         let (database, user) = (self.groups[group].database.clone(), self.groups[group].user.clone());
         self.groups[group].terms = self.config.terms(&database, &user);
+        self.groups[group].frees(&self.config.pool.lanes.settings);
         for pool in self.pools_of(group) {
             let workload = self.pools[pool].workload.clone();
             let (size, rotate) = self.size_of(&database, &user, workload.as_deref());

@@ -180,12 +180,14 @@ impl Relay {
         if this.replies.status() != b'I' {
             return None;
         }
-        let speaks = this.speaker.as_mut().filter(|speaker| speaker.client == id);
+        // Nothing comes behind what it says: if something is owed yet, that is it.
+        let busy = this.replies.busy();
+        let speaks = this.speaker.as_mut().filter(|speaker| speaker.client == id && !busy);
         let fresh = speaks.is_some_and(|speaker| std::mem::take(&mut speaker.fresh));
         // Nor does PostgreSQL say that it is ready before it has told of all that was committed before.
         let listens_there = !listens.channels.is_empty() && this.onto.is_none();
         if (fresh || listens_there)
-            && !this.replies.busy()
+            && !busy
             && let Some(listener) = self.groups[client.group].listener.as_mut().filter(|listener| listener.up)
         {
             this.handing = Some(Box::new(Stage::Hearing));

@@ -124,6 +124,14 @@ impl Relay {
         true
     }
 
+    /// The client listens, and what it has under way on this server says something: it is told of that before it is told that the
+    /// transaction is over, which can be held back only if nothing comes behind it.
+    pub(super) fn is_to_hear_itself(&self, id: ClientId, server: ServerId) -> bool {
+        let speaks = |this: &Server| this.speaker.is_some_and(|speaker| speaker.client == id && speaker.fresh);
+        self.clients.get(id).is_some_and(|client| client.listens.is_some())
+            && self.servers.get(server).is_some_and(|this| this.replies.busy() && speaks(this))
+    }
+
     /// A server goes back: what its speaker has said is heard within a round.
     pub(super) fn spoken(&mut self, server: ServerId) {
         let Some(this) = self.servers.get_mut(server) else { return };

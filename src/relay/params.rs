@@ -24,7 +24,7 @@ pub struct ParamSet {
     /// Those of them that can change what a statement's text means.
     pub meaning: Rc<Settings>,
     /// Those of them that all who share a server must have alike.
-    pub riding: Settings,
+    pub riding: RefCell<Settings>,
     /// Those of them that an answer may hang on, as it is kept under them.
     pub kept_under: Box<[u8]>,
     /// Where the session asks that its statements run.
@@ -79,7 +79,7 @@ impl ParamSet {
         let is_plain = modes == usize::from(is_read_committed);
         let acts = settings.iter().any(acts);
         let (meaning, reported, fitting) = (Rc::new(meant), RefCell::new(reported), Fitting::default());
-        let riding = settings.clone();
+        let riding = RefCell::new(settings.clone());
         let kept_under = kept_under(&settings);
         Self {
             settings,
@@ -95,6 +95,12 @@ impl ParamSet {
             is_plain,
             reported,
         }
+    }
+
+    /// Those who share a server may differ in these.
+    fn may_differ_in(&self, free: &[String]) {
+        let is_free = |name: &[u8]| free.iter().any(|free| free.as_bytes() == name);
+        *self.riding.borrow_mut() = self.settings.iter().filter(|(name, _)| !is_free(name)).cloned().collect();
     }
 }
 
@@ -115,7 +121,7 @@ impl Group {
         }
         let mut set = ParamSet::new(settings.clone(), None);
         set.fitting = self.fitting(&settings);
-        set.riding.retain(|(name, _)| !self.lane_settings.iter().any(|free| free.as_bytes() == name.as_slice()));
+        set.may_differ_in(&self.lane_settings);
         // One for all that mean the same, so that comparing is comparing pointers.
         let others = self.sets.values().chain([&self.no_params]);
         if let Some(same) = others.map(|other| &other.meaning).find(|meaning| **meaning == set.meaning) {
@@ -124,6 +130,15 @@ impl Group {
         let set = Rc::new(set);
         self.sets.insert(settings, Rc::clone(&set));
         set
+    }
+
+    /// From now on clients may differ in these settings, and in no others, who share a server.
+    pub(super) fn frees(&mut self, settings: &[String]) {
+        if *self.lane_settings == *settings {
+            return;
+        }
+        self.lane_settings = settings.into();
+        self.sets.values().for_each(|set| set.may_differ_in(settings));
     }
 
     fn fitting(&self, settings: &Settings) -> Fitting {

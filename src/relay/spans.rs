@@ -116,32 +116,51 @@ impl Relay {
 
     fn trace_ran(&mut self, context: Context, parent: Option<Parent>, owner: Option<ClientId>, ran: Ran) {
         let Ran { pool, shape, sample, code, from_us, began_us, abreast, slot } = ran;
-        let now_us = self.now_us;
-        let (cache, looked) = owner.map(|id| self.cache_says(id)).unwrap_or_default();
-        let first_us = looked.map_or(from_us, |(asked_us, _)| asked_us.min(from_us));
         let this = &self.pools[pool];
-        let host = Arc::clone(&this.counters.target.host);
+        let (group, host) = (this.group, Arc::clone(&this.counters.target.host));
         let target = if this.role == Role::Primary { "primary".into() } else { Arc::clone(&host) };
-        let run = Run { host, times: (began_us, now_us), first_us: began_us + sample.first_us, abreast };
+        let times = (began_us, self.now_us);
+        let run = Run { host, times, first_us: began_us + sample.first_us, abreast };
+        let request = self.request((context, parent), (owner, group), shape, from_us);
         self.hand_in(
             Request {
-                context,
-                parent,
-                times: (first_us, now_us),
-                statement: self.statement_of(shape),
-                session: self.session_of(owner, this.group),
                 target: Some(target),
                 rows: sample.rows,
                 bytes: sample.bytes,
                 error: code,
-                cache,
-                lookup: looked.map(|times| Lookup { times, hit: false }),
                 wait: (from_us < began_us).then_some((from_us, began_us)),
                 run: Some(run),
+                ..request
             },
             slot,
             &sample,
         );
+    }
+
+    /// A statement that the cache did not answer, from `from_us` or its first look there until now; nobody has answered it yet.
+    fn request(
+        &mut self,
+        (context, parent): (Context, Option<Parent>),
+        (owner, group): (Option<ClientId>, GroupId),
+        shape: u64,
+        from_us: u64,
+    ) -> Request {
+        let (cache, looked) = owner.map(|id| self.cache_says(id)).unwrap_or_default();
+        Request {
+            context,
+            parent,
+            times: (looked.map_or(from_us, |(asked_us, _)| asked_us.min(from_us)), self.now_us),
+            statement: self.statement_of(shape),
+            session: self.session_of(owner, group),
+            target: None,
+            rows: 0,
+            bytes: 0,
+            error: None,
+            cache,
+            lookup: looked.map(|times| Lookup { times, hit: false }),
+            wait: None,
+            run: None,
+        }
     }
 
     /// What the cache had to do with the statement that a client's batch begins with, and when it was looked for there.
@@ -206,28 +225,9 @@ impl Relay {
         });
         let Some((shape, parent)) = found else { return };
         let Some(context) = self.decide(parent.as_ref()) else { return };
-        let (cache, looked) = self.cache_says(id);
-        let from_us = waited_us.unwrap_or(now_us);
-        let first_us = looked.map_or(from_us, |(asked_us, _)| asked_us.min(from_us));
-        self.hand_in(
-            Request {
-                context,
-                parent,
-                times: (first_us, now_us),
-                statement: self.statement_of(shape),
-                session: self.session_of(Some(id), group),
-                target: None,
-                rows: 0,
-                bytes: 0,
-                error: Some(code),
-                cache,
-                lookup: looked.map(|times| Lookup { times, hit: false }),
-                wait: waited_us.map(|since_us| (since_us, now_us)),
-                run: None,
-            },
-            None,
-            &Sample::default(),
-        );
+        let request = self.request((context, parent), (Some(id), group), shape, waited_us.unwrap_or(now_us));
+        let wait = waited_us.map(|since_us| (since_us, now_us));
+        self.hand_in(Request { error: Some(code), wait, ..request }, None, &Sample::default());
     }
 
     fn hand_in(&mut self, request: Request, slot: Option<SlotId>, sample: &Sample) {

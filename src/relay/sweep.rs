@@ -14,7 +14,7 @@ use crate::wire::error::{PgError, SqlState};
 /// How often [`Relay::sweep`] is to be called: the precision of every limit.
 pub const PERIOD: Duration = Duration::from_millis(100);
 /// How long a cancelled statement may take to end before its session is ended, microseconds.
-const GRACE_US: u64 = 5_000_000;
+pub(super) const GRACE_US: u64 = 5_000_000;
 
 impl Relay {
     /// Applies every limit whose time has come.
@@ -158,10 +158,8 @@ impl Relay {
         let (busy, open) = (server.replies.busy(), server.replies.status() != b'I');
         let lasts_us = self.now_us.saturating_sub(server.began_us);
         if past(terms.transaction_timeout, lasts_us) && (busy || open) && server.began_us > 0 {
-            let message = "terminating connection due to transaction timeout";
-            let error = PgError::fatal(SqlState::TRANSACTION_TIMEOUT, message);
             self.pools[server.pool].counters.total_query_timeouts.add(1);
-            return self.fatal(client, &error.hint("The limit is pgweir's transaction_timeout."));
+            return self.fatal(client, &transaction_timeout());
         }
         let works_us = server.works_us(self.now_us);
         self.call_back_if_held_up(id, client, works_us);
@@ -172,8 +170,7 @@ impl Relay {
         }
         let grace = limit.is_some_and(|limit| works_us < limit.as_micros() as u64 + GRACE_US);
         if !grace {
-            let message = "pgweir: a statement took longer than query_timeout and could not be cancelled";
-            return self.fatal(client, &PgError::fatal(SqlState::QUERY_CANCELED, message));
+            return self.fatal(client, &not_cancelled());
         }
         if let Some(server) = self.servers.get_mut(id)
             && !std::mem::replace(&mut server.overdue, true)
@@ -334,7 +331,20 @@ impl Server {
     }
 }
 
-fn past(limit: Option<Duration>, quiet_us: u64) -> bool {
+/// Transactions end so that take too long.
+pub(super) fn transaction_timeout() -> PgError {
+    let error = PgError::fatal(SqlState::TRANSACTION_TIMEOUT, "terminating connection due to transaction timeout");
+    error.hint("The limit is pgweir's transaction_timeout.")
+}
+
+/// Sessions end so whose statement does not.
+pub(super) fn not_cancelled() -> PgError {
+    let message = "pgweir: a statement took longer than query_timeout and could not be cancelled";
+    PgError::fatal(SqlState::QUERY_CANCELED, message)
+}
+
+/// Whether a limit has come, if there is one.
+pub(super) fn past(limit: Option<Duration>, quiet_us: u64) -> bool {
     quiet_us >= micros(limit)
 }
 

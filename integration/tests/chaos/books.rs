@@ -2,7 +2,8 @@
 //! It must never be satisfied with figures of before the chaos.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use integration::metrics::{Sample, parse};
 use integration::{Cluster, DATABASE, Pgweir};
@@ -73,7 +74,7 @@ pub fn watch(pgweir: &Pgweir, servers: u64, clients: u64, stop: &AtomicBool) {
         assert!(right, "{servers} servers, {clients} clients at most: {wrong:?}");
         looks += 1;
         // Not a wait for anything: the interval of the looks.
-        std::thread::sleep(Duration::from_millis(if crate::is_long() { 1000 } else { 200 }));
+        thread::sleep(Duration::from_millis(if crate::is_long() { 1000 } else { 200 }));
     }
     assert!(looks > 0);
 }
@@ -96,4 +97,20 @@ pub fn assert_at_rest(pgweir: &Pgweir, cluster: &Cluster) {
     assert_eq!(cluster.primary().value_in("postgres", &busy).unwrap(), "0");
     let locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'";
     assert_eq!(cluster.primary().value_in("postgres", locks).unwrap(), "0");
+}
+
+/// Holds a lock on what clients read, again and again: who rides behind such a read must not wait for it.
+pub fn lock(cluster: &Cluster, until: Instant) {
+    let sql = "BEGIN; LOCK TABLE seen IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(0.03); COMMIT";
+    let mut client = None;
+    while Instant::now() < until {
+        // It may be killed, as everybody may.
+        if client.is_none() {
+            client = cluster.primary().admin(DATABASE).ok();
+        }
+        if client.as_mut().is_some_and(|client| client.query(sql).is_err()) {
+            client = None;
+        }
+        thread::sleep(Duration::from_millis(100));
+    }
 }

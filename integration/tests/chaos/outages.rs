@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use integration::wire::Script;
 use integration::{Cluster, DATABASE, Pgweir, Stop};
 
-use crate::books::{Books, assert_at_rest, watch};
+use crate::books::{Books, assert_at_rest, lock, watch};
 use crate::common::{Client, Conf, metric};
 use crate::worker::{Seen, Worker};
 use crate::{duration, is_long};
@@ -22,22 +22,6 @@ fn start() -> (Cluster, Pgweir) {
         Conf::trust(&cluster).size(SERVERS).pool("server_login_retry = \"100ms\"\nlanes = true\nlane_fast = \"50ms\"");
     let pgweir = conf.start();
     (cluster, pgweir)
-}
-
-/// Holds a lock on what workers read, again and again: who rides behind such a read must not wait for it.
-fn lock(cluster: &Cluster, until: Instant) {
-    let sql = "BEGIN; LOCK TABLE seen IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(0.03); COMMIT";
-    let mut client = None;
-    while Instant::now() < until {
-        // It may be killed, as everybody may.
-        if client.is_none() {
-            client = cluster.primary().admin(DATABASE).ok();
-        }
-        if client.as_mut().is_some_and(|client| client.query(sql).is_err()) {
-            client = None;
-        }
-        thread::sleep(Duration::from_millis(100));
-    }
 }
 
 /// Workers ask while `harm` is done again and again; what they saw together.

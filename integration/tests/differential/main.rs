@@ -21,7 +21,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use common::{Conf, eventually, metric};
 use dice::Dice;
-use integration::{Cluster, Pgweir, USER};
+use integration::{Cluster, DATABASE, Pgweir, USER};
 use player::{Door, play};
 use program::{Mode, Step};
 
@@ -143,6 +143,21 @@ impl Trial<'_> {
         (steps, last)
     }
 
+    /// Holds locks on what programs read and write, one after the other, for longer than anybody rides behind.
+    fn stall(&self, until: Instant) {
+        let mut client = None;
+        for table in (0..SESSIONS).cycle() {
+            if Instant::now() >= until {
+                return;
+            }
+            let sql = format!("BEGIN; LOCK TABLE t{table} IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(0.02); COMMIT");
+            // It may crash, as everybody may.
+            client = client.or_else(|| self.cluster.primary().admin(DATABASE).ok());
+            client = client.take_if(|client| client.query(&sql).is_ok());
+            thread::sleep(Duration::from_millis(60));
+        }
+    }
+
     /// Plays programs in all sessions for `limit`; the number of steps compared.
     fn run(&self, limit: Duration) -> u64 {
         let chosen = std::env::var("PGWEIR_SEED").ok().and_then(|text| text.parse::<u64>().ok());
@@ -153,6 +168,7 @@ impl Trial<'_> {
         let (next, steps, failed) = (AtomicU64::new(base), AtomicU64::new(0), AtomicBool::new(false));
         let void = AtomicU64::new(0);
         thread::scope(|scope| {
+            scope.spawn(|| self.stall(until));
             for table in 0..if chosen.is_some() { 1 } else { SESSIONS } {
                 let (next, steps, failed, void) = (&next, &steps, &failed, &void);
                 scope.spawn(move || {

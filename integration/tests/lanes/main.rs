@@ -32,7 +32,7 @@ const ITEMS: usize = 1000;
 
 const TABLES: &str = "CREATE TABLE item (id int PRIMARY KEY, v text);
     INSERT INTO item SELECT n, 'item ' || n FROM generate_series(1, 1000) n;
-    DO $$ BEGIN FOR t IN 1..9 LOOP
+    DO $$ BEGIN FOR t IN 1..11 LOOP
         EXECUTE format('CREATE TABLE guarded_%s AS SELECT n AS id, ''guarded '' || n AS v FROM generate_series(1, 100) n', t);
     END LOOP; END $$;
     CREATE TABLE part (id int, v text) PARTITION BY RANGE (id);

@@ -311,6 +311,23 @@ fn ones_own_come_first_and_with_ones_own_pid() {
     assert_eq!(note(&clients[0].read().unwrap()).unwrap().0, own_pid(&other));
 }
 
+/// Also where more was sent behind it before it was told.
+#[test]
+fn ones_own_come_first_in_a_pipeline() {
+    let pgweir = Conf::trust(cluster()).size(2).start();
+    let mut clients = [Client::connect(pgweir.port()), direct(cluster())];
+    let notify = |script: Script| script.parse("", "SELECT pg_notify('piped', $1)").bind("", "", &[Some("y")]);
+    let script = Script::new().query("SELECT 1").query("NOTIFY piped, 'x'").query("SELECT 2").query("BEGIN");
+    let script = notify(script).execute("", 0).sync().query("SELECT 3").query("COMMIT").query("SHOW work_mem");
+    for client in &mut clients {
+        client.query("LISTEN piped").unwrap();
+        for _ in 0..3 {
+            client.send(&script);
+            assert_eq!(tags(&client.ready(8)), "TDCZCAZTDCZCZ12DCZTDCZCAZTDCZ");
+        }
+    }
+}
+
 /// Somebody else's notification on the same server is never taken for one's own, however soon it follows.
 #[test]
 fn a_strangers_is_not_ones_own() {

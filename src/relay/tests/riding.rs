@@ -1,11 +1,13 @@
 //! Lanes when something goes wrong in them: cancels that come late, heads that stall, reads that are run again.
 //! Must never need to be fast: the clock stands still.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::rig::{Host, Rig, config, letters};
 use super::speech::*;
 use crate::base::clock::paused::Paused;
+use crate::config::Config;
 use crate::relay::catalog::Trust;
 use crate::relay::lane::Lane;
 use crate::relay::server::Use;
@@ -216,4 +218,66 @@ fn who_stood_in_a_lane_when_code_was_changed_is_looked_at_again() {
     assert_eq!(lane(&rig), (0, 0));
     rig.say(0, &answer());
     assert_eq!((0..3).map(|peer| letters(&rig.heard(peer))).collect::<Vec<_>>(), ["CZI"; 3]);
+}
+
+#[test]
+fn limits_in_time_have_their_own_words() {
+    let clock = Paused::new();
+    let mut rig = two_ride(&config("default_pool_size = 2\nquery_timeout = \"1s\"\ntransaction_timeout = \"3s\""));
+    clock.advance(Duration::from_secs(1));
+    rig.relay.sweep();
+    rig.run();
+    assert_eq!(rig.cancels, [rig.hosts[0].id]);
+    let mut error = plain(b'E', b"SERROR\0C57014\0Mcanceling statement due to user request\0\0");
+    build::ready(&mut error, b'I');
+    rig.say(0, &error);
+    let told = String::from_utf8(rig.heard(0)).unwrap();
+    assert!(told.contains("Mcanceling statement due to statement timeout\0"), "{told:?}");
+    assert!(told.contains("HThe limit is pgweir's query_timeout, 1000 ms.\0"), "{told:?}");
+    // Who is hit by that runs again, in the words of nobody.
+    let hit = error;
+    rig.say(0, &hit);
+    assert_eq!(letters(&rig.heard(1)), "TDCZI");
+}
+
+#[test]
+fn a_transaction_of_one_read_has_the_limit_of_transactions() {
+    let clock = Paused::new();
+    let mut rig = two_ride(&config("default_pool_size = 2\ntransaction_timeout = \"1s\""));
+    clock.advance(Duration::from_secs(1));
+    rig.relay.sweep();
+    rig.run();
+    assert_eq!(rig.cancels, [rig.hosts[0].id]);
+    assert_eq!(letters(&rig.heard(0)), "E(25P04)");
+    rig.say(0, &answer());
+    rig.say(0, &answer());
+    assert_eq!(letters(&rig.heard(1)), "CZI");
+    rig.hosts[0].answering = true;
+    assert_eq!(letters(&rig.send(1, &query("select 1"))), "TDCZI");
+}
+
+#[test]
+fn settings_that_may_differ_are_taken_from_a_reload() {
+    let _clock = Paused::new();
+    let strict = config("default_pool_size = 1\nlane_settings = []");
+    let mut rig = Rig::of(&strict);
+    for name in ["one", "two"] {
+        let peer = rig.arrive(&[("application_name", name)]);
+        rig.heard(peer);
+    }
+    let free = strict.replace("lane_settings = []", "");
+    for (text, together) in [(&strict, 1), (&free, 2), (&strict, 1)] {
+        rig.relay
+            .reconfigure(Arc::new(Config::parse(text, "test.toml").unwrap_or_else(|problems| panic!("{problems}"))));
+        rig.run();
+        rig.ride();
+        assert_eq!(letters(&rig.send(0, &query("select 1"))), "TDCZI");
+        rig.hosts[0].answering = false;
+        (0..2).for_each(|peer| rig.tell(peer, &query("select 2")));
+        let lane = rig.relay.servers.get(rig.hosts[0].id).unwrap().lane.as_deref().unwrap();
+        assert_eq!(lane.riders.len(), together);
+        rig.hosts[0].answering = true;
+        rig.run();
+        assert_eq!([0, 1].map(|peer| letters(&rig.heard(peer))), ["TDCZI"; 2]);
+    }
 }
