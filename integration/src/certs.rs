@@ -4,6 +4,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 
@@ -50,6 +51,23 @@ impl Certificates {
         write(&files.certificate, &certificate.pem(), 0o644)?;
         write(&files.key, &key.serialize_pem(), 0o600)?;
         Ok(files)
+    }
+
+    /// Puts a server certificate that ends so much later than now in the place of this one, with another key.
+    ///
+    /// # Errors
+    /// When the files cannot be read or written.
+    pub fn renew(&self, lasts: Duration) -> Result<()> {
+        let read = |path: &Path| fs::read_to_string(path).during(|| format!("read {}", path.display()));
+        let ca_key = KeyPair::from_pem(&read(&self.ca_key)?).during(|| "read the authority's key".into())?;
+        let issuer = Issuer::new(authority(), ca_key);
+        let mut params = CertificateParams::new(vec!["localhost".into()]).during(|| "name the server".into())?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        params.not_after = rcgen::date_time_ymd(1970, 1, 1) + now + lasts;
+        let key = KeyPair::generate().during(|| "make a key".into())?;
+        let certificate = params.signed_by(&key, &issuer).during(|| "sign the server".into())?;
+        write(&self.key, &key.serialize_pem(), 0o600)?;
+        write(&self.certificate, &certificate.pem(), 0o644)
     }
 
     /// Makes an authority and a server certificate in a folder of the current run.

@@ -1,12 +1,12 @@
 //! The command line.
 //! Must never start anything before the configuration is known to be good.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::config::Config;
+use crate::config::{Config, ConfigFile};
 
 /// Exit status for a bad configuration or command line.
 const BAD_CONFIGURATION: u8 = 2;
@@ -107,12 +107,12 @@ pub fn main() -> ExitCode {
         Command::Top(options) => top(&options),
         Command::Run { url, replica, config } => {
             let loaded = match (&config, &url) {
-                (Some(file), _) => Config::load(file),
-                (None, Some(url)) => Config::from_urls(url, &replica),
+                (Some(file), _) => ConfigFile::read(file).map(|(file, config)| (config, Some(file))),
+                (None, Some(url)) => Config::from_urls(url, &replica).map(|config| (config, None)),
                 (None, None) => return ExitCode::from(BAD_CONFIGURATION),
             };
             match loaded {
-                Ok(loaded) => run(loaded, config.as_deref()),
+                Ok((config, file)) => run(config, file),
                 Err(problems) => {
                     eprintln!("{problems}");
                     ExitCode::from(BAD_CONFIGURATION)
@@ -136,7 +136,7 @@ fn top(options: &super::top::Options) -> ExitCode {
     }
 }
 
-fn run(config: Config, file: Option<&Path>) -> ExitCode {
+fn run(config: Config, file: Option<ConfigFile>) -> ExitCode {
     if let Err(error) = super::log::start(&config.log) {
         eprintln!("error: {error}");
         return ExitCode::from(BAD_CONFIGURATION);

@@ -9,6 +9,7 @@ mod doors;
 mod explain;
 pub mod log;
 mod notify;
+mod reload;
 mod run;
 mod top;
 mod warm_up;

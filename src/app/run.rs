@@ -2,7 +2,6 @@
 //! Must never be waited for by a worker.
 
 use std::collections::HashMap;
-use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,14 +13,15 @@ use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
 use super::ask;
-use super::boot::{BootError, Running, boot, name_databases};
+use super::boot::{BootError, Running, boot};
 use super::discover::{self, Discovery, News};
 use super::notify::{Notify, watchdog_period};
+use super::reload::reload;
 use super::warm_up::WarmUps;
-use crate::config::{Config, MAX_HOSTS, Roles};
+use crate::config::{Config, ConfigFile, MAX_HOSTS, Roles};
 use crate::console::{About, Console, How, Request};
 use crate::export::{self, Exporter, Guard, Site};
-use crate::gate::{self, Order};
+use crate::gate::Order;
 use crate::health::Watch;
 use crate::server::probe::probe;
 use crate::worker::{Mail, Mailbox};
@@ -42,7 +42,7 @@ struct Signals {
 ///
 /// # Errors
 /// It cannot start, or the control thread itself cannot run.
-pub fn run(config: Config, file: Option<&Path>) -> Result<(), BootError> {
+pub fn run(config: Config, file: Option<ConfigFile>) -> Result<(), BootError> {
     // Sessions of the console stay on this thread.
     let runtime = Builder::new_current_thread().enable_all().build_local(Default::default())?;
     // Before anybody can see that it listens, and ask it to read its configuration again.
@@ -62,7 +62,7 @@ pub fn run(config: Config, file: Option<&Path>) -> Result<(), BootError> {
     outcome
 }
 
-async fn control(mut running: Running, signals: Signals, file: Option<&Path>) -> Result<(), BootError> {
+async fn control(mut running: Running, signals: Signals, mut file: Option<ConfigFile>) -> Result<(), BootError> {
     let Signals { mut terminate, mut interrupt, mut hangup } = signals;
     let health = watch_health(&running);
     let audit = running.audit.1.take().map(|writer| tokio::spawn(writer.run()));
@@ -78,13 +78,14 @@ async fn control(mut running: Running, signals: Signals, file: Option<&Path>) ->
     let mut warm_ups = WarmUps::default();
     warm_ups.begin(&running);
     let how = loop {
-        let mut answer = None;
+        let (mut answer, mut change) = (None, None);
         tokio::select! {
             _ = terminate.recv() => break None,
             _ = interrupt.recv() => break None,
             _ = hangup.recv() => {}
             Some(request) = requests.recv() => match request {
                 Request::Reload(to) => answer = Some(to),
+                Request::Set(setting, value, to) => (answer, change) = (Some(to), Some((setting, value))),
                 Request::Warm(database, answer) => {
                     warm_ups.ask(database.as_deref(), answer);
                     continue;
@@ -103,7 +104,7 @@ async fn control(mut running: Running, signals: Signals, file: Option<&Path>) ->
             }
         }
         notify.reloading();
-        let outcome = reload(&mut running, stats.as_ref(), file).await;
+        let outcome = reload(&mut running, stats.as_ref(), &mut file, change).await;
         discovery.watch(&running.config, &running.clusters);
         reconfigured(&running, &console, &health, stats.as_ref());
         warm_ups.begin(&running);
@@ -133,8 +134,8 @@ async fn control(mut running: Running, signals: Signals, file: Option<&Path>) ->
 }
 
 /// The stats port, as far as it follows the configuration.
-struct Stats {
-    guard: Arc<Guard>,
+pub(super) struct Stats {
+    pub guard: Arc<Guard>,
     site: Arc<Site>,
 }
 
@@ -250,53 +251,6 @@ fn probe_primaries(running: &Running) {
     }
 }
 
-/// Reads the configuration again: all of it takes effect, or none, and what is wrong with it is returned.
-async fn reload(running: &mut Running, stats: Option<&Stats>, file: Option<&Path>) -> Result<(), String> {
-    let Some(file) = file else {
-        let why = "nothing to reload: pgweir was started without a configuration file";
-        tracing::warn!("{why}");
-        return Err(why.to_owned());
-    };
-    let loaded = Config::load(file).map_err(|problems| problems.to_string());
-    let ready = loaded.and_then(|config| {
-        let tls = gate::client_tls(&config).map_err(|error| error.to_string())?;
-        let stats_tls = export::server_tls(&config.stats).map_err(|error| error.to_string())?;
-        crate::audit::probe(config.audit.as_ref())?;
-        Ok((config, tls, stats_tls))
-    });
-    match ready {
-        Ok((mut config, tls, stats_tls)) => {
-            super::log::warnings(&config);
-            for what in needs_restart(&running.config, &config) {
-                tracing::warn!("{what} has changed; that takes effect at the next start");
-            }
-            // Clients have keys with the old one.
-            config.listen.instance_id = running.config.listen.instance_id;
-            discover::fill(&mut config, Some(&running.config)).await;
-            if let Some(stats) = stats {
-                stats.guard.reload(&config.stats, stats_tls);
-            }
-            let config = Arc::new(config);
-            name_databases(&running.registry, &config);
-            let _ = running.gate.send(Order::Reload(Arc::clone(&config), tls));
-            for worker in &running.workers {
-                let _ = worker.send(Mail::Reload(Arc::clone(&config)));
-            }
-            running.audit.0.reopen(config.audit.as_ref());
-            running.traces.0.reconfigure(config.traces.as_ref());
-            running.config = config;
-            running.registry.note_reload(true);
-            tracing::info!("configuration reloaded from {}", file.display());
-            Ok(())
-        }
-        Err(problems) => {
-            running.registry.note_reload(false);
-            tracing::error!("the configuration is refused and the old one stays in force:\n{problems}");
-            Err(problems)
-        }
-    }
-}
-
 /// The servers of a database are others than before.
 fn take_over(running: &mut Running, news: News) {
     let Some(config) = news.into_config(&running.config) else { return };
@@ -306,32 +260,6 @@ fn take_over(running: &mut Running, news: News) {
         let _ = worker.send(Mail::Reload(Arc::clone(&config)));
     }
     running.config = config;
-}
-
-fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
-    let mut changed = Vec::new();
-    let (was, is) = (&old.listen, &new.listen);
-    if (&was.address, was.port, was.so_reuseport) != (&is.address, is.port, is.so_reuseport)
-        || (&was.unix_socket, was.listen_backlog) != (&is.unix_socket, is.listen_backlog)
-    {
-        changed.push("an address, socket or backlog of [listen]");
-    }
-    if was.instance_id != is.instance_id {
-        changed.push("`instance_id`");
-    }
-    let (was, is) = (&old.stats, &new.stats);
-    if (was.address, was.max_shapes, was.max_series, was.tls_cert_file.is_some())
-        != (is.address, is.max_shapes, is.max_series, is.tls_cert_file.is_some())
-    {
-        changed.push("the address, TLS at all, `max_shapes` or `max_series` of [stats]");
-    }
-    if old.workers != new.workers {
-        changed.push("`workers`");
-    }
-    if old.log != new.log {
-        changed.push("[log]");
-    }
-    changed
 }
 
 /// Nobody new; transactions go on to their end, but not beyond `shutdown_timeout`, or as long as the console has said. A

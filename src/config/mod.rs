@@ -25,6 +25,7 @@ mod email;
 mod encryption;
 mod endpoint;
 mod fetch;
+mod file;
 mod hba;
 mod hba_parse;
 mod ident;
@@ -81,7 +82,6 @@ use std::path::Path;
 
 use toml::de::{DeTable, DeValue};
 use toml::{Spanned, de};
-use zeroize::Zeroizing;
 
 pub use self::alerts::{Alerts, Threshold};
 pub use self::audit::{Audit, Audited};
@@ -94,6 +94,7 @@ pub use self::doors::{INSTANCE_MAX, Tcp, UnixSocket};
 pub use self::email::{Email, SmtpTls};
 pub use self::encryption::{ChannelBinding, SslMode, TlsMode, TlsNegotiation};
 pub use self::endpoint::{DEFAULT_PORT, Endpoint, EndpointError, Host};
+pub use self::file::ConfigFile;
 pub use self::hba::{ClientCert, Hba, HbaMethod, Rule, Visitor};
 pub use self::ident::Ident;
 pub use self::invalidation::{Invalidation, Logical, OwnInvalidation};
@@ -118,7 +119,6 @@ pub use self::warm_up::{Protocol, WarmUp};
 pub use self::webhook::{Webhook, WebhookFormat};
 
 use self::check::{Check, Outside};
-use self::fetch::why;
 use self::problem::Source;
 use self::reader::{Leaf, Reader};
 use self::schema::RawConfig;
@@ -130,18 +130,7 @@ impl Config {
     /// # Errors
     /// Everything that is wrong with it.
     pub fn load(path: &Path) -> Result<Self, Problems> {
-        let name = path.display().to_string();
-        let fail = |why: String| {
-            let problem = Problem::of_file(&name, format!("cannot read the configuration: {why}"));
-            Problems::new(vec![problem.expected("a readable TOML file in UTF-8")])
-        };
-        // May hold passwords, hence overwritten when done.
-        let bytes = Zeroizing::new(std::fs::read(path).map_err(|error| fail(why(&error)))?);
-        let text = std::str::from_utf8(&bytes).map_err(|error| {
-            let line = bytes.iter().take(error.valid_up_to()).filter(|byte| **byte == b'\n').count() + 1;
-            fail(format!("line {line} is not UTF-8"))
-        })?;
-        Self::parse(text, &name)
+        ConfigFile::read(path).map(|(_, config)| config)
     }
 
     /// Reads and checks a configuration text as if it were the file `file_name`.

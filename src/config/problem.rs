@@ -93,8 +93,13 @@ impl Problem {
     #[must_use]
     pub fn in_one_line(&self) -> String {
         let place = self.place.as_ref().map(|place| format!(":{}:{}", place.line, place.column)).unwrap_or_default();
+        format!("{}{place}: {}", self.file, self.without_place())
+    }
+
+    /// What, and what instead, where it is known where.
+    pub(super) fn without_place(&self) -> String {
         let notes: String = self.notes.iter().map(|note| format!("; {note}")).collect();
-        format!("{}{place}: {}{notes}", self.file, self.title)
+        format!("{}{notes}", self.title)
     }
 
     /// Adds what would have been right.

@@ -52,11 +52,7 @@ impl Console {
                 let columns = command.columns()?.unwrap_or_default();
                 Ok(Answer::Rows("EXPLAIN", Table { columns, rows }))
             }
-            Command::Set(name) => {
-                let message = format!("pgweir: \"{name}\" cannot be set here");
-                let error = PgError::error(SqlState::FEATURE_NOT_SUPPORTED, message);
-                Err(error.hint("Change it in the configuration file, then RELOAD."))
-            }
+            Command::Set(name, value) => self.set(name, value.text(parameters)?).await,
             Command::Absent(what, instead) => {
                 let message = format!("pgweir: {what} is not supported");
                 Err(PgError::error(SqlState::FEATURE_NOT_SUPPORTED, message).hint(*instead))
@@ -128,6 +124,25 @@ impl Console {
                 Err(PgError::error(SqlState::CONFIG_FILE, message).detail(why))
             }
         }
+    }
+
+    async fn set(&self, name: &str, value: &str) -> Result<Answer, PgError> {
+        let Some((setting, changeable)) = self.setting(name) else {
+            let error = PgError::error(SqlState::UNDEFINED_OBJECT, format!("pgweir: there is no setting \"{name}\""));
+            return Err(error.hint("SHOW CONFIG has those that can be set; others are in the configuration file."));
+        };
+        if !changeable {
+            let message = format!("pgweir: \"{name}\" cannot be changed while the program runs");
+            let error = PgError::error(SqlState::CANT_CHANGE_RUNTIME_PARAM, message);
+            return Err(error.hint("Change it in the configuration file, then start pgweir anew."));
+        }
+        let (answer, outcome) = oneshot::channel();
+        self.request(Request::Set(setting, value.to_owned(), answer))?;
+        let ending = |_| PgError::error(SqlState::CANNOT_CONNECT_NOW, "pgweir: the program is ending");
+        outcome.await.map_err(ending)?.map(|()| Answer::Done("SET")).map_err(|why| {
+            let message = format!("pgweir: \"{name}\" cannot be {value:?}");
+            PgError::error(SqlState::INVALID_PARAMETER_VALUE, message).detail(why)
+        })
     }
 
     /// Returns when all is asked.

@@ -34,7 +34,7 @@ pub(super) enum Command {
     Begin,
     Finish(&'static str),
     /// `SET name = value` of something that is not merely accepted.
-    Set(String),
+    Set(String, Literal),
     Explain {
         database: Option<Literal>,
         user: Option<Literal>,
@@ -94,7 +94,7 @@ impl Command {
             | Self::WaitClose(name) => of(&[name]),
             Self::Invalidate(target, database) => target.parameters().max(of(&[database])),
             Self::Block(which) | Self::Allow(which) => which.parameters(),
-            Self::Disable(name) | Self::Enable(name) | Self::KillClient(name) => name.parameters(),
+            Self::Disable(name) | Self::Enable(name) | Self::KillClient(name) | Self::Set(_, name) => name.parameters(),
             _ => 0,
         }
     }
@@ -300,7 +300,16 @@ impl Parser<'_> {
         let known = |it: &&str| it.eq_ignore_ascii_case(&name);
         let harmless = ["time", "names", "characteristics", "transaction"].iter().any(known);
         let accepted = harmless || IGNORED.iter().any(known) || FAKED.iter().any(|(it, _)| known(it));
-        Ok(self.all(if accepted { Command::Accept("SET") } else { Command::Set(name) }))
+        if accepted {
+            return Ok(self.all(Command::Accept("SET")));
+        }
+        let equals = self.tokens.first().is_some_and(|token| token.word == Word::Operator("=".to_owned()));
+        if equals {
+            self.next();
+        } else if !self.takes("to") {
+            return Err(syntax(format!("a value for \"{name}\" is missing")).hint("SET name = value"));
+        }
+        Ok(Command::Set(name, self.name("a value")?))
     }
 
     fn show(&mut self) -> Result<Command, PgError> {

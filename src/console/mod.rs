@@ -50,6 +50,9 @@ use session::Seen;
 pub enum Request {
     /// Read the configuration again; the answer says what was wrong with it.
     Reload(oneshot::Sender<Result<(), String>>),
+    /// Change a setting, named by its tables and its name, until the configuration is read again; the answer says what is wrong with the
+    /// value.
+    Set(Vec<&'static str>, String, oneshot::Sender<Result<(), String>>),
     /// Ask what is to be in the cache, for this database or for all; the answer says what is not there.
     Warm(Option<String>, oneshot::Sender<Result<(), String>>),
     /// End the program.

@@ -171,8 +171,8 @@ impl View {
             Self::Routing => ("sssqsssiss", "shape database user calls verdict reason catalog refused cache query"),
             Self::Shape(_) => ("sssss", "shape database user item value"),
             Self::Slow => (
-                "Tsssssqqqqiqissssss",
-                "time shape database user host role total_us wait_us server_us rows failed lag_us lane client \
+                "Tsssssqqqqqsqissssss",
+                "time shape database user host role total_us wait_us first_byte_us server_us rows sqlstate lag_us lane client \
                  application_name query cache tags parameters",
             ),
             Self::State => ("ss", "key value"),
@@ -224,6 +224,7 @@ pub(super) const HELP: &str = "
 	BLOCK SHAPE shape [IN database]      until ALLOW, or the end of the program
 	ALLOW SHAPE shape [IN database]
 	RESET STATS      of SHOW QUERIES, SHAPE, ROUTING, SLOW and PLANS; metrics and SHOW STATS count on
+	SET setting = value                  as the configuration file could have it, until RELOAD
 	RELOAD
 	PAUSE [database]
 	RESUME [database]

@@ -4,19 +4,22 @@
 use std::io;
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::Serialize;
 use tokio::net::TcpListener;
+use utoipa::ToSchema;
 
 use super::api::{self, Site};
 use super::dashboard;
 use super::guard::{Guard, admit};
 use super::invalidate::{invalidate, only_post};
 use super::openmetrics::Format;
+use super::pins::{Pins, list};
 use super::port::{Peer, TlsPort};
 use super::prometheus::Exporter;
 use crate::base::clock;
@@ -51,7 +54,7 @@ pub fn router(exporter: Arc<Exporter>) -> Router {
     Router::new()
         .route("/metrics", get(metrics))
         .route("/pins", get(pins))
-        .route("/healthz", get(|| async { json(StatusCode::OK, r#"{"status":"ok"}"#.to_owned()) }))
+        .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/api/cache/invalidate", post(invalidate).fallback(only_post))
         .fallback(not_found)
@@ -59,7 +62,21 @@ pub fn router(exporter: Arc<Exporter>) -> Router {
         .with_state(exporter)
 }
 
-async fn metrics(State(exporter): State<Arc<Exporter>>, headers: HeaderMap) -> Response {
+/// All metrics.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    operation_id = "prometheus",
+    responses(
+        (status = 200, description = "In the format that Accept prefers", content(
+            (String = "text/plain; version=0.0.4"),
+            (String = "application/openmetrics-text; version=1.0.0"),
+            (Vec<u8> = "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited"),
+        )),
+        (status = 500, description = "They cannot be written", body = api::Problem),
+    )
+)]
+pub(super) async fn metrics(State(exporter): State<Arc<Exporter>>, headers: HeaderMap) -> Response {
     let format = Format::accepted(&headers);
     let head = [(header::CONTENT_TYPE, format.content_type()), (header::VARY, "Accept")];
     match exporter.encode(format) {
@@ -68,26 +85,60 @@ async fn metrics(State(exporter): State<Arc<Exporter>>, headers: HeaderMap) -> R
     }
 }
 
-async fn pins(State(exporter): State<Arc<Exporter>>) -> Response {
-    json(StatusCode::OK, super::pins::list(exporter.registry(), clock::now_us()))
+/// Clients that keep a server to themselves, and why.
+#[utoipa::path(get, path = "/pins", responses((status = 200, description = "All of them, the oldest first", body = Pins)))]
+pub(super) async fn pins(State(exporter): State<Arc<Exporter>>) -> Response {
+    list(exporter.registry(), clock::now_us())
 }
 
-async fn readyz(State(exporter): State<Arc<Exporter>>) -> Response {
-    let reasons = exporter.registry().not_ready();
-    if reasons.is_empty() {
-        return json(StatusCode::OK, r#"{"status":"ready"}"#.to_owned());
-    }
-    let reasons: Vec<String> = reasons.iter().map(reason).collect();
-    let body = format!(r#"{{"status":"not ready","reasons":[{}]}}"#, reasons.join(","));
-    json(StatusCode::SERVICE_UNAVAILABLE, body)
+/// How a probe is answered.
+#[derive(Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Probed {
+    /// `ok`; of /readyz `ready` or `not ready`.
+    status: &'static str,
+    /// Why not; empty if nothing is in the way.
+    reasons: Vec<Reason>,
 }
 
-fn reason(reason: &NotReady) -> String {
+/// Why no new clients should be sent here.
+#[derive(Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Reason {
+    /// `not listening`, `draining` or `primary unreachable`.
+    reason: &'static str,
+    /// Of which database, if it is about one.
+    database: Option<String>,
+}
+
+/// Whether the process is alive. Never asks for a token.
+#[utoipa::path(get, path = "/healthz", responses((status = 200, description = "It is", body = Probed)))]
+pub(super) async fn healthz() -> Response {
+    Json(Probed { status: "ok", reasons: Vec::new() }).into_response()
+}
+
+/// Whether new clients should be sent here. Never asks for a token.
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    responses(
+        (status = 200, description = "They should", body = Probed),
+        (status = 503, description = "They should not", body = Probed),
+    )
+)]
+pub(super) async fn readyz(State(exporter): State<Arc<Exporter>>) -> Response {
+    let reasons: Vec<Reason> = exporter.registry().not_ready().into_iter().map(reason).collect();
+    let (code, status) =
+        if reasons.is_empty() { (StatusCode::OK, "ready") } else { (StatusCode::SERVICE_UNAVAILABLE, "not ready") };
+    (code, Json(Probed { status, reasons })).into_response()
+}
+
+fn reason(reason: NotReady) -> Reason {
     match reason {
-        NotReady::NotListening => r#"{"reason":"not listening"}"#.to_owned(),
-        NotReady::Draining => r#"{"reason":"draining"}"#.to_owned(),
+        NotReady::NotListening => Reason { reason: "not listening", database: None },
+        NotReady::Draining => Reason { reason: "draining", database: None },
         NotReady::PrimaryUnreachable(database) => {
-            format!(r#"{{"reason":"primary unreachable","database":{}}}"#, quoted(database))
+            Reason { reason: "primary unreachable", database: Some(database.to_string()) }
         }
     }
 }

@@ -2,13 +2,15 @@
 //! Never shows a value of a statement's, only its normalised text.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 
+use axum::Json;
+use axum::response::{IntoResponse, Response};
 use prometheus::proto::{LabelPair, Metric, MetricFamily, MetricType};
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::family::{family, label, number};
-use super::http::quoted;
-use crate::meter::{Construct, Counter, Gauge, PinCounters, Registry};
+use crate::meter::{Construct, Counter, Gauge, PinCounters, Pinned, Registry};
 
 /// Name and help of the families made here.
 pub(super) const FAMILIES: [(&str, &str); 5] = [
@@ -74,62 +76,56 @@ pub(super) fn collect(registry: &Registry) -> Vec<MetricFamily> {
     families.map(|(((name, help), kind), metrics)| family(name, help, kind, metrics)).collect()
 }
 
+/// A client that keeps a server to itself.
+#[derive(Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Pin<'a> {
+    /// The process id that the client was told, SHOW CLIENTS' `id`.
+    pid: u32,
+    database: &'a str,
+    user: &'a str,
+    /// Null if it says none.
+    application_name: Option<&'a str>,
+    /// What keeps the server, as metrics call it.
+    reason: &'static str,
+    age_seconds: f64,
+    /// The statement that began it, without values.
+    statement: &'a str,
+}
+
+impl<'a> Pin<'a> {
+    fn of(row: &'a Pinned, now_us: u64) -> Self {
+        Self {
+            pid: row.pid,
+            database: &row.label.database,
+            user: &row.label.user,
+            application_name: row.application_name.as_deref(),
+            reason: row.why.name(),
+            age_seconds: now_us.saturating_sub(row.since_us) as f64 / 1e6,
+            statement: &row.statement,
+        }
+    }
+}
+
+/// The clients that keep servers to themselves, the oldest first.
+#[derive(Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Pins<'a> {
+    pins: Vec<Pin<'a>>,
+}
+
 /// The pinned clients as JSON, the oldest pin first.
-pub(super) fn list(registry: &Registry, now_us: u64) -> String {
+pub(super) fn list(registry: &Registry, now_us: u64) -> Response {
     let boards: Vec<_> = registry.pin_boards().iter().map(|board| board.rows()).collect();
     let mut rows: Vec<_> = boards.iter().flat_map(|rows| rows.iter()).collect();
     rows.sort_by_key(|row| row.since_us);
-    let mut text = String::from("{\"pins\":[");
-    for (n, row) in rows.iter().enumerate() {
-        let age_us = now_us.saturating_sub(row.since_us);
-        let name = row.application_name.as_deref().map_or_else(|| "null".to_owned(), quoted);
-        // Writing to a String cannot fail.
-        let _ = write!(
-            text,
-            "{}{{\"pid\":{},\"database\":{},\"user\":{},\"application_name\":{name},\"reason\":{},\"age_seconds\":{}.{:06},\"statement\":{}}}",
-            if n == 0 { "" } else { "," },
-            row.pid,
-            quoted(&row.label.database),
-            quoted(&row.label.user),
-            quoted(row.why.name()),
-            age_us / 1_000_000,
-            age_us % 1_000_000,
-            quoted(&row.statement),
-        );
-    }
-    text.push_str("]}");
-    text
+    Json(Pins { pins: rows.into_iter().map(|row| Pin::of(row, now_us)).collect() }).into_response()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::meter::{Pinned, PoolLabel};
-
-    #[test]
-    fn lists_the_oldest_first_and_quotes() {
-        let registry = Registry::new();
-        let row = |pid, since_us| Pinned {
-            pid,
-            label: PoolLabel { database: "d\"".into(), user: "u".into() },
-            application_name: (pid == 1).then(|| "a\\b".into()),
-            why: Construct::TempTable,
-            since_us,
-            statement: "create temp table t ( n int )".into(),
-        };
-        assert_eq!(list(&registry, 0), "{\"pins\":[]}");
-        registry.add_pin_board().show(vec![row(1, 2_000_000)]);
-        registry.add_pin_board().show(vec![row(2, 500_000)]);
-        let rest = "\"statement\":\"create temp table t ( n int )\"}";
-        let label = "\"database\":\"d\\\"\",\"user\":\"u\"";
-        assert_eq!(
-            list(&registry, 2_000_001),
-            format!(
-                "{{\"pins\":[{{\"pid\":2,{label},\"application_name\":null,\"reason\":\"temp table\",\"age_seconds\":1.500001,{rest},\
-                 {{\"pid\":1,{label},\"application_name\":\"a\\\\b\",\"reason\":\"temp table\",\"age_seconds\":0.000001,{rest}]}}"
-            )
-        );
-    }
+    use crate::meter::PoolLabel;
 
     #[test]
     fn workers_are_added_up() {

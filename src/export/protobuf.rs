@@ -9,6 +9,7 @@
 
 use prometheus::proto as plain;
 use prost::Message;
+use prost::encoding::{self, WireType};
 
 use super::family::BOUNDS_US;
 use super::rows::{CLASSES, COUNTS, DURATIONS, LATENCIES, QUANTILES, Row, Spread};
@@ -113,8 +114,10 @@ struct Metric {
     histogram: Option<Histogram>,
 }
 
+/// The message MetricFamily, as it is read.
+#[cfg(test)]
 #[derive(Clone, PartialEq, Message)]
-struct Family {
+struct Read {
     #[prost(string, tag = "1")]
     name: String,
     #[prost(string, tag = "2")]
@@ -145,53 +148,105 @@ pub(super) fn write(families: &[plain::MetricFamily], out: &mut Vec<u8>) {
 
 /// Appends a family, if there is anything in it.
 fn push(out: &mut Vec<u8>, name: &str, help: &str, kind: i32, metric: Vec<Metric>) {
-    if metric.is_empty() {
-        return;
+    let mut family = Family::new(name, help, kind);
+    for metric in metric {
+        family.push(&[], &metric);
     }
-    let family = Family { name: name.to_owned(), help: help.to_owned(), kind, metric };
-    // Fails only where there is no room, which a vector makes.
-    let _ = family.encode_length_delimited(out);
+    family.end(out);
+}
+
+/// The message MetricFamily, written as its metrics come.
+struct Family {
+    bytes: Vec<u8>,
+    /// Where its metrics begin.
+    head: usize,
+}
+
+impl Family {
+    fn new(name: &str, help: &str, kind: i32) -> Self {
+        let mut bytes = Vec::new();
+        encoding::string::encode(1, &name.to_owned(), &mut bytes);
+        encoding::string::encode(2, &help.to_owned(), &mut bytes);
+        encoding::int32::encode(3, &kind, &mut bytes);
+        Self { head: bytes.len(), bytes }
+    }
+
+    /// A metric, of which some labels are encoded already: they are the same in many families.
+    fn push(&mut self, labels: &[&[u8]], metric: &Metric) {
+        encoding::encode_key(4, WireType::LengthDelimited, &mut self.bytes);
+        let length = labels.iter().map(|labels| labels.len()).sum::<usize>() + metric.encoded_len();
+        encoding::encode_varint(length as u64, &mut self.bytes);
+        labels.iter().for_each(|labels| self.bytes.extend_from_slice(labels));
+        metric.encode_raw(&mut self.bytes);
+    }
+
+    /// Appends it behind its length, if there is anything in it.
+    fn end(self, out: &mut Vec<u8>) {
+        if self.bytes.len() > self.head {
+            encoding::encode_varint(self.bytes.len() as u64, out);
+            out.extend_from_slice(&self.bytes);
+        }
+    }
+}
+
+/// A row, and its labels encoded as they are in a Metric.
+struct Labelled<'a> {
+    row: &'a Row,
+    /// Those of [`Row::names`].
+    names: Vec<u8>,
+    query: Vec<u8>,
+}
+
+impl<'a> Labelled<'a> {
+    fn new(row: &'a Row) -> Self {
+        let names = row.names().into_iter().flat_map(|(name, value)| label(name, value)).collect();
+        Self { row, names, query: label("query", row.query()) }
+    }
+}
+
+fn label(name: &str, value: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    encoding::message::encode(1, &Label { name: name.to_owned(), value: value.to_owned() }, &mut bytes);
+    bytes
 }
 
 /// Appends what there is of shapes.
 pub(super) fn write_shapes(rows: &[Row], out: &mut Vec<u8>) {
-    if rows.is_empty() {
-        return;
-    }
-    let value = |value: u64| Some(Value { value: value as f64 });
+    let rows: Vec<Labelled<'_>> = rows.iter().map(Labelled::new).collect();
+    let counter = |value: u64| Metric { counter: Some(Value { value: value as f64 }), ..Metric::default() };
     for (name, help, count) in COUNTS {
-        let metric = |row| Metric { label: labels(row, true, &[]), counter: value(count(row)), ..Metric::default() };
-        push(out, name, help, COUNTER, rows.iter().map(metric).collect());
+        let mut family = Family::new(name, help, COUNTER);
+        for Labelled { row, names, query } in &rows {
+            family.push(&[names, query], &counter(count(row)));
+        }
+        family.end(out);
     }
-    let classes = rows.iter().flat_map(|row| row.errors_of.iter().map(move |it| (row, it)));
-    let classes = classes.map(|(row, (class, count))| Metric {
-        label: labels(row, false, &[("class", class)]),
-        counter: value(*count),
-        ..Metric::default()
-    });
-    push(out, CLASSES.0, CLASSES.1, COUNTER, classes.collect());
-    let named = QUANTILES.map(|q| q.to_string());
-    let quantiles = rows.iter().flat_map(|row| named.iter().zip(row.quantiles_us).map(move |it| (row, it)));
-    let quantiles = quantiles.map(|(row, (quantile, us))| Metric {
-        label: labels(row, true, &[("phase", Phase::Total.name()), ("quantile", quantile)]),
-        gauge: Some(Value { value: seconds(us) }),
-        ..Metric::default()
-    });
-    push(out, LATENCIES.0, LATENCIES.1, GAUGE, quantiles.collect());
-    let clock = Clock::now();
-    let phases = rows.iter().flat_map(|row| row.phases().map(move |(phase, spread)| (row, phase, spread)));
-    let phases = phases.map(|(row, phase, spread)| Metric {
-        label: labels(row, false, &[("phase", phase.name())]),
-        histogram: Some(histogram(spread, clock)),
-        ..Metric::default()
-    });
-    push(out, DURATIONS.0, DURATIONS.1, HISTOGRAM, phases.collect());
-}
-
-fn labels(row: &Row, with_query: bool, more: &[(&str, &str)]) -> Vec<Label> {
-    let of = |(name, value): (&str, &str)| Label { name: name.to_owned(), value: value.to_owned() };
-    let query = with_query.then(|| ("query", row.query()));
-    row.names().into_iter().chain(query).chain(more.iter().copied()).map(of).collect()
+    let mut family = Family::new(CLASSES.0, CLASSES.1, COUNTER);
+    for Labelled { row, names, .. } in &rows {
+        for (class, count) in &row.errors_of {
+            family.push(&[names, &label("class", class)], &counter(*count));
+        }
+    }
+    family.end(out);
+    let phase = |phase: Phase| label("phase", phase.name());
+    let (of_total, quantiles) = (phase(Phase::Total), QUANTILES.map(|q| label("quantile", &q.to_string())));
+    let mut family = Family::new(LATENCIES.0, LATENCIES.1, GAUGE);
+    for Labelled { row, names, query } in &rows {
+        for (quantile, us) in quantiles.iter().zip(row.quantiles_us) {
+            let metric = Metric { gauge: Some(Value { value: seconds(us) }), ..Metric::default() };
+            family.push(&[names, query, &of_total, quantile], &metric);
+        }
+    }
+    family.end(out);
+    let (clock, phases) = (Clock::now(), Phase::ALL.map(phase));
+    let mut family = Family::new(DURATIONS.0, DURATIONS.1, HISTOGRAM);
+    for Labelled { row, names, .. } in &rows {
+        for (phase, spread) in row.phases() {
+            let metric = Metric { histogram: Some(histogram(spread, clock)), ..Metric::default() };
+            family.push(&[names, &phases[phase as usize]], &metric);
+        }
+    }
+    family.end(out);
 }
 
 fn seconds(us: u64) -> f64 {
@@ -270,7 +325,7 @@ fn spans(buckets: &[(i32, u64)]) -> (Vec<Span>, Vec<i64>) {
 pub(super) fn series(mut bytes: &[u8]) -> Vec<(String, std::collections::BTreeMap<String, String>)> {
     let mut all = Vec::new();
     while !bytes.is_empty() {
-        let family = Family::decode_length_delimited(&mut bytes).unwrap();
+        let family = Read::decode_length_delimited(&mut bytes).unwrap();
         for metric in family.metric {
             let of_kind = [metric.counter.is_some(), metric.gauge.is_some(), metric.histogram.is_some()];
             assert_eq!(of_kind, [COUNTER, GAUGE, HISTOGRAM].map(|kind| kind == family.kind), "{}", family.name);

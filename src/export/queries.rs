@@ -4,7 +4,7 @@
 //! These families are written here and not by the `prometheus` crate: with 2,000 shapes they are 100,000 lines, whose
 //! labels the crate allocates once per series and escapes once per line; that took 77 ms at
 //! best (for 72,000 lines) against a bound of 20 ms. Here the labels of a shape are escaped once. For the same reason the `query` label (the text) is on the seven
-//! series per shape and target of counters and quantiles and not on the forty-five and more of the histogram, which joins on `shape`:
+//! series per shape and target of counters and quantiles and not on the sixty and more of the histogram, which joins on `shape`:
 //! `... * on (database, user, shape, target) group_left (query) (pgweir_query_calls_total * 0 + 1)`. What is mostly nothing is left out
 //! where it is: errors by class, and the time of writing where no client ever kept an answer waiting.
 

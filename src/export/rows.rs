@@ -10,8 +10,8 @@ use crate::meter::{Counter, ERROR_CLASSES, Exemplar, HistogramSnapshot, Phase, R
 const TEXT_CHARS_MAX: usize = 200;
 /// Quantiles shown at the internal resolution.
 pub(super) const QUANTILES: [f64; 3] = [0.5, 0.95, 0.99];
-/// The phases of the histogram.
-const PHASES: [Phase; 4] = [Phase::Wait, Phase::FirstByte, Phase::Server, Phase::Write];
+/// The phases of the histogram; all of it is one as well, since quantiles of parts do not add up.
+const PHASES: [Phase; 5] = Phase::ALL;
 
 /// A family of counters: its name, what it is, and its number.
 type Count = (&'static str, &'static str, fn(&Row) -> u64);
@@ -34,7 +34,7 @@ pub(super) const LATENCIES: (&str, &str) = (
 /// Histograms.
 pub(super) const DURATIONS: (&str, &str) = (
     "pgweir_query_duration_seconds",
-    "Time of statements by shape, split into phases: wait for a server, to the first byte, to the last, kept waiting by the client.",
+    "Time of statements by shape, in all (wait plus server) and split into phases: wait for a server, to the first byte, to the last, kept waiting by the client.",
 );
 
 /// One shape of one pool with one that answers, all workers.
@@ -80,8 +80,9 @@ fn exemplars(known: &[Exemplar], phase: Phase) -> Vec<(usize, u64, Exemplar)> {
         Phase::Wait => Some(one.wait_us),
         Phase::FirstByte => Some(one.first_us),
         Phase::Server => Some(one.server_us),
+        Phase::Total => Some(one.wait_us + one.server_us),
         // How long a client reads is known only when its statement was told of.
-        Phase::Write | Phase::Total => None,
+        Phase::Write => None,
     };
     let bucket = |us: u64| BOUNDS_US.iter().take_while(|bound| **bound < us).count();
     let all = known.iter().filter_map(|one| took_us(one).map(|us| (bucket(us), us, *one)));
@@ -132,8 +133,6 @@ impl Row {
             sum.clear();
             entries.iter().for_each(|stats| stats.add_to(phase, sum));
         };
-        merge(Phase::Total, sum);
-        let (total_us, quantiles_us) = (sum.sum_us, QUANTILES.map(|q| sum.quantile(q)));
         let known: Vec<Exemplar> = entries
             .iter()
             .filter_map(|stats| stats.exemplars())
@@ -143,6 +142,8 @@ impl Row {
             merge(phase, sum);
             Spread::new(sum, fine, exemplars(&known, phase))
         });
+        // The last of them is that of the whole.
+        let (total_us, quantiles_us) = (sum.sum_us, QUANTILES.map(|q| sum.quantile(q)));
         let (calls, rows) = (add(|stats| stats.calls.get()), add(|stats| stats.rows.get()));
         let (bytes, shape) = (add(|stats| stats.bytes.get()), ShapeSum::name(first.shape));
         Some(Self { first, shape, calls, errors, errors_of, rows, bytes, total_us, quantiles_us, phases })

@@ -1,5 +1,5 @@
 //! When the certificates end that the configuration names.
-//! Must never be taken for what is in use: it reads the files as they are now, which a reload would take over.
+//! Must never be asked between two reloads: what is in the files then is not what is in use.
 
 use std::path::{Path, PathBuf};
 
@@ -29,16 +29,19 @@ fn files(config: &Config) -> Vec<&PathBuf> {
     files
 }
 
-/// When the first certificate of each file ends; files that cannot be read are left out. May block for as long as the file system does.
+/// When the first of the certificates in each file ends, of which all are shown; files that cannot be read are left out. May block for as long as the file system does.
 pub(super) fn endings(config: &Config) -> Vec<Ending> {
     let ending = |file: &&PathBuf| Some(Ending { file: file.display().to_string(), at_unix_s: end(file)? });
     files(config).iter().filter_map(ending).collect()
 }
 
 fn end(file: &Path) -> Option<f64> {
-    let certificate = CertificateDer::pem_file_iter(file).ok()?.next()?.ok()?;
-    let (_, parsed) = parse_x509_certificate(&certificate).ok()?;
-    Some(parsed.validity().not_after.timestamp() as f64)
+    let ends = |certificate: CertificateDer<'_>| {
+        let (_, parsed) = parse_x509_certificate(&certificate).ok()?;
+        Some(parsed.validity().not_after.timestamp())
+    };
+    let all = CertificateDer::pem_file_iter(file).ok()?.filter_map(|certificate| ends(certificate.ok()?));
+    all.min().map(|end| end as f64)
 }
 
 #[cfg(test)]
@@ -53,9 +56,14 @@ mod tests {
         params.not_after = rcgen::date_time_ymd(2031, 5, 6);
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("c.pem");
-        std::fs::write(&file, params.self_signed(&key).unwrap().pem()).unwrap();
-        // date -d '2031-05-06 UTC' +%s
-        assert_eq!(end(&file), Some(1_935_792_000.0));
+        let early = params.self_signed(&key).unwrap().pem();
+        params.not_after = rcgen::date_time_ymd(2041, 5, 6);
+        let late = params.self_signed(&key).unwrap().pem();
+        for text in [&early, &format!("{late}{early}"), &format!("{early}{late}")] {
+            std::fs::write(&file, text).unwrap();
+            // date -d '2031-05-06 UTC' +%s
+            assert_eq!(end(&file), Some(1_935_792_000.0));
+        }
         std::fs::write(&file, "nothing").unwrap();
         assert_eq!(end(&file), None);
     }

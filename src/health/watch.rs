@@ -23,8 +23,6 @@ use crate::pool::cluster::Clusters;
 
 /// Intervals over which shares are taken.
 const WINDOW: usize = 12;
-/// How often files of certificates are read.
-const CERTIFICATES_US: u64 = 60_000_000;
 /// How often Alertmanager is told of what still fires: it takes for over what it does not hear of for 5 min (`resolve_timeout`).
 const AGAIN_US: u64 = 60_000_000;
 
@@ -120,8 +118,8 @@ struct Look {
     primaries: Primaries,
     history: History,
     endings: Vec<Ending>,
-    /// When files of certificates were read; 0: never.
-    read_us: u64,
+    /// Behind how many reloads files of certificates were read: those are in use until the next, whatever is in the files by now.
+    read_at: Option<u64>,
     /// When was told again what fires.
     told_us: u64,
     lines: BTreeMap<Receiver, Line>,
@@ -132,8 +130,9 @@ struct Look {
 impl Look {
     /// Looks once; the alerts that have begun to fire or are over.
     fn once(&mut self, watch: &Watch, config: &Config, now_us: u64, now_unix_s: f64) -> Vec<Alert> {
-        if self.read_us == 0 || now_us.saturating_sub(self.read_us) >= CERTIFICATES_US {
-            (self.read_us, self.endings) = (now_us, endings(config));
+        let reloads = Some(watch.registry.reloads_ok.get());
+        if self.read_at != reloads {
+            (self.read_at, self.endings) = (reloads, endings(config));
         }
         let reading = Reading::take(&watch.registry, now_us);
         let traffic = self.readings.front().map(|oldest| reading.since(oldest)).unwrap_or_default();

@@ -130,15 +130,17 @@ impl Histogram {
         self.max_us.get()
     }
 
-    /// Adds a snapshot of this histogram to `sum`, without a temporary.
+    /// Adds a snapshot of this histogram to `sum`, without a temporary. Behind the bucket of the largest value nothing is read: of
+    /// thousands of histograms most would be cold memory without a value in it.
     pub fn add_to(&self, sum: &mut HistogramSnapshot) {
-        for (total, bucket) in sum.buckets.iter_mut().zip(&self.buckets) {
+        let max_us = self.max_us.get();
+        for (total, bucket) in sum.buckets.iter_mut().zip(&self.buckets).take(bucket_of(max_us) + 1) {
             let count = bucket.get();
             *total += count;
             sum.count += count;
         }
         sum.sum_us = sum.sum_us.wrapping_add(self.sum_us.get());
-        sum.max_us = sum.max_us.max(self.max_us.get());
+        sum.max_us = sum.max_us.max(max_us);
     }
 }
 
@@ -227,7 +229,7 @@ impl HistogramSnapshot {
     pub fn cumulative<const N: usize>(&self, bounds_us: &[u64; N]) -> [u64; N] {
         let mut counts = [0; N];
         let mut seen = 0;
-        let mut buckets = REPRESENTATIVES.iter().zip(self.buckets.iter()).peekable();
+        let mut buckets = REPRESENTATIVES.iter().zip(self.used()).peekable();
         for (count, bound) in counts.iter_mut().zip(bounds_us) {
             while let Some((_, n)) = buckets.next_if(|(middle, _)| *middle <= bound) {
                 seen += n;
@@ -239,19 +241,24 @@ impl HistogramSnapshot {
 
     /// Back to nothing, keeping the memory.
     pub fn clear(&mut self) {
-        self.buckets.fill(0);
+        self.buckets.iter_mut().take(bucket_of(self.max_us) + 1).for_each(|bucket| *bucket = 0);
         (self.count, self.sum_us, self.max_us) = (0, 0, 0);
+    }
+
+    /// The buckets up to that of the largest value: behind it there is nothing.
+    fn used(&self) -> impl Iterator<Item = &u64> {
+        self.buckets.iter().take(bucket_of(self.max_us) + 1)
     }
 
     /// The non-empty buckets as (the µs that stand for all of them, count), ascending.
     pub fn representatives(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
-        let all = REPRESENTATIVES.iter().zip(self.buckets.iter());
+        let all = REPRESENTATIVES.iter().zip(self.used());
         all.filter(|(_, count)| **count != 0).map(|(us, count)| (*us, *count))
     }
 
     /// The non-empty buckets as (smallest µs, largest µs, count), ascending.
     pub fn occupied(&self) -> impl Iterator<Item = (u64, u64, u64)> + '_ {
-        let nonzero = self.buckets.iter().enumerate().filter(|(_, n)| **n != 0);
+        let nonzero = self.used().enumerate().filter(|(_, n)| **n != 0);
         nonzero.map(|(bucket, count)| {
             let (low, high) = edges(bucket);
             (low, high, *count)

@@ -4,6 +4,7 @@
 use super::alight::Landed;
 use super::lane::Fate;
 use super::learned::{LARGE_BYTES, Run};
+use super::slow::Circumstances;
 use super::spans::Ran;
 use super::{ClientId, Relay, ServerId};
 use crate::cache::Entry;
@@ -59,7 +60,7 @@ impl Relay {
         if measured {
             if wait_us + server_us >= slow_us && entry.origin == Origin::Client {
                 let note = self.noted_as(server, entry.note);
-                self.is_slow(pool, owner, entry.cookie, sample, (false, note));
+                self.is_slow(pool, owner, entry.cookie, sample, Circumstances { rode: false, code, note });
             }
             if let Some(id) = owner {
                 self.mind_repeats(id, number, entry.cookie, &sample);
@@ -160,7 +161,8 @@ impl Relay {
             }
             if sample.wait_us + sample.server_us >= slow_us {
                 let note = self.noted_of_rider(server, rider);
-                self.is_slow(number, Some(rider.client), rider.fare.shape, sample, (true, note));
+                let how = Circumstances { rode: true, code: rider.failed, note };
+                self.is_slow(number, Some(rider.client), rider.fare.shape, sample, how);
             }
         }
     }

@@ -11,6 +11,7 @@ use super::{ClientId, PoolId, Relay};
 use crate::meter::{Bypass, Miss, Role, Sample};
 use crate::sql::tags::tags;
 use crate::sql::wish;
+use crate::wire::error::SqlState;
 
 /// So many are kept, the newest.
 const KEPT: usize = 100;
@@ -76,6 +77,8 @@ pub struct SlowQuery {
     pub rode: bool,
     /// What it took.
     pub sample: Sample,
+    /// It has failed so.
+    pub code: Option<SqlState>,
     /// Where its client comes from; `None` for a unix socket, and for one that is gone.
     pub client: Option<SocketAddr>,
     /// What the client calls itself.
@@ -95,6 +98,16 @@ impl SlowQuery {
         let one = |(key, value): &(String, String)| format!("{key}='{}'", value.replace('\'', "\\'"));
         self.tags.iter().map(one).collect::<Vec<_>>().join(",")
     }
+}
+
+/// What is known of a statement beside what it took.
+pub(super) struct Circumstances {
+    /// It rode in a lane.
+    pub rode: bool,
+    /// It has failed so.
+    pub code: Option<SqlState>,
+    /// What was noted of it.
+    pub note: Option<Note>,
 }
 
 /// What the comments of a statement say.
@@ -140,7 +153,7 @@ impl Slow {
 }
 
 impl Relay {
-    /// A client's statement is over, in a pool whose group calls it slow. Whether it rode in a lane, and what was noted of it.
+    /// A client's statement is over, in a pool whose group calls it slow.
     #[cold]
     pub(super) fn is_slow(
         &mut self,
@@ -148,7 +161,7 @@ impl Relay {
         id: Option<ClientId>,
         shape: u64,
         sample: Sample,
-        (rode, note): (bool, Option<Note>),
+        Circumstances { rode, code, note }: Circumstances,
     ) {
         let this = &self.pools[pool];
         this.counters.total_slow_queries.add(1);
@@ -171,6 +184,7 @@ impl Relay {
             lag_us: member.map_or(0, |member| member.lag_us(self.now_us)),
             rode,
             sample,
+            code,
             client: client.and_then(|client| self.comes_from(client.number).or(client.conn.socket().ends().0)),
             application_name: name.map_or_else(Box::default, |(_, value)| String::from_utf8_lossy(value).into()),
             why: match client.and_then(Client::why_run) {
@@ -202,9 +216,10 @@ fn log(query: &SlowQuery) {
         shape = format_args!("{shape:016x}"),
         total_ms = milliseconds(sample.wait_us + sample.server_us),
         wait_ms = milliseconds(sample.wait_us),
+        first_byte_ms = milliseconds(sample.first_us),
         server_ms = milliseconds(sample.server_us),
         rows = sample.rows,
-        failed = sample.error.is_some(),
+        sqlstate = query.code.map(|code| code.as_str().to_owned()),
         server = %query.host,
         role = query.role.as_str(),
         lag_ms = milliseconds(query.lag_us),

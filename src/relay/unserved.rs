@@ -4,6 +4,7 @@
 use super::client::{Rest, SentBack, State};
 use super::lease::Target;
 use super::release::Farewell;
+use super::slow::Circumstances;
 use super::{ClientId, PoolId, Relay};
 use crate::flow::requests::End;
 use crate::meter::{ErrorClass, Sample};
@@ -122,7 +123,8 @@ impl Relay {
         self.shapes.record_unserved(place, shape, wait_us, class);
         if wait_us >= slow_us {
             let sample = Sample { wait_us, error: Some(class), ..Sample::default() };
-            self.is_slow(pool, Some(id), shape, sample, (false, None));
+            let how = Circumstances { rode: false, code: Some(error.code), note: None };
+            self.is_slow(pool, Some(id), shape, sample, how);
         }
     }
 

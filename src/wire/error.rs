@@ -44,6 +44,7 @@ states! {
     CONFIGURATION_LIMIT = b"53400", "configuration_limit_exceeded";
     PROGRAM_LIMIT = b"54000", "program_limit_exceeded";
     NOT_IN_PREREQUISITE_STATE = b"55000", "object_not_in_prerequisite_state";
+    CANT_CHANGE_RUNTIME_PARAM = b"55P02", "cant_change_runtime_param";
     QUERY_CANCELED = b"57014", "query_canceled";
     ADMIN_SHUTDOWN = b"57P01", "admin_shutdown";
     DEADLOCK_DETECTED = b"40P01", "deadlock_detected";

@@ -13,6 +13,7 @@ mod login;
 mod own;
 mod plans;
 mod protocol;
+mod set;
 mod slow;
 mod tools;
 

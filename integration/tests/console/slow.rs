@@ -31,15 +31,18 @@ fn what_took_long_is_shown_with_its_times_and_never_its_values() {
     waits.join().unwrap();
     let mut console = Client::connect_with(pgweir.port(), &[("user", "root"), ("database", "pgweir")]);
     let rows = console.query("SHOW SLOW").unwrap();
-    let texts: Vec<&str> = rows.iter().map(|row| &*row[15]).collect();
+    let texts: Vec<&str> = rows.iter().map(|row| &*row[16]).collect();
     assert_eq!(texts, ["select ?", "select pg_sleep(?), ?"], "{rows:?}");
-    assert!(rows.iter().all(|row| row[2..4] == ["app", "app"] && row[5] == "primary" && row[14] == "shop"), "{rows:?}");
+    assert!(rows.iter().all(|row| row[2..4] == ["app", "app"] && row[5] == "primary" && row[15] == "shop"), "{rows:?}");
     let us = |row: usize, column: usize| rows[row][column].parse::<u64>().unwrap();
     // total, wait, server
-    assert!(us(0, 7) > 300_000 && us(0, 8) < 300_000, "{rows:?}");
-    assert!(us(1, 7) < 300_000 && us(1, 8) >= 400_000 && us(1, 6) == us(1, 7) + us(1, 8), "{rows:?}");
-    assert!(rows[0][13].starts_with("127.0.0.1:"), "{rows:?}");
-    assert_eq!([&rows[0][16..], &rows[1][16..]], [["off", "", ""], ["off", "a='1'", ""]], "{rows:?}");
+    assert!(us(0, 7) > 300_000 && us(0, 9) < 300_000, "{rows:?}");
+    assert!(
+        us(1, 7) < 300_000 && us(1, 8) >= 400_000 && us(1, 9) >= us(1, 8) && us(1, 6) == us(1, 7) + us(1, 9),
+        "{rows:?}"
+    );
+    assert!(rows[0][14].starts_with("127.0.0.1:"), "{rows:?}");
+    assert_eq!([&rows[0][17..], &rows[1][17..]], [["off", "", ""], ["off", "a='1'", ""]], "{rows:?}");
     assert_eq!(metric(&pgweir, "pgweir_pool_slow_queries_total", &[("user", "app")]), 2.0);
     let log = pgweir.log();
     let line = log.lines().find(|line| line.contains("a statement was slow")).unwrap();
@@ -66,8 +69,8 @@ fn comments_the_cache_and_values_that_are_asked_for_are_shown() {
     for _ in 0..2 {
         client.query(&format!("/* pgweir: ttl=30s, tag=n */ {counts}")).unwrap();
         let row = console.query("SHOW SLOW").unwrap().remove(0);
-        assert_eq!(row[16..18], ["miss:absent", "pgweir='ttl=30s, tag=n',route='/export',who='all',x=''"]);
-        assert_eq!(row[18], "/* pgweir: ttl=30s, tag=n */ SELECT count(*) FROM generate_s…");
+        assert_eq!(row[17..19], ["miss:absent", "pgweir='ttl=30s, tag=n',route='/export',who='all',x=''"]);
+        assert_eq!(row[19], "/* pgweir: ttl=30s, tag=n */ SELECT count(*) FROM generate_s…");
     }
     let counts = console.query("SHOW SLOW WHERE query LIKE 'select count%'").unwrap();
     assert_eq!(counts.len(), 1, "a hit was slow");
@@ -85,19 +88,32 @@ fn comments_the_cache_and_values_that_are_asked_for_are_shown() {
     client.send(&script);
     assert_eq!(tags(&client.ready(2)), "122DCZDCZ");
     let row = console.query("SHOW SLOW").unwrap().remove(0);
-    assert_eq!(row[15..], ["select pg_sleep(?), ?::text", "unasked", "action='prepared'", "$1 = '0.15', $2 = 'o''ne'"]);
+    assert_eq!(row[16..], ["select pg_sleep(?), ?::text", "unasked", "action='prepared'", "$1 = '0.15', $2 = 'o''ne'"]);
     client.query("COMMIT").unwrap();
     // The unnamed statement, in a later batch than its Parse.
     client.run(&Script::new().parse("", text).sync());
     client.run(&Script::new().bind("", "", &[Some("0.1"), None]).execute("", 0).sync());
     let row = console.query("SHOW SLOW").unwrap().remove(0);
-    assert_eq!(row[16..], ["bypass:batch", "action='prepared'", "$1 = '0.1', $2 = NULL"]);
+    assert_eq!(row[17..], ["bypass:batch", "action='prepared'", "$1 = '0.1', $2 = NULL"]);
     let log = pgweir.log();
     assert!(log.lines().any(|line| line.contains("cache=\"bypass:batch\"") && line.contains("$2 = NULL")), "{log}");
+    assert!(row[11].is_empty(), "{row:?}");
+    // The first row is there long before the error.
+    let fails = "SELECT 1 / (n - 200000) FROM generate_series(1, 200000) n WHERE n = 1 OR pg_sleep(0.1 * (n / 200000)::int) IS NOT NULL";
+    assert!(client.query(fails).unwrap_err().starts_with("22012"));
+    let failed = console.query("SHOW SLOW").unwrap().remove(0);
+    let us = |column: usize| failed[column].parse::<u64>().unwrap();
+    assert!(failed[11] == "22012" && us(9) > 100_000 && us(8) < us(9), "{failed:?}");
+    assert!(pgweir.log().lines().any(|line| line.contains("sqlstate=\"22012\"") && line.contains("first_byte_ms=")));
     let (status, answer) = pgweir.get("/api/database/slow-statements?limit=1&database=app").unwrap();
     let answer: serde_json::Value = serde_json::from_str(&answer).unwrap();
     let one = &answer["statements"][0];
-    assert_eq!((status, &one["cache"], &one["parameters"]), (200, &row[16].as_str().into(), &row[18].as_str().into()));
+    assert_eq!((status, &one["sqlstate"], &one["cache"]), (200, &"22012".into(), &failed[17].as_str().into()));
+    let (_, answer) = pgweir.get("/api/database/slow-statements?limit=2&database=app").unwrap();
+    let answer: serde_json::Value = serde_json::from_str(&answer).unwrap();
+    let one = &answer["statements"][1];
+    let shown = [&one["cache"], &one["parameters"], &one["sqlstate"]];
+    assert_eq!(shown, [&row[17].as_str().into(), &row[19].as_str().into(), &serde_json::Value::Null]);
     assert_eq!(one["tags"], serde_json::json!([{"key": "action", "value": "prepared"}]), "{answer:#}");
     for (asked, status) in [("?limit=101", 400), ("?database=nowhere", 404), ("?by=calls", 400)] {
         assert_eq!(pgweir.get(&format!("/api/database/slow-statements{asked}")).unwrap().0, status, "{asked}");

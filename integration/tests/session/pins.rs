@@ -72,7 +72,7 @@ fn each_construct_keeps_the_server_until_it_is_gone() {
         client.query(end).unwrap_or_else(|error| panic!("{end}: {error}"));
         // The only server there is.
         assert_eq!(other.value("SELECT 2"), "2", "{begin}; {end}");
-        eventually(end, || gauge() == 0.0 && pins(&pgweir) == "{\"pins\":[]}\n");
+        eventually(end, || gauge() == 0.0 && pins(&pgweir) == "{\"pins\":[]}");
     }
     let times: f64 = metric(&pgweir, "pgweir_pins_total", &[("user", "boss")]);
     assert_eq!(times, CASES.len() as f64);
@@ -249,7 +249,7 @@ fn the_log_names_the_statement_and_no_value() {
         eventually("a pin", || pins(&pgweir).contains("pg_advisory_lock"));
         assert!(!pins(&pgweir).contains("4711") && !pins(&pgweir).contains("secret"));
         client.send(&Script::new().terminate());
-        eventually("its end", || pins(&pgweir) == "{\"pins\":[]}\n");
+        eventually("its end", || pins(&pgweir) == "{\"pins\":[]}");
     }
     let log = pgweir.log();
     let lines: Vec<&str> = log.lines().filter(|line| line.contains("keeps a server to itself")).collect();

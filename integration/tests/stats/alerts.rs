@@ -5,12 +5,15 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
+use std::time::Duration;
 
-use integration::{Cluster, Pgweir, Stop};
+use integration::{Certificates, Cluster, Pgweir, Stop};
 use serde_json::{Value, json};
 
 use crate::common::{Client, Conf, PATIENCE, eventually, metric};
 use crate::{client, conf, json as get, only, ready};
+
+const DAY: Duration = Duration::from_secs(86_400);
 
 /// Marks that are passed at once.
 pub const QUICK: &str = "[alerts]\ninterval = \"100ms\"\n[alerts.pool_use]\nabove = 60\nclear = 30\nafter = 0\n\
@@ -128,6 +131,80 @@ fn another_primary_is_told_of() {
     let alert = only(&get(&pgweir, "/api/database/alerts")["alerts"], |it| it["alert"] == "failover");
     assert_eq!((&alert["labels"]["before"], &alert["labels"]["host"]), (&json!(old), &json!(new)));
     is_over(&pgweir, "failover");
+}
+
+#[test]
+fn a_replica_that_is_behind_is_told_of() {
+    let cluster = Cluster::builder().replicas(1).start().unwrap();
+    let lines = format!("{QUICK}[alerts.replication_lag]\nafter = 0\n");
+    let pgweir = Conf::trust(&cluster).rest(&lines).start();
+    let mut client = watched(&pgweir);
+    cluster.replicas()[0].pause_replay().unwrap();
+    client.query("CREATE TABLE late (n int)").unwrap();
+    fires(&pgweir, "replication_lag");
+    let alert = only(&get(&pgweir, "/api/database/alerts")["alerts"], |it| it["alert"] == "replication_lag");
+    let host = cluster.replicas()[0].address();
+    assert_eq!((&alert["labels"]["host"], &alert["unit"]), (&json!(host), &json!("seconds")));
+    assert!(alert["value"].as_f64().unwrap() > 1.0, "{alert}");
+    cluster.replicas()[0].resume_replay().unwrap();
+    is_over(&pgweir, "replication_lag");
+}
+
+#[test]
+fn a_cache_that_is_asked_in_vain_is_told_of() {
+    let lines = "[alerts.cache_misses]\nafter = 0\n[cache]\nmode = \"on\"\nttl = \"1h\"\nverify = 0\n";
+    let pgweir = conf().rest(&format!("{QUICK}{lines}")).start();
+    ready(&pgweir);
+    let mut client = client(&pgweir);
+    let mut next = 0;
+    eventually("cache_misses fires", || {
+        for _ in 0..25 {
+            next += 1;
+            client.query(&format!("SELECT {next}")).unwrap();
+        }
+        state(&pgweir, "cache_misses").as_deref() == Some("firing")
+    });
+    eventually("cache_misses is over", || {
+        (0..25).for_each(|_| drop(client.query("SELECT 1").unwrap()));
+        state(&pgweir, "cache_misses").as_deref() == Some("resolved")
+    });
+}
+
+#[test]
+fn servers_that_clients_keep_are_told_of() {
+    let pgweir = conf().size(2).rest(QUICK).start();
+    ready(&pgweir);
+    let mut keepers = [client(&pgweir), client(&pgweir)];
+    for keeper in &mut keepers {
+        keeper.query("CREATE TEMP TABLE own (n int)").unwrap();
+    }
+    fires(&pgweir, "pinned_servers");
+    for keeper in &mut keepers {
+        keeper.query("DROP TABLE own").unwrap();
+    }
+    is_over(&pgweir, "pinned_servers");
+}
+
+/// The one that is in use counts, not the one that is in the file.
+#[test]
+fn a_certificate_that_ends_soon_is_told_of_until_another_is_in_use() {
+    let files = Certificates::new().unwrap();
+    files.renew(3 * DAY).unwrap();
+    let conf = conf().tls("allow", &files).rest(QUICK);
+    let pgweir = conf.start();
+    ready(&pgweir);
+    fires(&pgweir, "certificate_expiry");
+    let alert = only(&get(&pgweir, "/api/database/alerts")["alerts"], |it| it["alert"] == "certificate_expiry");
+    assert_eq!(alert["labels"]["file"], json!(files.certificate.display().to_string()));
+    let days = alert["value"].as_f64().unwrap() / DAY.as_secs_f64();
+    assert!((2.9..3.0).contains(&days), "{alert}");
+    files.renew(90 * DAY).unwrap();
+    let looks = || metric(&pgweir, "pgweir_alert_looks_total", &[]);
+    let before = looks();
+    eventually("it was looked at since", || looks() >= before + 3.0);
+    assert_eq!(state(&pgweir, "certificate_expiry").as_deref(), Some("firing"));
+    pgweir.signal(rustix::process::Signal::HUP);
+    is_over(&pgweir, "certificate_expiry");
 }
 
 /// Waits until both hosts are known: a database's are asked what they are from its first client on.

@@ -193,29 +193,29 @@ fn traces(it: Option<&Traces>) -> Vec<Setting> {
     ]
 }
 
-fn others(
-    console: &crate::config::Console,
-    stats: &Stats,
-    log: &Log,
-    workers: usize,
-    shutdown: Duration,
-) -> Vec<Setting> {
+fn console(it: &crate::config::Console) -> Vec<Setting> {
+    let s = |name, value: &dyn Shown| (name, value.shown(), true);
+    vec![s("admin_users", &it.admin_users), s("stats_users", &it.stats_users), s("stats_period", &it.stats_period)]
+}
+
+fn stats(it: &Stats) -> Vec<Setting> {
     let s = |name, value: &dyn Shown, changeable| (name, value.shown(), changeable);
     vec![
-        s("admin_users", &console.admin_users, true),
-        s("stats_users", &console.stats_users, true),
-        s("stats_period", &console.stats_period, true),
-        s("stats.address", &stats.address.map_or_else(|| "off".to_owned(), |address| address.to_string()), false),
-        s("max_shapes", &stats.max_shapes, false),
-        s("max_series", &stats.max_series, false),
-        s("n_plus_one", &stats.n_plus_one, true),
-        s("stats.tls_cert_file", &stats.tls_cert_file, true),
-        s("stats.tls_key_file", &stats.tls_key_file, true),
-        s("log.level", &log.level, false),
-        s("log.format", &log.format, false),
-        s("workers", &workers, false),
-        s("shutdown_timeout", &shutdown, true),
+        s("stats.address", &it.address.map_or_else(|| "off".to_owned(), |address| address.to_string()), false),
+        s("max_shapes", &it.max_shapes, false),
+        s("max_series", &it.max_series, false),
+        s("n_plus_one", &it.n_plus_one, true),
+        s("stats.tls_cert_file", &it.tls_cert_file, true),
+        s("stats.tls_key_file", &it.tls_key_file, true),
     ]
+}
+
+fn log(it: &Log) -> Vec<Setting> {
+    vec![("log.level", it.level.shown(), false), ("log.format", it.format.shown(), false)]
+}
+
+fn whole(workers: usize, shutdown: Duration) -> Vec<Setting> {
+    vec![("workers", workers.shown(), false), ("shutdown_timeout", shutdown.shown(), true)]
 }
 
 /// Those of `[alerts]` that are no marks; of receivers their names.
@@ -231,29 +231,52 @@ fn alerts(it: &Alerts) -> Vec<Setting> {
     ]
 }
 
+/// All of them, by their tables in the file.
+fn all(it: &Config) -> [(&'static str, Vec<Setting>); 9] {
+    [
+        ("listen", listen(&it.listen)),
+        ("pool", pool(&it.pool)),
+        ("alerts", alerts(&it.alerts)),
+        ("audit", audit(it.audit.as_ref())),
+        ("traces", traces(it.traces.as_ref())),
+        ("console", console(&it.console)),
+        ("stats", stats(&it.stats)),
+        ("log", log(&it.log)),
+        ("", whole(it.workers, it.shutdown_timeout)),
+    ]
+}
+
 impl Console {
     pub(super) fn settings(&self) -> Rows {
-        let config = self.config();
-        let now = [
-            listen(&config.listen),
-            pool(&config.pool),
-            alerts(&config.alerts),
-            audit(config.audit.as_ref()),
-            traces(config.traces.as_ref()),
-            others(&config.console, &config.stats, &config.log, config.workers, config.shutdown_timeout),
-        ];
         let default = [
             listen(&Listen::default()),
             pool(&Pool::default()),
             alerts(&Alerts::default()),
             audit(None),
             traces(None),
-            others(&Default::default(), &Stats::default(), &Log::default(), 0, Config::SHUTDOWN_TIMEOUT),
+            console(&Default::default()),
+            stats(&Stats::default()),
+            log(&Log::default()),
+            whole(0, Config::SHUTDOWN_TIMEOUT),
         ];
-        let pairs = now.into_iter().flatten().zip(default.into_iter().flatten());
+        let now = all(&self.config()).into_iter().flat_map(|(_, settings)| settings);
         let row = |((name, value, changeable), (_, default, _)): (Setting, Setting)| -> Vec<Value> {
             row![name, value, default, if changeable { "yes" } else { "no" }]
         };
-        pairs.map(row).collect()
+        now.zip(default.into_iter().flatten()).map(row).collect()
+    }
+
+    /// Where the file has a setting, the tables that it is in before its name, and whether a reload changes it. It may be called as
+    /// `SHOW CONFIG` does, or with its table before it.
+    pub(in crate::console) fn setting(&self, name: &str) -> Option<(Vec<&'static str>, bool)> {
+        all(&self.config()).into_iter().find_map(|(table, settings)| {
+            let within = |full: &&'static str| full.contains('.') || table.is_empty();
+            let path = |full: &'static str| -> Vec<&'static str> {
+                let table = (!within(&full)).then_some(table);
+                table.into_iter().chain(full.split('.')).collect()
+            };
+            let is_it = |full: &'static str| full == name || path(full).join(".") == name;
+            settings.iter().find(|(full, ..)| is_it(full)).map(|(full, _, changeable)| (path(full), *changeable))
+        })
     }
 }

@@ -45,9 +45,12 @@ pub(super) struct SlowStatement {
     role: &'static str,
     total_seconds: f64,
     wait_seconds: f64,
+    /// From sending it to the first byte of its answer.
+    first_byte_seconds: f64,
     server_seconds: f64,
     rows: u64,
-    failed: bool,
+    /// It has failed so; else null.
+    sqlstate: Option<String>,
     /// How far the server was behind; 0 for a primary.
     lag_seconds: f64,
     /// It shared its server with others' reads.
@@ -75,9 +78,10 @@ impl SlowStatement {
             role: it.role.as_str(),
             total_seconds: seconds(it.sample.wait_us + it.sample.server_us),
             wait_seconds: seconds(it.sample.wait_us),
+            first_byte_seconds: seconds(it.sample.first_us),
             server_seconds: seconds(it.sample.server_us),
             rows: it.sample.rows,
-            failed: it.sample.error.is_some(),
+            sqlstate: it.code.map(|code| code.as_str().to_owned()),
             lag_seconds: seconds(it.lag_us),
             lane: it.rode,
             client: it.client.map(|client| client.to_string()),
