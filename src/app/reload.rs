@@ -73,8 +73,7 @@ async fn adopt(running: &mut Running, mut config: Config, tls: Option<Arc<Listen
     for what in needs_restart(&running.config, &config) {
         tracing::warn!("{what} has changed; that takes effect at the next start");
     }
-    // Clients have keys with the old one.
-    config.listen.instance_id = running.config.listen.instance_id;
+    stays(&mut config, &running.config);
     discover::fill(&mut config, Some(&running.config)).await;
     let config = Arc::new(config);
     name_databases(&running.registry, &config);
@@ -85,6 +84,24 @@ async fn adopt(running: &mut Running, mut config: Config, tls: Option<Arc<Listen
     running.audit.0.reopen(config.audit.as_ref());
     running.traces.0.reconfigure(config.traces.as_ref());
     running.config = config;
+}
+
+/// What is as it was at the start until the next is said to be so.
+fn stays(config: &mut Config, running: &Config) {
+    let (was, is) = (&running.listen, &mut config.listen);
+    is.address.clone_from(&was.address);
+    is.unix_socket.clone_from(&was.unix_socket);
+    (is.port, is.so_reuseport, is.listen_backlog) = (was.port, was.so_reuseport, was.listen_backlog);
+    // Clients have keys with it.
+    is.instance_id = was.instance_id;
+    let (was, is) = (&running.stats, &mut config.stats);
+    (is.address, is.max_shapes, is.max_series) = (was.address, was.max_shapes, was.max_series);
+    if is.tls_cert_file.is_some() != was.tls_cert_file.is_some() {
+        is.tls_cert_file.clone_from(&was.tls_cert_file);
+        is.tls_key_file.clone_from(&was.tls_key_file);
+    }
+    config.workers = running.workers;
+    config.log.clone_from(&running.log);
 }
 
 fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {

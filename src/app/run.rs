@@ -104,10 +104,14 @@ async fn control(mut running: Running, signals: Signals, mut file: Option<Config
             }
         }
         notify.reloading();
+        let is_set = change.is_some();
         let outcome = reload(&mut running, stats.as_ref(), &mut file, change).await;
         discovery.watch(&running.config, &running.clusters);
         reconfigured(&running, &console, &health, stats.as_ref());
-        warm_ups.begin(&running);
+        // Nothing that SET changes is about them.
+        if !is_set {
+            warm_ups.begin(&running);
+        }
         notify.ready(SERVING);
         answer.map(|answer| answer.send(outcome));
     };

@@ -2,6 +2,7 @@
 //! Must never let an alert clear above the mark at which it fires: it would come and go.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::check::Check;
@@ -84,16 +85,16 @@ impl Default for Alerts {
     }
 }
 
-/// Shortest [`Alerts::interval`].
-const INTERVAL_MIN: Duration = Duration::from_millis(100);
+/// What [`Alerts::interval`] may be: what is drawn of an hour has a point every ten seconds.
+const INTERVALS: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(10);
 
 impl Check<'_> {
     pub(super) fn alerts(&mut self, raw: RawAlerts, databases: Option<&BTreeMap<String, Database>>) -> Alerts {
         let default = Alerts::default();
         if let Field::Set(interval, span) = &raw.interval
-            && interval.0 < INTERVAL_MIN
+            && !INTERVALS.contains(&interval.0)
         {
-            self.reader.wrong_value("alerts.interval", span.clone(), "at least \"100ms\"", None);
+            self.reader.wrong_value("alerts.interval", span.clone(), "a duration from \"100ms\" to \"10s\"", None);
         }
         let event = |raw: Field<RawEvent>, default: Option<Duration>| {
             let raw = raw.set().unwrap_or_default();

@@ -53,7 +53,9 @@ impl ConfigFile {
     pub fn with(&self, setting: &[&str], value: &str) -> Result<(Self, Config), String> {
         let name = self.path.display().to_string();
         let mut first = None;
-        for value in readings(value) {
+        // As PgBouncer has it, which counts everything else in seconds.
+        let unit_us = if setting.last() == Some(&"tcp_user_timeout") { 1e3 } else { 1e6 };
+        for value in readings(value, unit_us) {
             let Some(text) = self.edited(setting, value) else { continue };
             match Config::parse(&text, &name) {
                 Ok(config) => {
@@ -80,8 +82,8 @@ impl ConfigFile {
     }
 }
 
-/// What a value may be meant as, the likeliest first: which it is the setting knows.
-fn readings(text: &str) -> Vec<Value> {
+/// What a value may be meant as, the likeliest first: which it is the setting knows. A time without a unit is in this one.
+fn readings(text: &str, unit_us: f64) -> Vec<Value> {
     let mut all: Vec<Value> = Vec::new();
     if let Ok(number) = text.parse::<i64>() {
         all.push(number.into());
@@ -96,7 +98,7 @@ fn readings(text: &str) -> Vec<Value> {
         _ => {}
     }
     all.push(text.into());
-    if let Some(us) = text.parse::<f64>().ok().map(|seconds| seconds * 1e6)
+    if let Some(us) = text.parse::<f64>().ok().map(|number| number * unit_us)
         && us >= 0.0
     {
         all.push(format!("{us:.0}us").into());

@@ -132,9 +132,10 @@ impl Console {
             return Err(error.hint("SHOW CONFIG has those that can be set; others are in the configuration file."));
         };
         if !changeable {
-            let message = format!("pgweir: \"{name}\" cannot be changed while the program runs");
+            let message = format!("pgweir: \"{name}\" cannot be changed by SET");
             let error = PgError::error(SqlState::CANT_CHANGE_RUNTIME_PARAM, message);
-            return Err(error.hint("Change it in the configuration file, then start pgweir anew."));
+            let hint = "Change it in the configuration file, then RELOAD, or start pgweir anew where SHOW CONFIG says that it is not changeable.";
+            return Err(error.hint(hint));
         }
         let (answer, outcome) = oneshot::channel();
         self.request(Request::Set(setting, value.to_owned(), answer))?;

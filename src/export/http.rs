@@ -41,6 +41,7 @@ pub async fn serve(
     let router = router(exporter)
         .merge(api::router(site))
         .merge(dashboard::router())
+        .method_not_allowed_fallback(method_not_allowed)
         .layer(from_fn_with_state(Arc::clone(&guard), admit))
         .into_make_service_with_connect_info::<Peer>();
     match guard.tls() {

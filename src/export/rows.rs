@@ -34,7 +34,7 @@ pub(super) const LATENCIES: (&str, &str) = (
 /// Histograms.
 pub(super) const DURATIONS: (&str, &str) = (
     "pgweir_query_duration_seconds",
-    "Time of statements by shape, in all (wait plus server) and split into phases: wait for a server, to the first byte, to the last, kept waiting by the client.",
+    "Time of statements by shape, in all (wait plus server) and split into phases: wait for a server, to the first byte, to the last, and of those whose client kept it waiting, that.",
 );
 
 /// One shape of one pool with one that answers, all workers.
@@ -117,7 +117,7 @@ impl Row {
     }
 
     /// How many series it is in text; in the form with native histograms they are fewer.
-    fn series(&self) -> usize {
+    pub fn series(&self) -> usize {
         COUNTS.len() + self.errors_of.len() + QUANTILES.len() + self.phases().count() * (BOUNDS_US.len() + 3)
     }
 
@@ -170,7 +170,7 @@ impl Row {
     /// The phases, without that of clients where none kept an answer waiting.
     pub fn phases(&self) -> impl Iterator<Item = (Phase, &Spread)> {
         let all = PHASES.into_iter().zip(&self.phases);
-        all.filter(|(phase, spread)| *phase != Phase::Write || spread.sum_us > 0)
+        all.filter(|(phase, spread)| *phase != Phase::Write || spread.count > 0)
     }
 }
 

@@ -131,7 +131,7 @@ kinds! {
         "See which in SHOW QUERIES BY errors, and why in the servers' log.",
     /// Clients keep most servers of a pool to themselves.
     PinnedServers "pinned_servers" Warning Share 5 "clients keep many servers to themselves"
-        "See who and why at /pins: its hints say what applications can do. max_pinned_servers and pin_idle_timeout limit it.",
+        "See who and why at /pins, and in SHOW ADVICE what applications can do. max_pinned_servers and pin_idle_timeout limit it.",
     /// A certificate ends.
     CertificateExpiry "certificate_expiry" Warning Seconds 10 "a certificate ends soon"
         "Renew it, then reload pgweir.",

@@ -136,7 +136,7 @@ impl Look {
         }
         let reading = Reading::take(&watch.registry, now_us);
         let traffic = self.readings.front().map(|oldest| reading.since(oldest)).unwrap_or_default();
-        if self.readings.len() > WINDOW {
+        if self.readings.len() >= WINDOW {
             self.readings.pop_front();
         }
         self.readings.push_back(reading);

@@ -9,7 +9,7 @@ use foldhash::fast::RandomState;
 use super::histogram::HistogramSnapshot;
 use super::registry::Registry;
 use super::sample::{Phase, PoolLabel, Target};
-use super::shapes::ShapeStats;
+use super::shape_stats::ShapeStats;
 
 /// The numbers of one shape in one pool, of each worker that has them and by who answered; never empty.
 #[derive(Clone, Debug)]

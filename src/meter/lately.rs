@@ -4,7 +4,7 @@
 use super::by_shape::ShapeSum;
 use super::histogram::HistogramSnapshot;
 use super::sample::Phase;
-use super::shapes::ShapeStats;
+use super::shape_stats::ShapeStats;
 
 /// Where the numbers of an entry stood. As large as the entry: 8.8 KiB.
 #[derive(Debug, Default)]

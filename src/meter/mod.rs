@@ -17,6 +17,7 @@ pub mod pins;
 pub mod registry;
 mod remote;
 mod sample;
+mod shape_stats;
 pub mod shapes;
 
 pub use by_shape::ShapeSum;
@@ -34,4 +35,5 @@ pub use pins::{Construct, PinBoard, PinCounters, PinLog, Pinned};
 pub use registry::{DatabaseHealth, NotReady, Registry};
 pub use remote::{RemoteCounters, RemoteMiss, RemoteWrite};
 pub use sample::{ERROR_CLASSES, ErrorClass, Phase, Place, PoolLabel, Sample, Target};
-pub use shapes::{ShapeStats, ShapeTable, ShapeView, SlotId};
+pub use shape_stats::ShapeStats;
+pub use shapes::{ShapeTable, ShapeView, SlotId};

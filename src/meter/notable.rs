@@ -8,7 +8,8 @@
 use std::cmp::Reverse;
 use std::sync::Arc;
 
-use super::shapes::{Key, ShapeStats};
+use super::shape_stats::ShapeStats;
+use super::shapes::Key;
 
 /// So many by each of the two.
 const MOST: usize = 50;

@@ -317,7 +317,7 @@ impl Relay {
 
     /// A request that shared a server is over.
     #[cold]
-    pub(super) fn audit_rider(&mut self, server: ServerId, pool: PoolId, rider: &Rider) {
+    pub(super) fn audit_rider(&mut self, pool: PoolId, rider: &Rider) {
         let (shape, group) = (rider.fare.shape, self.pools[pool].group);
         let Some(client) = self.clients.get(rider.client) else { return };
         let query = || {
@@ -330,11 +330,22 @@ impl Relay {
             Some(statement) => statement.sql().to_vec(),
             None => query().unwrap_or_default(),
         };
-        let values = self.noted_of_rider(server, rider).and_then(|note| note.values);
-        let Some(mut it) = self.audited(rider.client, (shape, &sql), true, |_| String::new()) else { return };
-        it.values = it.values.and(values);
+        let mut limit = 0;
+        let wants = |wanted| {
+            limit = wanted;
+            String::new()
+        };
+        let Some(mut it) = self.audited(rider.client, (shape, &sql), true, wants) else { return };
+        it.values = it.values.and_then(|_| self.noted_of_rider(rider, limit)?.values);
         (it.sent_us, it.done_us, it.rows) = (rider.came_us, self.now_us, rider.rows);
-        self.report(group, Some(pool), &it, (if rider.failed.is_some() { "failed" } else { "ok" }, None));
+        match rider.failed {
+            Some(code) => self.report(group, Some(pool), &it, ("failed", Some(code))),
+            None => {
+                // Nothing rides but reads, which say no more than that.
+                it.commands.push(format!("SELECT {}", rider.rows));
+                self.report(group, Some(pool), &it, ("ok", None));
+            }
+        }
     }
 
     fn report(

@@ -143,7 +143,7 @@ impl Relay {
                 self.host_works(number, began_us, each_us, usual_us);
             }
             if self.audit.is_some() {
-                self.audit_rider(server, number, rider);
+                self.audit_rider(number, rider);
             }
             if self.tracer.is_some() {
                 let (pool, shape, code, slot) = (number, rider.fare.shape, rider.failed, one.slot);
@@ -155,12 +155,13 @@ impl Relay {
                 continue;
             }
             self.mind_repeats(rider.client, group_number, rider.fare.shape, &sample);
+            let limit = self.config.pool.slow_query_parameter_bytes as usize;
             if self.plans.is_on() {
                 let whose = (rider.client, number);
-                self.mind_plan(whose, rider.fare.shape, &sample, |this| this.noted_of_rider(server, rider));
+                self.mind_plan(whose, rider.fare.shape, &sample, |this| this.noted_of_rider(rider, limit));
             }
             if sample.wait_us + sample.server_us >= slow_us {
-                let note = self.noted_of_rider(server, rider);
+                let note = self.noted_of_rider(rider, limit);
                 let how = Circumstances { rode: true, code: rider.failed, note };
                 self.is_slow(number, Some(rider.client), rider.fare.shape, sample, how);
             }

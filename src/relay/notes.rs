@@ -79,6 +79,12 @@ impl Note {
         Self { number: 0, words, conforming, values, given: Given::Unkept, audit: None, parent: None }
     }
 
+    /// Of a text alone, with so many bytes of it for people.
+    pub(super) fn of_text(sql: &[u8], conforming: bool, limit: usize) -> Self {
+        let values = (limit > 0).then(|| beginning(sql, limit).into());
+        Self { given: Given::Nothing, ..Self::new(Words::Copied(sql.to_vec()), conforming, values) }
+    }
+
     fn bytes(&self) -> usize {
         let words = if let Words::Copied(text) = &self.words { text.len() } else { 0 };
         let audited = self.audit.as_ref().and_then(|audit| audit.values.as_ref());
@@ -383,21 +389,15 @@ impl Relay {
     }
 
     /// The same of a rider, whose request is still there.
-    pub(super) fn noted_of_rider(&self, server: ServerId, rider: &Rider) -> Option<Note> {
+    pub(super) fn noted_of_rider(&self, rider: &Rider, limit: usize) -> Option<Note> {
         let client = self.clients.get(rider.client)?;
-        let limit = self.pool_of(server).map(|_| self.config.pool.slow_query_parameter_bytes as usize)?;
         let mut rest = client.inbox.get(..rider.fare.bytes)?;
         let statement = rider.fare.statement.as_ref();
         while let Ok(Some(header)) = Header::peek(rest, usize::MAX)
             && let Some(body) = rest.get(HEADER..header.total)
         {
             match (header.tag, statement) {
-                (tag::QUERY, _) => {
-                    let (sql, _) = cstr(body)?;
-                    let values = (limit > 0).then(|| beginning(sql, limit).into());
-                    let note = Note::new(Words::Copied(sql.to_vec()), client.conforming, values);
-                    return Some(Note { given: Given::Nothing, ..note });
-                }
+                (tag::QUERY, _) => return Some(Note::of_text(cstr(body)?.0, client.conforming, limit)),
                 (tag::BIND, Some(statement)) => return Some(self.note_of(rider.client, statement, body, limit)),
                 _ => rest = rest.get(header.total..)?,
             }

@@ -3,6 +3,7 @@
 
 use super::client::{Rest, SentBack, State};
 use super::lease::Target;
+use super::notes::Note;
 use super::release::Farewell;
 use super::slow::Circumstances;
 use super::{ClientId, PoolId, Relay};
@@ -12,6 +13,15 @@ use crate::wire::build;
 use crate::wire::error::{PgError, SqlState};
 use crate::wire::frame::{HEADER, Header};
 use crate::wire::tag::client as tag;
+
+/// A wait that has come to nothing.
+#[derive(Clone, Copy, Debug)]
+struct Waited {
+    /// For a server of this pool.
+    pool: PoolId,
+    /// Since then, microseconds.
+    since_us: u64,
+}
 
 impl Relay {
     /// Cancels what a client is still waiting to have done: no server need know.
@@ -34,7 +44,7 @@ impl Relay {
         client.state = State::Idle;
         let inbox = std::mem::take(&mut client.inbox);
         self.pools[pool].slice.leave(&id);
-        if self.fail_batch_after(id, &inbox, &error, Some(since_us)).is_some()
+        if self.fail_batch_after(id, &inbox, &error, Some(Waited { pool, since_us })).is_some()
             && let Some(client) = self.clients.get_mut(id)
         {
             client.inbox = inbox;
@@ -76,20 +86,26 @@ impl Relay {
         self.fail_batch_after(id, data, error, None)
     }
 
-    /// The same of one that waited for a server, since then.
-    fn fail_batch_after(&mut self, id: ClientId, data: &[u8], error: &PgError, since_us: Option<u64>) -> Option<usize> {
+    /// The same of one that waited for a server.
+    fn fail_batch_after(
+        &mut self,
+        id: ClientId,
+        data: &[u8],
+        error: &PgError,
+        waited: Option<Waited>,
+    ) -> Option<usize> {
         if self.audit.is_some() {
             self.audit_refused(id, data, error);
         }
         if self.tracer.is_some() {
-            self.trace_refused(id, data, error.code, since_us);
+            self.trace_refused(id, data, error.code, waited.map(|waited| waited.since_us));
         }
         let Ok(Some(header)) = Header::peek(data, self.max_message()) else {
             self.fatal(id, &error.clone().fatally());
             return None;
         };
         if header.total <= data.len() {
-            self.count_unserved(id, data, error, since_us);
+            self.count_unserved(id, data, error, waited);
         }
         let client = self.clients.get_mut(id)?;
         client.state = State::Idle;
@@ -109,21 +125,28 @@ impl Relay {
     }
 
     /// The statement with which the batch begins has failed; what follows it is read over, as if it had not come.
-    fn count_unserved(&mut self, id: ClientId, data: &[u8], error: &PgError, since_us: Option<u64>) {
-        let end = if data.first() == Some(&tag::QUERY) { End::Query } else { End::Sync };
-        let mut shape = None;
-        self.each_statement(id, data, end, |look, _| shape = shape.or(Some(look.shape)));
+    fn count_unserved(&mut self, id: ClientId, data: &[u8], error: &PgError, waited: Option<Waited>) {
         let Some(client) = self.clients.get(id) else { return };
-        let wait_us = since_us.map_or(0, |since_us| self.now_us.saturating_sub(since_us));
-        let group = &self.groups[client.group];
-        let (pool, place, slow_us) = (group.primary, group.stats, group.terms.slow_query_us);
+        let (conforming, group) = (client.conforming, &self.groups[client.group]);
+        let pool = waited.map_or(group.primary, |waited| waited.pool);
+        let (place, measured) = (self.pools[pool].stats(group), group.terms.measured);
+        let wait_us = waited.map_or(0, |waited| self.now_us.saturating_sub(waited.since_us));
+        let is_slow = wait_us >= group.terms.slow_query_us;
+        let limit = self.config.pool.slow_query_parameter_bytes as usize;
+        // Values that were bound are not looked for.
+        let (end, limit) = if data.first() == Some(&tag::QUERY) { (End::Query, limit) } else { (End::Sync, 0) };
+        let mut first = None;
+        self.each_statement(id, data, end, |look, sql| {
+            let note = || Note::of_text(sql, conforming, limit);
+            first.get_or_insert_with(|| (look.shape, is_slow.then(note)));
+        });
         self.pools[pool].counters.total_errors.add(1);
-        let Some(shape) = shape.filter(|_| group.terms.measured) else { return };
+        let Some((shape, note)) = first.filter(|_| measured) else { return };
         let class = ErrorClass::of(error.code);
         self.shapes.record_unserved(place, shape, wait_us, class);
-        if wait_us >= slow_us {
+        if is_slow {
             let sample = Sample { wait_us, error: Some(class), ..Sample::default() };
-            let how = Circumstances { rode: false, code: Some(error.code), note: None };
+            let how = Circumstances { rode: false, code: Some(error.code), note };
             self.is_slow(pool, Some(id), shape, sample, how);
         }
     }

@@ -262,7 +262,7 @@ fn print_queries(samples: &[Sample]) {
         }
         match sample.name.as_str() {
             "pgweir_query_calls_total" => shape.calls += sample.value,
-            "pgweir_query_duration_seconds_sum" => shape.seconds += sample.value,
+            "pgweir_query_duration_seconds_sum" if sample.label("phase") == "total" => shape.seconds += sample.value,
             "pgweir_query_latency_seconds" if sample.label("phase") == "total" => {
                 shape.quantiles.insert(sample.label("quantile").to_string(), sample.value);
             }

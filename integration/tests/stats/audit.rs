@@ -148,6 +148,32 @@ fn the_extended_protocol_says_what_ran_and_what_did_not() {
     );
 }
 
+/// Also of what shared a server.
+#[test]
+fn what_rode_in_a_lane_is_told_of_in_full() {
+    let cluster = Cluster::builder().start().unwrap();
+    let code = "CREATE FUNCTION twice(n int) RETURNS int LANGUAGE sql STABLE AS 'SELECT 2 * n'";
+    cluster.primary().query_in(integration::DATABASE, code).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let lines = audited(folder.path(), "parameter_bytes = 40\nwhat = [\"call\"]");
+    let pgweir = Conf::trust(&cluster).top("workers = 1").pool("lane_fast = \"50ms\"").rest(&lines).start();
+    crate::common::know(&pgweir);
+    let mut client = client(&pgweir);
+    let twice = |n: &str| Script::new().parse("", "SELECT twice($1)").bind("", "", &[Some(n)]).execute("", 0).sync();
+    let rides = || metric(&pgweir, "pgweir_pool_lane_rides_total", &[]);
+    eventually("it rides", || {
+        let before = rides();
+        (0..60).for_each(|_| drop(outcome(&client.run(&twice("3"))).unwrap()));
+        rides() > before
+    });
+    let before = rides();
+    assert_eq!(outcome(&client.run(&twice("21"))).unwrap(), [["42"]]);
+    assert_eq!(rides(), before + 1.0);
+    let line = at_last(&pgweir, folder.path()).pop().unwrap();
+    assert_eq!(told(&line), "call|select twice(?)|SELECT 1|ok");
+    assert_eq!((line["parameters"].as_str(), line["rows"].as_u64()), (Some("$1 = '21'"), Some(1)));
+}
+
 #[test]
 fn what_is_refused_here_or_lost_on_the_way_is_told_of() {
     let folder = tempfile::tempdir().unwrap();

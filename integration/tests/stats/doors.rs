@@ -51,7 +51,14 @@ fn tokens_open_what_their_role_allows_and_a_reload_changes_them() {
     assert_eq!((get(&[LOOK, "Host: metrics.example"]).status, get(&[MAKE]).status), (200, 200));
     let refused = ask(&pgweir, "POST /metrics", &[LOOK]);
     assert!(refused.status == 403 && refused.head.contains("error=\"insufficient_scope\""), "{}", refused.head);
-    assert_eq!(ask(&pgweir, "POST /metrics", &[MAKE]).status, 405);
+    for asked in ["POST /metrics", "POST /api/queries", "PUT /api/queries/0", "DELETE /", "GET /api/queries/%FF"] {
+        let refused = ask(&pgweir, asked, &[MAKE]);
+        assert_eq!(refused.status, if asked.starts_with("GET") { 400 } else { 405 }, "{asked}");
+        assert!(
+            refused.head.contains("content-type: application/json") && refused.body.contains("\"error\":"),
+            "{asked}"
+        );
+    }
     assert_eq!((ask(&pgweir, "GET /healthz", &[]).status, ask(&pgweir, "GET /", &[]).status), (200, 200));
     pgweir.reload(&conf().rest(&TOKENS.replace("look-look-look-look", "another-another-one")).text()).unwrap();
     eventually("the old token is none any more", || get(&[LOOK]).status == 401);

@@ -96,7 +96,8 @@ fn listen(it: &Listen) -> Vec<Setting> {
         s("tcp_keepidle", &limit(tcp.keepidle), true),
         s("tcp_keepintvl", &limit(tcp.keepintvl), true),
         s("tcp_keepcnt", &tcp.keepcnt, true),
-        s("tcp_user_timeout", &limit(tcp.user_timeout), true),
+        // In milliseconds there, too.
+        s("tcp_user_timeout", &(limit(tcp.user_timeout).as_millis() as usize), true),
         s("listen_backlog", &it.listen_backlog, false),
         s("so_reuseport", &it.so_reuseport, false),
         s("unix_socket_dir", &socket.map(|it| it.directory.clone()), false),
@@ -246,6 +247,9 @@ fn all(it: &Config) -> [(&'static str, Vec<Setting>); 9] {
     ]
 }
 
+/// Of which the names only are shown: a value is not what a line of the file says.
+const TABLES: [&str; 3] = ["alerts.webhooks", "alerts.emails", "traces.headers"];
+
 impl Console {
     pub(super) fn settings(&self) -> Rows {
         let default = [
@@ -266,7 +270,7 @@ impl Console {
         now.zip(default.into_iter().flatten()).map(row).collect()
     }
 
-    /// Where the file has a setting, the tables that it is in before its name, and whether a reload changes it. It may be called as
+    /// Where the file has a setting, the tables that it is in before its name, and whether SET can change it. It may be called as
     /// `SHOW CONFIG` does, or with its table before it.
     pub(in crate::console) fn setting(&self, name: &str) -> Option<(Vec<&'static str>, bool)> {
         all(&self.config()).into_iter().find_map(|(table, settings)| {
@@ -275,8 +279,10 @@ impl Console {
                 let table = (!within(&full)).then_some(table);
                 table.into_iter().chain(full.split('.')).collect()
             };
-            let is_it = |full: &'static str| full == name || path(full).join(".") == name;
-            settings.iter().find(|(full, ..)| is_it(full)).map(|(full, _, changeable)| (path(full), *changeable))
+            let is_it =
+                |full: &'static str| full.eq_ignore_ascii_case(name) || path(full).join(".").eq_ignore_ascii_case(name);
+            let found = settings.iter().find(|(full, ..)| is_it(full));
+            found.map(|(full, _, changeable)| (path(full), *changeable && !TABLES.contains(full)))
         })
     }
 }

@@ -105,7 +105,7 @@ fn of_indexes(lacked: Vec<SuggestedIndex>, unused: Vec<UnusedIndex>, scanned: Ve
         kind: "unused_index",
         database: it.database,
         user: String::new(),
-        count: Some(it.bytes),
+        count: None,
         time_us: None,
         shape: None,
         what: format!(

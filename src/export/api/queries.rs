@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use axum::Json;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -295,7 +296,11 @@ pub(super) struct Shape {
         (status = 404, description = "No statement of this shape is known", body = Problem)
     )
 )]
-pub(super) async fn shape(State(site): Facts, Path(name): Path<String>) -> Result<Json<Shape>, Refused> {
+pub(super) async fn shape(
+    State(site): Facts,
+    name: Result<Path<String>, PathRejection>,
+) -> Result<Json<Shape>, Refused> {
+    let name = name.map_or_else(|_| String::new(), |Path(name)| name);
     let wanted = match name.as_str() {
         "other" => None,
         hex => match u64::from_str_radix(hex, 16).ok().filter(|_| hex.len() == 16 && !hex.starts_with('+')) {
