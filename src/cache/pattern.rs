@@ -177,7 +177,13 @@ impl<'a> Walk<'a> {
         for one in all {
             let mut walk = before.clone();
             walk.feed(one);
-            for at in walk.at {
+            let mut places = walk.at.clone();
+            // A blank at its end counts only if something comes behind it: as in a text, where that is seen later.
+            if walk.blank {
+                walk.take(b' ');
+                places.extend(walk.at);
+            }
+            for at in places {
                 if !self.at.contains(&at) {
                     self.at.push(at);
                 }

@@ -2,7 +2,7 @@
 //! Must never keep an answer that is not whole, nor let anybody wait for one that will not come.
 //!
 //! The first to ask what is not in the cache leads; who asks the same while it runs, on the same worker, follows: it waits, and asks the
-//! cache again when the answer is there. What becomes of the leader otherwise, an error above all, is nobody else's affair: then each of
+//! cache again when the answer is there, and a server if that does not do for it: nobody follows twice. What becomes of the leader otherwise, an error above all, is nobody else's affair: then each of
 //! the others asks a server. Where processes share a cache a lookup there may lead as well ([`super::remote`]).
 
 use std::collections::HashMap;
@@ -241,6 +241,7 @@ impl Relay {
         if store.put(Arc::clone(&fill.key), Arc::clone(&entry)) {
             self.shares(shared, &entry);
         } else {
+            self.shares_nothing(shared);
             self.must_see_no_older(id);
         }
         self.fill_ends(id, Some(fill), Landing::Kept);
@@ -294,8 +295,12 @@ impl Relay {
             // It may have been cancelled, and wait for something else by now.
             let caching = client.cache.as_mut().filter(|caching| waits && caching.follows == number);
             let Some(caching) = caching else { continue };
-            (caching.follows, caching.alone, caching.looked, caching.spared) =
-                (0, landing == Landing::Failed, landing == Landing::LookedUp, landing == Landing::Spared);
+            (caching.follows, caching.alone, caching.looked, caching.spared) = (
+                0,
+                matches!(landing, Landing::Failed | Landing::Kept),
+                landing == Landing::LookedUp,
+                landing == Landing::Spared,
+            );
             client.state = State::Idle;
             let group = client.group;
             self.cache_counters(group).followed.add(u64::from(landing == Landing::Kept));

@@ -299,7 +299,9 @@ impl Relay {
             return false;
         }
         // The read before it runs by itself: this one may need a server that has the transaction.
-        if self.clients.get(id).is_some_and(|client| client.unopened.is_there()) || self.is_to_hear_itself(id, server) {
+        if self.clients.get(id).is_some_and(|client| client.unopened.is_there())
+            || self.is_to_hear_itself(id, server, data)
+        {
             return false;
         }
         let Some(pool) = self.pool_of(server) else { return false };

@@ -12,6 +12,7 @@ use super::listen_over::Stage;
 use super::{ClientId, GroupId, Relay, Server, ServerId};
 use crate::sql::verdict::Effects;
 use crate::wire::build;
+use crate::wire::tag::client as tag;
 
 /// Statements that concern channels.
 const CHANNELS: Effects = Effects::LISTEN.union(Effects::UNLISTEN).union(Effects::NOTIFY).union(Effects::LISTENING);
@@ -19,6 +20,9 @@ const CHANNELS: Effects = Effects::LISTEN.union(Effects::UNLISTEN).union(Effects
 /// Statements by which what was put in front of one before may be undone.
 const NESTING: Effects =
     Effects::SAVEPOINT.union(Effects::RELEASE).union(Effects::ROLLBACK_TO).union(Effects::ROLLBACK);
+
+/// A Terminate.
+const GOODBYE: &[u8] = &[tag::TERMINATE, 0, 0, 0, 4];
 
 /// Whose a server's notifications are.
 #[derive(Clone, Copy, Debug)]
@@ -125,11 +129,15 @@ impl Relay {
     }
 
     /// The client listens, and what it has under way on this server says something: it is told of that before it is told that the
-    /// transaction is over, which can be held back only if nothing comes behind it.
-    pub(super) fn is_to_hear_itself(&self, id: ClientId, server: ServerId) -> bool {
+    /// transaction is over, which can be held back only if nothing comes behind it. What belongs to a COPY does not come behind, and
+    /// who leaves is told nothing.
+    pub(super) fn is_to_hear_itself(&self, id: ClientId, server: ServerId, data: &[u8]) -> bool {
+        let copies = matches!(data.first(), Some(&tag::COPY_DATA | &tag::COPY_DONE | &tag::COPY_FAIL));
         let speaks = |this: &Server| this.speaker.is_some_and(|speaker| speaker.client == id && speaker.fresh);
         self.clients.get(id).is_some_and(|client| client.listens.is_some())
             && self.servers.get(server).is_some_and(|this| this.replies.busy() && speaks(this))
+            && !copies
+            && !data.ends_with(GOODBYE)
     }
 
     /// A server goes back: what its speaker has said is heard within a round.

@@ -133,9 +133,16 @@ impl Relay {
             return None;
         };
         let rest = key.get(super::cached::EPOCH_BYTES..)?;
-        let mut shared = Vec::with_capacity(8 + schema.text.len() + rest.len());
-        shared.extend_from_slice(&(schema.text.len() as u64).to_be_bytes());
-        shared.extend_from_slice(&schema.text);
+        // What a session's own write makes void is known of these hosts only.
+        let group = self.groups.get(group)?;
+        let mut hosts: Vec<String> = group.cluster.members.iter().map(|member| member.endpoint.to_string()).collect();
+        hosts.sort_unstable();
+        let hosts = format!("{}{}", if group.splits { "reads " } else { "" }, hosts.join(" "));
+        let mut shared = Vec::with_capacity(16 + schema.text.len() + hosts.len() + rest.len());
+        for part in [&schema.text[..], hosts.as_bytes()] {
+            shared.extend_from_slice(&(part.len() as u64).to_be_bytes());
+            shared.extend_from_slice(part);
+        }
         shared.extend_from_slice(rest);
         Some(shared.into())
     }
@@ -202,10 +209,11 @@ impl Relay {
     /// Gives the shared cache an answer of this process, if it is to have it.
     pub(super) fn shares(&mut self, shared: Option<Box<[u8]>>, entry: &Entry) {
         let Some((key, remote)) = shared.zip(self.remote.as_ref()) else { return };
-        if remote.takes() {
-            let (answer, Stamp { began_us, source }) = (entry.answer.clone(), entry.stamp);
-            self.todo.push(Todo::Far(Far::Keep(Keep { key, answer, began_us, source, ttl_us: entry.ttl_us })));
+        if !remote.takes() {
+            return self.shares_nothing(Some(key));
         }
+        let (answer, Stamp { began_us, source }) = (entry.answer.clone(), entry.stamp);
+        self.todo.push(Todo::Far(Far::Keep(Keep { key, answer, began_us, source, ttl_us: entry.ttl_us })));
     }
 
     /// Nothing comes of what was asked for the shared cache as well.

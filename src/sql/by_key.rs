@@ -62,20 +62,22 @@ fn conditions(words: Words<'_>) -> Option<(usize, Conditions<'_>)> {
     let mut found = Vec::new();
     let (mut at, mut start, mut open) = (begin + 1, begin + 1, 0);
     loop {
-        if at < last && open == 0 && words.is_one_of(at, &MIXING) {
+        // Behind a dot any word is the name of a column.
+        let outside = open == 0 && words.kind(at - 1) != Some(Kind::Dot);
+        if at < last && outside && words.is_one_of(at, &MIXING) {
             return None;
         }
-        let ends = at >= last || (open == 0 && words.is_one_of(at, &ENDS));
-        if ends || (open == 0 && words.is(at, "and")) {
+        let ends = at >= last || (outside && words.is_one_of(at, &ENDS));
+        if ends || (outside && words.is(at, "and")) {
             found.extend(condition(words, (start, at), &alias));
             start = at + 1;
         }
         if ends {
             return Some((table, found));
         }
-        match words.kind(at) {
-            Some(Kind::Open) => open += 1,
-            Some(Kind::Close) => open -= 1,
+        match (words.kind(at), words.bytes(at)) {
+            (Some(Kind::Open), _) | (_, b"[") => open += 1,
+            (Some(Kind::Close), _) | (_, b"]") => open -= 1,
             _ => {}
         }
         at += 1;
@@ -219,6 +221,9 @@ mod tests {
             "SELECT v FROM item WHERE a BETWEEN 1 AND id = 5",
             "SELECT v FROM item WHERE CASE WHEN a AND id = 5 AND b THEN c END",
             "SELECT v FROM item WHERE NOT id = 5",
+            "SELECT v FROM item i WHERE i.id = 5 AND i.limit > 3 OR i.id = 6",
+            "SELECT v FROM item i WHERE i.id = 5 AND i.order = 3 OR i.id = 6",
+            "SELECT v FROM item WHERE ARRAY[a AND id = 5 AND b] = ARRAY[false]",
             "SELECT v FROM item WHERE id = 5 IS FALSE",
             "SELECT v FROM item WHERE id = a",
             "SELECT v FROM item WHERE id = NULL",

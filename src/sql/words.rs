@@ -5,6 +5,7 @@ use std::borrow::Cow;
 
 use crate::sql::functions::{self, Standing};
 use crate::sql::lex::{Kind, Lexer, Token, eq_word};
+use crate::sql::prepared::cut;
 use crate::sql::verdict::Effects;
 
 /// The tokens of one statement, comments left out.
@@ -97,18 +98,19 @@ impl<'a> Words<'a> {
         Self { sql: self.sql, tokens: self.tokens.get(..tokens).unwrap_or(self.tokens) }
     }
 
-    /// The name a token stands for, folded or unquoted. ASCII folding, as the server does for multi-byte encodings.
+    /// The name a token stands for, folded or unquoted, and cut as the server cuts it. ASCII folding, as the server does for multi-byte
+    /// encodings.
     pub(crate) fn name(self, at: usize) -> Option<Cow<'a, [u8]>> {
         let bytes = self.bytes(at);
         match self.kind(at)? {
-            Kind::Word => Some(Cow::Owned(bytes.to_ascii_lowercase())),
+            Kind::Word => Some(Cow::Owned(cut(bytes).to_ascii_lowercase())),
             Kind::QuotedWord => {
                 let inner = bytes.strip_prefix(b"\"").and_then(|b| b.strip_suffix(b"\"")).unwrap_or_default();
                 let doubled = inner.windows(2).any(|pair| pair == b"\"\"");
                 Some(if doubled {
-                    Cow::Owned(String::from_utf8_lossy(inner).replace("\"\"", "\"").into_bytes())
+                    Cow::Owned(cut(String::from_utf8_lossy(inner).replace("\"\"", "\"").as_bytes()).to_vec())
                 } else {
-                    Cow::Borrowed(inner)
+                    Cow::Borrowed(cut(inner))
                 })
             }
             _ => None,

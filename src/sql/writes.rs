@@ -285,6 +285,19 @@ mod tests {
         cases.iter().for_each(|(sql, oids)| assert_writes(sql, false, Some(oids)));
     }
 
+    /// Names that are too long stand for what they begin with.
+    #[test]
+    fn names_are_cut_as_the_server_cuts_them() {
+        let cut = "x".repeat(63);
+        let mut more = ROWS.to_vec();
+        let table = ["r", "20", "app", &*cut, "rp"];
+        more.push(&table);
+        let code = Code::of_rows(&more);
+        for sql in [format!("UPDATE {cut}tail SET a = 1"), format!("DELETE FROM app.\"{cut}TAIL\"")] {
+            assert_eq!(code.written(sql.as_bytes(), true, false).as_deref(), Some(&[20][..]), "{sql}");
+        }
+    }
+
     #[test]
     fn what_only_reads_writes_by_what_it_calls() {
         assert_writes("SELECT * FROM item JOIN dark USING (id)", true, Some(&[]));

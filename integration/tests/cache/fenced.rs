@@ -97,6 +97,34 @@ pub fn stays(pgweir: &Pgweir, client: &mut Client, sql: &str, why: &str) {
     assert_eq!(changed(pgweir), before, "{why}");
 }
 
+/// What the reference says that a user of Redis needs is all that he needs.
+#[test]
+fn a_user_of_few_rights_will_do() {
+    let (cluster, redis) = (cluster(), Redis::start().unwrap());
+    let reference = include_str!("../../../config/reference.toml");
+    let (_, needs) = reference.split_once("# its user needs ").unwrap();
+    let (needs, _) = needs.split_once(", and it no more").unwrap();
+    let commands: Vec<String> =
+        needs.replace(" and ", ", ").split(", ").map(|one| format!("+{}", one.to_lowercase())).collect();
+    assert!(commands.len() > 15, "{commands:?}");
+    let mut user = vec!["ACL", "SETUSER", "weir", "on", ">letmein", "~weir:*"];
+    user.extend(commands.iter().map(String::as_str));
+    redis.ask(&user).unwrap();
+    // What all grades need.
+    let all = ["+get", "+set", "+psetex", "+zadd", "+zrem", "+zincrby", "+zmscore", "+zrange", "+time"];
+    redis.ask(&[&["ACL", "SETUSER", "weir"][..], &all[..]].concat()).unwrap();
+    let conf = fenced_conf(&cluster, &redis, "");
+    let conf = conf.rest("user = \"weir\"\npassword = \"letmein\"\nprefix = \"weir:\"\n");
+    let (one, two) = (start(&conf), start(&conf));
+    [&one, &two].into_iter().for_each(stands);
+    let (mut here, mut there) = (Client::connect(one.port()), Client::connect(two.port()));
+    let read = "SELECT v FROM item WHERE id = 1";
+    assert_eq!(kept(&one, &mut here, read), kept(&two, &mut there, read));
+    here.query("UPDATE item SET v = 'few' WHERE id = 1").unwrap();
+    assert_eq!(ask_sql(&two, &mut there, read), (vec![vec!["few".to_owned()]], false));
+    assert!(!one.log().to_lowercase().contains("no permissions") && !one.log().contains("NOPERM"), "{}", one.log());
+}
+
 /// Whatever a write brings about is seen at once, through the pgweir that it goes through and through another.
 #[test]
 fn whatever_a_write_changes_is_seen_at_once() {

@@ -328,6 +328,35 @@ fn ones_own_come_first_in_a_pipeline() {
     }
 }
 
+/// What belongs to a COPY does not wait for what was said before it, nor does who leaves lose what he has asked for.
+#[test]
+fn who_speaks_may_copy_and_leave() {
+    let pgweir = Conf::trust(cluster()).size(2).start();
+    cluster()
+        .primary()
+        .query_in(integration::DATABASE, "CREATE TABLE copied (n int); GRANT ALL ON copied TO app")
+        .unwrap();
+    let mut client = Client::connect(pgweir.port());
+    client.query("LISTEN copying").unwrap();
+    client.query("BEGIN").unwrap();
+    client.query("NOTIFY copying, 'x'").unwrap();
+    let data = |script: Script| script.raw(b'd', b"1\n").raw(b'd', b"2\n").raw(b'c', b"");
+    client.send(&Script::new().query("COPY copied FROM STDIN"));
+    assert_eq!(client.read().unwrap().tag, b'G');
+    client.send(&data(Script::new()));
+    assert_eq!(tags(&client.ready(1)), "CZ");
+    // In one, and all of it sent ahead.
+    client.send(&data(Script::new().query("NOTIFY copying, 'y'; COPY copied FROM STDIN")));
+    assert_eq!(tags(&client.ready(1)), "CGCZ");
+    assert_eq!(tags(&client.run(&Script::new().query("COMMIT"))), "CAAZ");
+    let last =
+        Script::new().query("BEGIN").query("INSERT INTO copied VALUES (3)").query("NOTIFY copying").query("COMMIT");
+    client.send(&last.terminate());
+    drop(client);
+    let count = || cluster().primary().value_in(integration::DATABASE, "SELECT count(*) FROM copied").unwrap();
+    eventually("all is there", || count() == "5");
+}
+
 /// Somebody else's notification on the same server is never taken for one's own, however soon it follows.
 #[test]
 fn a_strangers_is_not_ones_own() {

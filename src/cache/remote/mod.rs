@@ -9,8 +9,8 @@
 //! *Whether it may be asked.* Failures in a row open a circuit breaker; while it is open nobody waits at all, and once a second one task
 //! tries to connect and to have its clock told within the timeout. That is the only probe: no client's request is one.
 //!
-//! *Trust.* Names are keyed hashes of keys, values are sealed over their key ([`seal`]): who can write to Redis can make misses and
-//! nothing else. That includes time: what an answer's age is does not follow from the TTL that Redis has for it, which whoever can write
+//! *Trust.* Names are keyed hashes of keys, values are sealed over their key ([`seal`]): who can write to Redis can make misses, and
+//! have others wait by putting old leases back, no longer than one may wait for an answer; nothing else. That includes time: what an answer's age is does not follow from the TTL that Redis has for it, which whoever can write
 //! may renew, nor does it follow from when a SET was executed, which a server that was stopped does at any later time. It is inside of the seal, as a
 //! moment of Redis' own clock ([`time`]), the only one that all processes can read.
 //!
@@ -330,11 +330,16 @@ impl Remote {
 
     /// Puts an answer there, in its own time and if there is room: nobody waits for that.
     pub async fn keep(&self, keep: Keep) {
-        let Some(_place) = Place::take(&self.writes, self.config.max_writes) else {
-            return self.counters.write(RemoteWrite::Full).add(1);
+        let leased = self.config.one_flight.then(|| keep.key.clone());
+        let outcome = match Place::take(&self.writes, self.config.max_writes) {
+            Some(_place) => self.put(keep).await,
+            None => RemoteWrite::Full,
         };
-        let outcome = self.put(keep).await;
         self.counters.write(outcome).add(1);
+        // Nobody is to wait for what does not come.
+        if let Some(key) = leased.filter(|_| outcome != RemoteWrite::Kept) {
+            self.give_up(&key).await;
+        }
     }
 
     async fn put(&self, keep: Keep) -> RemoteWrite {
