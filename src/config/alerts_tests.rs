@@ -41,7 +41,10 @@ fn marks_that_cannot_be() {
     );
     assert!(said("[alerts.replication_lag]\nclear = \"2s\"").contains("alert `replication_lag` would be over"));
     assert!(said("[alerts.pool_use]\nabove = 101").contains("`alerts.pool_use.above` has no valid value"));
-    assert!(said("[alerts]\ninterval = \"99ms\"").contains("at least \"100ms\""));
+    for interval in ["99ms", "11s"] {
+        let said = said(&format!("[alerts]\ninterval = \"{interval}\""));
+        assert!(said.contains("a duration from \"100ms\" to \"10s\""), "{said}");
+    }
     assert!(said("[alerts.host_down]\nabove = 1").contains("unknown key `above` in [alerts.host_down]"));
 }
 

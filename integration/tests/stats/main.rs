@@ -53,7 +53,7 @@ fn exchange(mut stream: impl Read + Write, request: &str, lines: &[&str], body: 
     let mut answer = Vec::new();
     // Over TLS the end may come without a goodbye.
     let _ = stream.read_to_end(&mut answer);
-    let answer = String::from_utf8(answer).unwrap();
+    let answer = String::from_utf8_lossy(&answer);
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no HTTP answer: {answer}"));
     let status = head.split_whitespace().nth(1).unwrap().parse().unwrap();
     Answer { status, head: head.to_lowercase(), body: body.to_owned() }
