@@ -15,6 +15,8 @@ pub enum Answer {
         parse: usize,
         /// Bytes up to and with ReadyForQuery.
         len: usize,
+        /// Rows, as CommandComplete says.
+        rows: u64,
     },
     /// Something that is not to be kept.
     Other,
@@ -27,6 +29,7 @@ pub struct Scan {
     at: usize,
     parse: usize,
     completed: bool,
+    rows: u64,
 }
 
 impl Scan {
@@ -42,9 +45,9 @@ impl Scan {
             self.at += header.total;
             match header.tag {
                 tag::PARSE_COMPLETE => self.parse = header.total,
-                tag::COMMAND_COMPLETE => self.completed = true,
+                tag::COMMAND_COMPLETE => (self.completed, self.rows) = (true, rows_said(message)),
                 tag::READY if message.get(HEADER) == Some(&b'I') => {
-                    return Answer::Whole { parse: self.parse, len: self.at };
+                    return Answer::Whole { parse: self.parse, len: self.at, rows: self.rows };
                 }
                 tag::READY => return Answer::Other,
                 _ => {}
@@ -68,6 +71,10 @@ impl Scan {
     }
 }
 
+fn rows_said(complete: &[u8]) -> u64 {
+    complete.get(HEADER..).and_then(cstr).map_or(0, |(said, _)| rows_of_tag(said))
+}
+
 /// Rows that an answer has, as its CommandComplete says.
 #[must_use]
 pub fn rows(answer: &[u8]) -> u64 {
@@ -76,8 +83,7 @@ pub fn rows(answer: &[u8]) -> u64 {
         && let Ok(Some(header)) = Header::peek(rest, usize::MAX)
     {
         if header.tag == tag::COMMAND_COMPLETE {
-            let said = rest.get(HEADER..header.total).and_then(cstr);
-            return said.map_or(0, |(said, _)| rows_of_tag(said));
+            return rest.get(..header.total).map_or(0, rows_said);
         }
         at += header.total;
     }
@@ -117,12 +123,12 @@ mod tests {
                     }
                     assert_eq!(answer, Answer::Partial, "{tags:?} up to {end}");
                 };
-                assert_eq!(last, Answer::Whole { parse, len: bytes.len() }, "{tags:?} by {step}");
+                assert_eq!(last, Answer::Whole { parse, len: bytes.len(), rows: 0 }, "{tags:?} by {step}");
             }
         }
         // What follows belongs to another.
         let bytes = [messages(b"TCZ"), messages(b"E")].concat();
-        assert_eq!(Scan::default().look(&bytes), Answer::Whole { parse: 0, len: bytes.len() - 9 });
+        assert_eq!(Scan::default().look(&bytes), Answer::Whole { parse: 0, len: bytes.len() - 9, rows: 0 });
     }
 
     #[test]

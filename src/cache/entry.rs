@@ -1,7 +1,6 @@
 //! An answer that is kept, and as of when it is.
 //! Must never say that an answer is newer than is certain.
 
-use std::collections::VecDeque;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex};
@@ -10,6 +9,7 @@ use bytes::Bytes;
 
 use super::feed::Traced;
 use super::fence::Fenced;
+use super::oldest::Oldest;
 
 /// Where an answer comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,8 +40,8 @@ pub struct Tenant {
     bytes: AtomicU64,
     /// Answers that had to go for others.
     evicted: AtomicU64,
-    /// Keys of its answers, oldest first; of some the answer has gone. Held by who keeps an answer of its.
-    pub(super) oldest: Mutex<VecDeque<Arc<[u8]>>>,
+    /// Keys of its answers, where there is a limit to those.
+    pub(super) oldest: Mutex<Oldest>,
 }
 
 /// What is kept for a tenant, or for all of a database.
@@ -116,6 +116,8 @@ pub struct Entry {
     tenant: Arc<Tenant>,
     /// It was held against all patterns up to this one: see [`super::pattern`].
     pub(super) cleared: AtomicU64,
+    /// Its number among its tenant's: see [`super::oldest`].
+    pub(super) number: AtomicU64,
     /// Somebody was told it since it was looked at last: see [`super::store`].
     pub(super) used: AtomicBool,
 }
@@ -128,15 +130,36 @@ impl Drop for Entry {
 }
 
 impl Entry {
-    /// An answer that was just got, to be kept under a key of so many bytes.
-    pub fn new(key_bytes: usize, answer: Bytes, stamp: Stamp, done_us: u64, ttl_us: u64, tenant: Arc<Tenant>) -> Self {
+    /// An answer that was just got, with so many rows, to be kept under a key of so many bytes.
+    pub fn new(
+        key_bytes: usize,
+        (answer, rows): (Bytes, u64),
+        stamp: Stamp,
+        done_us: u64,
+        ttl_us: u64,
+        tenant: Arc<Tenant>,
+    ) -> Self {
         let bytes = (key_bytes + answer.len() + OVERHEAD) as u64;
         tenant.bytes.fetch_add(bytes, Relaxed);
         tenant.entries.fetch_add(1, Relaxed);
         let (traced, fenced, deps, used) = (None, None, Arc::default(), AtomicBool::new(false));
-        let cleared = AtomicU64::new(0);
-        let rows = super::answer::rows(&answer);
-        Self { answer, rows, stamp, done_us, ttl_us, took_us: 0, traced, fenced, deps, bytes, tenant, cleared, used }
+        let [cleared, number] = [0, 0].map(AtomicU64::new);
+        Self {
+            answer,
+            rows,
+            stamp,
+            done_us,
+            ttl_us,
+            took_us: 0,
+            traced,
+            fenced,
+            deps,
+            bytes,
+            tenant,
+            cleared,
+            number,
+            used,
+        }
     }
 
     /// The same, for which a server took so long, microseconds.
@@ -156,9 +179,7 @@ impl Entry {
     /// The same, which is good as long as nothing of this has changed.
     #[must_use]
     pub fn traced(mut self, traced: Option<Traced>) -> Self {
-        let more = traced.as_ref().map_or(0, |traced| size_of_val(&*traced.slots)) as u64;
-        self.tenant.bytes.fetch_add(more, Relaxed);
-        self.bytes += more;
+        self.costs(traced.as_ref().map_or(0, |traced| size_of_val(&*traced.slots)));
         self.traced = traced;
         self
     }
@@ -166,11 +187,18 @@ impl Entry {
     /// The same, which is good as long as none of these is written to.
     #[must_use]
     pub fn fenced(mut self, fenced: Option<Box<Fenced>>) -> Self {
-        let more = fenced.as_ref().map_or(0, |fenced| size_of_val(&*fenced.begun) + size_of::<Fenced>()) as u64;
-        self.tenant.bytes.fetch_add(more, Relaxed);
-        self.bytes += more;
+        self.costs(fenced.as_ref().map_or(0, |fenced| size_of_val(&*fenced.begun) + size_of::<Fenced>()));
         self.fenced = fenced;
         self
+    }
+
+    /// So many bytes more.
+    fn costs(&mut self, more: usize) {
+        // All workers share the account.
+        if more > 0 {
+            self.tenant.bytes.fetch_add(more as u64, Relaxed);
+            self.bytes += more as u64;
+        }
     }
 
     /// Whether it is still good for somebody who wants none that is older than `ttl_us`.
@@ -201,7 +229,7 @@ impl Entry {
         self.tenant.evicts();
     }
 
-    pub(super) fn tenant(&self) -> Arc<Tenant> {
-        Arc::clone(&self.tenant)
+    pub(super) fn tenant(&self) -> &Tenant {
+        &self.tenant
     }
 }

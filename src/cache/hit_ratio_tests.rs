@@ -68,19 +68,26 @@ impl Ours {
 
     fn entry(&self) -> Entry {
         let stamp = Stamp { began_us: self.now_us, source: Source::Primary };
-        Entry::new(4, bytes::Bytes::from_static(&[7; 1500]), stamp, self.now_us, 1_000_000, Arc::clone(&self.tenant))
+        Entry::new(
+            4,
+            (bytes::Bytes::from_static(&[7; 1500]), 1),
+            stamp,
+            self.now_us,
+            1_000_000,
+            Arc::clone(&self.tenant),
+        )
     }
 }
 
 impl Policy for Ours {
     fn get(&mut self, key: u32) -> bool {
         let key = key.to_be_bytes();
-        if let Some(entry) = self.store.get(&key) {
+        if let Some(entry) = self.store.get(Hashed::new(&key)) {
             entry.is_used();
             return true;
         }
         self.now_us += 1;
-        self.store.put(Arc::from(&key[..]), self.entry());
+        self.store.put(Hashed::new(&key).to_owned(), self.entry(), false);
         false
     }
 }

@@ -1,9 +1,19 @@
 //! What an answer hangs on, as bytes: two requests with the same bytes have the same answer.
 //! Must never let one field run into the next, nor leave anything out because it is long.
 //!
-//! Whole keys are kept and compared, not hashes of them: there is nothing to collide.
+//! Whole keys are kept and compared, not hashes of them: there is nothing to collide. The hash of one is made once ([`Hashed`]): on its way
+//! from a miss to what is kept a key is looked for half a dozen times.
+
+use std::hash::{BuildHasher, Hash, Hasher};
+use std::ops::Deref;
+use std::sync::{Arc, LazyLock};
+
+use foldhash::fast::RandomState;
 
 use crate::sql::lex::{Kind, Lexer};
+
+/// Makes other hashes in every process, so that nobody can prepare keys whose hashes are the same.
+pub static HASHES: LazyLock<RandomState> = LazyLock::new(RandomState::default);
 
 /// A key in the making.
 #[derive(Debug)]
@@ -27,10 +37,9 @@ impl<'a> Key<'a> {
         self.0.extend_from_slice(&number.to_be_bytes());
     }
 
-    /// A statement, without its comments: what applications note there differs from call to call.
-    pub fn text(&mut self, sql: &[u8], standard_conforming_strings: bool) {
-        let commented = |mark: &[u8]| memchr::memmem::find(sql, mark).is_some();
-        if !commented(b"--") && !commented(b"/*") {
+    /// A statement, without its comments if it has any: what applications note there differs from call to call.
+    pub fn text(&mut self, sql: &[u8], commented: bool, standard_conforming_strings: bool) {
+        if !commented {
             return self.field(sql);
         }
         let begins = self.0.len();
@@ -54,6 +63,82 @@ impl<'a> Key<'a> {
         if let Some(place) = self.0.get_mut(begins..text) {
             place.copy_from_slice(&length.to_be_bytes());
         }
+    }
+}
+
+/// A whole key with its hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hashed<'a> {
+    hash: u64,
+    bytes: &'a [u8],
+}
+
+impl<'a> Hashed<'a> {
+    /// This one.
+    #[must_use]
+    pub fn new(bytes: &'a [u8]) -> Self {
+        Self { hash: HASHES.hash_one(bytes), bytes }
+    }
+
+    /// Its bytes, to be kept.
+    #[must_use]
+    pub fn to_owned(self) -> Owned {
+        Owned { hash: self.hash, bytes: self.bytes.into() }
+    }
+
+    /// Its hash.
+    #[must_use]
+    pub fn hash(self) -> u64 {
+        self.hash
+    }
+}
+
+impl Deref for Hashed<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.bytes
+    }
+}
+
+impl Hash for Hashed<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
+    }
+}
+
+/// The same with bytes that it shares.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owned {
+    hash: u64,
+    bytes: Arc<[u8]>,
+}
+
+impl Owned {
+    /// The same, to look for.
+    #[must_use]
+    pub fn as_ref(&self) -> Hashed<'_> {
+        Hashed { hash: self.hash, bytes: &self.bytes }
+    }
+}
+
+impl Deref for Owned {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Hash for Owned {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
+    }
+}
+
+impl quick_cache::Equivalent<Owned> for Hashed<'_> {
+    fn equivalent(&self, key: &Owned) -> bool {
+        *self == key.as_ref()
     }
 }
 
@@ -96,7 +181,8 @@ mod tests {
 
     fn text(sql: &str) -> Vec<u8> {
         let mut buffer = Vec::new();
-        Key::new(&mut buffer).text(sql.as_bytes(), true);
+        let commented = sql.contains("--") || sql.contains("/*");
+        Key::new(&mut buffer).text(sql.as_bytes(), commented, true);
         buffer
     }
 
@@ -118,7 +204,7 @@ mod tests {
         let mut buffer = Vec::new();
         let mut key = Key::new(&mut buffer);
         key.number(7);
-        key.text(b"SELECT 1 -- why", true);
+        key.text(b"SELECT 1 -- why", true, true);
         key.field(b"");
         let mut fields = Fields::of(&buffer);
         assert_eq!((fields.number(), fields.field(), fields.is_at_end()), (Some(7), Some(&b"SELECT 1"[..]), false));

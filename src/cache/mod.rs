@@ -6,6 +6,7 @@
 //! time, or as long as nothing that it hangs on was changed ([`feed`], [`marks`]; of one row, where it reads no other: [`row`]) or is being written to ([`fence`]), and in any case until somebody says that it does not
 //! count any more ([`signal`], [`pattern`], [`hearing`]). Some is asked for before anybody needs it ([`warm`]). Behind the store there may be another that processes share ([`remote`]).
 
+pub mod aloft;
 pub mod answer;
 pub mod entry;
 pub mod feed;
@@ -13,21 +14,24 @@ pub mod fence;
 pub mod hearing;
 pub mod key;
 pub mod marks;
+pub mod oldest;
 pub mod pattern;
 pub mod remote;
 pub mod row;
+pub mod seen;
 pub mod shared;
 pub mod signal;
 pub mod store;
 pub mod unseen;
 pub mod warm;
+pub mod worth;
 
 pub use entry::{Account, Entry, Source, Stamp, Tenant};
 pub use feed::{Feed, Traced};
 pub use fence::{Fence, Fenced};
 pub use hearing::Hearing;
 pub use remote::Remote;
-pub use shared::Caches;
+pub use shared::{Caches, StoreRef};
 pub use signal::{Signal, Signals};
-pub use store::Store;
+pub use store::{Put, Store};
 pub use warm::{Outcome, Warming};

@@ -123,7 +123,7 @@ fn others_are_owed_it_once_somebody_can_tell_them() {
 fn entry(database: &str, began_us: u64) -> Entry {
     let tenant = Arc::new(crate::cache::Tenant::new(database));
     let stamp = crate::cache::Stamp { began_us, source: crate::cache::Source::Primary };
-    Entry::new(10, bytes::Bytes::new(), stamp, began_us + 1, u64::MAX, tenant)
+    Entry::new(10, (bytes::Bytes::new(), 0), stamp, began_us + 1, u64::MAX, tenant)
 }
 
 #[test]

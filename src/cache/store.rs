@@ -28,41 +28,66 @@ use super::entry::{Account, Entry, Tenant};
 use super::feed::Feed;
 use super::fence::Fence;
 use super::hearing::Hearing;
+use super::key::{Hashed, Owned};
+use super::seen::Seen;
 use super::signal::Signals;
 use crate::config;
 
+/// How many answers can be kept at the same moment, if nothing else stands in the way.
+const STRIPES: usize = 64;
 /// How many of a tenant's answers are looked at to find one that it gives up.
 const CHANCES: usize = 16;
+
+/// Held by who keeps an answer under a key of its. Of a cache line of its own.
+#[derive(Default)]
+#[repr(align(64))]
+struct Stripe(Mutex<()>);
 
 #[derive(Clone, Debug)]
 struct Cost;
 
-impl Weighter<Arc<[u8]>, Arc<Entry>> for Cost {
-    fn weight(&self, _: &Arc<[u8]>, entry: &Arc<Entry>) -> u64 {
+impl Weighter<Owned, Arc<Entry>> for Cost {
+    fn weight(&self, _: &Owned, entry: &Arc<Entry>) -> u64 {
         entry.bytes
     }
 }
 
 /// Counts what has to go for others.
-#[derive(Clone, Debug, Default)]
-struct Going(DefaultLifecycle<Arc<[u8]>, Arc<Entry>>);
+#[derive(Clone, Debug)]
+struct Going(DefaultLifecycle<Owned, Arc<Entry>>, Arc<Seen>);
 
-impl Lifecycle<Arc<[u8]>, Arc<Entry>> for Going {
-    type RequestState = <DefaultLifecycle<Arc<[u8]>, Arc<Entry>> as Lifecycle<Arc<[u8]>, Arc<Entry>>>::RequestState;
+impl Lifecycle<Owned, Arc<Entry>> for Going {
+    type RequestState = <DefaultLifecycle<Owned, Arc<Entry>> as Lifecycle<Owned, Arc<Entry>>>::RequestState;
 
     // Not of what is replaced.
-    fn before_evict(&self, _: &mut Self::RequestState, _: &Arc<[u8]>, entry: &mut Arc<Entry>) {
+    fn before_evict(&self, _: &mut Self::RequestState, key: &Owned, entry: &mut Arc<Entry>) {
         entry.is_evicted();
+        self.1.set_full(true);
+        self.1.note(key.as_ref().hash());
     }
 
-    fn on_evict(&self, state: &mut Self::RequestState, key: Arc<[u8]>, entry: Arc<Entry>) {
+    fn on_evict(&self, state: &mut Self::RequestState, key: Owned, entry: Arc<Entry>) {
         self.0.on_evict(state, key, entry);
     }
 }
 
+/// What becomes of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Put {
+    /// It is kept, unless it is too long for that.
+    Kept,
+    /// It is not: others would have to go for it, and it was never asked for before.
+    Once,
+    /// It is not: it is not certain that it is newer than the one that is kept already, as it began before that had come. That stays, or its
+    /// readers might go back in time; and whoever was told the other must not be told this one.
+    Older,
+}
+
 /// The answers of all workers.
 pub struct Store {
-    kept: Cache<Arc<[u8]>, Arc<Entry>, Cost, RandomState, Going>,
+    kept: Cache<Owned, Arc<Entry>, Cost, RandomState, Going>,
+    seen: Arc<Seen>,
+    stripes: [Stripe; STRIPES],
     /// Another whenever what is kept by then is void.
     epoch: AtomicU64,
     longest: AtomicUsize,
@@ -90,8 +115,12 @@ impl Store {
     pub fn new(config: &config::Cache, signals: Arc<Signals>) -> Self {
         // Of this size tables are at first; it is no limit.
         let answers = usize::try_from(config.max_bytes / 2048).unwrap_or(usize::MAX).clamp(16, 1 << 20);
+        let seen = Arc::new(Seen::new(config.max_bytes));
+        let going = Going(DefaultLifecycle::default(), Arc::clone(&seen));
         Self {
-            kept: Cache::with(answers, config.max_bytes, Cost, RandomState::default(), Going::default()),
+            kept: Cache::with(answers, config.max_bytes, Cost, RandomState::default(), going),
+            seen,
+            stripes: std::array::from_fn(|_| Stripe::default()),
             epoch: AtomicU64::new(1),
             longest: AtomicUsize::new(config.max_entry_bytes),
             tenant_bytes: AtomicU64::new(config.max_tenant_bytes()),
@@ -212,57 +241,85 @@ impl Store {
     }
 
     /// The answer under this key, whatever its age.
-    pub fn get(&self, key: &[u8]) -> Option<Arc<Entry>> {
-        self.kept.get(key)
+    pub fn get(&self, key: Hashed<'_>) -> Option<Arc<Entry>> {
+        self.kept.get(&key)
     }
 
-    /// Keeps an answer. False if it is not certain that it is newer than the one that is kept already, as it began before that had come:
-    /// that stays, or its readers might go back in time; and whoever was told the other must not be told this one.
-    pub fn put(&self, key: Arc<[u8]>, entry: impl Into<Arc<Entry>>) -> bool {
+    /// Whether something of this hash was asked for before, as far as that is known. It was from now on.
+    pub fn was_seen(&self, hash: u64) -> bool {
+        self.seen.note(hash)
+    }
+
+    /// Looks whether there is room again.
+    pub fn look_for_room(&self) {
+        if self.kept.weight() < self.kept.capacity() / 8 * 7 {
+            self.seen.set_full(false);
+        }
+    }
+
+    /// Keeps an answer, if it is newer than the one that is kept already, and worth it; `wanted`: it is.
+    pub fn put(&self, key: Owned, entry: impl Into<Arc<Entry>>, wanted: bool) -> Put {
         let entry = entry.into();
-        let tenant = entry.tenant();
         let most = self.tenant_bytes.load(Relaxed);
-        // Who else keeps an answer under this key is the same tenant.
-        let mut oldest = tenant.oldest.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.kept.peek(&key).is_some_and(|known| known.done_us >= entry.stamp.began_us) {
-            return false;
+        let stripe = usize::try_from(key.as_ref().hash() % STRIPES as u64).unwrap_or_default();
+        let stripe = self.stripes.get(stripe).map(|stripe| stripe.0.lock().unwrap_or_else(PoisonError::into_inner));
+        match self.kept.peek(&key) {
+            Some(known) if known.done_us >= entry.stamp.began_us => return Put::Older,
+            None if !wanted && !self.admits(key.as_ref(), entry.tenant()) => return Put::Once,
+            _ => {}
         }
         if entry.bytes > most || entry.bytes > self.kept.shard_capacity() {
             self.kept.remove(&key);
-            return true;
+            return Put::Kept;
         }
         if most < self.kept.capacity() {
-            let mut chances = CHANCES;
-            while tenant.bytes() > most
-                && let Some(key) = oldest.pop_front()
-            {
-                let Some(known) = self.kept.peek(&key) else { continue };
-                if chances > 0 && known.used.swap(false, Relaxed) {
-                    chances -= 1;
-                    oldest.push_back(key);
-                } else {
-                    known.is_evicted();
-                    self.forget(&key, &known);
-                }
-            }
-            oldest.push_back(Arc::clone(&key));
-            // Most of them have gone by themselves.
-            if oldest.len() > 2 * self.kept.len() + 1024 {
-                oldest.retain(|key| self.kept.contains_key(key));
-            }
+            self.make_room(&entry, most, &key);
         }
         self.kept.insert(key, entry);
-        true
+        drop(stripe);
+        Put::Kept
+    }
+
+    /// Whether an answer under this key, where there is none, is worth keeping: no other has to go for it, or it was asked for before. It was
+    /// from now on.
+    pub fn admits(&self, key: Hashed<'_>, tenant: &Tenant) -> bool {
+        let most = self.tenant_bytes.load(Relaxed);
+        let is_full = self.seen.is_full() || (most < self.kept.capacity() && tenant.bytes() >= most);
+        !is_full || self.seen.note(key.hash())
+    }
+
+    /// The tenant, which may have so many bytes, gets this answer.
+    fn make_room(&self, entry: &Entry, most: u64, key: &Owned) {
+        let tenant = entry.tenant();
+        let known = |key: &Owned, number| self.kept.peek(key).filter(|known| known.number.load(Relaxed) == number);
+        let mut oldest = tenant.oldest.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut chances = CHANCES;
+        while tenant.bytes() > most
+            && let Some((key, number)) = oldest.pop()
+        {
+            let Some(known) = known(&key, number) else { continue };
+            if chances > 0 && known.used.swap(false, Relaxed) {
+                chances -= 1;
+                oldest.again(key, number);
+            } else {
+                known.is_evicted();
+                self.forget(key.as_ref(), &known);
+            }
+        }
+        let number = oldest.push(key.clone(), |key, number| known(key, number).is_some());
+        entry.number.store(number, Relaxed);
     }
 
     /// There is a newer answer than the one that is kept, and it is not kept.
-    pub fn remove(&self, key: &[u8]) {
-        self.kept.remove(key);
+    pub fn remove(&self, key: Hashed<'_>) {
+        self.kept.remove(&key);
     }
 
     /// Takes an answer away whose time is over, unless another has come in its place.
-    pub fn forget(&self, key: &[u8], entry: &Arc<Entry>) {
-        self.kept.remove_if(key, |kept| Arc::ptr_eq(kept, entry));
+    pub fn forget(&self, key: Hashed<'_>, entry: &Arc<Entry>) {
+        // Whoever asks for it now has another to be kept.
+        self.seen.note(key.hash());
+        self.kept.remove_if(&key, |kept| Arc::ptr_eq(kept, entry));
     }
 
     /// How many answers are kept.

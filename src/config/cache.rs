@@ -122,7 +122,11 @@ impl Cache {
     /// Bytes that one tenant may have.
     #[must_use]
     pub fn max_tenant_bytes(&self) -> u64 {
-        self.max_bytes / 100 * u64::from(self.max_tenant_percent)
+        if self.max_tenant_percent == 100 {
+            self.max_bytes
+        } else {
+            self.max_bytes / 100 * u64::from(self.max_tenant_percent)
+        }
     }
 
     /// What a comment asks for: seconds, a time, or the name of a strategy. What nobody understands is kept for no time.

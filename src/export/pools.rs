@@ -77,7 +77,7 @@ const fn unkept(why: &'static str, get: fn(&PoolCounters) -> u64) -> Field {
 
 /// Every number of a pool.
 #[rustfmt::skip]
-static FIELDS: [Field; 95] = [
+static FIELDS: [Field; 97] = [
     clients("active", |p| p.clients_active.get()),
     clients("waiting", |p| p.clients_waiting.get()),
     clients("idle", |p| p.clients_idle.get()),
@@ -168,10 +168,12 @@ static FIELDS: [Field; 95] = [
     bypass("untraced", |p| p.cache.bypass(Bypass::Untraced).get()),
     bypass("doubt", |p| p.cache.bypass(Bypass::Doubt).get()),
     bypass("disabled", |p| p.cache.bypass(Bypass::Disabled).get()),
+    bypass("rare", |p| p.cache.bypass(Bypass::Rare).get()),
     unkept("long", |p| p.cache.unkept(Unkept::Long).get()),
     unkept("other", |p| p.cache.unkept(Unkept::Other).get()),
     unkept("untraced", |p| p.cache.unkept(Unkept::Untraced).get()),
     unkept("behind", |p| p.cache.unkept(Unkept::Behind).get()),
+    unkept("once", |p| p.cache.unkept(Unkept::Once).get()),
     // Last, as a family of its own made of the three gauges: what pgweir holds of a server's max_connections.
     Field { kind: MetricType::GAUGE, ..count("pgweir_pool_server_connections", "Server connections in any state.", |p| p.servers_active.get() + p.servers_idle.get() + p.servers_connecting.get()) },
 ];

@@ -31,6 +31,8 @@ pub enum Bypass {
     Doubt,
     /// An answer of its shape was not what it should have been: none of them is kept until a reload.
     Disabled,
+    /// Hardly anything of its shape is asked for twice, and this was not asked for before.
+    Rare,
 }
 
 impl Bypass {
@@ -49,6 +51,7 @@ impl Bypass {
             Self::Untraced => "untraced",
             Self::Doubt => "doubt",
             Self::Disabled => "disabled",
+            Self::Rare => "rare",
         }
     }
 }
@@ -96,6 +99,8 @@ pub enum Unkept {
     Untraced,
     /// It is a replica's that may not have had yet what somebody has said was changed.
     Behind,
+    /// Others would have to go for it, and it was asked for once.
+    Once,
 }
 
 /// Numbers of one database and user on one worker.
@@ -126,8 +131,8 @@ pub struct CacheCounters {
     /// It was another, and nothing had changed: the shape is kept no more.
     pub mismatches: Counter,
     misses: [Counter; Miss::ALL.len()],
-    bypasses: [Counter; Bypass::Disabled as usize + 1],
-    unkept: [Counter; Unkept::Behind as usize + 1],
+    bypasses: [Counter; Bypass::Rare as usize + 1],
+    unkept: [Counter; Unkept::Once as usize + 1],
 }
 
 impl CacheCounters {

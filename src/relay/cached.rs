@@ -12,34 +12,22 @@
 //! the time that answers are good for; but of the same key from the same server none: an answer takes the place of another only if it
 //! certainly is newer, and who was told one that does not is told no older one any more ([`crate::cache::Store::put`]).
 
-use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::catalog::Trust;
-use super::client::{Client, Unnamed};
-use super::fill::{Fill, Landing};
+use super::client::Client;
+use super::fill::Fill;
+use super::flights::Landing;
 use super::given::{Found, Service};
-use super::shapes::Look;
 use super::slow::WhyRun;
-use super::statements::Statement;
 use super::wrote::Wrote;
 use super::{ClientId, GroupId, Relay};
-use crate::cache::key::Key;
+use crate::cache::key::Hashed;
 use crate::cache::{Entry, Outcome, Stamp, Store, Warming};
 use crate::config::CacheMode;
 use crate::flow::requests::End;
 use crate::meter::{Bypass, CacheCounters};
 use crate::pool::cluster::{Cluster, Floor};
-use crate::sql::timed::may_name_moment;
-use crate::sql::verdict::StatementKind;
-use crate::sql::wish;
-use crate::trace::Parent;
-use crate::wire::frame::{HEADER, Header, cstr};
-use crate::wire::tag;
-
-/// What every key begins with that means nothing to other processes: [`Store::epoch`].
-pub(super) const EPOCH_BYTES: usize = size_of::<u64>();
 
 /// What a client has to do with the cache.
 #[derive(Debug, Default)]
@@ -111,43 +99,13 @@ impl Caching {
     }
 }
 
-/// A batch whose answer may be in the cache.
-pub(super) struct Asked {
-    /// How old that may be, microseconds.
-    pub ttl_us: u64,
-    /// Its shape.
-    pub shape: u64,
-    /// Slots of its tags.
-    pub tags: Box<[u32]>,
-    /// It begins with a Parse.
-    pub parses: bool,
-    /// Somebody has said how old it may be.
-    pub timed: bool,
-    /// It is asked anew, and the cache has what may be given if nobody answers.
-    pub renews: bool,
-    /// What the client's unnamed statement is then, if another than before.
-    pub unnamed: Option<Unnamed>,
-    /// The span that it is a part of, if anything is traced.
-    pub parent: Option<Parent>,
-}
-
-/// One statement in the extended protocol.
-struct Single<'a> {
-    statement: Rc<Statement>,
-    parses: bool,
-    /// What is described: 1, the statement; 2, the portal.
-    describes: u8,
-    /// The Bind behind its names: formats, parameters, formats of the result.
-    bind: &'a [u8],
-}
-
 impl Relay {
     /// Answers the batch of `len` bytes at the front of an idle client's bytes from the cache, or has it wait for another's answer to the
     /// same. `Some`: it does not run now; what [`Relay::pump`] is told. Else its answer may be kept when it comes.
     pub(super) fn consult(&mut self, id: ClientId, data: &[u8], len: usize, end: End) -> Option<Option<usize>> {
         let client = self.clients.get_mut(id)?;
         let store = match &self.cache {
-            Some(store) if self.groups[client.group].terms.caches => Arc::clone(store),
+            Some(store) if self.groups[client.group].terms.caches => store.clone(),
             _ => {
                 self.fill_abandoned(id);
                 return None;
@@ -196,6 +154,7 @@ impl Relay {
         if store.is_disabled(&self.groups[group].database, asked.shape) {
             return self.bypasses(id, group, Bypass::Disabled);
         }
+        let key = Hashed::new(key);
         let found = self.found(id, store, key, &asked);
         let Some(found) = self.fence_says(id, (key, store), found) else { return (Some(None), false) };
         let Some(client) = self.clients.get_mut(id) else { return (None, false) };
@@ -221,7 +180,7 @@ impl Relay {
             id,
             if expected.is_some() { WhyRun::Compared } else { miss.map_or(WhyRun::Renewed, WhyRun::Missed) },
         );
-        let trace = match self.trace(group, &asked, key) {
+        let trace = match self.trace(group, &asked, &key) {
             Ok(trace) => trace,
             Err(bypass) => return self.bypasses(id, group, bypass),
         };
@@ -230,7 +189,7 @@ impl Relay {
         {
             self.cache_counters(group).miss(miss).add(1);
         }
-        if before.is_some_and(|fill| *fill.key == **key) {
+        if before.is_some_and(|fill| fill.key.as_ref() == key) {
             return (None, true);
         }
         let Some(client) = self.clients.get_mut(id) else { return (None, false) };
@@ -254,7 +213,10 @@ impl Relay {
         {
             return (Some(None), false);
         }
-        self.fills(id, store, key, &asked, (expected, trace));
+        if serves && expected.is_none() && !alone && self.follows_abroad(id, key) {
+            return (Some(None), false);
+        }
+        self.fills(id, store, key, (&asked, miss), (expected, trace));
         (None, false)
     }
 
@@ -285,143 +247,5 @@ impl Relay {
 
     pub(super) fn cache_counters(&self, group: GroupId) -> &CacheCounters {
         &self.pools[self.groups[group].primary].counters.cache
-    }
-
-    /// What the batch asks, if its answer may be kept; puts together its key.
-    fn asked(
-        &mut self,
-        id: ClientId,
-        store: &Store,
-        buffer: &mut Vec<u8>,
-        batch: &[u8],
-        end: End,
-    ) -> Result<Asked, Bypass> {
-        let client = self.clients.get(id).ok_or(Bypass::Session)?;
-        if !client.reads {
-            return Err(Bypass::Verdict);
-        }
-        let writes = client.cache.as_ref().is_some_and(|cache| cache.writes);
-        if !client.is_only_settings() || writes || client.params.min_lsn.is_some() {
-            return Err(Bypass::Session);
-        }
-        let conforming = client.conforming;
-        match end {
-            End::Query if batch.first() == Some(&tag::client::QUERY) => {
-                let sql = batch.get(HEADER..).and_then(cstr).map_or(&[][..], |(sql, _)| sql);
-                let look = self.shapes.look(sql, conforming);
-                self.may_be_kept(id, &look, look.stand.keeps, sql).and_then(|ttl_us| {
-                    let mut key = self.cache_key(id, store, buffer).ok_or(Bypass::Session)?;
-                    key.number(0);
-                    key.text(sql, conforming);
-                    let tags = self.tags(id, &look, sql, &mut key);
-                    let unnamed = Some(Unnamed::Nothing);
-                    let parent = self.parent_in(look.commented, sql, conforming);
-                    Ok(Asked {
-                        ttl_us,
-                        shape: look.shape,
-                        tags,
-                        parses: false,
-                        timed: ttl_us < u64::MAX,
-                        renews: false,
-                        unnamed,
-                        parent,
-                    })
-                })
-            }
-            End::Sync => self.single(id, batch).ok_or(Bypass::Batch).and_then(|single| {
-                let Single { statement, parses, describes, bind } = single;
-                let ttl_us = self.may_be_kept(id, &statement.look, statement.stand.get().keeps, statement.sql())?;
-                if may_name_moment(bind) {
-                    return Err(Bypass::Moment);
-                }
-                let mut key = self.cache_key(id, store, buffer).ok_or(Bypass::Session)?;
-                key.number(1 + u64::from(describes));
-                key.text(statement.sql(), conforming);
-                key.field(statement.types());
-                key.field(bind);
-                let tags = self.tags(id, &statement.look, statement.sql(), &mut key);
-                let shape = statement.look.shape;
-                let parent = self.parent_in(statement.look.commented, statement.sql(), conforming);
-                let unnamed = parses.then_some(Unnamed::Known(statement));
-                Ok(Asked { ttl_us, shape, tags, parses, timed: ttl_us < u64::MAX, renews: false, unnamed, parent })
-            }),
-            End::Query | End::Call | End::Flush => Err(Bypass::Batch),
-        }
-    }
-
-    /// For how many microseconds the answer to this statement may be kept.
-    fn may_be_kept(&self, id: ClientId, look: &Look, keeps: bool, sql: &[u8]) -> Result<u64, Bypass> {
-        if look.kind != StatementKind::Select || !look.is_bare() || !keeps {
-            return Err(Bypass::Volatile);
-        }
-        let client = self.clients.get(id).ok_or(Bypass::Session)?;
-        let (group, cache) = (&self.groups[client.group], &self.config.cache);
-        let rule = group.rules.as_ref().and_then(|rules| rules.of(client.course));
-        let of_rule = rule.and_then(|kept| kept.rule.cache_ttl.as_ref()).map(|ttl| cache.time(ttl));
-        let in_comment = if look.hinted { wish::ttl(sql, client.conforming) } else { None };
-        let said = [group.terms.cache_ttl, of_rule, in_comment.map(|word| cache.time_in_comment(word))];
-        // What ends with a change needs no time, but may have one.
-        let until_changed = group.terms.cache_fenced || group.terms.cache_staleness.is_some();
-        let unlimited = until_changed.then_some(Duration::MAX);
-        let said = said.into_iter().flatten().min().or(unlimited);
-        let ttl = said.filter(|ttl| !ttl.is_zero()).ok_or(Bypass::Ttl)?;
-        if may_name_moment(sql) {
-            return Err(Bypass::Moment);
-        }
-        Ok(u64::try_from(ttl.as_micros()).unwrap_or(u64::MAX))
-    }
-
-    /// What every key of the client's begins with.
-    fn cache_key<'a>(&self, id: ClientId, store: &Store, buffer: &'a mut Vec<u8>) -> Option<Key<'a>> {
-        let client = self.clients.get(id)?;
-        let group = &self.groups[client.group];
-        let mut key = Key::new(buffer);
-        key.number(store.epoch());
-        key.field(&group.key);
-        key.number(u64::from(group.cluster.newest_timeline()));
-        key.number(u64::from(client.conforming));
-        key.field(&client.params.kept_under);
-        Some(key)
-    }
-
-    /// The statement of an extended batch that binds one and executes it whole, and does nothing else but to prepare it without a name and
-    /// to have it described.
-    fn single<'a>(&mut self, id: ClientId, batch: &'a [u8]) -> Option<Single<'a>> {
-        let (mut found, mut parses, mut describes, mut bind, mut ran): (Option<Rc<Statement>>, _, _, _, _) =
-            (None, false, 0, None, false);
-        let mut at = 0;
-        while let Some(rest) = batch.get(at..)
-            && let Ok(Some(header)) = Header::peek(rest, usize::MAX)
-            && let Some(body) = rest.get(HEADER..header.total)
-        {
-            match header.tag {
-                tag::client::PARSE if !parses && bind.is_none() => {
-                    found = Some(self.statement_for(id, body.strip_prefix(b"\0")?));
-                    parses = true;
-                }
-                tag::client::BIND if bind.is_none() => {
-                    // Of the unnamed portal.
-                    let (name, rest) = cstr(body.strip_prefix(b"\0")?)?;
-                    if name.is_empty() != parses {
-                        return None;
-                    }
-                    if !parses {
-                        found = Some(self.prepared_as(id, name)?);
-                    }
-                    bind = Some(rest);
-                }
-                tag::client::DESCRIBE if bind.is_some() && body == b"P\0" && describes & 2 == 0 => describes |= 2,
-                tag::client::DESCRIBE if parses && bind.is_none() && body == b"S\0" && describes == 0 => describes = 1,
-                // All rows of the unnamed portal.
-                tag::client::EXECUTE if bind.is_some() && !ran && body == [0; 5] => ran = true,
-                tag::client::SYNC if ran => {
-                    let (statement, bind) = (found?, bind?);
-                    return statement.shared.then_some(Single { statement, parses, describes, bind });
-                }
-                _ => return None,
-            }
-            at += header.total;
-        }
-        None
     }
 }

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::cached::Asked;
+use super::asked::Asked;
 use super::catalog::Trust;
 use super::client::State;
 use super::given::Found;
@@ -14,6 +14,7 @@ use super::traced::Trace;
 use super::{ClientId, GroupId, Relay, ServerId, Todo};
 use crate::base::clock;
 use crate::cache::fence::{ALL, Count, SCHEMA};
+use crate::cache::key::Hashed;
 use crate::cache::{Entry, Fence, Fenced, Store};
 use crate::config::CacheMode;
 use crate::meter::{Bypass, Miss};
@@ -190,7 +191,7 @@ impl Relay {
     pub(super) fn fence_says(
         &mut self,
         id: ClientId,
-        (key, store): (&[u8], &Store),
+        (key, store): (Hashed<'_>, &Store),
         found: Result<Found, Miss>,
     ) -> Option<Result<Found, Miss>> {
         let (is_late, entry) = match &found {

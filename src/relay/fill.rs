@@ -2,34 +2,36 @@
 //! Must never keep an answer that is not whole, nor let anybody wait for one that will not come.
 //!
 //! The first to ask what is not in the cache leads; who asks the same while it runs, on the same worker, follows: it waits, and asks the
-//! cache again when the answer is there, and a server if that does not do for it: nobody follows twice. What becomes of the leader otherwise, an error above all, is nobody else's affair: then each of
-//! the others asks a server. Where processes share a cache a lookup there may lead as well ([`super::remote`]).
+//! cache again when the answer is there, and a server if that does not do for it: nobody follows twice. What becomes of the leader otherwise,
+//! an error above all, is nobody else's affair: then each of the others asks a server. Where processes share a cache a lookup there may lead
+//! as well ([`super::remote`]).
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::cached::Asked;
+use super::asked::Asked;
 use super::client::State;
+use super::flights::{Landing, Leader};
 use super::remote::LOST_US;
 use super::traced::Trace;
 use super::{ClientId, Relay, ServerId};
 use crate::cache::answer::{Answer, Scan};
-use crate::cache::{Entry, Outcome, Source, Stamp, Store, Tenant};
-use crate::meter::{Role, Unkept};
+use crate::cache::key::{Hashed, Owned};
+use crate::cache::{Entry, Outcome, Put, Source, Stamp, Store};
+use crate::meter::{Miss, Role, Unkept};
 
 /// An answer that is to be kept when it has come.
 #[derive(Debug)]
 pub(super) struct Fill {
     /// Under what.
-    pub key: Arc<[u8]>,
+    pub key: Owned,
     /// For how long, microseconds.
     pub ttl_us: u64,
-    /// Whose.
-    tenant: Arc<Tenant>,
     /// Shape of the statement.
     pub shape: u64,
-    /// Others wait for it.
+    /// Others may wait for it.
     leads: bool,
+    /// It is worth keeping, whether they do or not.
+    worth: bool,
     /// As of when it is; `None` until it is sent to a server.
     pub stamp: Option<Stamp>,
     /// What it hangs on; `None`: it is good for its time.
@@ -48,72 +50,34 @@ pub(super) struct Fill {
     shared: Option<Box<[u8]>>,
 }
 
-/// For whom others wait.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Leader {
-    Client(ClientId),
-    /// A question to the cache that processes share.
-    Lookup {
-        number: u64,
-        /// When it was asked, microseconds.
-        since_us: u64,
-    },
-}
-
-/// What those hear who have waited.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Landing {
-    /// The answer is kept.
-    Kept,
-    /// There is none, but what stands in for it will do.
-    Spared,
-    /// There is none: each has to ask by itself.
-    Failed,
-    /// The shared cache was asked.
-    LookedUp,
-}
-
-/// Clients that wait for the answer to another one's batch.
-#[derive(Debug)]
-pub(super) struct Flight {
-    pub leader: Leader,
-    /// Each with its number.
-    pub followers: Vec<(ClientId, u64)>,
-}
-
-/// By key.
-pub(super) type Flights = HashMap<Arc<[u8]>, Flight, foldhash::fast::RandomState>;
-
 impl Relay {
     /// The answer to the client's batch is to be kept under this key.
     pub(super) fn fills(
         &mut self,
         id: ClientId,
         store: &Store,
-        key: &[u8],
-        asked: &Asked,
+        key: Hashed<'_>,
+        (asked, miss): (&Asked, Option<Miss>),
         (expected, trace): (Option<Arc<Entry>>, Option<Box<Trace>>),
     ) {
-        let key: Arc<[u8]> = Arc::from(key);
+        let key = key.to_owned();
         let Some(client) = self.clients.get_mut(id) else { return };
         let group_id = client.group;
-        let group = &mut self.groups[group_id];
-        let tenant = Arc::clone(group.tenant.get_or_insert_with(|| store.tenant(&group.key, &group.database)));
-        let leads = expected.is_none() && !self.flights.contains_key(&key);
-        if leads {
-            let leader = Leader::Client(id);
-            self.flights.insert(Arc::clone(&key), Flight { leader, followers: Vec::new() });
-        }
+        let leads = expected.is_none() && self.flights.begin(&key, Leader::Client(id));
         let shares = expected.is_none() && self.remote.is_some();
         let shared = if shares { self.shared_key(group_id, &key, store) } else { None };
+        let this = &mut self.groups[group_id];
+        let tenant = this.tenant.get_or_insert_with(|| store.tenant(&this.key, &this.database));
         let Some(client) = self.clients.get_mut(id) else { return };
+        let is_wanted = miss != Some(Miss::Absent) || asked.again || client.warms().is_some();
+        let worth = is_wanted || store.admits(key.as_ref(), tenant);
         let (ttl_us, shape) = (asked.ttl_us, asked.shape);
         client.caching().fill = Some(Box::new(Fill {
             key,
             ttl_us,
-            tenant,
             shape,
             leads,
+            worth,
             stamp: None,
             trace,
             tags: asked.tags.clone(),
@@ -127,8 +91,13 @@ impl Relay {
     }
 
     /// Has the client wait for the answer to the same batch of another, if there is one whose answer will do for it.
-    pub(super) fn follows(&mut self, id: ClientId, key: &[u8]) -> bool {
+    pub(super) fn follows(&mut self, id: ClientId, key: Hashed<'_>) -> bool {
         let Some(leader) = self.flights.get(key).map(|flight| flight.leader) else { return false };
+        if let Leader::Abroad { alike, .. } = leader
+            && self.alike(id) != Some(alike)
+        {
+            return false;
+        }
         if let Leader::Client(leader) = leader {
             let (Some(client), Some(lead)) = (self.clients.get(id), self.clients.get(leader)) else { return false };
             // Also what the answer does not hang on: who may wait longer would have others wait as long.
@@ -142,7 +111,7 @@ impl Relay {
     }
 
     /// The client waits for what becomes of a flight.
-    pub(super) fn waits_for_flight(&mut self, id: ClientId, key: &[u8]) -> bool {
+    pub(super) fn waits_for_flight(&mut self, id: ClientId, key: Hashed<'_>) -> bool {
         let (Some(client), Some(flight)) = (self.clients.get_mut(id), self.flights.get_mut(key)) else { return false };
         let pool = self.groups[client.group].primary;
         self.followed += 1;
@@ -155,7 +124,9 @@ impl Relay {
     pub(super) fn is_leading(&self, leader: Leader) -> bool {
         let leader = match leader {
             Leader::Client(leader) => leader,
-            Leader::Lookup { since_us, .. } => return self.now_us.saturating_sub(since_us) < LOST_US,
+            Leader::Lookup { since_us, .. } | Leader::Abroad { since_us, .. } => {
+                return self.now_us.saturating_sub(since_us) < LOST_US;
+            }
         };
         let Some(client) = self.clients.get(leader) else { return false };
         let runs = matches!(client.state, State::Waiting { .. } | State::Attached(_) | State::Riding(_));
@@ -186,51 +157,74 @@ impl Relay {
         if fill.stamp.is_none() {
             return;
         }
-        let longest = self.cache.as_ref().map_or(0, |store| store.longest());
         if bytes.is_empty() {
             return;
         }
-        fill.bytes.extend_from_slice(bytes);
-        let why = match fill.scan.look(&fill.bytes) {
-            Answer::Whole { parse, len } if len - parse <= longest => return self.keep(id, parse, len),
-            Answer::Partial if fill.bytes.len() <= longest => return,
-            Answer::Whole { .. } | Answer::Partial => Unkept::Long,
-            Answer::Other => Unkept::Other,
+        if !fill.worth && fill.shared.is_none() && fill.bytes.is_empty() && !self.is_waited_for(id) {
+            let fill = self.clients.get_mut(id).and_then(|client| client.caching().fill.take());
+            return self.unkept(id, fill, Unkept::Once);
+        }
+        let longest = self.cache.as_ref().map_or(0, |store| store.longest());
+        let Some(client) = self.clients.get_mut(id) else { return };
+        let Some(fill) = client.cache.as_mut().and_then(|cache| cache.fill.as_mut()) else { return };
+        // Most come at once, and are not gathered first.
+        let all = if fill.bytes.is_empty() {
+            bytes
+        } else {
+            fill.bytes.extend_from_slice(bytes);
+            &fill.bytes
         };
-        let mut fill = client.caching().fill.take();
-        if let Some(fill) = fill.as_mut().filter(|_| why == Unkept::Long) {
-            let shared = fill.shared.take();
-            self.shares_none(shared);
+        let looked = fill.scan.look(all);
+        let why = match looked {
+            Answer::Partial if all.len() <= longest => {
+                if fill.bytes.is_empty() {
+                    fill.bytes.extend_from_slice(bytes);
+                }
+                return;
+            }
+            Answer::Whole { parse, len, .. } if len - parse <= longest => None,
+            Answer::Whole { .. } | Answer::Partial => Some(Unkept::Long),
+            Answer::Other => Some(Unkept::Other),
+        };
+        let Some(mut fill) = client.caching().fill.take() else { return };
+        match (why, looked) {
+            (None, Answer::Whole { parse, len, rows }) => {
+                let gathered = std::mem::take(&mut fill.bytes);
+                let all = if gathered.is_empty() { bytes } else { &gathered };
+                self.keep(id, fill, (all.get(parse..len).unwrap_or_default(), rows));
+            }
+            (why, _) => {
+                let why = why.unwrap_or(Unkept::Other);
+                if why == Unkept::Long {
+                    let shared = fill.shared.take();
+                    self.shares_none(shared);
+                    self.cache.iter().for_each(|store| store.remove(fill.key.as_ref()));
+                }
+                self.unkept(id, Some(fill), why);
+            }
         }
-        if why == Unkept::Long
-            && let (Some(store), Some(fill)) = (&self.cache, &fill)
-        {
-            store.remove(&fill.key);
-        }
-        self.unkept(id, fill, why);
     }
 
     /// The answer is whole.
-    fn keep(&mut self, id: ClientId, parse: usize, len: usize) {
-        let Some(client) = self.clients.get_mut(id) else { return };
-        let group = client.group;
-        let (Some(mut fill), Some(store)) = (client.caching().fill.take(), self.cache.clone()) else { return };
+    fn keep(&mut self, id: ClientId, mut fill: Box<Fill>, (answer, rows): (&[u8], u64)) {
+        let Some(group) = self.clients.get(id).map(|client| client.group) else { return };
+        let (Some(store), Some(stamp)) = (self.cache.clone(), fill.stamp) else { return };
         let trace = fill.trace.take();
         if trace.as_ref().is_some_and(|trace| trace.traced.is_none() && trace.fenced.is_none()) {
             return self.unkept(id, Some(fill), Unkept::Untraced);
         }
-        if fill.stamp.is_some_and(|stamp| !self.shows_signals(group, stamp)) {
+        if !self.shows_signals(group, stamp) {
             return self.unkept(id, Some(fill), Unkept::Behind);
         }
-        let (Some(stamp), Some(answer)) = (fill.stamp, fill.bytes.get(parse..len)) else { return };
         let (traced, fenced) = trace.map(|trace| (trace.traced, trace.fenced)).unwrap_or_default();
         if let Some(expected) = &fill.expected {
             self.is_compared((group, fill.shape), expected, (stamp, answer), traced.as_ref());
         }
-        self.cache_counters(group).fills.add(1);
-        self.warmed(id, Outcome::Kept);
-        let answer = bytes::Bytes::copy_from_slice(answer);
-        let entry = Entry::new(fill.key.len(), answer, stamp, self.now_us, fill.ttl_us, Arc::clone(&fill.tenant));
+        let worth = fill.worth || self.is_waited_for_under(fill.key.as_ref());
+        let answer = (bytes::Bytes::copy_from_slice(answer), rows);
+        let this = &mut self.groups[group];
+        let tenant = this.tenant.get_or_insert_with(|| store.tenant(&this.key, &this.database));
+        let entry = Entry::new(fill.key.len(), answer, stamp, self.now_us, fill.ttl_us, Arc::clone(tenant));
         let shared = fill.shared.take().filter(|_| traced.is_none() && fenced.is_none());
         let took_us = self.now_us.saturating_sub(stamp.began_us);
         if shared.is_some() {
@@ -238,13 +232,30 @@ impl Relay {
         }
         let entry = entry.taking(took_us).traced(traced).fenced(fenced);
         let entry = Arc::new(entry.hanging_on(Arc::clone(&fill.deps)));
-        if store.put(Arc::clone(&fill.key), Arc::clone(&entry)) {
-            self.shares(shared, &entry);
+        let put = store.put(fill.key.clone(), Arc::clone(&entry), worth);
+        match put {
+            Put::Kept => self.cache_counters(group).fills.add(1),
+            Put::Once => self.cache_counters(group).unkept(Unkept::Once).add(1),
+            Put::Older => self.must_see_no_older(id),
+        }
+        self.warmed(id, Outcome::Kept);
+        if put == Put::Older {
+            self.shares_nothing(shared)
         } else {
-            self.shares_nothing(shared);
-            self.must_see_no_older(id);
+            self.shares(shared, &entry)
         }
         self.fill_ends(id, Some(fill), Landing::Kept);
+    }
+
+    /// Whether others wait for the answer to the client's batch.
+    fn is_waited_for(&self, id: ClientId) -> bool {
+        let fill = self.clients.get(id).and_then(|client| client.cache.as_ref()?.fill.as_ref());
+        fill.is_some_and(|fill| self.is_waited_for_under(fill.key.as_ref()))
+    }
+
+    fn is_waited_for_under(&self, key: Hashed<'_>) -> bool {
+        let here = self.flights.get(key).is_some_and(|flight| !flight.followers.is_empty());
+        here || self.is_waited_for_abroad(key)
     }
 
     /// The answer is not kept.
@@ -271,11 +282,8 @@ impl Relay {
             let shared = fill.shared.take();
             self.shares_nothing(shared);
         }
-        if !fill.leads {
-            return;
-        }
-        if self.flights.get(&fill.key).is_some_and(|flight| flight.leader == Leader::Client(id)) {
-            self.lands(&fill.key, landing);
+        if fill.leads {
+            self.lands(fill.key.as_ref(), |leader| leader == Leader::Client(id), landing);
         }
     }
 
@@ -287,8 +295,12 @@ impl Relay {
         self.fill_ends(id, fill, Landing::Failed);
     }
 
-    pub(super) fn lands(&mut self, key: &[u8], landing: Landing) {
-        let Some(flight) = self.flights.remove(key) else { return };
+    /// What such a leader has asked for has come, or will not.
+    pub(super) fn lands(&mut self, key: Hashed<'_>, is_it: impl FnOnce(Leader) -> bool, landing: Landing) {
+        let Some(flight) = self.flights.end(key, is_it) else { return };
+        if matches!(flight.leader, Leader::Client(_)) {
+            self.tells_abroad(key, landing);
+        }
         for (follower, number) in flight.followers {
             let Some(client) = self.clients.get_mut(follower) else { continue };
             let waits = matches!(client.state, State::Waiting { .. });
@@ -313,13 +325,13 @@ impl Relay {
         if let Some(store) = &self.cache {
             self.registry.cache.entries.set(store.len() as u64);
             self.registry.cache.bytes.set(store.bytes());
+            store.look_for_room();
         }
         if self.flights.is_empty() {
             return;
         }
-        let lost = self.flights.iter().filter(|(_, flight)| !self.is_leading(flight.leader));
-        for key in lost.map(|(key, _)| Arc::clone(key)).collect::<Vec<_>>() {
-            self.lands(&key, Landing::Failed);
+        for key in self.flights.led_by(|leader| !self.is_leading(leader)) {
+            self.lands(key.as_ref(), |_| true, Landing::Failed);
         }
     }
 }

@@ -16,9 +16,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::cached::Asked;
+use super::asked::Asked;
 use super::client::SentBack;
 use super::{ClientId, GroupId, Relay};
+use crate::cache::key::Hashed;
 use crate::cache::{Entry, Outcome, Store};
 use crate::config::CacheMode;
 use crate::meter::Miss;
@@ -46,11 +47,11 @@ pub(super) enum Service {
 
 impl Relay {
     /// The answer that the cache has for the client, or why it has none.
-    pub(super) fn found(&mut self, id: ClientId, store: &Store, key: &[u8], asked: &Asked) -> Result<Found, Miss> {
+    pub(super) fn found(&mut self, id: ClientId, store: &Store, key: Hashed<'_>, asked: &Asked) -> Result<Found, Miss> {
         let group = self.clients.get(id).ok_or(Miss::Absent)?.group;
         self.hears(group);
         let entry = match &self.landed {
-            Some((landed, entry)) if **landed == *key => Arc::clone(entry),
+            Some((landed, entry)) if landed.as_ref() == key => Arc::clone(entry),
             _ => store.get(key).ok_or(Miss::Absent)?,
         };
         let is_good = entry.is_good(self.now_us, asked.ttl_us);
@@ -63,7 +64,7 @@ impl Relay {
                 return Err(Miss::Expired);
             }
         }
-        let held = self.holds(group, key, &entry);
+        let held = self.holds(group, &key, &entry);
         if matches!(held, Err(Miss::Changed | Miss::Signalled)) {
             store.forget(key, &entry);
         }
@@ -95,7 +96,7 @@ impl Relay {
     pub(super) fn service(
         &mut self,
         id: ClientId,
-        key: &[u8],
+        key: Hashed<'_>,
         found: Found,
         asked: &Asked,
         (pipelines, spared): (bool, bool),
@@ -109,14 +110,13 @@ impl Relay {
                 if self.clients.get(id).is_some_and(|client| client.warms().is_some()) {
                     // By the next time it may be over.
                     let is_old = entry.left_us(self.now_us, asked.ttl_us) < entry.ttl_us.min(asked.ttl_us) / 2;
-                    let renews = is_old && !self.flights.contains_key(key);
+                    let renews = is_old && !self.flights.is_taken(key);
                     return if renews { Service::Renewed(None) } else { Service::Given(entry) };
                 }
                 if self.is_verified() {
                     return Service::Compared(entry);
                 }
-                if self.is_due(&entry, asked.ttl_us) && !self.flights.contains_key(key) && self.has_servers_free(group)
-                {
+                if self.is_due(&entry, asked.ttl_us) && !self.flights.is_taken(key) && self.has_servers_free(group) {
                     self.cache_counters(group).early.add(1);
                     return Service::Renewed(None);
                 }
@@ -175,13 +175,15 @@ impl Relay {
             client.send(&entry.answer);
         }
         asked.unnamed.into_iter().for_each(|unnamed| client.unnamed = unnamed);
-        let shape = asked.shape;
+        let (shape, group) = (asked.shape, client.group);
         (client.paid, client.current, client.sent_back, client.losses) = (false, false, SentBack::Nowhere, 0);
         client.caching().alone = false;
         client.warms().into_iter().for_each(|warms| warms.tell(Outcome::Kept));
         if self.draining {
             client.wake();
         }
+        let worth = self.shape_there(group, shape);
+        self.worths.is_hit(worth);
         let shared = self.landed.as_ref().is_some_and(|(_, landed)| std::ptr::eq(&raw const **landed, entry));
         self.count_kept(id, (shape, asked.parent), entry, sent, shared);
         if let Some(client) = self.clients.get_mut(id) {

@@ -66,6 +66,8 @@ pub struct Group {
     pub(super) balancer: Balancer,
     /// What the keys of its answers begin with.
     pub(super) key: Box<[u8]>,
+    /// What those of processes that share answers have in common besides.
+    pub(super) shared_with: Box<[u8]>,
     /// On whose account they are, once one was kept.
     pub(super) tenant: Option<Arc<Tenant>>,
     /// What is known of changes, once answers hang on that.
@@ -215,6 +217,7 @@ impl Relay {
         // Only a transaction can be sent elsewhere than the one before.
         let splits = entry.routing == Routing::On && terms.pool_mode != PoolMode::Session && members.len() > 1;
         let defers = defers(entry, &terms, splits);
+        let shared_with = super::remote::shared_with(&cluster, splits);
         let balancer = self.balancer_of(entry, group);
         let label = PoolLabel { database: database.into(), user: user.into() };
         let asks = if cluster.is_watched() { members.len() } else { 0 };
@@ -249,6 +252,7 @@ impl Relay {
             patience: Patience::default(),
             balancer,
             key: key_of(entry, user, &pool.dial),
+            shared_with,
             tenant: None,
             feed: None,
             fence: None,

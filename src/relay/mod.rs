@@ -8,9 +8,11 @@
 //! transaction wakes two tasks and costs two reads and two writes. What must wait (opening a
 //! connection, cancelling) is left in [`Relay::take_todo`] for the task to do afterwards.
 
+mod abroad;
 mod again;
 mod alight;
 mod arrive;
+mod asked;
 mod attach;
 mod audit;
 mod backlogs;
@@ -36,6 +38,7 @@ mod fence_keep;
 mod fence_orphans;
 mod fence_run;
 mod fill;
+mod flights;
 mod floor;
 mod follow;
 mod forward;
@@ -130,18 +133,20 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 
 use crate::base::slab::{Id, Slab};
-use crate::cache::{Entry, Remote, Store};
+use crate::cache::worth::Worths;
+use crate::cache::{Entry, Remote, StoreRef};
 use crate::config::{Config, Endpoint};
 use crate::meter::Registry;
 use crate::pool::place::Place;
 use crate::server::open::{BackendKey, Dial};
 
+pub use abroad::Landed;
 pub use arrive::{Arrival, Seat, Seats};
 pub use catalog_read::catalog_question;
 pub use client::{Client, Key};
 pub use fence::Deed;
 pub use group::{Group, Pool};
-pub use pids::{Aimed, Answers, Ask, Awaited, Held, Reach};
+pub use pids::{Aimed, Answers, Ask, Awaited, Errand, Held, Reach};
 pub use server::Server;
 pub use shapes::{LONG, ShapeVerdict};
 pub use slow::SlowQuery;
@@ -264,13 +269,15 @@ pub struct Relay {
     /// Servers that clients share.
     lanes: alight::Lanes,
     /// Answers that are kept, if any are.
-    cache: Option<Arc<Store>>,
+    cache: Option<StoreRef>,
+    /// Which shapes it helps.
+    worths: Worths,
     /// The cache that processes share, if there is one.
     remote: Option<Rc<Remote>>,
     /// An answer from there, while those who have waited for it are served.
-    landed: Option<(Arc<[u8]>, Arc<Entry>)>,
+    landed: Option<(crate::cache::key::Owned, Arc<Entry>)>,
     /// Clients that wait for each other's answers.
-    flights: fill::Flights,
+    flights: flights::Flights,
     /// How long reads take that others may wait for.
     usual: usual::Usual,
     /// How often one has begun to wait so.
@@ -333,8 +340,9 @@ impl Relay {
             lanes: alight::Lanes::default(),
             cache,
             remote: None,
+            worths: Worths::default(),
             landed: None,
-            flights: fill::Flights::default(),
+            flights: flights::Flights::default(),
             usual: usual::Usual::default(),
             followed: 0,
             fences: fence::Fences::default(),

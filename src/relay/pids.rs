@@ -10,6 +10,7 @@
 
 use tokio::sync::oneshot;
 
+use super::abroad::Landed;
 use super::client::State;
 use super::restate::Place;
 use super::server::Use;
@@ -82,8 +83,17 @@ pub type Awaited = Vec<(u32, oneshot::Receiver<Held>)>;
 /// What was answered about each number; `None`: it is nobody's.
 pub type Answers = Vec<(u32, Option<Held>)>;
 
-/// Takes a question to the worker of this number.
-pub type Reach = Box<dyn Fn(u8, Ask)>;
+/// What one worker has for another.
+#[derive(Debug)]
+pub enum Errand {
+    /// A statement here means the server of a client there.
+    Hold(Ask),
+    /// What clients there wait for has come, or will not.
+    Landed(Landed),
+}
+
+/// Takes it to the worker of this number.
+pub type Reach = Box<dyn Fn(u8, Errand)>;
 
 /// What was asked for the statement that a client waits to have run.
 struct Known {
@@ -107,9 +117,16 @@ pub(super) struct Desk {
 pub(super) struct Waits;
 
 impl Relay {
-    /// From now on questions reach other workers this way.
+    /// From now on other workers are reached this way.
     pub fn reach(&mut self, reach: Reach) {
         self.desk.reach = Some(reach);
+    }
+
+    /// Sends another worker something, if there is a way.
+    pub(super) fn send(&self, worker: u8, errand: Errand) {
+        if let Some(reach) = &self.desk.reach {
+            reach(worker, errand);
+        }
     }
 
     /// The worker that has the client of this number, and its number there.
@@ -146,7 +163,7 @@ impl Relay {
             {
                 let (answer, receiver) = oneshot::channel();
                 let signal = ends.map(|ends| Sent { ends, user: user.clone() });
-                reach(worker, Ask { number, endpoint: endpoint.clone(), signal, answer });
+                reach(worker, Errand::Hold(Ask { number, endpoint: endpoint.clone(), signal, answer }));
                 awaited.push((place.number, receiver));
             }
         }

@@ -24,16 +24,18 @@
 
 use std::sync::Arc;
 
-use super::cached::Asked;
-use super::fill::{Flight, Leader};
+use super::asked::Asked;
+use super::flights::{Landing, Leader};
 use super::task::Shared;
 use super::{ClientId, GroupId, Relay, Todo};
 use crate::base::clock;
+use crate::cache::key::{Hashed, Owned};
 use crate::cache::remote::time::SLACK_US;
 use crate::cache::remote::{Found, Keep};
-use crate::cache::{Entry, Remote, Stamp, Store};
+use crate::cache::{Entry, Put, Remote, Stamp, Store, answer};
 use crate::config::{Cache, CacheMode};
 use crate::meter::{Miss, RemoteMiss};
+use crate::pool::cluster::Cluster;
 
 /// How much longer than `catalog_refresh` what the catalog said is good for, microseconds: who is busy is asked a little later.
 const GRACE_US: u64 = 10_000_000;
@@ -55,7 +57,7 @@ pub(super) struct Schema {
 #[derive(Debug)]
 pub struct Lookup {
     /// The key in this process, by which its flight is known, and the flight's number.
-    key: Arc<[u8]>,
+    key: Owned,
     number: u64,
     group: GroupId,
     /// The key in all processes.
@@ -65,6 +67,13 @@ pub struct Lookup {
     deps: Arc<[u32]>,
     /// How long it usually takes a server, microseconds, if that is known.
     usual_us: Option<u64>,
+}
+
+/// What the keys of processes that share answers must have in common: what a session's own write makes void is known of these hosts only.
+pub(super) fn shared_with(cluster: &Cluster, splits: bool) -> Box<[u8]> {
+    let mut hosts: Vec<String> = cluster.members.iter().map(|member| member.endpoint.to_string()).collect();
+    hosts.sort_unstable();
+    format!("{}{}", if splits { "reads " } else { "" }, hosts.join(" ")).into_bytes().into()
 }
 
 /// What a turn leaves to be done with the shared cache.
@@ -132,14 +141,10 @@ impl Relay {
             self.look_soon(number);
             return None;
         };
-        let rest = key.get(super::cached::EPOCH_BYTES..)?;
-        // What a session's own write makes void is known of these hosts only.
-        let group = self.groups.get(group)?;
-        let mut hosts: Vec<String> = group.cluster.members.iter().map(|member| member.endpoint.to_string()).collect();
-        hosts.sort_unstable();
-        let hosts = format!("{}{}", if group.splits { "reads " } else { "" }, hosts.join(" "));
+        let rest = key.get(super::asked::EPOCH_BYTES..)?;
+        let hosts = &self.groups.get(group)?.shared_with;
         let mut shared = Vec::with_capacity(16 + schema.text.len() + hosts.len() + rest.len());
-        for part in [&schema.text[..], hosts.as_bytes()] {
+        for part in [&schema.text, hosts] {
             shared.extend_from_slice(&(part.len() as u64).to_be_bytes());
             shared.extend_from_slice(part);
         }
@@ -148,9 +153,9 @@ impl Relay {
     }
 
     /// Has the client wait for what the shared cache says, if that is asked.
-    pub(super) fn looks_up(&mut self, id: ClientId, store: &Store, key: &[u8], miss: Miss, asked: &Asked) -> bool {
+    pub(super) fn looks_up(&mut self, id: ClientId, store: &Store, key: Hashed<'_>, miss: Miss, asked: &Asked) -> bool {
         let Some(remote) = self.remote.clone() else { return false };
-        if miss == Miss::Older || self.flights.contains_key(key) {
+        if miss == Miss::Older || self.flights.is_taken(key) {
             return false;
         }
         let now_us = self.now_us;
@@ -159,15 +164,14 @@ impl Relay {
         if client.caching().wrote_since(now_us.saturating_sub(SLACK_US)) || !remote.is_open() {
             return false;
         }
-        let Some(shared) = self.shared_key(group, key, store) else {
+        let Some(shared) = self.shared_key(group, &key, store) else {
             self.registry.remote.miss(RemoteMiss::Schema).add(1);
             return false;
         };
         self.followed += 1;
-        let (key, number): (Arc<[u8]>, u64) = (Arc::from(key), self.followed);
-        let leader = Leader::Lookup { number, since_us: now_us };
-        self.flights.insert(Arc::clone(&key), Flight { leader, followers: Vec::new() });
-        self.waits_for_flight(id, &key);
+        let (key, number) = (key.to_owned(), self.followed);
+        self.flights.begin(&key, Leader::Lookup { number, since_us: now_us });
+        self.waits_for_flight(id, key.as_ref());
         let (longest, deps) = (store.longest(), self.deps_of(group, asked.shape, &asked.tags));
         self.note_signals(group);
         let usual_us = self.usual.of(self.groups[group].catalog, asked.shape);
@@ -180,18 +184,18 @@ impl Relay {
         self.now_us = clock::now_us();
         let Lookup { key, number, group, deps, .. } = lookup;
         let is_it = |leader: Leader| matches!(leader, Leader::Lookup { number: it, .. } if it == *number);
-        if !self.flights.get(key).is_some_and(|flight| is_it(flight.leader)) {
+        if !self.flights.get(key.as_ref()).is_some_and(|flight| is_it(flight.leader)) {
             return;
         }
         let entry = found.and_then(|found| self.take_over(key, *group, found, deps));
         // Also if this process has no room for it.
-        self.landed = entry.map(|entry| (Arc::clone(key), entry));
-        self.lands(key, super::fill::Landing::LookedUp);
+        self.landed = entry.map(|entry| (key.clone(), entry));
+        self.lands(key.as_ref(), is_it, Landing::LookedUp);
         self.landed = None;
     }
 
     /// Keeps an answer that another process has kept.
-    fn take_over(&mut self, key: &Arc<[u8]>, group: GroupId, found: Found, deps: &Arc<[u32]>) -> Option<Arc<Entry>> {
+    fn take_over(&mut self, key: &Owned, group: GroupId, found: Found, deps: &Arc<[u32]>) -> Option<Arc<Entry>> {
         let store = self.cache.clone()?;
         let stamp = Stamp { began_us: found.began_us, source: found.source };
         if self.groups.get(group).is_none() || !self.shows_signals(group, stamp) {
@@ -201,9 +205,11 @@ impl Relay {
         let tenant = Arc::clone(this.tenant.get_or_insert_with(|| store.tenant(&this.key, &this.database)));
         // Somebody had seen it before it was found, and it was on its way to us since: what begins now is newer.
         let done_us = self.now_us.saturating_sub(1);
-        let entry = Entry::new(key.len(), found.answer, stamp, done_us, found.ttl_us, tenant);
+        let rows = answer::rows(&found.answer);
+        let entry = Entry::new(key.len(), (found.answer, rows), stamp, done_us, found.ttl_us, tenant);
         let entry = Arc::new(entry.hanging_on(Arc::clone(deps)));
-        (self.stands(group, key, &entry) && store.put(Arc::clone(key), Arc::clone(&entry))).then_some(entry)
+        let stands = self.stands(group, key, &entry);
+        (stands && store.put(key.clone(), Arc::clone(&entry), false) != Put::Older).then_some(entry)
     }
 
     /// Gives the shared cache an answer of this process, if it is to have it.

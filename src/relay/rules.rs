@@ -21,7 +21,7 @@ pub type Bits = u128;
 const _: () = assert!(RULES_MAX <= Bits::BITS as usize);
 
 /// The rule that counts, if any does.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Course(u8);
 
 impl Course {

@@ -10,7 +10,6 @@
 //! the read began, what the primary had written when this worker first came across the newest signal ([`super::floor`]).
 
 use std::iter::Empty;
-use std::rc::Rc;
 use std::sync::Arc;
 
 use super::catalog::Trust;
@@ -37,14 +36,13 @@ impl Relay {
 
     /// The slots that an answer to a statement of this shape and with these tags hangs on.
     pub(super) fn deps_of(&mut self, group: GroupId, shape: u64, tags: &[u32]) -> Arc<[u32]> {
-        let database = Rc::from(&*self.groups[group].database);
-        let known = self.known_deps(group, &database, shape);
-        let deps = known.unwrap_or_else(|| signal::deps(&database, shape, None::<Empty<_>>));
+        let known = self.known_deps(group, shape);
+        let deps = known.unwrap_or_else(|| signal::deps(&self.groups[group].database, shape, None::<Empty<_>>));
         if tags.is_empty() { deps } else { deps.iter().chain(tags).copied().collect() }
     }
 
     /// The same without tags, if it is known what such a statement reads.
-    fn known_deps(&mut self, group: GroupId, database: &str, shape: u64) -> Option<Arc<[u32]>> {
+    fn known_deps(&mut self, group: GroupId, shape: u64) -> Option<Arc<[u32]>> {
         let number = self.groups[group].catalog;
         let catalog = self.catalogs.all.get_mut(number)?;
         let schema = catalog.health.as_ref().map_or(0, |health| health.schema_changes());
@@ -58,7 +56,7 @@ impl Relay {
             return Some(Arc::clone(deps));
         }
         let relations = catalog.sources.get(&shape)?.as_ref()?;
-        let deps = signal::deps(database, shape, Some(catalog.code.tables(relations)?.into_iter()));
+        let deps = signal::deps(&self.groups[group].database, shape, Some(catalog.code.tables(relations)?.into_iter()));
         catalog.deps.insert(shape, Arc::clone(&deps));
         Some(deps)
     }

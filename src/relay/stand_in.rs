@@ -6,8 +6,6 @@
 //! it says of itself that it cannot (`08`, `53`, `57P`, `58`, `XX`). The batch goes back to where it came from, and the client asks the cache
 //! again, which looks once more whether the answer counts: for this client, and at all.
 
-use std::sync::Arc;
-
 use super::client::State;
 use super::given::micros;
 use super::{ClientId, GroupId, PoolId, Relay};
@@ -31,8 +29,8 @@ impl Relay {
         if self.groups[group].terms.cache_fenced {
             return false;
         }
-        let key = Arc::clone(&fill.key);
-        let Some(entry) = store.get(&key).filter(|_| is_current(store, &key)) else { return false };
+        let key = fill.key.clone();
+        let Some(entry) = store.get(key.as_ref()).filter(|_| is_current(store, &key)) else { return false };
         let more_us = micros(self.groups[group].terms.stale.if_error);
         let is_within = entry.is_within(self.now_us, ttl_us, more_us);
         is_within && self.holds(group, &key, &entry).is_ok() && self.shows_own(id, &entry)

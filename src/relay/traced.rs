@@ -10,7 +10,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::cached::Asked;
+use super::asked::Asked;
 use super::key_parts::{Keys, rows_of, traced};
 use super::shapes::Look;
 use super::{ClientId, GroupId, Relay, Todo};

@@ -28,7 +28,7 @@ use crate::flow::expect::{Expect, Kind, Origin};
 use crate::flow::requests::End;
 use crate::meter::Role;
 use crate::sql::block::{Access, Block, Modes, block};
-use crate::sql::timed::may_name_moment;
+use crate::sql::timed::{may_name_moment, may_quote_moment};
 use crate::sql::wish::Wish;
 use crate::wire::build;
 use crate::wire::error::{ServerError, SqlState};
@@ -330,7 +330,7 @@ fn is_steady(client: &Client, data: &[u8]) -> bool {
         && let Some(body) = rest.get(HEADER..header.total)
     {
         let fits = match header.tag {
-            tag::client::QUERY | tag::client::PARSE => !may_name_moment(body),
+            tag::client::QUERY | tag::client::PARSE => !may_quote_moment(body),
             tag::client::BIND => {
                 let names = cstr(body).and_then(|(portal, rest)| Some((portal, cstr(rest)?.0)));
                 bound = true;
@@ -361,5 +361,5 @@ fn is_timed_text(client: &Client, name: &[u8]) -> bool {
         Unnamed::Known(statement) if name.is_empty() => Some(statement),
         _ => client.prepared.as_ref().and_then(|prepared| prepared.get(name)),
     };
-    statement.is_some_and(|statement| may_name_moment(statement.sql()))
+    statement.is_some_and(|statement| may_quote_moment(statement.sql()))
 }

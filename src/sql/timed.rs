@@ -156,29 +156,40 @@ fn casts_plainly(words: Words<'_>, at: usize) -> bool {
     false
 }
 
-/// Whether a constant or parameter among these bytes may name a moment by what time it is, or be written so that this cannot be seen.
+/// Whether a constant of this text may name a moment by what time it is, or be written so that this cannot be seen.
+#[must_use]
+pub fn may_quote_moment(sql: &[u8]) -> bool {
+    // Constants of more than digits are in quotes, or between dollars.
+    let quoted = memchr::memchr2(b'\'', b'$', sql).and_then(|at| sql.get(at.saturating_sub(1)..));
+    quoted.is_some_and(|quoted| may_name_moment(quoted) || is_hidden(quoted))
+}
+
+/// Whether a parameter among these bytes may name a moment by what time it is, or be written so that this cannot be seen.
 #[must_use]
 pub fn may_name_moment(bytes: &[u8]) -> bool {
+    // One of these is in each of them. Without a branch per byte: most have none.
+    let telling = |byte: &u8| matches!(byte | 0x20, b'w' | b'y') || *byte == b'\\';
+    if !bytes.iter().fold(false, |any, byte| any | telling(byte)) {
+        return false;
+    }
     let is_moment = |run: &[u8]| MOMENTS.iter().any(|moment| run.eq_ignore_ascii_case(moment));
     // In front of a parameter stands its length, which may look like a letter.
     let mut runs = bytes.split(|byte| !byte.is_ascii_alphabetic()).filter(|run| run.len() >= 3);
-    runs.any(|run| is_moment(run) || run.get(1..).is_some_and(is_moment))
-        || memchr::memchr(b'\\', bytes).is_some()
-        // `U&'!006eow' UESCAPE '!'`
-        || memchr::memmem::find(bytes, b"&'").is_some()
-        || is_continued(bytes)
+    runs.any(|run| is_moment(run) || run.get(1..).is_some_and(is_moment)) || memchr::memchr(b'\\', bytes).is_some()
 }
 
-/// Whether a string constant goes on behind a line end, `'to'` and `'day'`: the runs of letters are not what it says.
-fn is_continued(bytes: &[u8]) -> bool {
-    // A comment may stand in between.
-    let commented = memchr::memmem::find(bytes, b"--").unwrap_or(bytes.len());
+/// Whether a string constant has other letters than it says, `U&'!006eow' UESCAPE '!'`, or goes on behind a line end, `'to'` and `'day'`.
+fn is_hidden(bytes: &[u8]) -> bool {
     memchr::memchr_iter(b'\'', bytes).any(|at| {
         let before = bytes.get(..at).unwrap_or_default();
+        if before.ends_with(b"&") {
+            return true;
+        }
         let blank = before.iter().rev().take_while(|byte| byte.is_ascii_whitespace()).count();
         let (before, blank) = before.split_at(at - blank);
         let breaks = blank.iter().any(|byte| matches!(byte, b'\n' | b'\r'));
-        breaks && (before.ends_with(b"'") || commented < at)
+        // A comment may stand in between.
+        breaks && (before.ends_with(b"'") || memchr::memmem::find(before, b"--").is_some())
     })
 }
 
@@ -240,9 +251,15 @@ mod tests {
             assert!(may_name_moment(bytes.as_bytes()), "{bytes}");
         }
         for text in ["U&'!006eow' UESCAPE '!'", "DATE 'to'\n 'day'", "DATE 'to' \r\n'day'", "DATE 'to' -- x\n 'day'"] {
-            assert!(may_name_moment(text.as_bytes()), "{text}");
+            assert!(may_quote_moment(text.as_bytes()), "{text}");
         }
-        assert!(!may_name_moment(b"SELECT 'a',\n 'b',\n 'c' FROM t\nWHERE x = 'd'"));
+        for text in ["SELECT now FROM today", "SELECT '' -- now\n", "SELECT $1 FROM t WHERE x = 'nowhere'", ""] {
+            assert_eq!(may_quote_moment(text.as_bytes()), text.contains("--"), "{text}");
+        }
+        for text in ["'now'", "$$Now$$", "date'today'", "SELECT E'n\\x6fw'", "x = $1 OR d < $a$YESTERDAY$a$::date"] {
+            assert!(may_quote_moment(text.as_bytes()), "{text}");
+        }
+        assert!(!may_quote_moment(b"SELECT 'a',\n 'b',\n 'c' FROM t\nWHERE x = 'd'"));
         for bytes in ["SELECT unknown FROM towards WHERE knowhow = 'tomorrows'", "", "no", "2024-01-01"] {
             assert!(!may_name_moment(bytes.as_bytes()), "{bytes}");
         }

@@ -15,7 +15,7 @@ use tokio::time::MissedTickBehavior;
 use crate::config::Config;
 use crate::meter::Registry;
 use crate::pool::place::Place;
-use crate::relay::{Arrival, Ask, Relay, Whom, sweep, task};
+use crate::relay::{Arrival, Errand, Relay, Whom, sweep, task};
 
 /// What other threads tell a worker.
 pub enum Mail {
@@ -30,8 +30,8 @@ pub enum Mail {
         /// Told when the key is nobody's; otherwise dropped when the matter is over.
         done: oneshot::Sender<()>,
     },
-    /// A statement on another worker means the server of a client.
-    Hold(Ask),
+    /// Something from another worker.
+    Errand(Errand),
     /// Shows that the worker runs: it drops this.
     Ping(oneshot::Sender<()>),
     /// From now on by this configuration.
@@ -75,9 +75,9 @@ pub fn start(
         match Builder::new_current_thread().enable_all().build_local(Default::default()) {
             Ok(runtime) => {
                 let mut relay = Relay::new(place, config, registry);
-                relay.reach(Box::new(move |worker, ask| {
+                relay.reach(Box::new(move |worker, errand| {
                     if let Some(mailbox) = all.get(usize::from(worker)).and_then(WeakMailbox::upgrade) {
-                        let _ = mailbox.send(Mail::Hold(ask));
+                        let _ = mailbox.send(Mail::Errand(errand));
                     }
                 }));
                 runtime.block_on(work(relay, mail, beside));
@@ -105,7 +105,10 @@ async fn work(relay: Relay, mut mail: mpsc::UnboundedReceiver<Mail>, beside: Opt
                 None => return,
                 Some(Mail::Client(arrival)) => task::arrive(&relay, *arrival),
                 Some(Mail::Cancel { whom, key, done }) => task::cancel(&relay, whom, &key, done),
-                Some(Mail::Hold(ask)) => task::hold(&relay, ask),
+                Some(Mail::Errand(Errand::Hold(ask))) => task::hold(&relay, ask),
+                Some(Mail::Errand(Errand::Landed(landed))) => {
+                    let _ = task::guarded(&relay, |relay| relay.landed_abroad(&landed));
+                }
                 Some(Mail::Ping(done)) => drop(done),
                 Some(Mail::Reload(config)) => drop(task::guarded(&relay, |relay| relay.reconfigure(config))),
                 Some(Mail::Drain(done)) => {

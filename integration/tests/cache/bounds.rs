@@ -1,6 +1,8 @@
 //! What is kept stays within its bounds.
 //! It must never hang on which answers go first.
 
+use std::ops::Range;
+
 use crate::common::{Client, eventually, metric};
 use crate::{ask_sql, cluster, conf, count, hits, reason, start};
 
@@ -25,9 +27,11 @@ fn long_answers_and_many_answers() {
     eventually("the store is full", || bytes() > f64::from(128 << 10));
     assert!(bytes() <= f64::from(256 << 10), "{} bytes", bytes());
     assert!(entries() > 50.0 && entries() < 200.0, "{} answers", entries());
-    assert!(count(&pgweir, "fills") > 1000.0);
+    // What others would have had to go for was kept only if it was asked for again.
+    let once = reason(&pgweir, "unkept", "once");
+    assert!(once > 500.0 && count(&pgweir, "fills") + once > 1000.0, "{once} of {}", count(&pgweir, "fills"));
     let before = hits(&pgweir);
-    (0..2).for_each(|_| drop(client.query("SELECT * FROM long WHERE id = 1").unwrap()));
+    (0..3).for_each(|_| drop(client.query("SELECT * FROM long WHERE id = 1").unwrap()));
     assert!(hits(&pgweir) > before);
 }
 
@@ -48,4 +52,33 @@ fn a_tenant_has_its_part() {
     for id in 1..=50 {
         assert!(ask_sql(&pgweir, &mut other, &format!("SELECT * FROM long WHERE id = {id}")).1, "{id}");
     }
+}
+
+/// What is hardly ever asked for twice is none of the cache's business, until it is.
+#[test]
+fn a_shape_of_many_values_is_left_alone() {
+    let pgweir = start(&conf(cluster(), "mode = \"on\"\nttl = \"1h\""));
+    let mut client = Client::connect(pgweir.port());
+    let mut run = |ids: Range<u32>, times: usize| {
+        for id in ids {
+            (0..times).for_each(|_| assert_eq!(client.value(&format!("SELECT {id} AS of_many")), id.to_string()));
+        }
+    };
+    // A shape is judged after 4096 lookups.
+    run(0..4096, 1);
+    assert_eq!(reason(&pgweir, "bypasses", "rare"), 1.0);
+    let misses = || reason(&pgweir, "misses", "absent");
+    let (missed, before) = (misses(), hits(&pgweir));
+    run(6000..6100, 1);
+    assert_eq!((reason(&pgweir, "bypasses", "rare"), misses(), hits(&pgweir)), (101.0, missed, before));
+    // The second time it is looked up and kept, the third time it is there.
+    run(6000..6100, 1);
+    assert_eq!((reason(&pgweir, "bypasses", "rare"), misses(), hits(&pgweir)), (101.0, missed + 100.0, before));
+    run(6000..6100, 1);
+    assert_eq!((misses(), hits(&pgweir)), (missed + 100.0, before + 100.0));
+    // Once things are asked for again and again all are kept at once.
+    run(7000..8400, 3);
+    let (rare, before) = (reason(&pgweir, "bypasses", "rare"), hits(&pgweir));
+    run(9000..9100, 2);
+    assert_eq!((reason(&pgweir, "bypasses", "rare"), hits(&pgweir)), (rare, before + 100.0));
 }

@@ -39,6 +39,45 @@ fn a_read_that_many_ask_at_once_runs_once() {
     assert_eq!((count(&pgweir, "followed"), count(&pgweir, "fills")), (15.0, fills + 1.0));
 }
 
+/// Once per process: also by clients of different workers.
+#[test]
+fn workers_wait_for_each_other() {
+    let cluster = builder().start().unwrap();
+    let pgweir = conf(&cluster, "mode = \"on\"\nttl = \"1h\"").size(20).top("workers = 4").start();
+    let mut clients: Vec<_> = (0..24).map(|_| Client::connect(pgweir.port())).collect();
+    eventually("each worker knows what its database's code does", || {
+        let before = hits(&pgweir);
+        clients.iter_mut().for_each(|client| drop(client.query("SELECT v FROM guarded_too WHERE id = 1").unwrap()));
+        hits(&pgweir) == before + 24.0
+    });
+    let followed = count(&pgweir, "followed");
+    for round in 0..3 {
+        let script = Script::new().query(&format!("SELECT v FROM guarded WHERE id = {} /* of all */", 20 + round));
+        let mut holder = guard(&cluster, "guarded");
+        let before = reason(&pgweir, "misses", "absent");
+        clients.iter_mut().for_each(|client| client.send(&script));
+        eventually("all have asked", || reason(&pgweir, "misses", "absent") == before + 24.0);
+        eventually("one of them waits", || waiting_for(&cluster, "guarded") == 1);
+        if round == 2 {
+            // It fails, and each worker asks by itself.
+            let end =
+                "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE NOT granted AND relation = 'guarded'::regclass";
+            cluster.primary().query_in(DATABASE, end).unwrap();
+            eventually("the others ask", || waiting_for(&cluster, "guarded") > 1);
+        }
+        holder.query("COMMIT").unwrap();
+        let answers: Vec<_> = clients.iter_mut().map(|client| outcome(&client.ready(1))).collect();
+        let row = vec![vec![format!("guarded {}", 20 + round)]];
+        let right = answers.iter().filter(|answer| answer.as_ref().is_ok_and(|rows| *rows == row)).count();
+        assert_eq!(right, if round == 2 { 23 } else { 24 }, "{answers:?}");
+        if round < 2 {
+            let ran = cluster.primary().log().matches("/* of all */").count();
+            assert_eq!(ran, round + 1);
+        }
+    }
+    assert_eq!(count(&pgweir, "followed"), followed + 46.0);
+}
+
 /// Who has other settings, or asks something else, does not wait for it.
 #[test]
 fn others_do_not_wait() {

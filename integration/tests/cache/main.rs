@@ -124,8 +124,19 @@ fn unnamed(sql: &str, values: &[Option<&str>]) -> Script {
 
 /// Why the cache was not asked.
 fn bypasses(pgweir: &Pgweir) -> Vec<(&'static str, f64)> {
-    let reasons =
-        ["verdict", "volatile", "moment", "session", "batch", "ttl", "stalled", "unpublished", "untraced", "doubt"];
+    let reasons = [
+        "verdict",
+        "volatile",
+        "moment",
+        "session",
+        "batch",
+        "ttl",
+        "stalled",
+        "unpublished",
+        "untraced",
+        "doubt",
+        "rare",
+    ];
     let all = reasons.map(|why| (why, reason(pgweir, "bypasses", why)));
     all.into_iter().filter(|(_, count)| *count > 0.0).collect()
 }

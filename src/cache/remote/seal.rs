@@ -224,7 +224,8 @@ impl Keys {
         } else {
             Bytes::from(lz4_flex::block::decompress(body, len).map_err(|_| Bad::Malformed)?)
         };
-        if answer.len() != len || Scan::default().look(&answer) != (Answer::Whole { parse: 0, len }) {
+        let is_whole = matches!(Scan::default().look(&answer), Answer::Whole { parse: 0, len: it, .. } if it == len);
+        if answer.len() != len || !is_whole {
             return Err(Bad::Malformed);
         }
         let source = if flags & OF_REPLICA == 0 { Source::Primary } else { Source::Replica(lsn) };

@@ -1,0 +1,99 @@
+//! Shapes of which hardly anything is asked for twice.
+//! Must never take the cache from a shape that it helps for longer than it takes to see that.
+//!
+//! A lookup that finds nothing, and keeping what then comes for nobody, costs about a tenth of what a query costs; a hit saves all of it. So
+//! of a shape that was hit less than once in 32 lookups only what was asked for before ([`super::seen`]) is looked up and kept: the others
+//! cost a hash and a look at a table, and what is asked for again is answered from the third time on. It is judged anew every few
+//! thousand lookups, and leaves that state with one hit in 16.
+
+use std::fmt;
+
+/// Shapes that are told apart: of two in the same place the one that was asked for last counts.
+const PLACES: usize = 1024;
+/// Lookups after which a shape is judged.
+const WINDOW: u16 = 4096;
+/// With fewer hits of so many lookups it becomes one of those, with more it is no more.
+const POOR: u16 = WINDOW / 32;
+const GOOD: u16 = WINDOW / 16;
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Worth {
+    shape: u64,
+    asked: u16,
+    hits: u16,
+    poor: bool,
+}
+
+/// What one worker has seen of shapes.
+pub struct Worths(Box<[Worth]>);
+
+impl fmt::Debug for Worths {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Worths({} places)", self.0.len())
+    }
+}
+
+impl Default for Worths {
+    fn default() -> Self {
+        Self(vec![Worth::default(); PLACES].into())
+    }
+}
+
+impl Worths {
+    fn place(&mut self, shape: u64) -> Option<&mut Worth> {
+        let at = usize::try_from(shape % PLACES as u64).unwrap_or_default();
+        self.0.get_mut(at)
+    }
+
+    /// Something of this shape is asked for; whether that is hardly ever asked for twice.
+    pub fn is_poor(&mut self, shape: u64) -> bool {
+        let Some(worth) = self.place(shape) else { return false };
+        if worth.shape != shape {
+            *worth = Worth { shape, ..Worth::default() };
+        }
+        worth.asked += 1;
+        if worth.asked == WINDOW {
+            worth.poor = worth.hits < if worth.poor { GOOD } else { POOR };
+            (worth.asked, worth.hits) = (0, 0);
+        }
+        worth.poor
+    }
+
+    /// It was answered from the cache.
+    pub fn is_hit(&mut self, shape: u64) {
+        let worth = self.place(shape).filter(|worth| worth.shape == shape);
+        worth.into_iter().for_each(|worth| worth.hits = worth.hits.saturating_add(1));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How many of so many lookups find the shape poor, every `hit`th being a hit.
+    fn poor(worths: &mut Worths, lookups: u32, hit: u32) -> u32 {
+        let mut poor = 0;
+        for n in 1..=lookups {
+            poor += u32::from(worths.is_poor(7));
+            if n % hit == 0 {
+                worths.is_hit(7);
+            }
+        }
+        poor
+    }
+
+    #[test]
+    fn a_shape_is_poor_while_it_is_hardly_hit() {
+        let mut worths = Worths::default();
+        let window = u32::from(WINDOW);
+        assert_eq!(poor(&mut worths, 4 * window, 30), 0);
+        assert_eq!(poor(&mut worths, 4 * window, 40), 4 * window - (window - 1));
+        // Between the two it stays what it is.
+        assert_eq!(poor(&mut worths, 4 * window, 20), 4 * window);
+        assert_eq!(poor(&mut worths, 4 * window, 10), window - 1);
+        assert_eq!(poor(&mut worths, 4 * window, 20), 0);
+        // Another one in its place knows nothing of it.
+        assert_eq!(poor(&mut worths, 2 * window, 1000), window + 1);
+        assert!(!worths.is_poor(7 + PLACES as u64) && !worths.is_poor(7));
+    }
+}

@@ -1,0 +1,221 @@
+//! What a batch asks, as far as that concerns the cache: whether its answer may be kept, for how long, and under what.
+//! Must never call two batches the same that may be answered differently.
+
+use std::hash::BuildHasher;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::client::Unnamed;
+use super::shapes::Look;
+use super::statements::Statement;
+use super::{ClientId, GroupId, Relay};
+use crate::cache::Store;
+use crate::cache::key::{HASHES, Key};
+use crate::config::CacheMode;
+use crate::flow::requests::End;
+use crate::meter::Bypass;
+use crate::sql::timed::{may_name_moment, may_quote_moment};
+use crate::sql::verdict::StatementKind;
+use crate::sql::wish;
+use crate::trace::Parent;
+use crate::wire::frame::{HEADER, Header, cstr};
+use crate::wire::tag;
+
+/// What every key begins with that means nothing to other processes: [`Store::epoch`].
+pub(super) const EPOCH_BYTES: usize = size_of::<u64>();
+
+/// A batch whose answer may be in the cache.
+pub(super) struct Asked {
+    /// How old that may be, microseconds.
+    pub ttl_us: u64,
+    /// Its shape.
+    pub shape: u64,
+    /// Slots of its tags.
+    pub tags: Box<[u32]>,
+    /// It begins with a Parse.
+    pub parses: bool,
+    /// Somebody has said how old it may be.
+    pub timed: bool,
+    /// It was asked for before, though little of its shape is.
+    pub again: bool,
+    /// It is asked anew, and the cache has what may be given if nobody answers.
+    pub renews: bool,
+    /// What the client's unnamed statement is then, if another than before.
+    pub unnamed: Option<Unnamed>,
+    /// The span that it is a part of, if anything is traced.
+    pub parent: Option<Parent>,
+}
+
+/// One statement in the extended protocol.
+struct Single<'a> {
+    statement: Rc<Statement>,
+    parses: bool,
+    /// What is described: 1, the statement; 2, the portal.
+    describes: u8,
+    /// The Bind behind its names: formats, parameters, formats of the result.
+    bind: &'a [u8],
+}
+
+impl Relay {
+    /// What the batch asks, if its answer may be kept; puts together its key.
+    pub(super) fn asked(
+        &mut self,
+        id: ClientId,
+        store: &Store,
+        buffer: &mut Vec<u8>,
+        batch: &[u8],
+        end: End,
+    ) -> Result<Asked, Bypass> {
+        let client = self.clients.get(id).ok_or(Bypass::Session)?;
+        if !client.reads {
+            return Err(Bypass::Verdict);
+        }
+        let writes = client.cache.as_ref().is_some_and(|cache| cache.writes);
+        if !client.is_only_settings() || writes || client.params.min_lsn.is_some() {
+            return Err(Bypass::Session);
+        }
+        let conforming = client.conforming;
+        match end {
+            End::Query if batch.first() == Some(&tag::client::QUERY) => {
+                let sql = batch.get(HEADER..).and_then(cstr).map_or(&[][..], |(sql, _)| sql);
+                let look = self.shapes.look(sql, conforming);
+                self.may_be_kept(id, &look, look.stand.keeps, sql).and_then(|ttl_us| {
+                    let again = self.is_asked_again(id, store, &look, sql)?;
+                    let mut key = self.cache_key(id, store, buffer).ok_or(Bypass::Session)?;
+                    key.number(0);
+                    key.text(sql, look.commented, conforming);
+                    let tags = self.tags(id, &look, sql, &mut key);
+                    let unnamed = Some(Unnamed::Nothing);
+                    let parent = self.parent_in(look.commented, sql, conforming);
+                    Ok(Asked {
+                        ttl_us,
+                        shape: look.shape,
+                        tags,
+                        parses: false,
+                        timed: ttl_us < u64::MAX,
+                        again,
+                        renews: false,
+                        unnamed,
+                        parent,
+                    })
+                })
+            }
+            End::Sync => self.single(id, batch).ok_or(Bypass::Batch).and_then(|single| {
+                let Single { statement, parses, describes, bind } = single;
+                let ttl_us = self.may_be_kept(id, &statement.look, statement.stand.get().keeps, statement.sql())?;
+                if may_name_moment(bind) {
+                    return Err(Bypass::Moment);
+                }
+                let again = self.is_asked_again(id, store, &statement.look, bind)?;
+                let mut key = self.cache_key(id, store, buffer).ok_or(Bypass::Session)?;
+                key.number(1 + u64::from(describes));
+                key.text(statement.sql(), statement.look.commented, conforming);
+                key.field(statement.types());
+                key.field(bind);
+                let tags = self.tags(id, &statement.look, statement.sql(), &mut key);
+                let shape = statement.look.shape;
+                let parent = self.parent_in(statement.look.commented, statement.sql(), conforming);
+                let unnamed = parses.then_some(Unnamed::Known(statement));
+                let timed = ttl_us < u64::MAX;
+                Ok(Asked { ttl_us, shape, tags, parses, timed, again, renews: false, unnamed, parent })
+            }),
+            End::Query | End::Call | End::Flush => Err(Bypass::Batch),
+        }
+    }
+
+    /// Whether a statement with these values was asked for before, if it matters: where hardly anything is asked for twice other statements
+    /// are none of the cache's business.
+    fn is_asked_again(&mut self, id: ClientId, store: &Store, look: &Look, values: &[u8]) -> Result<bool, Bypass> {
+        let Some(client) = self.clients.get(id) else { return Err(Bypass::Session) };
+        // Comments may differ from call to call.
+        if look.commented || self.config.cache.mode != CacheMode::On || client.warms().is_some() {
+            return Ok(false);
+        }
+        let shape = self.shape_there(client.group, look.shape);
+        if !self.worths.is_poor(shape) {
+            return Ok(false);
+        }
+        if store.was_seen(HASHES.hash_one((shape, values))) { Ok(true) } else { Err(Bypass::Rare) }
+    }
+
+    /// A shape of the database of a group.
+    pub(super) fn shape_there(&self, group: GroupId, shape: u64) -> u64 {
+        shape ^ (self.groups[group].catalog as u64).rotate_right(8)
+    }
+
+    /// For how many microseconds the answer to this statement may be kept.
+    fn may_be_kept(&self, id: ClientId, look: &Look, keeps: bool, sql: &[u8]) -> Result<u64, Bypass> {
+        if look.kind != StatementKind::Select || !look.is_bare() || !keeps {
+            return Err(Bypass::Volatile);
+        }
+        let client = self.clients.get(id).ok_or(Bypass::Session)?;
+        let (group, cache) = (&self.groups[client.group], &self.config.cache);
+        let rule = group.rules.as_ref().and_then(|rules| rules.of(client.course));
+        let of_rule = rule.and_then(|kept| kept.rule.cache_ttl.as_ref()).map(|ttl| cache.time(ttl));
+        let in_comment = if look.hinted { wish::ttl(sql, client.conforming) } else { None };
+        let said = [group.terms.cache_ttl, of_rule, in_comment.map(|word| cache.time_in_comment(word))];
+        // What ends with a change needs no time, but may have one.
+        let until_changed = group.terms.cache_fenced || group.terms.cache_staleness.is_some();
+        let unlimited = until_changed.then_some(Duration::MAX);
+        let said = said.into_iter().flatten().min().or(unlimited);
+        let ttl = said.filter(|ttl| !ttl.is_zero()).ok_or(Bypass::Ttl)?;
+        if may_quote_moment(sql) {
+            return Err(Bypass::Moment);
+        }
+        Ok(u64::try_from(ttl.as_micros()).unwrap_or(u64::MAX))
+    }
+
+    /// What every key of the client's begins with.
+    fn cache_key<'a>(&self, id: ClientId, store: &Store, buffer: &'a mut Vec<u8>) -> Option<Key<'a>> {
+        let client = self.clients.get(id)?;
+        let group = &self.groups[client.group];
+        let mut key = Key::new(buffer);
+        key.number(store.epoch());
+        key.field(&group.key);
+        key.number(u64::from(group.cluster.newest_timeline()));
+        key.number(u64::from(client.conforming));
+        key.field(&client.params.kept_under);
+        Some(key)
+    }
+
+    /// The statement of an extended batch that binds one and executes it whole, and does nothing else but to prepare it without a name and
+    /// to have it described.
+    fn single<'a>(&mut self, id: ClientId, batch: &'a [u8]) -> Option<Single<'a>> {
+        let (mut found, mut parses, mut describes, mut bind, mut ran): (Option<Rc<Statement>>, _, _, _, _) =
+            (None, false, 0, None, false);
+        let mut at = 0;
+        while let Some(rest) = batch.get(at..)
+            && let Ok(Some(header)) = Header::peek(rest, usize::MAX)
+            && let Some(body) = rest.get(HEADER..header.total)
+        {
+            match header.tag {
+                tag::client::PARSE if !parses && bind.is_none() => {
+                    found = Some(self.statement_for(id, body.strip_prefix(b"\0")?));
+                    parses = true;
+                }
+                tag::client::BIND if bind.is_none() => {
+                    // Of the unnamed portal.
+                    let (name, rest) = cstr(body.strip_prefix(b"\0")?)?;
+                    if name.is_empty() != parses {
+                        return None;
+                    }
+                    if !parses {
+                        found = Some(self.prepared_as(id, name)?);
+                    }
+                    bind = Some(rest);
+                }
+                tag::client::DESCRIBE if bind.is_some() && body == b"P\0" && describes & 2 == 0 => describes |= 2,
+                tag::client::DESCRIBE if parses && bind.is_none() && body == b"S\0" && describes == 0 => describes = 1,
+                // All rows of the unnamed portal.
+                tag::client::EXECUTE if bind.is_some() && !ran && body == [0; 5] => ran = true,
+                tag::client::SYNC if ran => {
+                    let (statement, bind) = (found?, bind?);
+                    return statement.shared.then_some(Single { statement, parses, describes, bind });
+                }
+                _ => return None,
+            }
+            at += header.total;
+        }
+        None
+    }
+}
