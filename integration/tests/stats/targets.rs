@@ -124,9 +124,11 @@ fn statements_of_a_pipeline_are_told_apart() {
     let took = began.elapsed().as_secs_f64();
     let (slow, quick) = (shape(&pgweir, "slow_part", 1), shape(&pgweir, "quick_part", 2));
     let server = |it: &Value| seconds(&it["numbers"], "server", "sum_seconds");
-    assert!(server(&slow) >= 0.3, "{slow:#}");
+    let both = server(&slow) + server(&quick);
     // Who counts all from their sending says more than all have taken.
-    assert!(server(&slow) + server(&quick) <= took, "{quick:#} {slow:#}");
+    assert!(both >= 0.3 && both <= took, "{took}: {quick:#} {slow:#}");
+    // It begins when pgweir reads the answer in front, which a busy machine puts off; but not for so long.
+    assert!(server(&slow) >= 0.2, "{slow:#}");
     let bytes = |it: &Value| it["numbers"]["bytes_total"].as_u64().unwrap();
     assert!((18_000..19_000).contains(&bytes(&quick)) && bytes(&slow) < 500, "{quick:#} {slow:#}");
 }
