@@ -106,9 +106,9 @@ fn driver(pgweir: &Pgweir, interpreter: impl AsRef<Path>, file: &str) -> String 
 #[test]
 fn psycopg_and_node_run_the_extended_protocol() {
     let pgweir = conf().start();
-    for (interpreter, file) in [("venv/bin/python", "console.py"), ("node", "console.js")] {
+    for (interpreter, file, more) in [("venv/bin/python", "console.py", "exporter\n"), ("node", "console.js", "")] {
         let said = driver(&pgweir, interpreter, file);
-        assert_eq!(said, "rows\nparameters\nerror\ncommand\n", "{file}");
+        assert_eq!(said, format!("rows\nparameters\nerror\ncommand\n{more}"), "{file}");
     }
 }
 

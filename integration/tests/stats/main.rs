@@ -11,6 +11,7 @@ mod audit;
 mod collector;
 mod dashboard;
 mod doors;
+mod many;
 mod percentiles;
 mod prometheus;
 mod targets;
