@@ -77,6 +77,8 @@ pub struct DatabaseIndexes {
     pub database: String,
     /// The server whose they are.
     pub host: Arc<str>,
+    /// All servers of the database.
+    pub all: Vec<Arc<str>>,
     /// When it was asked, microseconds of [`crate::base::clock`].
     pub asked_us: u64,
     /// What they say.

@@ -172,8 +172,8 @@ pub(super) struct Plans {
     every_us: u64,
     known: HashMap<(GroupId, u64), Known>,
     changes: VecDeque<PlanChange>,
-    /// What the statistics of the group's database say.
-    indexes: HashMap<GroupId, DatabaseIndexes>,
+    /// What the statistics of the group's database say, on each host.
+    indexes: HashMap<(GroupId, Arc<str>), DatabaseIndexes>,
     /// A question is under way.
     asking: bool,
     /// No other is asked before, microseconds.
@@ -208,7 +208,7 @@ impl Plans {
     /// There is no such group any more.
     pub fn forget_group(&mut self, group: GroupId) {
         self.known.retain(|(of, _), _| *of != group);
-        self.indexes.remove(&group);
+        self.indexes.retain(|(of, _), _| *of != group);
     }
 
     /// A statement has run. Whether its plan is to be asked now.
@@ -261,7 +261,7 @@ impl Relay {
         let Some(client) = self.clients.get(id) else { return };
         let this = &self.pools[pool];
         let Some(mut what) = note.explain(transition(&Vec::new(), &client.params.settings, false)) else { return };
-        let asked = self.plans.indexes.get(&this.group);
+        let asked = self.plans.indexes.get(&(this.group, Arc::clone(&this.counters.target.host)));
         what.statistics = asked.is_none_or(|it| it.asked_us + STATISTICS_US <= self.now_us);
         self.plans.asking = true;
         let (group, host, dial) = (this.group, Arc::clone(&this.counters.target.host), Rc::clone(&this.dial));
@@ -279,8 +279,12 @@ impl Relay {
         };
         let Some(of) = self.groups.get(group) else { return };
         if let Some(rows) = &said.statistics {
-            let (database, host, asked_us) = (of.database.clone(), Arc::clone(host), self.now_us);
-            self.plans.indexes.insert(group, DatabaseIndexes { database, host, asked_us, uses: IndexUse::all(rows) });
+            let (database, host, asked_us, uses) =
+                (of.database.clone(), Arc::clone(host), self.now_us, IndexUse::all(rows));
+            let all = of.members.iter().map(|pool| Arc::clone(&self.pools[*pool].counters.target.host)).collect();
+            self.plans
+                .indexes
+                .insert((group, Arc::clone(&host)), DatabaseIndexes { database, host, all, asked_us, uses });
         }
         let (Some(plan), Some(known)) = (plan(&said.plan), self.plans.known.get_mut(&(group, shape))) else { return };
         let change = known.sees(plan, LackedIndex::of(&said), Arc::clone(host), self.now_us);

@@ -11,7 +11,7 @@ const HEAVY: u32 = 50;
 const CALLS: u32 = 8;
 /// Of what a process may have more behind any number of shapes: 600 entries of 10 KiB, 20,000 verdicts with up to a KiB of text, as many
 /// learned, and what the allocator keeps of it.
-const MOST: u64 = 64 << 20;
+const MOST: u64 = 32 << 20;
 
 fn resident(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();

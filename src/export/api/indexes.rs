@@ -1,7 +1,7 @@
 //! Indexes: those that plans seem to lack, those that nobody needs, and tables that lack some.
 //! Must never call an index needless that holds something together, nor advise one that the planner was asked about and would not use.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -36,16 +36,19 @@ pub(super) struct SuggestedIndex {
     pub(super) hint: &'static str,
 }
 
-/// An index that nothing was looked up in.
+/// An index that nothing was looked up in, on none of the servers that were asked.
 #[derive(Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct UnusedIndex {
     pub(super) index: String,
     pub(super) table: String,
     pub(super) database: String,
-    pub(super) host: String,
+    /// The servers that were asked.
+    pub(super) hosts: Vec<String>,
+    /// Those that were not yet: one is when the plan of a statement that it has run is asked for.
+    pub(super) hosts_not_asked: Vec<String>,
     pub(super) bytes: u64,
-    /// For how long: since the statistics were reset, or the server was started.
+    /// For how long: since the statistics were reset, or the server was started, whichever was the last.
     pub(super) seconds: u64,
     pub(super) hint: &'static str,
 }
@@ -97,8 +100,8 @@ pub(super) fn lacked(plans: Vec<ShapePlans>) -> Vec<SuggestedIndex> {
     all
 }
 
-/// What the newest answer of each server says of each of its databases, by this.
-fn newest<T>(indexes: &[DatabaseIndexes], of: impl Fn(&DatabaseIndexes, &IndexUse) -> Option<T>) -> Vec<T> {
+/// The newest answer of each server on each of its databases.
+fn newest(indexes: &[DatabaseIndexes]) -> Vec<&DatabaseIndexes> {
     let mut known: BTreeMap<(&str, &str), &DatabaseIndexes> = BTreeMap::new();
     for it in indexes {
         let newest = known.entry((&it.database, &it.host)).or_insert(it);
@@ -106,21 +109,35 @@ fn newest<T>(indexes: &[DatabaseIndexes], of: impl Fn(&DatabaseIndexes, &IndexUs
             *newest = it;
         }
     }
-    known.into_values().flat_map(|it| it.uses.iter().filter_map(|use_| of(it, use_)).collect::<Vec<_>>()).collect()
+    known.into_values().collect()
 }
 
 pub(super) fn unused(indexes: &[DatabaseIndexes]) -> Vec<UnusedIndex> {
-    let mut all = newest(indexes, |of, use_| match use_ {
-        IndexUse::Unused { index, table, bytes, seconds } => Some(UnusedIndex {
+    let known = newest(indexes);
+    let mut all: BTreeMap<(&str, &str), UnusedIndex> = BTreeMap::new();
+    for (of, use_) in known.iter().flat_map(|of| of.uses.iter().map(move |use_| (of, use_))) {
+        let IndexUse::Unused { index, table, bytes, seconds } = use_ else { continue };
+        let it = all.entry((&of.database, index)).or_insert_with(|| UnusedIndex {
             index: index.clone(),
             table: table.clone(),
             database: of.database.clone(),
-            host: of.host.to_string(),
+            hosts: Vec::new(),
+            hosts_not_asked: Vec::new(),
             bytes: *bytes,
             seconds: *seconds,
-            hint: "Every write pays for it. See whether replicas, or what runs once a month, use it; then DROP INDEX CONCURRENTLY.",
-        }),
-        IndexUse::Scanned { .. } => None,
+            hint: "Every write pays for it. See whether other servers, or what runs once a month, use it; then DROP INDEX CONCURRENTLY.",
+        });
+        it.hosts.push(of.host.to_string());
+        it.seconds = it.seconds.min(*seconds);
+    }
+    let mut all: Vec<_> = all.into_values().collect();
+    // What one server has no use for another may need.
+    all.retain_mut(|it| {
+        let asked: Vec<_> = known.iter().filter(|of| of.database == it.database).collect();
+        let every: BTreeSet<&str> = asked.iter().flat_map(|of| of.all.iter().map(|host| &**host)).collect();
+        it.hosts_not_asked =
+            every.into_iter().filter(|host| asked.iter().all(|of| *of.host != **host)).map(str::to_owned).collect();
+        it.hosts.len() == asked.len()
     });
     all.sort_by_key(|it| std::cmp::Reverse(it.bytes));
     all.truncate(ROWS_MAX);
@@ -128,18 +145,57 @@ pub(super) fn unused(indexes: &[DatabaseIndexes]) -> Vec<UnusedIndex> {
 }
 
 pub(super) fn scanned(indexes: &[DatabaseIndexes]) -> Vec<ScannedTable> {
-    let mut all = newest(indexes, |of, use_| match use_ {
-        IndexUse::Scanned { table, scans, rows } => Some(ScannedTable {
+    let mut all = Vec::new();
+    for (of, use_) in newest(indexes).into_iter().flat_map(|of| of.uses.iter().map(move |use_| (of, use_))) {
+        let IndexUse::Scanned { table, scans, rows } = use_ else { continue };
+        all.push(ScannedTable {
             table: table.clone(),
             database: of.database.clone(),
             host: of.host.to_string(),
             scans_total: *scans,
             rows_total: *rows,
             hint: "See which statements do that (lacked_indexes, or SHOW PLANS), and what they look for.",
-        }),
-        IndexUse::Unused { .. } => None,
-    });
+        });
+    }
     all.sort_by_key(|it| std::cmp::Reverse(it.rows_total));
     all.truncate(ROWS_MAX);
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn says(host: &str, asked_us: u64, unused: &[(&str, u64)]) -> DatabaseIndexes {
+        let one = |&(index, seconds): &(&str, u64)| {
+            let (index, table) = (index.to_owned(), "public.t".to_owned());
+            IndexUse::Unused { index, table, bytes: 8192, seconds }
+        };
+        DatabaseIndexes {
+            database: "app".into(),
+            host: host.into(),
+            all: vec!["a".into(), "b".into(), "c".into()],
+            asked_us,
+            uses: unused.iter().map(one).collect(),
+        }
+    }
+
+    #[test]
+    fn an_index_that_one_server_uses_is_needed() {
+        let shown = |indexes: &[DatabaseIndexes]| {
+            let all = unused(indexes).into_iter();
+            all.map(|it| (it.index, it.hosts.join(" "), it.hosts_not_asked.join(" "), it.seconds)).collect::<Vec<_>>()
+        };
+        let one =
+            |index: &str, hosts: &str, others: &str, seconds| (index.into(), hosts.into(), others.into(), seconds);
+        let a = says("a", 1, &[("i", 60), ("j", 60)]);
+        assert_eq!(shown(std::slice::from_ref(&a)), [one("i", "a", "b c", 60), one("j", "a", "b c", 60)]);
+        assert_eq!(shown(&[a.clone(), says("b", 1, &[("i", 50)])]), [one("i", "a b", "c", 50)]);
+        // The newest answer counts, of whichever worker.
+        assert_eq!(
+            shown(&[a.clone(), says("b", 2, &[("j", 70)]), says("b", 1, &[("i", 50)])]),
+            [one("j", "a b", "c", 60)]
+        );
+        assert_eq!(shown(&[a, says("b", 1, &[])]), []);
+    }
 }

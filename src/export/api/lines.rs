@@ -109,8 +109,17 @@ fn of_indexes(lacked: Vec<SuggestedIndex>, unused: Vec<UnusedIndex>, scanned: Ve
         time_us: None,
         shape: None,
         what: format!(
-            "{} on {} has {} bytes and served nobody for {} s on {}",
-            it.index, it.table, it.bytes, it.seconds, it.host
+            "{} on {} has {} bytes and served nobody for {} s on {}{}",
+            it.index,
+            it.table,
+            it.bytes,
+            it.seconds,
+            it.hosts.join(", "),
+            if it.hosts_not_asked.is_empty() {
+                String::new()
+            } else {
+                format!("; not asked: {}", it.hosts_not_asked.join(", "))
+            }
         ),
         action: it.hint,
         query: None,
