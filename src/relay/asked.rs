@@ -2,6 +2,7 @@
 //! Must never call two batches the same that may be answered differently.
 
 use std::hash::BuildHasher;
+use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -47,13 +48,14 @@ pub(super) struct Asked {
 }
 
 /// One statement in the extended protocol.
-struct Single<'a> {
-    statement: Rc<Statement>,
+#[derive(Debug)]
+pub(super) struct Single {
+    pub statement: Rc<Statement>,
     parses: bool,
     /// What is described: 1, the statement; 2, the portal.
     describes: u8,
-    /// The Bind behind its names: formats, parameters, formats of the result.
-    bind: &'a [u8],
+    /// Where the Bind is behind its names: formats, parameters, formats of the result.
+    bind: Range<usize>,
 }
 
 impl Relay {
@@ -100,8 +102,9 @@ impl Relay {
                     })
                 })
             }
-            End::Sync => self.single(id, batch).ok_or(Bypass::Batch).and_then(|single| {
+            End::Sync => self.single_again(id, batch).ok_or(Bypass::Batch).and_then(|single| {
                 let Single { statement, parses, describes, bind } = single;
+                let bind = batch.get(bind).ok_or(Bypass::Batch)?;
                 let ttl_us = self.may_be_kept(id, &statement.look, statement.stand.get().keeps, statement.sql())?;
                 if may_name_moment(bind) {
                     return Err(Bypass::Moment);
@@ -178,9 +181,18 @@ impl Relay {
         Some(key)
     }
 
+    /// That of a batch, which may have been looked at just now to see where it may run.
+    fn single_again(&mut self, id: ClientId, batch: &[u8]) -> Option<Single> {
+        let place = (id, batch.as_ptr() as usize);
+        match self.single.take() {
+            Some((known, single)) if known == place => Some(single),
+            _ => self.single(id, batch),
+        }
+    }
+
     /// The statement of an extended batch that binds one and executes it whole, and does nothing else but to prepare it without a name and
     /// to have it described.
-    fn single<'a>(&mut self, id: ClientId, batch: &'a [u8]) -> Option<Single<'a>> {
+    pub(super) fn single(&mut self, id: ClientId, batch: &[u8]) -> Option<Single> {
         let (mut found, mut parses, mut describes, mut bind, mut ran): (Option<Rc<Statement>>, _, _, _, _) =
             (None, false, 0, None, false);
         let mut at = 0;
@@ -202,7 +214,8 @@ impl Relay {
                     if !parses {
                         found = Some(self.prepared_as(id, name)?);
                     }
-                    bind = Some(rest);
+                    let end = at + header.total;
+                    bind = Some(end - rest.len()..end);
                 }
                 tag::client::DESCRIBE if bind.is_some() && body == b"P\0" && describes & 2 == 0 => describes |= 2,
                 tag::client::DESCRIBE if parses && bind.is_none() && body == b"S\0" && describes == 0 => describes = 1,

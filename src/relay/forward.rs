@@ -35,6 +35,7 @@ impl Relay {
     /// Takes what can be taken of `data`, the bytes a client sent, and says how much that was.
     pub(super) fn pump(&mut self, id: ClientId, data: &[u8]) -> usize {
         self.shapes.forget_last();
+        self.single = None;
         let mut at = 0;
         while let Some(rest) = data.get(at..)
             && !rest.is_empty()

@@ -76,6 +76,14 @@ impl Relay {
                 let look = self.shapes.look(sql, conforming);
                 self.target_of(id, &look, look.stand, sql).0
             }
+            End::Sync if group.terms.caches => match self.single(id, data) {
+                Some(single) => {
+                    let target = self.target_of_statement(id, &single.statement);
+                    self.single = Some(((id, data.as_ptr() as usize), single));
+                    target
+                }
+                None => self.target_of_batch(id, data).unwrap_or_else(|| no_statement(wish)),
+            },
             End::Sync => self.target_of_batch(id, data).unwrap_or_else(|| no_statement(wish)),
             // Behind a Flush anything may follow in the same implicit transaction.
             End::Query | End::Call | End::Flush => no_statement(wish),

@@ -270,6 +270,8 @@ pub struct Relay {
     lanes: alight::Lanes,
     /// Answers that are kept, if any are.
     cache: Option<StoreRef>,
+    /// The one statement of the batch looked at last, and whose that is and where it was.
+    single: Option<((ClientId, usize), asked::Single)>,
     /// Which shapes it helps.
     worths: Worths,
     /// The cache that processes share, if there is one.
@@ -340,6 +342,7 @@ impl Relay {
             lanes: alight::Lanes::default(),
             cache,
             remote: None,
+            single: None,
             worths: Worths::default(),
             landed: None,
             flights: flights::Flights::default(),
