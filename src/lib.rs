@@ -45,7 +45,7 @@
 //!    answer goes to its own client, and whatever goes wrong is a reason to run a request again on a server of its client's own.
 //!    With a cache (`[cache]`, [`cache`]) such a batch is answered before a server is asked for, if its answer hangs on nothing that is not in
 //!    its key ([`sql::kept`]) and is no older than its client's own last write (`relay::cached`); else its answer is kept as it passes
-//!    (`relay::fill`), and who asks the same on the same worker meanwhile waits for it. It is good for a time, or until what it reads is
+//!    (`relay::fill`), and who asks the same meanwhile, on whichever worker (`relay::abroad`), waits for it. It is good for a time, or until what it reads is
 //!    changed, of which one task per process and database hears by logical replication (`relay::stream`, [`cache::feed`]); or, where writes are
 //!    *fenced*, until one begins that passes through any pgweir: each is counted in Redis for all that it may change ([`sql::writes`]) before it goes to
 //!    its server, and each hit waits to hear what was counted (`relay::fence`, [`cache::fence`]).

@@ -1,8 +1,9 @@
 //! Answers on their way to a client that are kept as well, and clients that wait for such an answer instead of asking themselves.
 //! Must never keep an answer that is not whole, nor let anybody wait for one that will not come.
 //!
-//! The first to ask what is not in the cache leads; who asks the same while it runs, on the same worker, follows: it waits, and asks the
-//! cache again when the answer is there, and a server if that does not do for it: nobody follows twice. What becomes of the leader otherwise,
+//! The first to ask what is not in the cache leads; who asks the same while it runs, on the same worker or
+//! another ([`super::abroad`]), follows: it waits, and asks the cache again when the answer is there, and a server if that does not do for
+//! it: nobody follows twice. What becomes of the leader otherwise,
 //! an error above all, is nobody else's affair: then each of the others asks a server. Where processes share a cache a lookup there may lead
 //! as well ([`super::remote`]).
 
