@@ -131,7 +131,8 @@
 //! - A rule of the operator's ([`config::Steering`], [`relay::rules`]) decides for a whole lease, when it begins, and only
 //!   between servers that may have it anyway: where reads go, from which workload's pools, how fast, how long. It is held
 //!   against a session once per set of settings and against a statement once per shape; `relay::course` applies it.
-//! - **I7** A turn does no blocking call, takes no lock but that of one shard of the cache for as long as a lookup takes, and in steady state allocates nothing. Memory per connection
+//! - **I7** A turn does no blocking call, takes no lock but those that the workers' cache needs for as long as a lookup takes (of a shard, of a key that is being kept, of the list of what is
+//!   under way), and in steady state allocates nothing. Memory per connection
 //!   and direction is bounded by [`relay::BACKLOG_BYTES`] + [`relay::READ_BYTES`] of backlog and
 //!   [`relay::LOOK_BYTES`] held back for looking.
 //! - An answer is kept only if it is whole, without error, notice or anything else that is no answer, under all that it hangs on: who asks,
@@ -152,7 +153,7 @@
 //! - A cancel request is acted on by the instance and worker that its key names, and passed on to another instance once
 //!   at most, however wrong `[peers]` may be ([`wire::pid`]). The client's address is what the system says, or a PROXY
 //!   header from a listed network, never what the client says (`gate::proxied`).
-//! - What workers tell each other without being asked is in [`pool::vacate`]: a database that somebody needs to have for
+//! - What workers tell each other without being asked is that an answer has come that others wait for (`relay::abroad`), and in [`pool::vacate`]: a database that somebody needs to have for
 //!   himself, and that a schema has changed, after which a text that is prepared anew shares nothing that is prepared.
 //! - What an operator blocks is refused by shape ([`relay::blocked`]): a batch before it waits for a server, and in a lease by a statement that
 //!   fails in its place. What he resets is where readers count from; the workers' numbers never go back.
@@ -197,7 +198,7 @@
 //! - No decoding of messages on the data path, and no `String`: text that is not UTF-8 passes untouched.
 //! - No timer per request: one sweep per 100 ms and worker applies every limit ([`relay::sweep`]); while there are lanes one
 //!   look per millisecond at all of them (`relay::lane_watch`).
-//! - No lock or map shared between workers on the data path, and no server that travels between workers: a slice that
+//! - No lock or map shared between workers on the data path but those of the cache, and no server that travels between workers: a slice that
 //!   waits for long has another close a server at rest and opens one itself. A pool has one slice per four servers, at
 //!   most one per worker: with few servers one queue for all is worth more than a second core.
 //! - No pool for replication: each such connection has a server of its own (`relay::own`).

@@ -63,6 +63,16 @@ impl Aloft {
         self.0.get(&key.hash()).is_some_and(|lead| is_ours(&lead) && lead.waiting != 0)
     }
 
+    /// Whether another worker than this one asks for it.
+    pub fn is_led_elsewhere(&self, key: Hashed<'_>, worker: Worker) -> bool {
+        self.0.get(&key.hash()).is_some_and(|lead| lead.worker != worker && lead.key.as_ref() == key)
+    }
+
+    /// It is not certain what this worker asks for.
+    pub fn forget(&self, worker: Worker) {
+        self.0.retain(|_, lead| lead.worker != worker);
+    }
+
     /// This worker asks for it no more: who is to be told.
     pub fn over(&self, key: Hashed<'_>, worker: Worker) -> impl Iterator<Item = Worker> + use<> {
         let ours = self.0.remove_if(&key.hash(), |_, lead| lead.worker == worker && lead.key.as_ref() == key);
@@ -98,9 +108,12 @@ mod tests {
         assert_eq!(aloft.turn(Hashed::new(b"other"), 2, 0), Turn::Leads);
         assert!(aloft.is_waited_for(key, 1) && !aloft.is_waited_for(key, 2));
         assert!(!aloft.is_waited_for(Hashed::new(b"other"), 2));
+        assert!(aloft.is_led_elsewhere(key, 2) && !aloft.is_led_elsewhere(key, 1));
         assert_eq!(aloft.over(key, 2).count(), 0);
         assert_eq!(aloft.over(key, 1).collect::<Vec<_>>(), [2, 63]);
         assert_eq!((aloft.over(key, 1).count(), aloft.len()), (0, 1));
         assert_eq!((aloft.turn(key, 2, 0), aloft.is_empty()), (Turn::Leads, false));
+        aloft.forget(2);
+        assert!(aloft.is_empty());
     }
 }

@@ -40,6 +40,8 @@ pub struct Tenant {
     bytes: AtomicU64,
     /// Answers that had to go for others.
     evicted: AtomicU64,
+    /// Some had to go for others of its own, and there was no room since.
+    full: AtomicBool,
     /// Keys of its answers, where there is a limit to those.
     pub(super) oldest: Mutex<Oldest>,
 }
@@ -59,8 +61,8 @@ impl Tenant {
     /// Of a database, with nothing kept.
     #[must_use]
     pub fn new(database: &str) -> Self {
-        let (entries, bytes, evicted, oldest) = Default::default();
-        Self { database: database.into(), entries, bytes, evicted, oldest }
+        let (entries, bytes, evicted, full, oldest) = Default::default();
+        Self { database: database.into(), entries, bytes, evicted, full, oldest }
     }
 
     /// The database.
@@ -79,6 +81,23 @@ impl Tenant {
     pub fn account(&self) -> Account {
         let [entries, bytes, evicted] = [&self.entries, &self.bytes, &self.evicted].map(|it| it.load(Relaxed));
         Account { entries, bytes, evicted }
+    }
+
+    /// Its answers have to go for others, or no more.
+    pub(super) fn set_full(&self, full: bool) {
+        if self.full.load(Relaxed) != full {
+            self.full.store(full, Relaxed);
+        }
+    }
+
+    /// Whether they have to, where it may have so many bytes.
+    pub(super) fn is_full(&self, most: u64) -> bool {
+        let full = self.full.load(Relaxed);
+        if full && self.bytes() < most / 8 * 7 {
+            self.set_full(false);
+            return false;
+        }
+        full
     }
 
     /// One of its answers has to go for another.
@@ -229,7 +248,7 @@ impl Entry {
         self.tenant.evicts();
     }
 
-    pub(super) fn tenant(&self) -> &Tenant {
+    pub(super) fn tenant(&self) -> &Arc<Tenant> {
         &self.tenant
     }
 }

@@ -87,7 +87,7 @@ impl Policy for Ours {
             return true;
         }
         self.now_us += 1;
-        self.store.put(Hashed::new(&key).to_owned(), self.entry(), false);
+        self.store.put(Hashed::new(&key).to_owned(), self.entry(), Demand::Unknown);
         false
     }
 }

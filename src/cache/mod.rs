@@ -33,5 +33,5 @@ pub use hearing::Hearing;
 pub use remote::Remote;
 pub use shared::{Caches, StoreRef};
 pub use signal::{Signal, Signals};
-pub use store::{Put, Store};
+pub use store::{Demand, Put, Store};
 pub use warm::{Outcome, Warming};

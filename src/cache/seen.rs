@@ -1,5 +1,5 @@
 //! Which keys were asked for before, to keep out what is asked for once.
-//! Must never keep anybody out while there is room, nor for longer than once.
+//! Must never keep anybody out while there is room.
 //!
 //! Where others have to go for what is kept, keeping an answer costs more than getting it: what goes is long out of the processor's caches.
 //! And what is asked for once by a scan or a report is not worth it. So, once answers had to go, a new one is kept only if its key was seen

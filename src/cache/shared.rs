@@ -1,5 +1,5 @@
 //! The one store of a process, as its configuration wants it, and what takes back answers.
-//! Must never be asked on the data path: a worker keeps what it was given.
+//! Must never be asked for the store on the data path: a worker keeps what it was given.
 
 use std::ops::Deref;
 use std::rc::Rc;

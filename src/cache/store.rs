@@ -20,7 +20,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 use foldhash::fast::RandomState;
@@ -32,6 +32,7 @@ use super::feed::Feed;
 use super::fence::Fence;
 use super::hearing::Hearing;
 use super::key::{Hashed, Owned};
+use super::oldest::Oldest;
 use super::seen::Seen;
 use super::signal::Signals;
 use crate::config;
@@ -72,6 +73,17 @@ impl Lifecycle<Owned, Arc<Entry>> for Going {
     fn on_evict(&self, state: &mut Self::RequestState, key: Owned, entry: Arc<Entry>) {
         self.0.on_evict(state, key, entry);
     }
+}
+
+/// Whether an answer is worth keeping where others have to go for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Demand {
+    /// It is.
+    Wanted,
+    /// It is not.
+    None,
+    /// If it was asked for before.
+    Unknown,
 }
 
 /// What becomes of an answer.
@@ -260,40 +272,51 @@ impl Store {
         }
     }
 
-    /// Keeps an answer, if it is newer than the one that is kept already, and worth it; `wanted`: it is.
-    pub fn put(&self, key: Owned, entry: impl Into<Arc<Entry>>, wanted: bool) -> Put {
+    /// Keeps an answer, if it is newer than the one that is kept already, and worth it.
+    pub fn put(&self, key: Owned, entry: impl Into<Arc<Entry>>, demand: Demand) -> Put {
         let entry = entry.into();
         let most = self.tenant_bytes.load(Relaxed);
         let stripe = usize::try_from(key.as_ref().hash() % STRIPES as u64).unwrap_or_default();
         let stripe = self.stripes.get(stripe).map(|stripe| stripe.0.lock().unwrap_or_else(PoisonError::into_inner));
         match self.kept.peek(&key) {
             Some(known) if known.done_us >= entry.stamp.began_us => return Put::Older,
-            None if !wanted && !self.admits(key.as_ref(), entry.tenant()) => return Put::Once,
-            _ => {}
+            None => {
+                let is_wanted = match demand {
+                    Demand::Wanted => true,
+                    Demand::None => !self.is_full(entry.tenant()),
+                    Demand::Unknown => self.admits(key.as_ref(), entry.tenant()),
+                };
+                if !is_wanted {
+                    return Put::Once;
+                }
+            }
+            Some(_) => {}
         }
         if entry.bytes > most || entry.bytes > self.kept.shard_capacity() {
             self.kept.remove(&key);
             return Put::Kept;
         }
-        if most < self.kept.capacity() {
-            self.make_room(&entry, most, &key);
-        }
+        // The tenant's keys are its own until the answer is there: or it would count as gone.
+        let tenant = (most < self.kept.capacity()).then(|| Arc::clone(entry.tenant()));
+        let oldest = tenant.as_ref().map(|tenant| self.make_room(tenant, &entry, most, &key));
         self.kept.insert(key, entry);
-        drop(stripe);
+        drop((oldest, stripe));
         Put::Kept
     }
 
     /// Whether an answer under this key, where there is none, is worth keeping: no other has to go for it, or it was asked for before. It was
     /// from now on.
     pub fn admits(&self, key: Hashed<'_>, tenant: &Tenant) -> bool {
-        let most = self.tenant_bytes.load(Relaxed);
-        let is_full = self.seen.is_full() || (most < self.kept.capacity() && tenant.bytes() >= most);
-        !is_full || self.seen.note(key.hash())
+        !self.is_full(tenant) || self.seen.note(key.hash())
+    }
+
+    /// Whether others have to go for what this tenant gets.
+    fn is_full(&self, tenant: &Tenant) -> bool {
+        self.seen.is_full() || tenant.is_full(self.tenant_bytes.load(Relaxed))
     }
 
     /// The tenant, which may have so many bytes, gets this answer.
-    fn make_room(&self, entry: &Entry, most: u64, key: &Owned) {
-        let tenant = entry.tenant();
+    fn make_room<'a>(&self, tenant: &'a Tenant, entry: &Entry, most: u64, key: &Owned) -> MutexGuard<'a, Oldest> {
         let known = |key: &Owned, number| self.kept.peek(key).filter(|known| known.number.load(Relaxed) == number);
         let mut oldest = tenant.oldest.lock().unwrap_or_else(PoisonError::into_inner);
         let mut chances = CHANCES;
@@ -306,11 +329,13 @@ impl Store {
                 oldest.again(key, number);
             } else {
                 known.is_evicted();
+                tenant.set_full(true);
                 self.forget(key.as_ref(), &known);
             }
         }
         let number = oldest.push(key.clone(), |key, number| known(key, number).is_some());
         entry.number.store(number, Relaxed);
+        oldest
     }
 
     /// There is a newer answer than the one that is kept, and it is not kept.

@@ -16,7 +16,7 @@ fn key(n: u32) -> Owned {
 fn put(store: &Store, tenant: &Arc<Tenant>, n: u32, bytes: usize, began_us: u64) {
     let stamp = Stamp { began_us, source: Source::Primary };
     let answer = bytes::Bytes::from(vec![n as u8; bytes]);
-    store.put(key(n), Entry::new(4, (answer, 1), stamp, began_us, 1_000_000, Arc::clone(tenant)), false);
+    store.put(key(n), Entry::new(4, (answer, 1), stamp, began_us, 1_000_000, Arc::clone(tenant)), Demand::Unknown);
 }
 
 #[test]
@@ -97,7 +97,7 @@ fn what_is_asked_for_once_puts_nobody_out() {
     }
     assert!(store.get(key(30_000).as_ref()).is_some());
     let (stamp, answer) = (Stamp { began_us: 1, source: Source::Primary }, bytes::Bytes::from_static(b"wanted"));
-    store.put(key(30_001), Entry::new(4, (answer, 1), stamp, 1, 1_000_000, Arc::clone(&tenant)), true);
+    store.put(key(30_001), Entry::new(4, (answer, 1), stamp, 1, 1_000_000, Arc::clone(&tenant)), Demand::Wanted);
     let wanted = store.get(key(30_001).as_ref()).unwrap();
     store.forget(key(30_001).as_ref(), &wanted);
     put(&store, &tenant, 30_001, 600, 3);

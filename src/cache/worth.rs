@@ -2,8 +2,8 @@
 //! Must never take the cache from a shape that it helps for longer than it takes to see that.
 //!
 //! A lookup that finds nothing, and keeping what then comes for nobody, costs about a tenth of what a query costs; a hit saves all of it. So
-//! of a shape that was hit less than once in 32 lookups only what was asked for before ([`super::seen`]) is looked up and kept: the others
-//! cost a hash and a look at a table, and what is asked for again is answered from the third time on. It is judged anew every few
+//! of a shape that was hit less than once in 32 lookups only what was asked for before ([`super::seen`]) is kept: the others cost a lookup,
+//! and what is asked for again is answered from the third time on. It is judged anew every few
 //! thousand lookups, and leaves that state with one hit in 16.
 
 use std::fmt;
@@ -22,6 +22,16 @@ struct Worth {
     asked: u16,
     hits: u16,
     poor: bool,
+}
+
+impl Worth {
+    fn asked(&mut self) {
+        self.asked += 1;
+        if self.asked == WINDOW {
+            self.poor = self.hits < if self.poor { GOOD } else { POOR };
+            (self.asked, self.hits) = (0, 0);
+        }
+    }
 }
 
 /// What one worker has seen of shapes.
@@ -45,24 +55,23 @@ impl Worths {
         self.0.get_mut(at)
     }
 
-    /// Something of this shape is asked for; whether that is hardly ever asked for twice.
+    /// Something of this shape was asked for and is not kept; whether that is hardly ever asked for twice.
     pub fn is_poor(&mut self, shape: u64) -> bool {
         let Some(worth) = self.place(shape) else { return false };
         if worth.shape != shape {
             *worth = Worth { shape, ..Worth::default() };
         }
-        worth.asked += 1;
-        if worth.asked == WINDOW {
-            worth.poor = worth.hits < if worth.poor { GOOD } else { POOR };
-            (worth.asked, worth.hits) = (0, 0);
-        }
+        worth.asked();
         worth.poor
     }
 
-    /// It was answered from the cache.
+    /// Something of it was, and is.
     pub fn is_hit(&mut self, shape: u64) {
         let worth = self.place(shape).filter(|worth| worth.shape == shape);
-        worth.into_iter().for_each(|worth| worth.hits = worth.hits.saturating_add(1));
+        if let Some(worth) = worth {
+            worth.hits += 1;
+            worth.asked();
+        }
     }
 }
 
@@ -74,9 +83,10 @@ mod tests {
     fn poor(worths: &mut Worths, lookups: u32, hit: u32) -> u32 {
         let mut poor = 0;
         for n in 1..=lookups {
-            poor += u32::from(worths.is_poor(7));
             if n % hit == 0 {
                 worths.is_hit(7);
+            } else {
+                poor += u32::from(worths.is_poor(7));
             }
         }
         poor

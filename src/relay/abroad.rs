@@ -31,14 +31,23 @@ impl Relay {
         if self.place.caches.aloft().turn(key, self.place.worker, alike) != Turn::Waits {
             return false;
         }
-        let since_us = self.now_us;
-        self.flights.begin(&key.to_owned(), Leader::Abroad { alike, since_us });
+        self.flights.begin(&key.to_owned(), Leader::Abroad { alike });
         self.waits_for_flight(id, key)
     }
 
     /// What clients of different workers have in common that may wait for each other, besides what their keys say.
     pub(super) fn alike(&self, id: ClientId) -> Option<u64> {
         self.clients.get(id).map(|client| HASHES.hash_one((client.course, &*client.params.riding.borrow())))
+    }
+
+    /// Whether another worker asks for this.
+    pub(super) fn is_led_abroad(&self, key: Hashed<'_>) -> bool {
+        self.is_one_of_many() && self.place.caches.aloft().is_led_elsewhere(key, self.place.worker)
+    }
+
+    /// Something went wrong: nobody waits for what this worker may not come back to.
+    pub(super) fn forgets_abroad(&self) {
+        self.place.caches.aloft().forget(self.place.worker);
     }
 
     /// Whether clients of other workers wait for this.

@@ -1,17 +1,17 @@
 //! What a batch asks, as far as that concerns the cache: whether its answer may be kept, for how long, and under what.
 //! Must never call two batches the same that may be answered differently.
 
-use std::hash::BuildHasher;
 use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
 
 use super::client::Unnamed;
 use super::shapes::Look;
+use super::slow::WhyRun;
 use super::statements::Statement;
 use super::{ClientId, GroupId, Relay};
 use crate::cache::Store;
-use crate::cache::key::{HASHES, Key};
+use crate::cache::key::{Hashed, Key};
 use crate::config::CacheMode;
 use crate::flow::requests::End;
 use crate::meter::Bypass;
@@ -37,8 +37,6 @@ pub(super) struct Asked {
     pub parses: bool,
     /// Somebody has said how old it may be.
     pub timed: bool,
-    /// It was asked for before, though little of its shape is.
-    pub again: bool,
     /// It is asked anew, and the cache has what may be given if nobody answers.
     pub renews: bool,
     /// What the client's unnamed statement is then, if another than before.
@@ -82,7 +80,6 @@ impl Relay {
                 let sql = batch.get(HEADER..).and_then(cstr).map_or(&[][..], |(sql, _)| sql);
                 let look = self.shapes.look(sql, conforming);
                 self.may_be_kept(id, &look, look.stand.keeps, sql).and_then(|ttl_us| {
-                    let again = self.is_asked_again(id, store, &look, sql)?;
                     let mut key = self.cache_key(id, store, buffer).ok_or(Bypass::Session)?;
                     key.number(0);
                     key.text(sql, look.commented, conforming);
@@ -95,7 +92,6 @@ impl Relay {
                         tags,
                         parses: false,
                         timed: ttl_us < u64::MAX,
-                        again,
                         renews: false,
                         unnamed,
                         parent,
@@ -109,7 +105,6 @@ impl Relay {
                 if may_name_moment(bind) {
                     return Err(Bypass::Moment);
                 }
-                let again = self.is_asked_again(id, store, &statement.look, bind)?;
                 let mut key = self.cache_key(id, store, buffer).ok_or(Bypass::Session)?;
                 key.number(1 + u64::from(describes));
                 key.text(statement.sql(), statement.look.commented, conforming);
@@ -120,25 +115,24 @@ impl Relay {
                 let parent = self.parent_in(statement.look.commented, statement.sql(), conforming);
                 let unnamed = parses.then_some(Unnamed::Known(statement));
                 let timed = ttl_us < u64::MAX;
-                Ok(Asked { ttl_us, shape, tags, parses, timed, again, renews: false, unnamed, parent })
+                Ok(Asked { ttl_us, shape, tags, parses, timed, renews: false, unnamed, parent })
             }),
             End::Query | End::Call | End::Flush => Err(Bypass::Batch),
         }
     }
 
-    /// Whether a statement with these values was asked for before, if it matters: where hardly anything is asked for twice other statements
-    /// are none of the cache's business.
-    fn is_asked_again(&mut self, id: ClientId, store: &Store, look: &Look, values: &[u8]) -> Result<bool, Bypass> {
-        let Some(client) = self.clients.get(id) else { return Err(Bypass::Session) };
-        // Comments may differ from call to call.
-        if look.commented || self.config.cache.mode != CacheMode::On || client.warms().is_some() {
-            return Ok(false);
+    /// Whether this, which is not kept, is of a shape of which hardly anything is asked for twice, and was not asked for before; nor does anybody
+    /// ask for it right now, whose answer may come to be kept.
+    pub(super) fn is_rare(&mut self, id: ClientId, store: &Store, key: Hashed<'_>, shape: u64) -> bool {
+        let Some(client) = self.clients.get(id) else { return false };
+        let rare = WhyRun::Bypassed(Bypass::Rare);
+        if self.config.cache.mode != CacheMode::On || client.warms().is_some() {
+            return false;
         }
-        let shape = self.shape_there(client.group, look.shape);
-        if !self.worths.is_poor(shape) {
-            return Ok(false);
-        }
-        if store.was_seen(HASHES.hash_one((shape, values))) { Ok(true) } else { Err(Bypass::Rare) }
+        let (shape, was) = (self.shape_there(client.group, shape), client.why_run() == Some(rare));
+        // It may come a second time, having waited for something.
+        let is_poor = was || self.worths.is_poor(shape);
+        is_poor && !self.flights.is_taken(key) && !self.is_led_abroad(key) && (was || !store.was_seen(key.hash()))
     }
 
     /// A shape of the database of a group.
@@ -202,7 +196,7 @@ impl Relay {
         {
             match header.tag {
                 tag::client::PARSE if !parses && bind.is_none() => {
-                    found = Some(self.statement_for(id, body.strip_prefix(b"\0")?));
+                    found = Some(self.shared_statement_for(id, body.strip_prefix(b"\0")?)?);
                     parses = true;
                 }
                 tag::client::BIND if bind.is_none() => {

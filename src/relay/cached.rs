@@ -10,7 +10,8 @@
 //! those whose last write was answered earlier. One from a replica shows what that had replayed: it is for those whose write lies within
 //! ([`super::floor`]). A client that reads in turn what is kept and what is not may meet an older state behind a newer one, by no more than
 //! the time that answers are good for; but of the same key from the same server none: an answer takes the place of another only if it
-//! certainly is newer, and who was told one that does not is told no older one any more ([`crate::cache::Store::put`]).
+//! certainly is newer, and who was told one that does not is told no older one any more ([`crate::cache::Store::put`]). So is who was told one
+//! that is not kept, while another's may come to be.
 
 use std::sync::Arc;
 
@@ -26,7 +27,7 @@ use crate::cache::key::Hashed;
 use crate::cache::{Entry, Outcome, Stamp, Store, Warming};
 use crate::config::CacheMode;
 use crate::flow::requests::End;
-use crate::meter::{Bypass, CacheCounters};
+use crate::meter::{Bypass, CacheCounters, Miss};
 use crate::pool::cluster::{Cluster, Floor};
 
 /// What a client has to do with the cache.
@@ -159,6 +160,16 @@ impl Relay {
         let Some(found) = self.fence_says(id, (key, store), found) else { return (Some(None), false) };
         let Some(client) = self.clients.get_mut(id) else { return (None, false) };
         let looked = std::mem::take(&mut client.caching().looked);
+        match &found {
+            Ok(_) => {
+                let shape = self.shape_there(group, asked.shape);
+                self.worths.is_hit(shape);
+            }
+            Err(Miss::Absent) if !looked && self.is_rare(id, store, key, asked.shape) => {
+                return self.bypasses(id, group, Bypass::Rare);
+            }
+            Err(_) => {}
+        }
         let serves = self.config.cache.mode == CacheMode::On;
         // What it is compared with, and why it is not given.
         let (expected, miss) = match found {

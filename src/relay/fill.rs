@@ -17,7 +17,7 @@ use super::traced::Trace;
 use super::{ClientId, Relay, ServerId};
 use crate::cache::answer::{Answer, Scan};
 use crate::cache::key::{Hashed, Owned};
-use crate::cache::{Entry, Outcome, Put, Source, Stamp, Store};
+use crate::cache::{Demand, Entry, Outcome, Put, Source, Stamp, Store};
 use crate::meter::{Miss, Role, Unkept};
 
 /// An answer that is to be kept when it has come.
@@ -70,7 +70,7 @@ impl Relay {
         let this = &mut self.groups[group_id];
         let tenant = this.tenant.get_or_insert_with(|| store.tenant(&this.key, &this.database));
         let Some(client) = self.clients.get_mut(id) else { return };
-        let is_wanted = miss != Some(Miss::Absent) || asked.again || client.warms().is_some();
+        let is_wanted = miss != Some(Miss::Absent) || client.warms().is_some();
         let worth = is_wanted || store.admits(key.as_ref(), tenant);
         let (ttl_us, shape) = (asked.ttl_us, asked.shape);
         client.caching().fill = Some(Box::new(Fill {
@@ -108,7 +108,7 @@ impl Relay {
                 return false;
             }
         }
-        self.is_leading(leader) && self.waits_for_flight(id, key)
+        self.is_leading(key, leader) && self.waits_for_flight(id, key)
     }
 
     /// The client waits for what becomes of a flight.
@@ -122,12 +122,11 @@ impl Relay {
         true
     }
 
-    pub(super) fn is_leading(&self, leader: Leader) -> bool {
+    pub(super) fn is_leading(&self, key: Hashed<'_>, leader: Leader) -> bool {
         let leader = match leader {
             Leader::Client(leader) => leader,
-            Leader::Lookup { since_us, .. } | Leader::Abroad { since_us, .. } => {
-                return self.now_us.saturating_sub(since_us) < LOST_US;
-            }
+            Leader::Lookup { since_us, .. } => return self.now_us.saturating_sub(since_us) < LOST_US,
+            Leader::Abroad { .. } => return self.is_led_abroad(key),
         };
         let Some(client) = self.clients.get(leader) else { return false };
         let runs = matches!(client.state, State::Waiting { .. } | State::Attached(_) | State::Riding(_));
@@ -163,6 +162,9 @@ impl Relay {
         }
         if !fill.worth && fill.shared.is_none() && fill.bytes.is_empty() && !self.is_waited_for(id) {
             let fill = self.clients.get_mut(id).and_then(|client| client.caching().fill.take());
+            if fill.as_ref().is_some_and(|fill| !fill.leads) {
+                self.must_see_no_older(id);
+            }
             return self.unkept(id, fill, Unkept::Once);
         }
         let longest = self.cache.as_ref().map_or(0, |store| store.longest());
@@ -233,7 +235,8 @@ impl Relay {
         }
         let entry = entry.taking(took_us).traced(traced).fenced(fenced);
         let entry = Arc::new(entry.hanging_on(Arc::clone(&fill.deps)));
-        let put = store.put(fill.key.clone(), Arc::clone(&entry), worth);
+        let demand = if worth { Demand::Wanted } else { Demand::None };
+        let put = store.put(fill.key.clone(), Arc::clone(&entry), demand);
         match put {
             Put::Kept => self.cache_counters(group).fills.add(1),
             Put::Once => self.cache_counters(group).unkept(Unkept::Once).add(1),
@@ -331,7 +334,7 @@ impl Relay {
         if self.flights.is_empty() {
             return;
         }
-        for key in self.flights.led_by(|leader| !self.is_leading(leader)) {
+        for key in self.flights.led_by(|key, leader| !self.is_leading(key, leader)) {
             self.lands(key.as_ref(), |_| true, Landing::Failed);
         }
     }

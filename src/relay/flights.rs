@@ -20,8 +20,6 @@ pub(super) enum Leader {
     Abroad {
         /// See [`super::abroad`].
         alike: u64,
-        /// When it was found, microseconds.
-        since_us: u64,
     },
 }
 
@@ -85,7 +83,11 @@ impl Flights {
     }
 
     /// The keys of those whose leader is such.
-    pub fn led_by(&self, is_such: impl Fn(Leader) -> bool) -> Vec<Owned> {
-        self.0.values().filter(|flight| is_such(flight.leader)).map(|flight| flight.key.clone()).collect()
+    pub fn led_by(&self, is_such: impl Fn(Hashed<'_>, Leader) -> bool) -> Vec<Owned> {
+        self.0
+            .values()
+            .filter(|flight| is_such(flight.key.as_ref(), flight.leader))
+            .map(|flight| flight.key.clone())
+            .collect()
     }
 }

@@ -110,13 +110,13 @@ impl Relay {
                 if self.clients.get(id).is_some_and(|client| client.warms().is_some()) {
                     // By the next time it may be over.
                     let is_old = entry.left_us(self.now_us, asked.ttl_us) < entry.ttl_us.min(asked.ttl_us) / 2;
-                    let renews = is_old && !self.flights.is_taken(key);
+                    let renews = is_old && !self.is_asked_for(key);
                     return if renews { Service::Renewed(None) } else { Service::Given(entry) };
                 }
                 if self.is_verified() {
                     return Service::Compared(entry);
                 }
-                if self.is_due(&entry, asked.ttl_us) && !self.flights.is_taken(key) && self.has_servers_free(group) {
+                if self.is_due(&entry, asked.ttl_us) && !self.is_asked_for(key) && self.has_servers_free(group) {
                     self.cache_counters(group).early.add(1);
                     return Service::Renewed(None);
                 }
@@ -129,7 +129,8 @@ impl Relay {
                     self.cache_counters(group).stale_error.add(1);
                     return Service::Given(entry);
                 }
-                let renewing = || self.flights.get(key).is_some_and(|flight| self.is_leading(flight.leader));
+                let here = || self.flights.get(key).is_some_and(|flight| self.is_leading(key, flight.leader));
+                let renewing = || here() || self.is_led_abroad(key);
                 if is_within(stale.while_revalidate) && renewing() {
                     self.cache_counters(group).stale_updating.add(1);
                     return Service::Given(entry);
@@ -137,6 +138,11 @@ impl Relay {
                 Service::Renewed(Some(Miss::Expired))
             }
         }
+    }
+
+    /// Whether somebody asks for it anew already.
+    fn is_asked_for(&self, key: Hashed<'_>) -> bool {
+        self.flights.is_taken(key) || self.is_led_abroad(key)
     }
 
     /// Whether this hit is to be asked for anew before its end.
@@ -175,15 +181,13 @@ impl Relay {
             client.send(&entry.answer);
         }
         asked.unnamed.into_iter().for_each(|unnamed| client.unnamed = unnamed);
-        let (shape, group) = (asked.shape, client.group);
+        let shape = asked.shape;
         (client.paid, client.current, client.sent_back, client.losses) = (false, false, SentBack::Nowhere, 0);
         client.caching().alone = false;
         client.warms().into_iter().for_each(|warms| warms.tell(Outcome::Kept));
         if self.draining {
             client.wake();
         }
-        let worth = self.shape_there(group, shape);
-        self.worths.is_hit(worth);
         let shared = self.landed.as_ref().is_some_and(|(_, landed)| std::ptr::eq(&raw const **landed, entry));
         self.count_kept(id, (shape, asked.parent), entry, sent, shared);
         if let Some(client) = self.clients.get_mut(id) {

@@ -85,6 +85,23 @@ pub struct DatabaseIndexes {
     pub uses: Vec<IndexUse>,
 }
 
+/// As many of each kind as `indexes.sql` asks for.
+const MOST: usize = 20;
+
+impl DatabaseIndexes {
+    /// Whether an index of this size may be unused although it is not among those that the server has told: it tells the largest.
+    #[must_use]
+    pub fn may_leave_out(&self, size: u64) -> bool {
+        let sizes = self.uses.iter().filter_map(|it| match it {
+            IndexUse::Unused { bytes, .. } => Some(*bytes),
+            IndexUse::Scanned { .. } => None,
+        });
+        let (mut told, mut least) = (0, u64::MAX);
+        sizes.for_each(|bytes| (told, least) = (told + 1, least.min(bytes)));
+        told >= MOST && size <= least
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -397,6 +397,7 @@ impl Relay {
     /// A turn panicked: that connection, and what it was connected to, goes; everybody else stays.
     pub fn panicked(&mut self, client: Option<ClientId>, server: Option<ServerId>) {
         self.registry.panics.add(1);
+        self.forgets_abroad();
         if self.rx.is_empty() {
             self.rx = vec![0; READ_BYTES].into_boxed_slice();
         }

@@ -48,6 +48,12 @@ impl Relay {
         self.keep_text(tail, found)
     }
 
+    /// The same, if clients may share it.
+    pub(super) fn shared_statement_for(&mut self, id: ClientId, tail: &[u8]) -> Option<Rc<Statement>> {
+        let found = self.find_text(id, tail);
+        found.shareable.then(|| self.keep_text(tail, found))
+    }
+
     /// Looks for the text of a Parse behind its name.
     pub(super) fn find_text(&mut self, id: ClientId, tail: &[u8]) -> Found {
         self.hear_of_changes();

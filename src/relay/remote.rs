@@ -32,7 +32,7 @@ use crate::base::clock;
 use crate::cache::key::{Hashed, Owned};
 use crate::cache::remote::time::SLACK_US;
 use crate::cache::remote::{Found, Keep};
-use crate::cache::{Entry, Put, Remote, Stamp, Store, answer};
+use crate::cache::{Demand, Entry, Put, Remote, Stamp, Store, answer};
 use crate::config::{Cache, CacheMode};
 use crate::meter::{Miss, RemoteMiss};
 use crate::pool::cluster::Cluster;
@@ -209,7 +209,7 @@ impl Relay {
         let entry = Entry::new(key.len(), (found.answer, rows), stamp, done_us, found.ttl_us, tenant);
         let entry = Arc::new(entry.hanging_on(Arc::clone(deps)));
         let stands = self.stands(group, key, &entry);
-        (stands && store.put(key.clone(), Arc::clone(&entry), false) != Put::Older).then_some(entry)
+        (stands && store.put(key.clone(), Arc::clone(&entry), Demand::Unknown) != Put::Older).then_some(entry)
     }
 
     /// Gives the shared cache an answer of this process, if it is to have it.

@@ -3,7 +3,9 @@
 //!
 //! Three things tell the time: functions, words of the grammar, and texts that are turned into dates or times: `'now'::timestamptz`
 //! (`DecodeDateTime` in src/backend/utils/adt/datetime.c). Of the last, those in a text or in its parameters are looked for where they stand
-//! ([`may_name_moment`]); so a conversion of anything else, the content of a column, say, must be to a type that is known not to be one of them.
+//! ([`may_quote_moment`], [`may_name_moment`]); so a conversion of anything else, the content of a column, say, must be to a type that is known not to be one of them.
+
+use std::cell::LazyCell;
 
 use super::lex::Kind;
 use super::words::Words;
@@ -161,35 +163,44 @@ fn casts_plainly(words: Words<'_>, at: usize) -> bool {
 pub fn may_quote_moment(sql: &[u8]) -> bool {
     // Constants of more than digits are in quotes, or between dollars.
     let quoted = memchr::memchr2(b'\'', b'$', sql).and_then(|at| sql.get(at.saturating_sub(1)..));
-    quoted.is_some_and(|quoted| may_name_moment(quoted) || is_hidden(quoted))
+    quoted.is_some_and(|quoted| names_moment(quoted, 0) || is_hidden(quoted))
 }
 
 /// Whether a parameter among these bytes may name a moment by what time it is, or be written so that this cannot be seen.
 #[must_use]
 pub fn may_name_moment(bytes: &[u8]) -> bool {
+    // In front of a parameter stands its length, of four bytes that may look like letters.
+    names_moment(bytes, 4)
+}
+
+/// The same, with so many letters in front at most.
+fn names_moment(bytes: &[u8], before: usize) -> bool {
     // One of these is in each of them. Without a branch per byte: most have none.
     let telling = |byte: &u8| matches!(byte | 0x20, b'w' | b'y') || *byte == b'\\';
     if !bytes.iter().fold(false, |any, byte| any | telling(byte)) {
         return false;
     }
-    let is_moment = |run: &[u8]| MOMENTS.iter().any(|moment| run.eq_ignore_ascii_case(moment));
-    // In front of a parameter stands its length, which may look like a letter.
+    let is_it = |run: &[u8], moment: &[u8]| {
+        let word = run.len().checked_sub(moment.len()).filter(|more| *more <= before).and_then(|more| run.get(more..));
+        word.is_some_and(|word| word.eq_ignore_ascii_case(moment))
+    };
     let mut runs = bytes.split(|byte| !byte.is_ascii_alphabetic()).filter(|run| run.len() >= 3);
-    runs.any(|run| is_moment(run) || run.get(1..).is_some_and(is_moment)) || memchr::memchr(b'\\', bytes).is_some()
+    runs.any(|run| MOMENTS.iter().any(|moment| is_it(run, moment))) || memchr::memchr(b'\\', bytes).is_some()
 }
 
 /// Whether a string constant has other letters than it says, `U&'!006eow' UESCAPE '!'`, or goes on behind a line end, `'to'` and `'day'`.
 fn is_hidden(bytes: &[u8]) -> bool {
+    // A comment may stand in between.
+    let comment = LazyCell::new(|| memchr::memmem::find(bytes, b"--").unwrap_or(bytes.len()));
     memchr::memchr_iter(b'\'', bytes).any(|at| {
         let before = bytes.get(..at).unwrap_or_default();
         if before.ends_with(b"&") {
             return true;
         }
-        let blank = before.iter().rev().take_while(|byte| byte.is_ascii_whitespace()).count();
+        let blank = before.iter().rev().take_while(|byte| byte.is_ascii_whitespace() || **byte == 0x0b).count();
         let (before, blank) = before.split_at(at - blank);
         let breaks = blank.iter().any(|byte| matches!(byte, b'\n' | b'\r'));
-        // A comment may stand in between.
-        breaks && (before.ends_with(b"'") || memchr::memmem::find(before, b"--").is_some())
+        breaks && (before.ends_with(b"'") || *comment < before.len())
     })
 }
 
@@ -247,7 +258,7 @@ mod tests {
 
     #[test]
     fn constants_that_name_a_moment_are_found() {
-        for bytes in ["'now'", "' NOW '", "'today 10:00'", "10:00yesterday", "\0\0\0AToday", "E'n\\x6fw'"] {
+        for bytes in ["AAAtoday", "'now'", "' NOW '", "'today 10:00'", "10:00yesterday", "\0\0\0AToday", "E'n\\x6fw'"] {
             assert!(may_name_moment(bytes.as_bytes()), "{bytes}");
         }
         for text in ["U&'!006eow' UESCAPE '!'", "DATE 'to'\n 'day'", "DATE 'to' \r\n'day'", "DATE 'to' -- x\n 'day'"] {

@@ -137,7 +137,7 @@ pub(super) fn unused(indexes: &[DatabaseIndexes]) -> Vec<UnusedIndex> {
         let every: BTreeSet<&str> = asked.iter().flat_map(|of| of.all.iter().map(|host| &**host)).collect();
         it.hosts_not_asked =
             every.into_iter().filter(|host| asked.iter().all(|of| *of.host != **host)).map(str::to_owned).collect();
-        it.hosts.len() == asked.len()
+        asked.iter().all(|of| it.hosts.iter().any(|host| **host == *of.host) || of.may_leave_out(it.bytes))
     });
     all.sort_by_key(|it| std::cmp::Reverse(it.bytes));
     all.truncate(ROWS_MAX);
