@@ -14,7 +14,7 @@ use crate::cache::Store;
 use crate::cache::key::{Hashed, Key};
 use crate::config::CacheMode;
 use crate::flow::requests::End;
-use crate::meter::Bypass;
+use crate::meter::{Bypass, Miss};
 use crate::sql::timed::{may_name_moment, may_quote_moment};
 use crate::sql::verdict::StatementKind;
 use crate::sql::wish;
@@ -121,22 +121,40 @@ impl Relay {
         }
     }
 
+    /// Whether this is none of the cache's business: it is not kept, by what was found, and is rare.
+    pub(super) fn is_left_alone(
+        &mut self,
+        id: ClientId,
+        (store, key): (&Store, Hashed<'_>),
+        shape: u64,
+        miss: Option<Miss>,
+    ) -> bool {
+        let Some(group) = self.clients.get(id).map(|client| client.group) else { return false };
+        let there = self.shape_there(group, shape);
+        match miss {
+            None => self.worths.is_hit(there),
+            Some(Miss::Absent) => return self.is_rare(id, store, key, there),
+            Some(_) => {}
+        }
+        false
+    }
+
     /// Whether this, which is not kept, is of a shape of which hardly anything is asked for twice, and was not asked for before; nor does anybody
     /// ask for it right now, whose answer may come to be kept.
-    pub(super) fn is_rare(&mut self, id: ClientId, store: &Store, key: Hashed<'_>, shape: u64) -> bool {
+    fn is_rare(&mut self, id: ClientId, store: &Store, key: Hashed<'_>, shape: u64) -> bool {
         let Some(client) = self.clients.get(id) else { return false };
         let rare = WhyRun::Bypassed(Bypass::Rare);
         if self.config.cache.mode != CacheMode::On || client.warms().is_some() {
             return false;
         }
-        let (shape, was) = (self.shape_there(client.group, shape), client.why_run() == Some(rare));
+        let was = client.why_run() == Some(rare);
         // It may come a second time, having waited for something.
         let is_poor = was || self.worths.is_poor(shape);
         is_poor && !self.flights.is_taken(key) && !self.is_led_abroad(key) && (was || !store.was_seen(key.hash()))
     }
 
     /// A shape of the database of a group.
-    pub(super) fn shape_there(&self, group: GroupId, shape: u64) -> u64 {
+    fn shape_there(&self, group: GroupId, shape: u64) -> u64 {
         shape ^ (self.groups[group].catalog as u64).rotate_right(8)
     }
 
@@ -182,6 +200,12 @@ impl Relay {
             Some((known, single)) if known == place => Some(single),
             _ => self.single(id, batch),
         }
+    }
+
+    /// The statement of a Parse, behind its name, if clients may share it.
+    fn shared_statement_for(&mut self, id: ClientId, tail: &[u8]) -> Option<Rc<Statement>> {
+        let found = self.find_text(id, tail);
+        found.shareable.then(|| self.keep_text(tail, found))
     }
 
     /// The statement of an extended batch that binds one and executes it whole, and does nothing else but to prepare it without a name and

@@ -27,7 +27,7 @@ use crate::cache::key::Hashed;
 use crate::cache::{Entry, Outcome, Stamp, Store, Warming};
 use crate::config::CacheMode;
 use crate::flow::requests::End;
-use crate::meter::{Bypass, CacheCounters, Miss};
+use crate::meter::{Bypass, CacheCounters};
 use crate::pool::cluster::{Cluster, Floor};
 
 /// What a client has to do with the cache.
@@ -160,15 +160,8 @@ impl Relay {
         let Some(found) = self.fence_says(id, (key, store), found) else { return (Some(None), false) };
         let Some(client) = self.clients.get_mut(id) else { return (None, false) };
         let looked = std::mem::take(&mut client.caching().looked);
-        match &found {
-            Ok(_) => {
-                let shape = self.shape_there(group, asked.shape);
-                self.worths.is_hit(shape);
-            }
-            Err(Miss::Absent) if !looked && self.is_rare(id, store, key, asked.shape) => {
-                return self.bypasses(id, group, Bypass::Rare);
-            }
-            Err(_) => {}
+        if !looked && self.is_left_alone(id, (store, key), asked.shape, found.as_ref().err().copied()) {
+            return self.bypasses(id, group, Bypass::Rare);
         }
         let serves = self.config.cache.mode == CacheMode::On;
         // What it is compared with, and why it is not given.

@@ -38,7 +38,7 @@ pub(super) struct Found {
     pub known: Option<Rc<Statement>>,
     pub under: Under,
     pub look: Look,
-    shareable: bool,
+    pub shareable: bool,
 }
 
 impl Relay {
@@ -46,12 +46,6 @@ impl Relay {
     pub(super) fn statement_for(&mut self, id: ClientId, tail: &[u8]) -> Rc<Statement> {
         let found = self.find_text(id, tail);
         self.keep_text(tail, found)
-    }
-
-    /// The same, if clients may share it.
-    pub(super) fn shared_statement_for(&mut self, id: ClientId, tail: &[u8]) -> Option<Rc<Statement>> {
-        let found = self.find_text(id, tail);
-        found.shareable.then(|| self.keep_text(tail, found))
     }
 
     /// Looks for the text of a Parse behind its name.
@@ -73,7 +67,7 @@ impl Relay {
         Found { known, under, look, shareable: !changed }
     }
 
-    fn keep_text(&mut self, tail: &[u8], found: Found) -> Rc<Statement> {
+    pub(super) fn keep_text(&mut self, tail: &[u8], found: Found) -> Rc<Statement> {
         match found {
             Found { known: Some(known), .. } => known,
             Found { under, look, shareable: true, .. } => self.statements.add(tail, under, look),

@@ -352,7 +352,8 @@ fn who_speaks_may_copy_and_leave() {
     let last =
         Script::new().query("BEGIN").query("INSERT INTO copied VALUES (3)").query("NOTIFY copying").query("COMMIT");
     client.send(&last.terminate());
-    drop(client);
+    // Whoever closes with answers unread resets the connection, and may lose what it has sent, with PostgreSQL as with pgweir.
+    client.frames_to_end();
     let count = || cluster().primary().value_in(integration::DATABASE, "SELECT count(*) FROM copied").unwrap();
     eventually("all is there", || count() == "5");
 }
