@@ -121,19 +121,21 @@ impl Relay {
         }
     }
 
-    /// Whether this is none of the cache's business: it is not kept, by what was found, and is rare.
+    /// Whether this is none of the cache's business: it is not kept, by what was found, and is rare. `looked`: other processes were asked.
     pub(super) fn is_left_alone(
         &mut self,
         id: ClientId,
         (store, key): (&Store, Hashed<'_>),
         shape: u64,
         miss: Option<Miss>,
+        looked: bool,
     ) -> bool {
         let Some(group) = self.clients.get(id).map(|client| client.group) else { return false };
         let there = self.shape_there(group, shape);
         match miss {
+            // Also of what another process has kept.
             None => self.worths.is_hit(there),
-            Some(Miss::Absent) => return self.is_rare(id, store, key, there),
+            Some(Miss::Absent) if !looked => return self.is_rare(id, store, key, there),
             Some(_) => {}
         }
         false

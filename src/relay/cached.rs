@@ -160,7 +160,8 @@ impl Relay {
         let Some(found) = self.fence_says(id, (key, store), found) else { return (Some(None), false) };
         let Some(client) = self.clients.get_mut(id) else { return (None, false) };
         let looked = std::mem::take(&mut client.caching().looked);
-        if !looked && self.is_left_alone(id, (store, key), asked.shape, found.as_ref().err().copied()) {
+        let miss = found.as_ref().err().copied();
+        if self.is_left_alone(id, (store, key), asked.shape, miss, looked) {
             return self.bypasses(id, group, Bypass::Rare);
         }
         let serves = self.config.cache.mode == CacheMode::On;

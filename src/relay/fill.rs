@@ -94,7 +94,7 @@ impl Relay {
     /// Has the client wait for the answer to the same batch of another, if there is one whose answer will do for it.
     pub(super) fn follows(&mut self, id: ClientId, key: Hashed<'_>) -> bool {
         let Some(leader) = self.flights.get(key).map(|flight| flight.leader) else { return false };
-        if let Leader::Abroad { alike, .. } = leader
+        if let Leader::Abroad { alike } = leader
             && self.alike(id) != Some(alike)
         {
             return false;
