@@ -53,8 +53,8 @@
 //!    renewed, or no server answers (`relay::given`, `relay::stand_in`).
 //!    In any case it is until somebody says that it does not count any more: on the console, over HTTP, or by NOTIFY in the database, which one task
 //!    per process and database hears (`relay::hear`, `relay::signalled`, [`cache::signal`], [`cache::pattern`]).
-//!    What is good for a time, and the process does not have, it may find in a cache that several share (`relay::remote`,
-//!    [`cache::remote`]): then a lookup leads those who wait, and of all processes one asks a server.
+//!    What the process does not have it may find in a cache that several share (`relay::remote`, [`cache::remote`]), with up to where that shows every change: then a lookup
+//!    leads those who wait, and of all processes one asks a server.
 //! 9. Each finished statement is one record in the statistics of its shape and of who answered it ([`meter`], `relay::counted`): two clock
 //!    reads per transaction, plain stores, no lock. A client that does not take its answer is timed apart (`relay::backlogs`). The control thread ([`export`]) reads them at any time.
 //! 10. Who asks for the database `pgweir` or `pgbouncer` and is listed in `[console]` goes on to the **console** ([`console`]):

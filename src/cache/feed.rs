@@ -43,7 +43,9 @@
 //!   before the heartbeat's in the log, which is made durable with all that is before it.
 //! - *Who gives an answer* takes the time from the beginning of its turn, which is some milliseconds ago at most.
 //! - *A stream that was lost*: nothing is published any more. The next one voids everything of before ([`Dependency::Life`]): whose `r` is of
-//!   another history, after a failover or a restore, is never compared. What another process has kept has its history with it.
+//!   another history, after a failover or a restore, is never compared.
+//! - *What another process has kept* has its history and its `r` with it ([`super::remote::hold`]). (1) to (3) are asked of it here, with the slots that this process finds for the statement: `r` is
+//!   true of the answer, whoever has found it out. Its schema is the one of its key.
 //!
 //! # What an answer hangs on
 //!
@@ -74,7 +76,9 @@ use super::row::Identity;
 pub struct Traced {
     /// Slots of [`Marks`].
     pub slots: Box<[u32]>,
-    /// It shows all commits that end here or before.
+    /// Which write-ahead log that is of: another one's positions say nothing of it.
+    pub history: u64,
+    /// It shows all commits of that which end here or before.
     pub lsn: u64,
 }
 
@@ -258,7 +262,7 @@ impl Feed {
         let lsn = replayed.unwrap_or_else(|| self.safe.load(Acquire));
         let all = [Dependency::Life, Dependency::Schema].into_iter();
         let slots = all.chain(of).map(|it| it.slot(&self.database, history)).collect();
-        (history != 0 && lsn > 0).then_some(Traced { slots, lsn })
+        (history != 0 && lsn > 0).then_some(Traced { slots, history, lsn })
     }
 
     /// Says once in the log that the changes of this relation do not come, if they do not.

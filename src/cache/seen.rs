@@ -7,8 +7,11 @@
 //! ACM ToS 2017, section 3.4.2). Keys are noted by 16 bits of their hash, in a table of a place for every half KiB of room: a note lasts
 //! until another key comes to its place, for about as many keys as there are places.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU16};
+
+use arc_swap::ArcSwap;
 
 /// Room for which there is one place, bytes.
 const PLACE_BYTES: u64 = 512;
@@ -16,25 +19,40 @@ const PLACE_BYTES: u64 = 512;
 /// The notes.
 #[derive(Debug)]
 pub struct Seen {
-    notes: Box<[AtomicU16]>,
+    notes: ArcSwap<Box<[AtomicU16]>>,
     full: AtomicBool,
+}
+
+fn places(max_bytes: u64) -> usize {
+    let places = usize::try_from(max_bytes / PLACE_BYTES).unwrap_or(usize::MAX).clamp(1 << 10, 1 << 24);
+    places.next_power_of_two()
+}
+
+fn notes(max_bytes: u64) -> Box<[AtomicU16]> {
+    (0..places(max_bytes)).map(|_| AtomicU16::new(0)).collect()
 }
 
 impl Seen {
     /// None yet, of keys of answers that take so many bytes at most.
     #[must_use]
     pub fn new(max_bytes: u64) -> Self {
-        let places = usize::try_from(max_bytes / PLACE_BYTES).unwrap_or(usize::MAX).clamp(1 << 10, 1 << 24);
-        let notes = (0..places.next_power_of_two()).map(|_| AtomicU16::new(0)).collect();
-        Self { notes, full: AtomicBool::new(false) }
+        Self { notes: ArcSwap::from_pointee(notes(max_bytes)), full: AtomicBool::new(false) }
+    }
+
+    /// They may take so many from now on: if that is another number, all notes are made anew.
+    pub fn resize(&self, max_bytes: u64) {
+        if self.notes.load().len() != places(max_bytes) {
+            self.notes.store(Arc::new(notes(max_bytes)));
+        }
     }
 
     /// Notes a key of this hash; whether it was noted already.
     pub fn note(&self, hash: u64) -> bool {
         // Its lower bits; 0 is no note.
         let note = hash as u16 | 1;
-        let place = (hash >> 16) as usize & (self.notes.len() - 1);
-        let Some(place) = self.notes.get(place) else { return true };
+        let notes = self.notes.load();
+        let place = (hash >> 16) as usize & (notes.len() - 1);
+        let Some(place) = notes.get(place) else { return true };
         let known = place.load(Relaxed) == note;
         if !known {
             place.store(note, Relaxed);
@@ -71,5 +89,9 @@ mod tests {
         assert!((1000..20_000).filter(|n| !note(*n)).count() > 18_000);
         let known = (0..1000).filter(|n| note(*n)).count();
         assert!(known < 50, "{known}");
+        // With more room, more of them.
+        seen.resize(64 << 20);
+        assert!((0..20_000).filter(|n| !note(*n)).count() > 19_000);
+        assert!((0..20_000).filter(|n| note(*n)).count() > 14_000);
     }
 }

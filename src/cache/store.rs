@@ -155,6 +155,7 @@ impl Store {
         self.disables.store(false, Relaxed);
         if self.kept.capacity() != config.max_bytes {
             self.kept.set_capacity(config.max_bytes);
+            self.seen.resize(config.max_bytes);
         }
         self.longest.store(config.max_entry_bytes, Relaxed);
         self.tenant_bytes.store(config.max_tenant_bytes(), Relaxed);

@@ -77,7 +77,7 @@ const fn unkept(why: &'static str, get: fn(&PoolCounters) -> u64) -> Field {
 
 /// Every number of a pool.
 #[rustfmt::skip]
-static FIELDS: [Field; 97] = [
+static FIELDS: [Field; 98] = [
     clients("active", |p| p.clients_active.get()),
     clients("waiting", |p| p.clients_waiting.get()),
     clients("idle", |p| p.clients_idle.get()),
@@ -174,6 +174,7 @@ static FIELDS: [Field; 97] = [
     unkept("untraced", |p| p.cache.unkept(Unkept::Untraced).get()),
     unkept("behind", |p| p.cache.unkept(Unkept::Behind).get()),
     unkept("once", |p| p.cache.unkept(Unkept::Once).get()),
+    unkept("older", |p| p.cache.unkept(Unkept::Older).get()),
     // Last, as a family of its own made of the three gauges: what pgweir holds of a server's max_connections.
     Field { kind: MetricType::GAUGE, ..count("pgweir_pool_server_connections", "Server connections in any state.", |p| p.servers_active.get() + p.servers_idle.get() + p.servers_connecting.get()) },
 ];

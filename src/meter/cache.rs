@@ -101,6 +101,8 @@ pub enum Unkept {
     Behind,
     /// Others would have to go for it, and it was asked for once.
     Once,
+    /// What is kept may be newer.
+    Older,
 }
 
 /// Numbers of one database and user on one worker.
@@ -132,7 +134,7 @@ pub struct CacheCounters {
     pub mismatches: Counter,
     misses: [Counter; Miss::ALL.len()],
     bypasses: [Counter; Bypass::Rare as usize + 1],
-    unkept: [Counter; Unkept::Once as usize + 1],
+    unkept: [Counter; Unkept::Older as usize + 1],
 }
 
 impl CacheCounters {

@@ -208,13 +208,12 @@ impl Relay {
         if serves && expected.is_none() && !alone && self.follows(id, key) {
             return (Some(None), false);
         }
-        // What ends with a change says nothing in another process.
+        let mut trace = trace;
         if let Some(miss) = miss
             && serves
             && !alone
             && !looked
-            && trace.is_none()
-            && self.looks_up(id, store, key, miss, &asked)
+            && self.looks_up(id, store, key, miss, (&asked, &mut trace))
         {
             return (Some(None), false);
         }

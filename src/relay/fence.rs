@@ -176,6 +176,15 @@ impl Relay {
         fence.is_of_schema(*schema).then(|| Box::new(Fenced { session, begun }))
     }
 
+    /// Whether nothing was told yet of a write that has begun since. Redis has the last word.
+    pub(super) fn may_hold(&self, group: GroupId, fenced: &Fenced) -> bool {
+        let told = self.fences.told.get(&*self.groups[group].database);
+        let told = told.filter(|told| told.session == fenced.session).map(|told| &told.counts);
+        told.is_none_or(|told| {
+            fenced.begun.iter().all(|(table, begun)| told.get(table).is_none_or(|count| count.begun <= *begun))
+        })
+    }
+
     /// Has these counted.
     fn learns(&mut self, group: GroupId, fence: &Arc<Fence>, relations: &[u32]) {
         let database = &*self.groups[group].database;

@@ -13,7 +13,7 @@ use super::asked::Asked;
 use super::client::State;
 use super::flights::{Landing, Leader};
 use super::remote::LOST_US;
-use super::traced::Trace;
+use super::traced::{Trace, hold_kind};
 use super::{ClientId, Relay, ServerId};
 use crate::cache::answer::{Answer, Scan};
 use crate::cache::key::{Hashed, Owned};
@@ -66,7 +66,8 @@ impl Relay {
         let group_id = client.group;
         let leads = expected.is_none() && self.flights.begin(&key, Leader::Client(id));
         let shares = expected.is_none() && self.remote.is_some();
-        let shared = if shares { self.shared_key(group_id, &key, store) } else { None };
+        let kind = hold_kind(trace.as_deref());
+        let shared = if shares { self.shared_key(group_id, &key, store, kind) } else { None };
         let this = &mut self.groups[group_id];
         let tenant = this.tenant.get_or_insert_with(|| store.tenant(&this.key, &this.database));
         let Some(client) = self.clients.get_mut(id) else { return };
@@ -228,7 +229,7 @@ impl Relay {
         let this = &mut self.groups[group];
         let tenant = this.tenant.get_or_insert_with(|| store.tenant(&this.key, &this.database));
         let entry = Entry::new(fill.key.len(), answer, stamp, self.now_us, fill.ttl_us, Arc::clone(tenant));
-        let shared = fill.shared.take().filter(|_| traced.is_none() && fenced.is_none());
+        let shared = fill.shared.take();
         let took_us = self.now_us.saturating_sub(stamp.began_us);
         if shared.is_some() {
             self.usual.took(self.groups[group].catalog, fill.shape, took_us);
@@ -240,13 +241,17 @@ impl Relay {
         match put {
             Put::Kept => self.cache_counters(group).fills.add(1),
             Put::Once => self.cache_counters(group).unkept(Unkept::Once).add(1),
-            Put::Older => self.must_see_no_older(id),
+            Put::Older => {
+                self.must_see_no_older(id);
+                self.cache_counters(group).unkept(Unkept::Older).add(1);
+            }
         }
         self.warmed(id, Outcome::Kept);
-        if put == Put::Older {
+        // What was changed while it ran counts nowhere.
+        if put == Put::Older || self.holds(group, &fill.key.as_ref(), &entry).is_err() {
             self.shares_nothing(shared)
         } else {
-            self.shares(shared, &entry)
+            self.shares(group, shared, &entry)
         }
         self.fill_ends(id, Some(fill), Landing::Kept);
     }
@@ -318,8 +323,6 @@ impl Relay {
                 landing == Landing::Spared,
             );
             client.state = State::Idle;
-            let group = client.group;
-            self.cache_counters(group).followed.add(u64::from(landing == Landing::Kept));
             self.pump_inbox(follower);
         }
     }

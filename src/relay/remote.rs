@@ -16,22 +16,27 @@
 //! change is found only by a process that has not seen the change yet, for that time at most, and never by the one that made it. When a look
 //! shows a change, what this process itself has kept is void, too.
 //!
+//! *Good until something changes.* What an answer hangs on is found here, as for one of the process's own; what is found there is up to where it shows everything of that
+//! ([`crate::cache::remote::hold`]). So it counts if it would if this process had read it then. It was read under the schema of its key, or under a newer one, of which whoever kept it had
+//! not heard; then this process finds it only while it has not heard of that either, and voids it when it does, before anything counts that is as new ([`crate::cache::feed`]).
+//!
 //! *One flight.* A lookup that finds nothing has told the other processes that this one asks a server; they wait with theirs ([`crate::cache::remote`]), for as long as such reads
 //! usually take (`super::usual`) and a little longer. If no answer comes of it they are told that, too.
 //!
 //! *Order.* In one process an answer never takes the place of a newer one. There it may, as nobody orders what processes write: a client whose process has lost its own
-//! copy may be told an older state of the same than before, by no more than the time that answers are good for; never one from before its own last write.
+//! copy may be told an older state of the same than before, by no more than the time that answers are good for (or `max_staleness`; behind a fence, never); never one from before its own last write.
 
 use std::sync::Arc;
 
 use super::asked::Asked;
 use super::flights::{Landing, Leader};
 use super::task::Shared;
+use super::traced::{Trace, hold_kind};
 use super::{ClientId, GroupId, Relay, Todo};
 use crate::base::clock;
 use crate::cache::key::{Hashed, Owned};
 use crate::cache::remote::time::SLACK_US;
-use crate::cache::remote::{Found, Keep};
+use crate::cache::remote::{FAST_US, Found, Keep};
 use crate::cache::{Demand, Entry, Put, Remote, Stamp, Store, answer};
 use crate::config::{Cache, CacheMode};
 use crate::meter::{Miss, RemoteMiss};
@@ -67,6 +72,8 @@ pub struct Lookup {
     deps: Arc<[u32]>,
     /// How long it usually takes a server, microseconds, if that is known.
     usual_us: Option<u64>,
+    /// What it will hang on here; `None`: it is good for its time.
+    trace: Option<Box<Trace>>,
 }
 
 /// What the keys of processes that share answers must have in common: what a session's own write makes void is known of these hosts only.
@@ -97,7 +104,10 @@ pub async fn run(relay: Shared, far: Far) {
         (Far::Run(remote), _) => remote.run().await,
         (Far::Look(lookup), remote) => {
             let found = match remote {
-                Some(remote) => remote.look(&lookup.shared, lookup.longest, lookup.usual_us).await,
+                Some(remote) => {
+                    let is_void = |found: &Found| relay.borrow().is_void(&lookup, found);
+                    remote.look(&lookup.shared, lookup.longest, lookup.usual_us, is_void).await
+                }
                 None => None,
             };
             super::task::guarded(&relay, |relay| relay.looked_up(&lookup, found));
@@ -128,8 +138,9 @@ impl Relay {
         self.todo.extend(self.remote.clone().map(|remote| Todo::Far(Far::Run(remote))));
     }
 
-    /// What a key of this process's cache, of a client of the group, is in all processes; `None` while the catalog says nothing.
-    pub(super) fn shared_key(&mut self, group: GroupId, key: &[u8], store: &Store) -> Option<Box<[u8]>> {
+    /// What a key of this process's cache, of a client of the group, is in all processes, of an answer that is good by this ([`super::traced::hold_kind`]); `None` while the catalog
+    /// says nothing.
+    pub(super) fn shared_key(&mut self, group: GroupId, key: &[u8], store: &Store, kind: u8) -> Option<Box<[u8]>> {
         let number = self.groups.get(group)?.catalog;
         let refresh_us = self.config.pool.catalog_refresh?.as_micros() as u64;
         let catalog = self.catalogs.all.get(number)?;
@@ -143,7 +154,8 @@ impl Relay {
         };
         let rest = key.get(super::asked::EPOCH_BYTES..)?;
         let hosts = &self.groups.get(group)?.shared_with;
-        let mut shared = Vec::with_capacity(16 + schema.text.len() + hosts.len() + rest.len());
+        let mut shared = Vec::with_capacity(17 + schema.text.len() + hosts.len() + rest.len());
+        shared.push(kind);
         for part in [&schema.text, hosts] {
             shared.extend_from_slice(&(part.len() as u64).to_be_bytes());
             shared.extend_from_slice(part);
@@ -153,7 +165,14 @@ impl Relay {
     }
 
     /// Has the client wait for what the shared cache says, if that is asked.
-    pub(super) fn looks_up(&mut self, id: ClientId, store: &Store, key: Hashed<'_>, miss: Miss, asked: &Asked) -> bool {
+    pub(super) fn looks_up(
+        &mut self,
+        id: ClientId,
+        store: &Store,
+        key: Hashed<'_>,
+        miss: Miss,
+        (asked, trace): (&Asked, &mut Option<Box<Trace>>),
+    ) -> bool {
         let Some(remote) = self.remote.clone() else { return false };
         if miss == Miss::Older || self.flights.is_taken(key) {
             return false;
@@ -161,10 +180,15 @@ impl Relay {
         let now_us = self.now_us;
         let Some(client) = self.clients.get_mut(id) else { return false };
         let group = client.group;
+        let usual_us = self.usual.of(self.groups[group].catalog, asked.shape);
+        // What was there a moment ago most probably stands there, too, and does not count.
+        if miss == Miss::Changed && usual_us.is_some_and(|usual_us| usual_us < FAST_US) {
+            return false;
+        }
         if client.caching().wrote_since(now_us.saturating_sub(SLACK_US)) || !remote.is_open() {
             return false;
         }
-        let Some(shared) = self.shared_key(group, &key, store) else {
+        let Some(shared) = self.shared_key(group, &key, store, hold_kind(trace.as_deref())) else {
             self.registry.remote.miss(RemoteMiss::Schema).add(1);
             return false;
         };
@@ -174,20 +198,26 @@ impl Relay {
         self.waits_for_flight(id, key.as_ref());
         let (longest, deps) = (store.longest(), self.deps_of(group, asked.shape, &asked.tags));
         self.note_signals(group);
-        let usual_us = self.usual.of(self.groups[group].catalog, asked.shape);
-        self.todo.push(Todo::Far(Far::Look(Lookup { key, number, group, shared, longest, deps, usual_us })));
+        let trace = trace.take();
+        self.todo.push(Todo::Far(Far::Look(Lookup { key, number, group, shared, longest, deps, usual_us, trace })));
         true
+    }
+
+    /// Whether what was found does not count here.
+    fn is_void(&self, lookup: &Lookup, found: &Found) -> bool {
+        let known = self.groups.get(lookup.group).is_some();
+        !known || self.trace_of_found(lookup.group, lookup.trace.as_deref(), (&found.hold, found.began_us)).is_none()
     }
 
     /// The shared cache has answered, or has not.
     fn looked_up(&mut self, lookup: &Lookup, found: Option<Found>) {
         self.now_us = clock::now_us();
-        let Lookup { key, number, group, deps, .. } = lookup;
+        let Lookup { key, number, .. } = lookup;
         let is_it = |leader: Leader| matches!(leader, Leader::Lookup { number: it, .. } if it == *number);
         if !self.flights.get(key.as_ref()).is_some_and(|flight| is_it(flight.leader)) {
             return;
         }
-        let entry = found.and_then(|found| self.take_over(key, *group, found, deps));
+        let entry = found.and_then(|found| self.take_over(lookup, found));
         // Also if this process has no room for it.
         self.landed = entry.map(|entry| (key.clone(), entry));
         self.lands(key.as_ref(), is_it, Landing::LookedUp);
@@ -195,31 +225,33 @@ impl Relay {
     }
 
     /// Keeps an answer that another process has kept.
-    fn take_over(&mut self, key: &Owned, group: GroupId, found: Found, deps: &Arc<[u32]>) -> Option<Arc<Entry>> {
-        let store = self.cache.clone()?;
+    fn take_over(&mut self, lookup: &Lookup, found: Found) -> Option<Arc<Entry>> {
+        let Lookup { key, deps, trace, .. } = lookup;
+        let (store, group) = (self.cache.clone()?, lookup.group);
         let stamp = Stamp { began_us: found.began_us, source: found.source };
         if self.groups.get(group).is_none() || !self.shows_signals(group, stamp) {
             return None;
         }
+        let (traced, fenced) = self.trace_of_found(group, trace.as_deref(), (&found.hold, found.began_us))?;
         let this = self.groups.get_mut(group)?;
         let tenant = Arc::clone(this.tenant.get_or_insert_with(|| store.tenant(&this.key, &this.database)));
         // Somebody had seen it before it was found, and it was on its way to us since: what begins now is newer.
         let done_us = self.now_us.saturating_sub(1);
         let rows = answer::rows(&found.answer);
         let entry = Entry::new(key.len(), (found.answer, rows), stamp, done_us, found.ttl_us, tenant);
-        let entry = Arc::new(entry.hanging_on(Arc::clone(deps)));
+        let entry = Arc::new(entry.traced(traced).fenced(fenced).hanging_on(Arc::clone(deps)));
         let stands = self.stands(group, key, &entry);
         (stands && store.put(key.clone(), Arc::clone(&entry), Demand::Unknown) != Put::Older).then_some(entry)
     }
 
     /// Gives the shared cache an answer of this process, if it is to have it.
-    pub(super) fn shares(&mut self, shared: Option<Box<[u8]>>, entry: &Entry) {
+    pub(super) fn shares(&mut self, group: GroupId, shared: Option<Box<[u8]>>, entry: &Entry) {
         let Some((key, remote)) = shared.zip(self.remote.as_ref()) else { return };
-        if !remote.takes() {
+        let Some(hold) = self.hold_of(group, entry).filter(|_| remote.takes()) else {
             return self.shares_nothing(Some(key));
-        }
+        };
         let (answer, Stamp { began_us, source }) = (entry.answer.clone(), entry.stamp);
-        self.todo.push(Todo::Far(Far::Keep(Keep { key, answer, began_us, source, ttl_us: entry.ttl_us })));
+        self.todo.push(Todo::Far(Far::Keep(Keep { key, answer, began_us, source, ttl_us: entry.ttl_us, hold })));
     }
 
     /// Nothing comes of what was asked for the shared cache as well.

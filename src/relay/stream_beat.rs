@@ -40,7 +40,9 @@ pub(super) const STARTUP: [(&str, &str); 9] = [
     ("application_name", "pgweir cache"),
 ];
 
-/// While nobody asks, only each so many-th heartbeat is sent.
+/// While nobody has asked for so long, only each so many-th heartbeat is sent: whoever asks next asks a server.
+const REST: Duration = Duration::from_secs(10);
+/// See there.
 const IDLE: u32 = 10;
 /// Commits on record at which one is sent all the same.
 const MANY: usize = 4096;
@@ -59,6 +61,8 @@ pub(super) struct Beats {
     refresh: Duration,
     number: u64,
     due: Instant,
+    /// When somebody had asked last, and heartbeats that were due since.
+    used: Instant,
     idle: u32,
     /// A transaction of when the slot had been made: until all before it have ended nothing counts.
     gate: u64,
@@ -100,6 +104,7 @@ impl Beats {
             refresh: course.refresh,
             number: 0,
             due: now,
+            used: now,
             idle: 0,
             gate: u64::MAX,
             is_first: true,
@@ -162,9 +167,12 @@ impl Beats {
         self.due = Instant::now() + self.interval;
         let is_wanted = {
             let known = known.borrow();
-            self.feed.take_used() || known.unseen.len() > MANY || !known.schema.is_empty()
+            if self.feed.take_used() {
+                (self.used, self.idle) = (self.due, 0);
+            }
+            self.due - self.used < REST || known.unseen.len() > MANY || !known.schema.is_empty()
         };
-        self.idle = if is_wanted { 0 } else { self.idle + 1 };
+        self.idle += 1;
         if !is_wanted && self.number > 0 && !self.idle.is_multiple_of(IDLE) {
             return Ok(());
         }

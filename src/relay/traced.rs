@@ -14,6 +14,8 @@ use super::asked::Asked;
 use super::key_parts::{Keys, rows_of, traced};
 use super::shapes::Look;
 use super::{ClientId, GroupId, Relay, Todo};
+use crate::cache::fence::ALL;
+use crate::cache::remote::hold::{self, Hold};
 use crate::cache::{Entry, Feed, Fence, Fenced, Source, Traced};
 use crate::meter::{Bypass, Miss};
 use crate::sql::verdict::{Effects, StatementKind};
@@ -50,6 +52,15 @@ impl Trace {
     /// It is by a fence.
     pub fn is_fenced(&self) -> bool {
         matches!(self.by, By::Fence(_))
+    }
+}
+
+/// What an answer will be good by that hangs on this: [`Hold::kind`].
+pub(super) fn hold_kind(trace: Option<&Trace>) -> u8 {
+    match trace.map(|trace| &trace.by) {
+        None => hold::TIME,
+        Some(By::Stream(..)) => hold::POSITION,
+        Some(By::Fence(_)) => hold::COUNTS,
     }
 }
 
@@ -148,6 +159,50 @@ impl Relay {
         if let Some(fill) = fill {
             fill.trace = Some(trace);
         }
+    }
+
+    /// What an answer that another process has kept hangs on here, of what was to be traced when it was asked for; `None`: it does not count, as far as is known now.
+    pub(super) fn trace_of_found(
+        &self,
+        group: GroupId,
+        trace: Option<&Trace>,
+        (hold, began_us): (&Hold, u64),
+    ) -> Option<(Option<Traced>, Option<Box<Fenced>>)> {
+        let Some(trace) = trace else { return (*hold == Hold::Time).then_some((None, None)) };
+        let health = self.catalogs.all.get(self.groups[group].catalog).and_then(|catalog| catalog.health.as_ref());
+        if trace.schema != health.map_or(0, |health| health.schema_changes()) {
+            return None;
+        }
+        match (&trace.by, hold) {
+            (By::Stream(feed, version), Hold::Position { history, lsn }) if *version == feed.version() => {
+                let traced = traced(feed, &trace.relations, trace.rows.as_deref(), Some(*lsn))?;
+                let counts = traced.history == *history && self.is_fresh(group, feed) && feed.holds(&traced, began_us);
+                counts.then_some((Some(traced), None))
+            }
+            (By::Fence(fence), Hold::Counts { life, begun }) => {
+                let session = fence.serves().filter(|session| *session.life == **life)?.number;
+                let tables = begun.iter().map(|(table, _)| table);
+                let is_of_these = tables.eq([ALL].iter().chain(&*trace.relations));
+                let fenced = Fenced { session, begun: begun.clone() };
+                let counts = is_of_these && self.may_hold(group, &fenced);
+                counts.then(|| (None, Some(Box::new(fenced))))
+            }
+            _ => None,
+        }
+    }
+
+    /// What an answer of this process is good by in others; `None`: in none.
+    pub(super) fn hold_of(&self, group: GroupId, entry: &Entry) -> Option<Hold> {
+        let hold = match (&entry.traced, &entry.fenced) {
+            (Some(traced), _) => Hold::Position { history: traced.history, lsn: traced.lsn },
+            (None, Some(fenced)) => {
+                let session = self.groups[group].fence.as_ref()?.session();
+                let session = session.filter(|session| session.number == fenced.session)?;
+                Hold::Counts { life: session.life.as_str().into(), begun: fenced.begun.clone() }
+            }
+            (None, None) => Hold::Time,
+        };
+        hold.is_short().then_some(hold)
     }
 
     /// The schema may have changed, from here: what statements name is to be looked up again before anything is traced.

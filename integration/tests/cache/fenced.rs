@@ -38,13 +38,13 @@ const MORE: &str = "CREATE TABLE part (id int PRIMARY KEY, v text) PARTITION BY 
     GRANT ALL ON ALL TABLES IN SCHEMA public TO app; GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO app;
     ALTER TABLE item OWNER TO app; ALTER TABLE base OWNER TO app; ALTER TABLE child OWNER TO app";
 
-fn cluster() -> Cluster {
+pub fn cluster() -> Cluster {
     builder().sql(MORE).start().unwrap()
 }
 
-const SECRET: &str = "what only these processes share: 42";
+pub const SECRET: &str = "what only these processes share: 42";
 
-fn fenced_conf(cluster: &Cluster, redis: &Redis, lines: &str) -> Conf {
+pub fn fenced_conf(cluster: &Cluster, redis: &Redis, lines: &str) -> Conf {
     let at = redis.address();
     conf(
         cluster,

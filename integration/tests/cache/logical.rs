@@ -37,7 +37,7 @@ fn logical_builder() -> integration::cluster::Builder {
     prepared.sql(MORE)
 }
 
-fn cluster() -> Cluster {
+pub fn cluster() -> Cluster {
     logical_builder().sql(SETUP).start().unwrap()
 }
 

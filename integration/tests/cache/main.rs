@@ -14,6 +14,7 @@ mod fresh;
 mod l2;
 mod l2_flight;
 mod l2_gone;
+mod l2_grades;
 mod l2_kinds;
 mod l2_signals;
 mod logical;

@@ -31,6 +31,14 @@ local value = redis.call('GET', KEYS[1])
 if value and string.sub(value, 1, #ARGV[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
 return 0";
 
+/// As SET with NX and GET, but in the place of what has such a part, too.
+const REPLACE: &str = "
+local value = redis.call('GET', KEYS[1])
+local from = tonumber(ARGV[1])
+if value and string.sub(value, from + 1, from + #ARGV[2]) ~= ARGV[2] then return value end
+redis.call('SET', KEYS[1], ARGV[3], 'PX', ARGV[4])
+return false";
+
 /// How Redis is reached.
 pub struct Plan(Kind);
 
@@ -195,6 +203,25 @@ impl Link {
     /// As for [`Link::get`]; before Redis 7.0 always.
     pub async fn get_or_set(&mut self, name: &str, value: &[u8], for_ms: u64) -> RedisResult<Option<Vec<u8>>> {
         let cmd = redis::cmd("SET").arg(name).arg(value).arg("NX").arg("GET").arg("PX").arg(for_ms).take();
+        match self {
+            Self::One(link) => cmd.query_async(link).await,
+            Self::Many(link) => cmd.query_async(link).await,
+        }
+    }
+
+    /// The same, but what has this part from this byte on is taken for none.
+    ///
+    /// # Errors
+    /// As for [`Link::get`].
+    pub async fn replace(
+        &mut self,
+        name: &str,
+        (from, part): (usize, &[u8]),
+        value: &[u8],
+        for_ms: u64,
+    ) -> RedisResult<Option<Vec<u8>>> {
+        let mut cmd = redis::cmd("EVAL");
+        cmd.arg(REPLACE).arg(1).arg(name).arg(from).arg(part).arg(value).arg(for_ms);
         match self {
             Self::One(link) => cmd.query_async(link).await,
             Self::Many(link) => cmd.query_async(link).await,

@@ -14,6 +14,9 @@
 //! may renew, nor does it follow from when a SET was executed, which a server that was stopped does at any later time. It is inside of the seal, as a
 //! moment of Redis' own clock ([`time`]), the only one that all processes can read.
 //!
+//! *Good until something changes.* An answer that is so has with it up to where it shows everything ([`hold`]); who finds it holds that against what it knows itself. Nothing is ever taken out
+//! of Redis because of a write.
+//!
 //! *One flight.* Who finds nothing says with the same request that he asks a server for it ([`seal::Lease`]), if that takes longer than a request: who asks for the same meanwhile, in
 //! whichever process, waits for the answer (`lookup`).
 //!
@@ -22,6 +25,7 @@
 
 mod board;
 pub mod fence;
+pub mod hold;
 pub mod link;
 mod lookup;
 pub mod seal;
@@ -38,7 +42,10 @@ use tokio::sync::Notify;
 use tokio::time::error::Elapsed;
 use tokio::time::{sleep, timeout};
 
+pub use self::lookup::FAST_US;
+
 use self::board::Board;
+use self::hold::Hold;
 use self::link::{Link, Plan};
 use self::seal::{Keys, Sealed};
 use self::time::Skew;
@@ -74,6 +81,8 @@ pub struct Found {
     pub ttl_us: u64,
     /// Where it ran.
     pub source: Source,
+    /// What makes it good beside its time.
+    pub hold: Hold,
 }
 
 /// An answer to be kept.
@@ -89,6 +98,8 @@ pub struct Keep {
     pub source: Source,
     /// Its time, microseconds.
     pub ttl_us: u64,
+    /// What makes it good beside that.
+    pub hold: Hold,
 }
 
 /// The connection in use, and Redis' clock by it.
@@ -351,7 +362,7 @@ impl Remote {
         let began_us = skew.remote_us(keep.began_us);
         let (keys, compress_above) = (Arc::clone(&self.keys), self.config.compress_above);
         let (key, len) = (keep.key, keep.answer.len());
-        let sealed = Sealed { answer: keep.answer, began_us, source: keep.source, ttl_us };
+        let sealed = Sealed { answer: keep.answer, began_us, source: keep.source, ttl_us, hold: keep.hold };
         let seal = move || keys.seal(&key, &sealed, compress_above);
         let value = if len < ASIDE_BYTES {
             seal()

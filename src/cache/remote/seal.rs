@@ -2,8 +2,8 @@
 //! Must never let a byte be looked at as part of an answer before the seal was found whole.
 //!
 //! A value is: version (1 byte), flags (1), time for which it is good (8, microseconds), when it began (8, microseconds of Redis' clock since 1970), position in the
-//! write-ahead log of the replica that it is from (8), its length (4), the seal (32), and the answer, compressed if the flag says so. Numbers are
-//! big endian. The seal is a BLAKE3 hash under a key of its own over the length of the key, the key, all that stands in front of
+//! write-ahead log of the replica that it is from (8), its length (4), that of what makes it good beside its time (2), the seal (32), that ([`super::hold`]), and the answer, compressed if
+//! the flag says so. Numbers are big endian. The seal is a BLAKE3 hash under a key of its own over the length of the key, the key, all that stands in front of
 //! the seal, and all that stands behind it. While an answer is on its way, a *lease* stands in its place: a byte 255, whose it is (8), how long the answer usually takes (8,
 //! microseconds), and a seal over the key and these. Names are hashes under another key. What else is told is hidden under a third: in front stands a hash of it, from which what it is
 //! mixed with is derived, so that it cannot be read, nor made up, and the same is hidden in the same way. All keys come from the secret of the configuration, by BLAKE3's own derivation.
@@ -15,16 +15,19 @@ use zeroize::Zeroizing;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
+use super::hold::Hold;
 use crate::base::secret::Secret;
 use crate::cache::Source;
 use crate::cache::answer::{Answer, Scan};
 
 /// What this file writes and reads; another whenever that changes.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const COMPRESSED: u8 = 1;
 const OF_REPLICA: u8 = 2;
-const SEAL: usize = 30;
-const SEAL_BYTES: usize = blake3::OUT_LEN;
+/// Where the seal of an answer stands, and how long it is.
+pub(super) const SEAL: usize = 32;
+/// See there.
+pub(super) const SEAL_BYTES: usize = blake3::OUT_LEN;
 const BODY: usize = SEAL + SEAL_BYTES;
 /// In front of what is hidden: as long as it takes that nobody meets another with the same.
 const FRONT_BYTES: usize = 32;
@@ -77,6 +80,14 @@ pub struct Sealed {
     pub source: Source,
     /// For how long it is good from then on, microseconds.
     pub ttl_us: u64,
+    /// What makes it good beside that: a [short](Hold::is_short) one.
+    pub hold: Hold,
+}
+
+/// The seal of a value that is an answer's: no two have the same.
+#[must_use]
+pub(super) fn of(value: &[u8]) -> Option<[u8; SEAL_BYTES]> {
+    value.get(SEAL..BODY)?.try_into().ok()
 }
 
 /// Keys for names and for seals.
@@ -119,7 +130,7 @@ impl Keys {
     pub fn lease(&self, key: &[u8], lease: Lease) -> Vec<u8> {
         let mut value = Lease::front(lease.whose).to_vec();
         value.extend_from_slice(&lease.usual_us.to_be_bytes());
-        let seal = self.hash(key, &value, b"");
+        let seal = self.hash(key, &value, &[]);
         value.extend_from_slice(seal.as_bytes());
         value
     }
@@ -129,7 +140,7 @@ impl Keys {
     pub fn read_lease(&self, key: &[u8], value: &[u8]) -> Option<Lease> {
         let (head, seal) = value.split_first_chunk::<LEASE_HEAD>()?;
         let seal: [u8; SEAL_BYTES] = seal.try_into().ok()?;
-        if head[0] != LEASE || self.hash(key, head, b"") != blake3::Hash::from_bytes(seal) {
+        if head[0] != LEASE || self.hash(key, head, &[]) != blake3::Hash::from_bytes(seal) {
             return None;
         }
         let number = |at: usize| Some(u64::from_be_bytes(head.get(at..at + 8)?.try_into().ok()?));
@@ -166,9 +177,12 @@ impl Keys {
         text.iter().zip(with).map(|(byte, with)| byte ^ with)
     }
 
-    fn hash(&self, key: &[u8], head: &[u8], body: &[u8]) -> blake3::Hash {
+    fn hash(&self, key: &[u8], head: &[u8], body: &[&[u8]]) -> blake3::Hash {
         let mut hasher = Hasher::new_keyed(&self.seals);
-        hasher.update(&(key.len() as u64).to_be_bytes()).update(key).update(head).update(body);
+        hasher.update(&(key.len() as u64).to_be_bytes()).update(key).update(head);
+        for part in body {
+            hasher.update(part);
+        }
         hasher.finalize()
     }
 
@@ -184,15 +198,18 @@ impl Keys {
             Source::Replica(lsn) => (OF_REPLICA, lsn),
         };
         let flags = replica | if packed.is_some() { COMPRESSED } else { 0 };
-        let mut value = Vec::with_capacity(BODY + body.len());
+        let hold = sealed.hold.written();
+        let mut value = Vec::with_capacity(BODY + hold.len() + body.len());
         value.extend_from_slice(&[VERSION, flags]);
         for number in [sealed.ttl_us, sealed.began_us, lsn] {
             value.extend_from_slice(&number.to_be_bytes());
         }
         // An answer that is kept is shorter than `max_entry_bytes`.
         value.extend_from_slice(&u32::try_from(answer.len()).unwrap_or(u32::MAX).to_be_bytes());
-        let seal = self.hash(key, &value, body);
+        value.extend_from_slice(&u16::try_from(hold.len()).unwrap_or(u16::MAX).to_be_bytes());
+        let seal = self.hash(key, &value, &[&hold, body]);
         value.extend_from_slice(seal.as_bytes());
+        value.extend_from_slice(&hold);
         value.extend_from_slice(body);
         value
     }
@@ -207,7 +224,7 @@ impl Keys {
         };
         let (seal, body) = rest.split_first_chunk::<SEAL_BYTES>().ok_or(Bad::Malformed)?;
         // The comparison of two hashes takes the same time wherever they differ.
-        if self.hash(key, head, body) != blake3::Hash::from_bytes(*seal) {
+        if self.hash(key, head, &[body]) != blake3::Hash::from_bytes(*seal) {
             return Err(Bad::Forged);
         }
         let number = |at: usize| {
@@ -219,6 +236,9 @@ impl Keys {
         if len > longest {
             return Err(Bad::Long);
         }
+        let hold = usize::from(u16::from_be_bytes([head[30], head[31]]));
+        let (hold, body) = body.split_at_checked(hold).ok_or(Bad::Malformed)?;
+        let hold = Hold::read(hold).ok_or(Bad::Malformed)?;
         let answer = if flags & COMPRESSED == 0 {
             Bytes::copy_from_slice(body)
         } else {
@@ -229,7 +249,7 @@ impl Keys {
             return Err(Bad::Malformed);
         }
         let source = if flags & OF_REPLICA == 0 { Source::Primary } else { Source::Replica(lsn) };
-        Ok(Sealed { answer, began_us, source, ttl_us })
+        Ok(Sealed { answer, began_us, source, ttl_us, hold })
     }
 }
 

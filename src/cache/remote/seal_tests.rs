@@ -20,7 +20,8 @@ fn answer(bytes: usize) -> Bytes {
 }
 
 fn sealed(bytes: usize, source: Source) -> Sealed {
-    Sealed { answer: answer(bytes), began_us: 1_790_000_000_000_000, source, ttl_us: 3_600_000_000 }
+    let hold = Hold::Position { history: 7, lsn: 9 };
+    Sealed { answer: answer(bytes), began_us: 1_790_000_000_000_000, source, ttl_us: 3_600_000_000, hold }
 }
 
 #[test]
