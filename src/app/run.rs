@@ -157,8 +157,9 @@ fn watch_health(running: &Running) -> Arc<Watch> {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let port = running.listeners.first().and_then(|name| name.rsplit_once(':')).map_or("", |(_, port)| port);
     let instance = format!("{}:{port}", host.trim());
-    let (registry, clusters) = (Arc::clone(&running.registry), Arc::clone(&running.clusters));
-    let watch = Watch::new(registry, clusters, Arc::clone(&running.config), instance);
+    let (found_in, clusters) =
+        ((Arc::clone(&running.registry), Arc::clone(&running.caches)), Arc::clone(&running.clusters));
+    let watch = Watch::new(found_in, clusters, Arc::clone(&running.config), instance);
     // It opens connections to servers, which stay on this thread.
     tokio::task::spawn_local(Arc::clone(&watch).run());
     watch

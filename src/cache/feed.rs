@@ -262,7 +262,9 @@ impl Feed {
         let lsn = replayed.unwrap_or_else(|| self.safe.load(Acquire));
         let all = [Dependency::Life, Dependency::Schema].into_iter();
         let slots = all.chain(of).map(|it| it.slot(&self.database, history)).collect();
-        (history != 0 && lsn > 0).then_some(Traced { slots, history, lsn })
+        // Another stream may have begun in between.
+        let is_of_it = history != 0 && self.history.load(Acquire) == history;
+        (is_of_it && lsn > 0).then_some(Traced { slots, history, lsn })
     }
 
     /// Says once in the log that the changes of this relation do not come, if they do not.

@@ -21,6 +21,9 @@
 //! sees a `b` that counts `w`, and, as the answer is given, so does its stamp; whose `e` equals that `b`, hence counts `w`: `w` had ended before the stamp was
 //! taken, and was visible to the query that was sent afterwards, to the primary. ∎ Every other write that is not shown is one that nobody can have seen.
 //!
+//! *What another process has kept* has its life and its counts with it ([`super::remote::hold`]), which are as true here. But in a life there may be writes that nobody has counted (see below). Who
+//! sees that they are over begins another session; so of others' answers those count that began later than that.
+//!
 //! What passes by every pgweir is not counted: of that the time that answers are good for is the only bound. So are writes through a pgweir that is configured
 //! otherwise, and replication into the database.
 //!
@@ -118,6 +121,8 @@ pub struct Session {
     pub hash: String,
     /// What stands there.
     pub life: String,
+    /// When it began, microseconds: whatever was written without a fence, or in doubt for ever, was visible by then.
+    pub since_us: u64,
     /// The process.
     pub process: u32,
     /// The way there; none in tests.
@@ -343,7 +348,15 @@ mod tests {
     use super::*;
 
     fn session(number: u64) -> Session {
-        Session { number, hash: "h".into(), life: "l".into(), process: 7, link: None, limit: Duration::ZERO }
+        Session {
+            number,
+            since_us: 0,
+            hash: "h".into(),
+            life: "l".into(),
+            process: 7,
+            link: None,
+            limit: Duration::ZERO,
+        }
     }
 
     #[test]

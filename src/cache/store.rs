@@ -17,7 +17,7 @@
 //! It knows neither times nor tenants. Answers whose time is over are found when they are asked for, or go as others do. A tenant with
 //! more than its part gives up its own oldest, but for those that were asked for since (a second chance, as in CLOCK).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -113,8 +113,8 @@ pub struct Store {
     feeds: Mutex<BTreeMap<Box<str>, Arc<Feed>>>,
     hearings: Mutex<BTreeMap<Box<str>, Arc<Hearing>>>,
     fences: Mutex<BTreeMap<Box<str>, Arc<Fence>>>,
-    /// Shapes of which nothing is kept, by database; and whether there are any.
-    disabled: ArcSwap<BTreeSet<(Box<str>, u64)>>,
+    /// Shapes of which nothing is kept, by database, each with whether it is certain that something wrong was kept; and whether there are any.
+    disabled: ArcSwap<BTreeMap<(Box<str>, u64), bool>>,
     disables: AtomicBool,
 }
 
@@ -214,11 +214,11 @@ impl Store {
         self.hearings.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Nothing of this shape is kept or given any more.
-    pub fn disable(&self, database: &str, shape: u64) {
+    /// Nothing of this shape is kept or given any more: it is `certain`, or not known yet, that something wrong was.
+    pub fn disable(&self, database: &str, shape: u64, certain: bool) {
         self.disabled.rcu(|before| {
-            let mut after = BTreeSet::clone(before);
-            after.insert((Box::from(database), shape));
+            let mut after = BTreeMap::clone(before);
+            *after.entry((Box::from(database), shape)).or_default() |= certain;
             after
         });
         self.disables.store(true, Relaxed);
@@ -226,18 +226,21 @@ impl Store {
 
     /// Answers of this shape may be kept again.
     pub fn enable(&self, database: &str, shape: u64) {
-        let is_it = |it: &(Box<str>, u64)| (&*it.0, it.1) == (database, shape);
-        self.disabled.rcu(|before| before.iter().filter(|it| !is_it(it)).cloned().collect::<BTreeSet<_>>());
+        self.disabled.rcu(|before| {
+            let mut after = BTreeMap::clone(before);
+            after.remove(&(Box::from(database), shape));
+            after
+        });
         self.disables.store(!self.disabled.load().is_empty(), Relaxed);
     }
 
     /// Whether that was said of this shape. Where it was said of none this is one load.
     pub fn is_disabled(&self, database: &str, shape: u64) -> bool {
-        self.disables.load(Relaxed) && self.disabled.load().iter().any(|(of, it)| (&**of, *it) == (database, shape))
+        self.disables.load(Relaxed) && self.disabled.load().keys().any(|(of, it)| (&**of, *it) == (database, shape))
     }
 
-    /// The shapes of which it was said.
-    pub fn disabled(&self) -> Arc<BTreeSet<(Box<str>, u64)>> {
+    /// The shapes of which it was said, and whether it is certain.
+    pub fn disabled(&self) -> Arc<BTreeMap<(Box<str>, u64), bool>> {
         self.disabled.load_full()
     }
 

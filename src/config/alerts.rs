@@ -46,6 +46,8 @@ pub struct Alerts {
     pub slow_queries: Option<Threshold>,
     /// Batches that the cache was asked for in vain, by database. Default above 20 %, clear at 15 %, after 5 min.
     pub cache_misses: Option<Threshold>,
+    /// For how long something wrong must have been found in the cache. Default 0: at once.
+    pub cache_mismatch: Option<Duration>,
     /// Statements that failed, by database. Default above 5 %, clear at 2 %, after 1 min.
     pub errors: Option<Threshold>,
     /// Servers that clients keep to themselves, of the pool's size. Default above 50 %, clear at 40 %, after 5 min.
@@ -73,6 +75,7 @@ impl Default for Alerts {
             replication_lag: Threshold::new(1.0, 0.5, 30),
             slow_queries: Threshold::new(0.1, 0.05, 120),
             cache_misses: Threshold::new(0.2, 0.15, 300),
+            cache_mismatch: Some(Duration::ZERO),
             errors: Threshold::new(0.05, 0.02, 60),
             pinned_servers: Threshold::new(0.5, 0.4, 300),
             host_down: Some(Duration::from_secs(10)),
@@ -112,6 +115,7 @@ impl Check<'_> {
             replication_lag: self.lag("replication_lag", raw.replication_lag, default.replication_lag),
             slow_queries: self.share("slow_queries", raw.slow_queries, default.slow_queries),
             cache_misses: self.share("cache_misses", raw.cache_misses, default.cache_misses),
+            cache_mismatch: event(raw.cache_mismatch, default.cache_mismatch),
             errors: self.share("errors", raw.errors, default.errors),
             pinned_servers: self.share("pinned_servers", raw.pinned_servers, default.pinned_servers),
             host_down: event(raw.host_down, default.host_down),

@@ -70,6 +70,16 @@ impl Logical {
 }
 
 impl Config {
+    /// Whether answers of each database end with the same as under this other configuration.
+    #[must_use]
+    pub fn invalidates_as(&self, other: &Self) -> bool {
+        let grade = |config: &Self, name: &str| {
+            let own = config.databases.get(name).and_then(|entry| entry.invalidation.grade);
+            own.unwrap_or(config.cache.invalidation)
+        };
+        self.databases.keys().chain(other.databases.keys()).all(|name| grade(self, name) == grade(other, name))
+    }
+
     /// How the changes of this database are followed, if answers hang on them.
     #[must_use]
     pub fn logical(&self, database: &str) -> Option<Logical> {

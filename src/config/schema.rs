@@ -122,6 +122,7 @@ section! {
         replication_lag: RawLag,
         slow_queries: RawShare,
         cache_misses: RawShare,
+        cache_mismatch: RawEvent,
         errors: RawShare,
         pinned_servers: RawShare,
         host_down: RawEvent,

@@ -38,7 +38,7 @@ async fn every_endpoint_answers_as_documented_and_shutdown_ends_it() {
         Arc::default(),
         Arc::clone(&config),
         Box::new(|| Box::pin(std::future::ready(Default::default()))),
-        Watch::new(Arc::clone(&registry), Arc::default(), config, String::new()),
+        Watch::new((Arc::clone(&registry), Arc::default()), Arc::default(), config, String::new()),
         (Vec::new(), String::new(), 1),
     ));
     let server = tokio::spawn(serve(listener, guard, exporter, site, async {

@@ -9,6 +9,7 @@ use super::board::Labels;
 use super::certificates::Ending;
 use super::kind::Kind;
 use super::reading::Traffic;
+use crate::cache::Caches;
 use crate::config::{CacheMode, Config, DEFAULT_POOL, Threshold};
 use crate::meter::{PoolLabel, Registry};
 use crate::pool::cluster::{Cluster, Clusters, Standing};
@@ -40,6 +41,7 @@ pub(super) struct Primaries(BTreeMap<String, (String, Option<(u64, String)>)>);
 pub(super) struct Ground<'a> {
     pub(super) registry: &'a Registry,
     pub(super) clusters: &'a Clusters,
+    pub(super) caches: &'a Caches,
     pub(super) config: &'a Config,
     /// What each database did lately.
     pub(super) traffic: &'a BTreeMap<Arc<str>, Traffic>,
@@ -66,6 +68,7 @@ pub(super) fn findings(ground: &Ground<'_>, primaries: &mut Primaries) -> Vec<Fi
     rates(ground, &mut found);
     hosts(ground, &mut found);
     failovers(ground, primaries, &mut found);
+    mismatches(ground, &mut found);
     if let Some(before) = ground.config.alerts.certificate_expiry {
         for ending in ground.endings {
             let left = ending.at_unix_s - ground.now_unix_s;
@@ -173,6 +176,15 @@ fn hosts(ground: &Ground<'_>, found: &mut Vec<Finding>) {
                 found.push(above(Kind::ReplicationLag, labels(), lag_s, mark));
             }
         }
+    }
+}
+
+/// A shape of which something wrong was kept stays so until a reload.
+fn mismatches(ground: &Ground<'_>, found: &mut Vec<Finding>) {
+    let (Some(after), Some(store)) = (ground.config.alerts.cache_mismatch, ground.caches.store()) else { return };
+    for ((database, shape), _) in store.disabled().iter().filter(|(_, certain)| **certain) {
+        let labels = vec![("database", database.to_string()), ("shape", format!("{shape:016x}"))];
+        found.push(flag(Kind::CacheMismatch, labels, true, after));
     }
 }
 

@@ -24,6 +24,7 @@ fn found(
     let ground = Ground {
         registry,
         clusters: &Clusters::default(),
+        caches: &Caches::default(),
         config,
         traffic,
         endings: &endings,

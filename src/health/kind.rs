@@ -126,6 +126,9 @@ kinds! {
     /// The cache is asked in vain.
     CacheMisses "cache_misses" Warning Share 5 "the cache is often asked in vain"
         "See why in /api/cache/metrics: a longer cache_ttl, more max_bytes, or no cache for what changes all the time.",
+    /// The cache had what no server would have said.
+    CacheMismatch "cache_mismatch" Critical Flag 15 "the cache had what no server would have said"
+        "Nothing of this shape is kept until a reload: find out what it hangs on that pgweir does not see (SHOW SHAPE has its text), and keep it out of the cache by a rule.",
     /// Many statements fail.
     Errors "errors" Critical Share 15 "many statements fail"
         "See which in SHOW QUERIES BY errors, and why in the servers' log.",

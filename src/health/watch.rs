@@ -17,6 +17,7 @@ use super::reading::Reading;
 use super::score::Health;
 use super::way::{Home, Receiver, Way};
 use crate::base::clock;
+use crate::cache::Caches;
 use crate::config::Config;
 use crate::meter::{Registry, SharedCounter};
 use crate::pool::cluster::Clusters;
@@ -33,6 +34,7 @@ pub type Outcomes = BTreeMap<(&'static str, String), Arc<Outcome>>;
 #[derive(Debug)]
 pub struct Watch {
     registry: Arc<Registry>,
+    caches: Arc<Caches>,
     home: Home,
     alerts: ArcSwap<Vec<Alert>>,
     points: ArcSwap<Vec<Arc<Point>>>,
@@ -44,9 +46,15 @@ pub struct Watch {
 impl Watch {
     /// Nothing found yet.
     #[must_use]
-    pub fn new(registry: Arc<Registry>, clusters: Arc<Clusters>, config: Arc<Config>, instance: String) -> Arc<Self> {
+    pub fn new(
+        (registry, caches): (Arc<Registry>, Arc<Caches>),
+        clusters: Arc<Clusters>,
+        config: Arc<Config>,
+        instance: String,
+    ) -> Arc<Self> {
         Arc::new(Self {
             registry,
+            caches,
             home: Home { instance, clusters, config: Arc::new(ArcSwap::new(config)) },
             alerts: ArcSwap::default(),
             points: ArcSwap::default(),
@@ -143,6 +151,7 @@ impl Look {
         let ground = Ground {
             registry: &watch.registry,
             clusters: &watch.home.clusters,
+            caches: &watch.caches,
             config,
             traffic: &traffic,
             endings: &self.endings,

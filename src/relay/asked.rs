@@ -39,6 +39,8 @@ pub(super) struct Asked {
     pub timed: bool,
     /// It is asked anew, and the cache has what may be given if nobody answers.
     pub renews: bool,
+    /// Its client has waited for another's answer to the same.
+    pub follows: bool,
     /// What the client's unnamed statement is then, if another than before.
     pub unnamed: Option<Unnamed>,
     /// The span that it is a part of, if anything is traced.
@@ -93,6 +95,7 @@ impl Relay {
                         parses: false,
                         timed: ttl_us < u64::MAX,
                         renews: false,
+                        follows: false,
                         unnamed,
                         parent,
                     })
@@ -115,7 +118,8 @@ impl Relay {
                 let parent = self.parent_in(statement.look.commented, statement.sql(), conforming);
                 let unnamed = parses.then_some(Unnamed::Known(statement));
                 let timed = ttl_us < u64::MAX;
-                Ok(Asked { ttl_us, shape, tags, parses, timed, renews: false, unnamed, parent })
+                let (renews, follows) = (false, false);
+                Ok(Asked { ttl_us, shape, tags, parses, timed, renews, follows, unnamed, parent })
             }),
             End::Query | End::Call | End::Flush => Err(Bypass::Batch),
         }

@@ -159,7 +159,10 @@ impl Relay {
         let found = self.found(id, store, key, &asked);
         let Some(found) = self.fence_says(id, (key, store), found) else { return (Some(None), false) };
         let Some(client) = self.clients.get_mut(id) else { return (None, false) };
-        let looked = std::mem::take(&mut client.caching().looked);
+        let caching = client.caching();
+        let (looked, alone) = (std::mem::take(&mut caching.looked), std::mem::take(&mut caching.alone));
+        let missed_before = matches!(caching.why, Some(WhyRun::Missed(_)));
+        asked.follows = alone;
         let miss = found.as_ref().err().copied();
         if self.is_left_alone(id, (store, key), asked.shape, miss, looked) {
             return self.bypasses(id, group, Bypass::Rare);
@@ -190,7 +193,7 @@ impl Relay {
             Err(bypass) => return self.bypasses(id, group, bypass),
         };
         if let Some(miss) = miss
-            && !looked
+            && !missed_before
         {
             self.cache_counters(group).miss(miss).add(1);
         }
@@ -204,7 +207,6 @@ impl Relay {
             client.caching().writes = true;
             return (None, false);
         }
-        let alone = std::mem::take(&mut client.caching().alone);
         if serves && expected.is_none() && !alone && self.follows(id, key) {
             return (Some(None), false);
         }

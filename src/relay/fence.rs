@@ -230,6 +230,8 @@ impl Relay {
             return Some(match holds {
                 Some(true) => found,
                 Some(false) => {
+                    // Others may have a newer one by now, or are to be told that there will be.
+                    client.caching().looked = false;
                     store.forget(key, &entry);
                     Err(Miss::Changed)
                 }

@@ -241,7 +241,8 @@ impl Keeper<'_> {
             self.fence.ends();
             let number = SESSIONS.fetch_add(1, Ordering::Relaxed) + 1;
             let (life, limit) = (entered.life, self.course.redis.timeout);
-            let session = Session { number, hash, life, process: self.process, link: Some(link), limit };
+            let (since_us, process, link) = (clock::now_us(), self.process, Some(link));
+            let session = Session { number, since_us, hash, life, process, link, limit };
             // Nobody has told of what was changed before.
             changed();
             self.fence.sees_schema(entered.schema, changed);

@@ -48,7 +48,7 @@ pub(super) struct Fill {
     /// The cache has what may be given if nobody answers.
     pub renews: bool,
     /// Its key in the cache that processes share, if it is to be kept there as well.
-    shared: Option<Box<[u8]>>,
+    pub shared: Option<Box<[u8]>>,
 }
 
 impl Relay {
@@ -248,7 +248,8 @@ impl Relay {
         }
         self.warmed(id, Outcome::Kept);
         // What was changed while it ran counts nowhere.
-        if put == Put::Older || self.holds(group, &fill.key.as_ref(), &entry).is_err() {
+        let held = self.holds(group, &fill.key.as_ref(), &entry);
+        if put == Put::Older || matches!(held, Err(Miss::Changed | Miss::Signalled)) {
             self.shares_nothing(shared)
         } else {
             self.shares(group, shared, &entry)
@@ -299,7 +300,7 @@ impl Relay {
     /// The client goes, or its batch will not be answered.
     pub(super) fn fill_abandoned(&mut self, id: ClientId) {
         let Some(caching) = self.clients.get_mut(id).and_then(|client| client.cache.as_mut()) else { return };
-        (caching.follows, caching.spared) = (0, false);
+        (caching.follows, caching.spared, caching.looked) = (0, false, false);
         let fill = caching.fill.take();
         self.fill_ends(id, fill, Landing::Failed);
     }

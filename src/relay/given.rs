@@ -183,8 +183,7 @@ impl Relay {
         asked.unnamed.into_iter().for_each(|unnamed| client.unnamed = unnamed);
         let shape = asked.shape;
         (client.paid, client.current, client.sent_back, client.losses) = (false, false, SentBack::Nowhere, 0);
-        let follows = std::mem::take(&mut client.caching().alone);
-        counters.cache.followed.add(u64::from(follows));
+        counters.cache.followed.add(u64::from(asked.follows));
         client.warms().into_iter().for_each(|warms| warms.tell(Outcome::Kept));
         if self.draining {
             client.wake();

@@ -313,6 +313,12 @@ impl Relay {
         let old = std::mem::replace(&mut self.config, config);
         let config = Arc::clone(&self.config);
         self.cache = self.place.caches.of(&config.cache);
+        // Every shape has another chance; what was seen of it before says nothing any more.
+        self.doubts.clear();
+        if let Some(store) = self.cache.as_ref().filter(|_| !old.invalidates_as(&config)) {
+            // What was kept by another grade hangs on nothing that this one looks after.
+            store.renew();
+        }
         self.reach_remote(&config.cache);
         self.audit = super::audit::Auditor::of(config.audit.as_ref());
         self.tracer = super::spans::Tracer::of(config.traces.as_ref());

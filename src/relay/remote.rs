@@ -31,7 +31,7 @@ use std::sync::Arc;
 use super::asked::Asked;
 use super::flights::{Landing, Leader};
 use super::task::Shared;
-use super::traced::{Trace, hold_kind};
+use super::traced::{Trace, Useless, hold_kind};
 use super::{ClientId, GroupId, Relay, Todo};
 use crate::base::clock;
 use crate::cache::key::{Hashed, Owned};
@@ -206,7 +206,8 @@ impl Relay {
     /// Whether what was found does not count here.
     fn is_void(&self, lookup: &Lookup, found: &Found) -> bool {
         let known = self.groups.get(lookup.group).is_some();
-        !known || self.trace_of_found(lookup.group, lookup.trace.as_deref(), (&found.hold, found.began_us)).is_none()
+        let trace = || self.trace_of_found(lookup.group, lookup.trace.as_deref(), (&found.hold, found.began_us));
+        known && trace().err() == Some(Useless::Void)
     }
 
     /// The shared cache has answered, or has not.
@@ -221,7 +222,11 @@ impl Relay {
         // Also if this process has no room for it.
         self.landed = entry.map(|entry| (key.clone(), entry));
         self.lands(key.as_ref(), is_it, Landing::LookedUp);
-        self.landed = None;
+        let found = self.landed.take().is_some();
+        // Who was to ask a server does not, or not for this: nobody is to wait for it.
+        if !found && !self.flights.is_taken(key.as_ref()) {
+            self.shares_nothing(Some(lookup.shared.clone()));
+        }
     }
 
     /// Keeps an answer that another process has kept.
@@ -232,7 +237,9 @@ impl Relay {
         if self.groups.get(group).is_none() || !self.shows_signals(group, stamp) {
             return None;
         }
-        let (traced, fenced) = self.trace_of_found(group, trace.as_deref(), (&found.hold, found.began_us))?;
+        let (traced, fenced) = self.trace_of_found(group, trace.as_deref(), (&found.hold, found.began_us)).ok()?;
+        // Who waits for a fence finds it nowhere else.
+        let demand = if fenced.is_some() { Demand::Wanted } else { Demand::Unknown };
         let this = self.groups.get_mut(group)?;
         let tenant = Arc::clone(this.tenant.get_or_insert_with(|| store.tenant(&this.key, &this.database)));
         // Somebody had seen it before it was found, and it was on its way to us since: what begins now is newer.
@@ -241,7 +248,7 @@ impl Relay {
         let entry = Entry::new(key.len(), (found.answer, rows), stamp, done_us, found.ttl_us, tenant);
         let entry = Arc::new(entry.traced(traced).fenced(fenced).hanging_on(Arc::clone(deps)));
         let stands = self.stands(group, key, &entry);
-        (stands && store.put(key.clone(), Arc::clone(&entry), Demand::Unknown) != Put::Older).then_some(entry)
+        (stands && store.put(key.clone(), Arc::clone(&entry), demand) != Put::Older).then_some(entry)
     }
 
     /// Gives the shared cache an answer of this process, if it is to have it.

@@ -55,6 +55,15 @@ impl Trace {
     }
 }
 
+/// Why what another process has kept is of no use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Useless {
+    /// It does not count any more.
+    Void,
+    /// Whether it counts cannot be told now.
+    Now,
+}
+
 /// What an answer will be good by that hangs on this: [`Hold::kind`].
 pub(super) fn hold_kind(trace: Option<&Trace>) -> u8 {
     match trace.map(|trace| &trace.by) {
@@ -155,39 +164,52 @@ impl Relay {
             (By::Fence(fence), Source::Primary) => (None, self.stamped(group, fence, relations)),
             (By::Fence(_), Source::Replica(_)) => (None, None),
         };
+        // Of what has just been changed it is not known yet up to where an answer shows it. Nobody is to wait for such a one.
+        let holds = match (&trace.by, &trace.traced) {
+            (By::Stream(feed, _), Some(traced)) => feed.holds(traced, self.now_us),
+            _ => trace.traced.is_some() || trace.fenced.is_some(),
+        };
         let fill = self.clients.get_mut(id).and_then(|client| client.caching().fill.as_mut());
         if let Some(fill) = fill {
             fill.trace = Some(trace);
+            let shared = if holds { None } else { fill.shared.take() };
+            self.shares_nothing(shared);
         }
     }
 
-    /// What an answer that another process has kept hangs on here, of what was to be traced when it was asked for; `None`: it does not count, as far as is known now.
+    /// What an answer that another process has kept hangs on here, of what was to be traced when it was asked for.
     pub(super) fn trace_of_found(
         &self,
         group: GroupId,
         trace: Option<&Trace>,
         (hold, began_us): (&Hold, u64),
-    ) -> Option<(Option<Traced>, Option<Box<Fenced>>)> {
-        let Some(trace) = trace else { return (*hold == Hold::Time).then_some((None, None)) };
+    ) -> Result<(Option<Traced>, Option<Box<Fenced>>), Useless> {
+        let Some(trace) = trace else {
+            return if *hold == Hold::Time { Ok((None, None)) } else { Err(Useless::Void) };
+        };
         let health = self.catalogs.all.get(self.groups[group].catalog).and_then(|catalog| catalog.health.as_ref());
         if trace.schema != health.map_or(0, |health| health.schema_changes()) {
-            return None;
+            return Err(Useless::Now);
         }
         match (&trace.by, hold) {
-            (By::Stream(feed, version), Hold::Position { history, lsn }) if *version == feed.version() => {
-                let traced = traced(feed, &trace.relations, trace.rows.as_deref(), Some(*lsn))?;
-                let counts = traced.history == *history && self.is_fresh(group, feed) && feed.holds(&traced, began_us);
-                counts.then_some((Some(traced), None))
+            (By::Stream(feed, version), Hold::Position { history, lsn }) => {
+                if *version != feed.version() || !self.is_fresh(group, feed) {
+                    return Err(Useless::Now);
+                }
+                let traced = traced(feed, &trace.relations, trace.rows.as_deref(), Some(*lsn)).ok_or(Useless::Now)?;
+                let counts = traced.history == *history && feed.holds(&traced, began_us);
+                if counts { Ok((Some(traced), None)) } else { Err(Useless::Void) }
             }
             (By::Fence(fence), Hold::Counts { life, begun }) => {
-                let session = fence.serves().filter(|session| *session.life == **life)?.number;
+                let session = fence.serves().ok_or(Useless::Now)?;
                 let tables = begun.iter().map(|(table, _)| table);
                 let is_of_these = tables.eq([ALL].iter().chain(&*trace.relations));
-                let fenced = Fenced { session, begun: begun.clone() };
-                let counts = is_of_these && self.may_hold(group, &fenced);
-                counts.then(|| (None, Some(Box::new(fenced))))
+                let fenced = Fenced { session: session.number, begun: begun.clone() };
+                let is_of_session = *session.life == **life && began_us > session.since_us;
+                let counts = is_of_session && is_of_these && self.may_hold(group, &fenced);
+                if counts { Ok((None, Some(Box::new(fenced)))) } else { Err(Useless::Void) }
             }
-            _ => None,
+            _ => Err(Useless::Void),
         }
     }
 

@@ -125,7 +125,7 @@ impl Relay {
                 Verdict::Open => self.doubts.push(doubt),
                 Verdict::Suspicious => {
                     if !std::mem::replace(&mut doubt.is_suspended, true) {
-                        self.suspend(&doubt);
+                        self.suspend(&doubt, false);
                     }
                     self.doubts.push(doubt);
                 }
@@ -142,15 +142,15 @@ impl Relay {
         }
     }
 
-    fn suspend(&self, doubt: &Doubt) {
+    fn suspend(&self, doubt: &Doubt, certain: bool) {
         if let Some(store) = &self.cache {
-            store.disable(&doubt.counters.target.database, doubt.shape);
+            store.disable(&doubt.counters.target.database, doubt.shape, certain);
         }
     }
 
     fn is_wrong(&self, doubt: &Doubt) {
         doubt.counters.cache.mismatches.add(1);
-        self.suspend(doubt);
+        self.suspend(doubt, true);
         let (database, text) = (&*doubt.counters.target.database, self.shapes.text(doubt.shape));
         tracing::error!(
             database,

@@ -44,12 +44,17 @@ pub fn cluster() -> Cluster {
 
 pub const SECRET: &str = "what only these processes share: 42";
 
-pub fn fenced_conf(cluster: &Cluster, redis: &Redis, lines: &str) -> Conf {
+fn fenced_conf(cluster: &Cluster, redis: &Redis, lines: &str) -> Conf {
+    fenced_within(cluster, redis, lines, "200ms")
+}
+
+/// The same, which waits so long for Redis.
+pub fn fenced_within(cluster: &Cluster, redis: &Redis, lines: &str, timeout: &str) -> Conf {
     let at = redis.address();
     conf(
         cluster,
         &format!(
-            "mode = \"on\"\ninvalidation = \"fenced\"\n{lines}\n[cache.redis]\nhosts = [\"{at}\"]\nsecret = \"{SECRET}\"\ntimeout = \"200ms\""
+            "mode = \"on\"\ninvalidation = \"fenced\"\n{lines}\n[cache.redis]\nhosts = [\"{at}\"]\nsecret = \"{SECRET}\"\ntimeout = \"{timeout}\""
         ),
     )
 }
@@ -58,7 +63,7 @@ fn is_up(pgweir: &Pgweir) -> bool {
     metric(pgweir, "pgweir_cache_fence_up", &[]) == 1.0
 }
 
-fn writes(pgweir: &Pgweir, outcome: &str) -> f64 {
+pub fn writes(pgweir: &Pgweir, outcome: &str) -> f64 {
     metric(pgweir, "pgweir_cache_fenced_writes_total", &[("outcome", outcome)])
 }
 
@@ -69,7 +74,7 @@ pub fn fenced(cluster: &Cluster, redis: &Redis) -> Pgweir {
     pgweir
 }
 
-fn stands(pgweir: &Pgweir) {
+pub fn stands(pgweir: &Pgweir) {
     let mut client = Client::connect(pgweir.port());
     within(Duration::from_secs(30), "the fence stands", || {
         client.value("SELECT count(*) FROM kinds");
@@ -443,7 +448,7 @@ fn who_cannot_reach_redis_is_known_to_all() {
         stands(&two);
         stands(&one);
         let before = writes(&one, "unfenced");
-        kept(&two, &mut there, read);
+        assert_eq!(kept(&two, &mut there, read), [[format!("{turn} 20")]]);
         here.query("UPDATE item SET v = 'fenced again' WHERE id = 1").unwrap();
         assert_eq!(there.value(read), "fenced again");
         assert_eq!(writes(&one, "unfenced"), before);

@@ -4,11 +4,11 @@
 use std::time::Instant;
 
 use integration::wire::Script;
-use integration::{Cluster, Pgweir, Redis, Signal};
+use integration::{Cluster, Link, Pgweir, Redis, Signal};
 
 use crate::common::client::outcome;
 use crate::common::{Client, Conf, PATIENCE, eventually};
-use crate::fenced::{self, fenced_conf};
+use crate::fenced::{self, fenced_within};
 use crate::flight::{guard, waiting_for};
 use crate::l2::{found, missed, sharing, up, wrote};
 use crate::logical::{self, logical_conf};
@@ -34,7 +34,7 @@ struct Scene {
 
 fn conf_of(grade: Grade, cluster: &Cluster, redis: &Redis) -> Conf {
     if grade == Grade::Fenced {
-        return fenced_conf(cluster, redis, "").size(20);
+        return fenced_within(cluster, redis, "", "2s").size(20);
     }
     let (at, secret) = (redis.address(), fenced::SECRET);
     let lines = format!("[cache.redis]\nhosts = [\"{at}\"]\nsecret = \"{secret}\"\ntimeout = \"2s\"");
@@ -80,7 +80,7 @@ fn keeps(pgweir: &Pgweir, client: &mut Client, sql: &str) -> Vec<Vec<String>> {
     rows
 }
 
-/// Reads what its own process has not kept, until that finds it in Redis.
+/// Reads what its own process has not kept, until that finds it in Redis: as long as it does not know enough it asks a server, and keeps nothing.
 fn finds(pgweir: &Pgweir, client: &mut Client, sql: &str) -> Vec<Vec<String>> {
     let (before, deadline) = (found(pgweir), Instant::now() + PATIENCE);
     loop {
@@ -174,6 +174,59 @@ fn a_stream_that_began_later_knows_nothing_of_before() {
 #[test]
 fn who_comes_behind_a_fence_later_counts_with_all() {
     what_nobody_looked_after_does_not_count(Grade::Fenced);
+}
+
+/// Nobody who comes later finds what lacks a write that nobody could count: its writer did not reach Redis.
+#[test]
+fn what_was_kept_before_writes_without_a_fence_counts_no_more() {
+    let mut scene = scene(Grade::Fenced);
+    let link = Link::to(scene.redis.port()).unwrap();
+    let far = scene.conf.clone().top("workers = 1").text().replace(&scene.redis.address(), &link.address());
+    let writer = Pgweir::start(&far).unwrap();
+    let mut writes = Client::connect(writer.port());
+    for turn in 0..2 {
+        // As fast ones are, and as long as others may have to wait for it.
+        let sql = format!("SELECT v, {turn} AS turn FROM item WHERE id = 40");
+        fenced::stands(&writer);
+        let before = keeps(&scene.one, &mut scene.here, &sql);
+        link.drop_all();
+        let now = format!("nobody has counted {turn}");
+        writes.query(&format!("UPDATE item SET v = '{now}' WHERE id = 40")).unwrap();
+        assert!(fenced::writes(&writer, "unfenced") > 0.0 && before[0][0] != now);
+        if turn == 1 {
+            // Not even who writes is there any more.
+            writer.signal(Signal::KILL);
+        }
+        link.mend();
+        for pgweir in [&scene.one, &scene.two] {
+            fenced::stands(pgweir);
+        }
+        let three = begun(&scene.conf);
+        fenced::stands(&three);
+        let mut client = Client::connect(three.port());
+        for (pgweir, client) in [(&scene.two, &mut scene.there), (&three, &mut client)] {
+            assert_eq!(pgweir_rows(pgweir, client, &sql)[0][0], now);
+        }
+    }
+}
+
+/// What is said at once, and when it is kept.
+fn pgweir_rows(pgweir: &Pgweir, client: &mut Client, sql: &str) -> Vec<Vec<String>> {
+    let rows = client.query(sql).unwrap();
+    assert_eq!(logical::kept(pgweir, client, sql), rows);
+    rows
+}
+
+/// Who has not heard of a write through another process finds nothing from before it.
+#[test]
+fn redis_has_the_last_word() {
+    let mut scene = scene(Grade::Fenced);
+    let (sql, other) = ("SELECT v, 'word' FROM item WHERE id = 41", "SELECT v, 'other' FROM item WHERE id = 41");
+    keeps(&scene.one, &mut scene.here, sql);
+    // It is told the counts, and then nothing.
+    logical::kept(&scene.two, &mut scene.there, other);
+    scene.sets(41, "the last");
+    assert_eq!(ask_sql(&scene.two, &mut scene.there, sql).0, [["the last", "word"]]);
 }
 
 /// What is good for a time is nothing that counts behind a fence, nor the other way round.

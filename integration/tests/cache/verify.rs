@@ -20,11 +20,15 @@ fn cluster() -> Cluster {
 
 fn verifying(cluster: &Cluster, lines: &str) -> Conf {
     let conf = conf(cluster, &format!("mode = \"on\"\n{lines}")).pool("catalog_refresh = \"1s\"");
-    conf.user("root", "").rest("[console]\nadmin_users = [\"root\"]\n")
+    conf.user("root", "").rest("[alerts]\ninterval = \"100ms\"\n").rest("[console]\nadmin_users = [\"root\"]\n")
 }
 
 fn compared(pgweir: &Pgweir, outcome: &str) -> f64 {
     metric(pgweir, "pgweir_cache_verified_total", &[("outcome", outcome)])
+}
+
+fn admin_alerts(pgweir: &Pgweir) -> Vec<Vec<String>> {
+    console(pgweir, "root").query("SHOW ALERTS").unwrap()
 }
 
 #[test]
@@ -52,10 +56,16 @@ fn what_no_change_explains_is_kept_no_more() {
     assert_eq!(admin.query("SHOW CACHE WHERE disabled = 1 AND mismatches > 0").unwrap().len(), 2);
     let rows = admin.query("SHOW ROUTING WHERE cache = 'disabled'").unwrap();
     assert!(rows.len() == 1 && rows[0].last().unwrap().to_lowercase().contains("lies()"), "{rows:?}");
+    let fires = || {
+        let alerts = admin_alerts(&pgweir);
+        alerts.iter().any(|row| row.contains(&"cache_mismatch".to_owned()) && row.contains(&"firing".to_owned()))
+    };
+    eventually("somebody is told", fires);
     // Until the configuration is loaded again.
     assert!(crate::reason(&pgweir, "bypasses", "disabled") >= 20.0);
     pgweir.reload(&verifying(&cluster, lines).top("workers = 1").text()).unwrap();
     eventually("it is tried again", || admin.query("SHOW ROUTING WHERE cache = 'disabled'").unwrap().is_empty());
+    eventually("it is over", || !fires());
 }
 
 /// Writers past pgweir and through it, all hits compared: every difference is explained.

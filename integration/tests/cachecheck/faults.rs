@@ -19,6 +19,8 @@ use crate::dice::Dice;
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Served {
     pub hits: f64,
+    /// Of another pgweir's, by way of Redis.
+    pub shared: f64,
     pub stalled: f64,
     pub unfenced: f64,
     pub mismatches: f64,
@@ -177,6 +179,7 @@ impl Served {
         let of = |name: &str, labels: &[(&str, &str)]| metric(pgweir, name, labels);
         Self {
             hits: self.hits + hits(pgweir),
+            shared: self.shared + of("pgweir_cache_redis_hits_total", &[]),
             stalled: self.stalled + of("pgweir_cache_bypasses_total", &[("reason", "stalled")]),
             unfenced: self.unfenced + of("pgweir_cache_fenced_writes_total", &[("outcome", "unfenced")]),
             mismatches: self.mismatches + of("pgweir_cache_mismatches_total", &[]),

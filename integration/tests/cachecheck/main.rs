@@ -104,7 +104,7 @@ fn check(name: &str, lines: &str, apart: bool, bounds: Bounds) -> (Tally, Scene)
     assert!(complaints.is_empty() && found == (0, 0, 0), "{found:?} stale, wrong, own:\n{}", complaints.join("\n"));
     let (reads, writes) = (tally.reads as f64, (tally.through + tally.past) as f64);
     assert!(reads > 20.0 * time().as_secs_f64() && writes > reads / 8.0, "{reads} reads, {writes} writes");
-    assert!(served.hits > reads / 50.0, "{served:?} of {reads}");
+    assert!(served.hits > reads / 50.0 && served.shared > reads / 1000.0, "{served:?} of {reads}");
     assert!((tally.failed as f64) < reads / 100.0, "{tally:?}");
     for (kind, [written, read]) in Kind::ALL.iter().zip(tally.kinds) {
         assert!(read > 0 && (written > 0 || *kind == Kind::Own || kind.is_rare()), "{kind:?}: {written}, {read}");

@@ -3,7 +3,7 @@
 //!
 //! What an answer *hangs on* does not stand there: that each process finds out by itself, of the same statement under the same schema. What stands there is up to
 //! where the answer shows everything of that: a position in the write-ahead log, which means the same to all who follow that log, or how many writes had begun,
-//! which all of one life of a fence count together. Whoever finds it holds that against what it knows itself ([`crate::cache::feed`], [`crate::cache::fence`]; the
+//! which all of one life of a fence count together, but for those that nobody could count: see there. Whoever finds it holds that against what it knows itself ([`crate::cache::feed`], [`crate::cache::fence`]; the
 //! proofs there do not ask who has kept an answer). So one that is old is only a miss, in whatever order processes write.
 
 use crate::wire::frame::be_u32;

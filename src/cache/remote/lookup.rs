@@ -129,6 +129,7 @@ impl Remote {
         };
         match outcome {
             Err(error) if link::is_full(&error) => link.get(name).await,
+            Err(error) if void.is_some() && link::is_not_understood(&error) => link.get(name).await,
             Err(error) if link::is_not_understood(&error) => {
                 self.tell(&format!(
                     "what several processes ask at one time each asks by itself, for that Redis refuses: {error}"

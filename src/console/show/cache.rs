@@ -127,7 +127,7 @@ impl Console {
         let disabled = store.as_ref().map(|store| store.disabled()).unwrap_or_default();
         for name in config.databases.keys() {
             let mut numbers = counted.get(name.as_str()).copied().unwrap_or_default();
-            numbers.disabled = disabled.iter().filter(|(database, _)| **database == **name).count() as u64;
+            numbers.disabled = disabled.keys().filter(|(database, _)| **database == **name).count() as u64;
             let own = accounts.get(name.as_str()).copied().unwrap_or_default();
             if let Some(health) = registry.database(name) {
                 (numbers.warmed, numbers.warm_failed) = (health.warm.kept.get(), health.warm.failed.get());

@@ -118,7 +118,7 @@ impl Console {
                 verdict.map(|it| it.verdict.reason.code()),
                 verdict.and_then(|it| it.footing).map(footing_name),
                 verdict.is_some_and(|it| it.refused),
-                disabled.contains(&(Box::from(&*first.pool.database), first.shape?)).then_some("disabled"),
+                disabled.contains_key(&(Box::from(&*first.pool.database), first.shape?)).then_some("disabled"),
                 &*first.text,
             ]);
             Some(row)
