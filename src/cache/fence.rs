@@ -131,6 +131,14 @@ pub struct Session {
     pub limit: Duration,
 }
 
+impl Session {
+    /// Whether counts of this life, that were told before an answer began, count here: all that nobody counted there was over when the session began.
+    #[must_use]
+    pub fn counts(&self, life: &str, began_us: u64) -> bool {
+        *self.life == *life && began_us > self.since_us
+    }
+}
+
 impl std::fmt::Debug for Session {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Session({})", self.number)
@@ -357,6 +365,13 @@ mod tests {
             link: None,
             limit: Duration::ZERO,
         }
+    }
+
+    #[test]
+    fn what_others_have_kept_is_of_this_life_and_session() {
+        let session = Session { since_us: 10, ..session(3) };
+        assert!(session.counts("l", 11) && !session.counts("m", 11));
+        assert!(!session.counts("l", 10), "somebody may have written without a fence after that");
     }
 
     #[test]

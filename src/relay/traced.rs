@@ -205,7 +205,7 @@ impl Relay {
                 let tables = begun.iter().map(|(table, _)| table);
                 let is_of_these = tables.eq([ALL].iter().chain(&*trace.relations));
                 let fenced = Fenced { session: session.number, begun: begun.clone() };
-                let is_of_session = *session.life == **life && began_us > session.since_us;
+                let is_of_session = session.counts(life, began_us);
                 let counts = is_of_session && is_of_these && self.may_hold(group, &fenced);
                 if counts { Ok((None, Some(Box::new(fenced)))) } else { Err(Useless::Void) }
             }
