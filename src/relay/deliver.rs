@@ -92,6 +92,8 @@ impl Relay {
                     passed.forget(at + n);
                     (true, n)
                 }
+                // Behind the last reply it is no more its affair than an error there would be.
+                Step::Forward(n) if !this.replies.busy() && is_last_warning(rest) => (self.hears_farewell(server), n),
                 Step::Forward(n) => (owner.is_some(), n),
                 Step::Drop(n) => (false, n),
                 Step::Fake(kind) => {

@@ -8,7 +8,7 @@ use crate::wire::error::{PgError, SqlState};
 impl Relay {
     /// An end that the server announces unasked is the affair of a client that is in a transaction there or keeps
     /// the server, but not of one that has not been welcomed yet.
-    fn hears_farewell(&self, server: ServerId) -> bool {
+    pub(super) fn hears_farewell(&self, server: ServerId) -> bool {
         let owner = self.servers.get(server).and_then(super::Server::owner).and_then(|id| self.clients.get(id));
         owner.is_some_and(|client| client.arriving.is_none()) && self.stays(server)
     }

@@ -415,7 +415,12 @@ impl Backend {
 
 /// An ErrorResponse whose text names nothing, as names differ behind a pooler.
 pub fn error(out: &mut Vec<u8>, severity: &str, code: &str) {
-    build::message(out, server::ERROR, |out| {
+    says(out, server::ERROR, severity, code);
+}
+
+/// An error or a notice.
+pub fn says(out: &mut Vec<u8>, tag: u8, severity: &str, code: &str) {
+    build::message(out, tag, |out| {
         for (field, value) in [(b'S', severity), (b'V', severity), (b'C', code), (b'M', "said by the model")] {
             out.push(field);
             build::cstr(out, value.as_bytes());

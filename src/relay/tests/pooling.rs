@@ -7,6 +7,7 @@ use super::speech::*;
 use crate::relay::BACKLOG_BYTES;
 use crate::relay::catalog::Trust;
 use crate::wire::build;
+use crate::wire::tag::server;
 
 const ONE: &str = "default_pool_size = 1";
 
@@ -219,6 +220,21 @@ fn a_server_that_announces_its_end_behind_a_reply_is_not_handed_on() {
     rig.say(0, &said);
     rig.die(0);
     assert_eq!(letters(&rig.heard(1)), "TDCZI", "the waiter was given a dying server");
+}
+
+/// PostgreSQL warns when another of its processes has crashed, and sends what it had kept of an answer with that.
+#[test]
+fn a_warning_of_the_end_behind_a_reply_is_the_affair_of_who_stays() {
+    for (sql, heard) in [("select 1", "TDCZI"), ("begin", "CZTNE(08006)")] {
+        let mut rig = with_clients(ONE, 1);
+        rig.hosts[0].answering = false;
+        rig.send(0, &query(sql));
+        let mut said = Backend::default().feed(&query(sql));
+        model::says(&mut said, server::NOTICE, "WARNING", "57P02");
+        rig.say(0, &said);
+        rig.die(0);
+        assert_eq!((letters(&rig.heard(0)), rig.is_gone(0)), (heard.into(), sql == "begin"), "{sql}");
+    }
 }
 
 #[test]
