@@ -14,18 +14,19 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
+use xxhash_rust::xxh3::xxh3_64;
 
+use super::GroupId;
+use super::fence_course::Course;
 use super::fence_orphans::Orphans;
 use super::fence_run::WRITE;
 use super::task::Shared;
-use super::{GroupId, Relay};
 use crate::base::clock;
 use crate::cache::Fence;
 use crate::cache::fence::{STEP_ASIDE, Session};
 use crate::cache::remote::fence as redis;
 use crate::cache::remote::link::{Link, Plan};
-use crate::config::Redis;
-use crate::server::open::{Dial, OpenError};
+use crate::server::open::OpenError;
 use crate::server::talk::Talk;
 use crate::sql::code_graph::rows;
 
@@ -42,29 +43,11 @@ const CONNECT: Duration = Duration::from_secs(5);
 /// First numbers of advisory locks: who is there, and who writes without a fence. The second number is the process.
 const PRESENT: u32 = 0x7067_7765;
 const OPEN: u32 = 0x7067_7766;
-
-/// Settings of the connection.
-const STARTUP: [(&str, &str); 6] = [
-    ("search_path", "pg_catalog"),
-    ("client_encoding", "UTF8"),
-    ("statement_timeout", "10s"),
-    ("idle_session_timeout", "0"),
-    ("default_transaction_isolation", "read committed"),
-    ("application_name", "pgweir fence"),
-];
+/// That of the locks that tell where somebody has counts: the second number is of the hash in Redis, and all share it who are there.
+const COUNTS: u32 = 0x7067_7767;
 
 /// Another one for each session of the process.
 static SESSIONS: AtomicU64 = AtomicU64::new(0);
-
-/// What a task needs.
-struct Course {
-    /// The primary's number in its cluster.
-    number: usize,
-    dial: Dial,
-    redis: Redis,
-    /// For answers of the primary.
-    limit: Duration,
-}
 
 /// Nothing is known any more when it is gone.
 struct Kept<'a>(&'a Fence);
@@ -161,6 +144,8 @@ async fn keep(relay: &Shared, group: GroupId, fence: &Arc<Fence>, course: &Cours
         link: None,
         connecting: None,
         beats: None,
+        here: None,
+        agreed: false,
         down: Some(now),
         opened: None,
         looked: now,
@@ -173,7 +158,7 @@ async fn keep(relay: &Shared, group: GroupId, fence: &Arc<Fence>, course: &Cours
     };
     loop {
         let began = Instant::now();
-        keeper.enter(|| relay.borrow().schema_is_another(group)).await;
+        keeper.enter(|| relay.borrow().schema_is_another(group)).await?;
         keeper.look().await?;
         keeper.look_after_orphans().await?;
         let pause = if keeper.link.is_none() && keeper.down.is_some_and(|since| since.elapsed() < STEP_ASIDE) {
@@ -201,6 +186,10 @@ pub(super) struct Keeper<'a> {
     connecting: Option<JoinHandle<::redis::RedisResult<(Link, String)>>>,
     /// In which life Redis has counted how many of ours.
     beats: Option<(String, u64)>,
+    /// The number of the hash that others are told of, and since when.
+    here: Option<(u32, Instant)>,
+    /// Since then the locks were asked for, and show nobody who counts elsewhere.
+    agreed: bool,
     /// There is no session since.
     down: Option<Instant>,
     /// The lock of who writes without a fence is ours since.
@@ -219,9 +208,36 @@ pub(super) struct Keeper<'a> {
 
 impl Keeper<'_> {
     /// Enters the process in Redis. `changed`: what is known of the schema may be old.
-    async fn enter(&mut self, changed: impl Fn()) {
+    async fn enter(&mut self, changed: impl Fn()) -> Result<(), OpenError> {
         self.connect().await;
-        let Some((mut link, hash)) = self.link.clone() else { return };
+        let Some((link, hash)) = self.link.clone() else { return Ok(()) };
+        if self.may_count(&hash).await? {
+            self.enter_there(link, hash, changed).await;
+        }
+        Ok(())
+    }
+
+    /// Tells all that this process has its counts in this hash. Whether they can know by now.
+    async fn may_count(&mut self, hash: &str) -> Result<bool, OpenError> {
+        let number = xxh3_64(hash.as_bytes()) as u32;
+        let since = match self.here {
+            Some((known, since)) if known == number => since,
+            before => {
+                // Nothing is counted where it was before.
+                self.fence.ends();
+                let gives_up =
+                    before.map(|(known, _)| format!("pg_advisory_unlock_shared({COUNTS}, {}), ", known.cast_signed()));
+                let takes = format!("pg_advisory_lock_shared({COUNTS}, {})", number.cast_signed());
+                self.talk.rows(&format!("SELECT {}{takes}", gives_up.unwrap_or_default())).await?;
+                let now = Instant::now();
+                (self.here, self.agreed) = (Some((number, now)), false);
+                now
+            }
+        };
+        Ok(self.fence.session().is_some() || self.agreed || since.elapsed() > STEP_ASIDE)
+    }
+
+    async fn enter_there(&mut self, mut link: Link, hash: String, changed: impl Fn()) {
         let life = format!("{:016x}", RandomState::new().build_hasher().finish());
         let limit = WRITE.max(self.course.redis.timeout);
         let all = self.fence.all();
@@ -320,7 +336,7 @@ impl Keeper<'_> {
         let locks = self
             .talk
             .rows(&format!(
-                "SELECT classid, objid FROM pg_locks WHERE locktype = 'advisory' AND classid IN ({PRESENT}, {OPEN}) AND objsubid = 2 \
+                "SELECT classid, objid FROM pg_locks WHERE locktype = 'advisory' AND classid IN ({PRESENT}, {OPEN}, {COUNTS}) AND objsubid = 2 \
                  AND granted AND database = {}",
                 self.place.1
             ))
@@ -340,9 +356,12 @@ impl Keeper<'_> {
             self.unsettled = Some(Orphans::of(0, Vec::new()));
         }
         self.present = session.map(|session| (session, present));
+        // Who counts elsewhere does not say there what we would have to know here.
+        let elsewhere = of(COUNTS).any(|hash| self.here.is_none_or(|(here, _)| here != hash));
+        self.agreed = !elsewhere;
         let was_open = !self.open.is_empty() || self.unsettled.is_some();
         self.open = open;
-        if !self.open.is_empty() {
+        if !self.open.is_empty() || elsewhere {
             self.fence.clear(0);
             return Ok(());
         }
@@ -389,30 +408,5 @@ impl Keeper<'_> {
             _ => {}
         }
         Ok(())
-    }
-}
-
-impl Relay {
-    /// The group is still fenced by this.
-    fn wants_fence(&self, group: GroupId, fence: &Arc<Fence>) -> bool {
-        let group = &self.groups[group];
-        !group.retired && group.fence.as_ref().is_some_and(|known| Arc::ptr_eq(known, fence))
-    }
-
-    /// Everything is as it was when the task began.
-    fn keeps_fence(&self, group: GroupId, fence: &Arc<Fence>, course: &Course) -> bool {
-        self.wants_fence(group, fence)
-            && self.groups[group].cluster.primary() == Some(course.number)
-            && self.config.cache.redis.as_ref() == Some(&course.redis)
-    }
-
-    /// Where the fence is, if there is a primary.
-    fn course_of_fence(&self, group: GroupId) -> Option<Course> {
-        let this = &self.groups[group];
-        let (redis, number) = (self.config.cache.redis.clone()?, this.cluster.primary()?);
-        let startup = STARTUP.map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec()));
-        let dial = self.pools[*this.members.get(number)?].dial.with_startup(startup.into());
-        let limit = self.config.pool.check_timeout.max(Duration::from_secs(1));
-        Some(Course { number, dial, redis, limit })
     }
 }

@@ -33,6 +33,7 @@ mod course;
 mod deadlocks;
 mod deliver;
 mod fence;
+mod fence_course;
 mod fence_guard;
 mod fence_keep;
 mod fence_orphans;

@@ -389,10 +389,15 @@ fn the_checker_finds_stale_reads_where_there_is_no_fence() {
 
 /// The hash in Redis that has the counts, and what is in it.
 fn counts(redis: &Redis) -> (String, Vec<String>) {
+    counted(redis).unwrap()
+}
+
+/// The same, if there is one yet.
+fn counted(redis: &Redis) -> Option<(String, Vec<String>)> {
     let is_it = |name: &String| redis.ask(&["HGET", name, "life"]).is_ok_and(|reply| reply.text().len() == 16);
-    let name = redis.ask(&["KEYS", "*"]).unwrap().texts().into_iter().find(is_it).unwrap();
+    let name = redis.ask(&["KEYS", "*"]).unwrap().texts().into_iter().find(is_it)?;
     let all = redis.ask(&["HGETALL", &name]).unwrap().texts();
-    (name, all)
+    Some((name, all))
 }
 
 /// A Redis that is set back to what it had before calls nothing good that was good then.
@@ -453,6 +458,38 @@ fn who_cannot_reach_redis_is_known_to_all() {
         assert_eq!(there.value(read), "fenced again");
         assert_eq!(writes(&one, "unfenced"), before);
     }
+}
+
+/// Where another Redis takes the place of one that some still reach, nobody gives what others' writes are counted elsewhere for.
+#[test]
+fn who_counts_elsewhere_is_known_to_all() {
+    let (cluster, redis, other) = (cluster(), Redis::start().unwrap(), Redis::start().unwrap());
+    let link = Link::to(redis.port()).unwrap();
+    let far = fenced_conf(&cluster, &redis, "").top("workers = 1").text();
+    let one = Pgweir::start(&far.replace(&redis.address(), &link.address())).unwrap();
+    let two = fenced(&cluster, &redis);
+    stands(&one);
+    let (mut here, mut there) = (Client::connect(one.port()), Client::connect(two.port()));
+    let read = "SELECT v FROM item WHERE id = 1";
+    kept(&two, &mut there, read);
+    link.lead_to(other.port());
+    link.reset();
+    for number in 1..=200 {
+        let value = number.to_string();
+        here.query(&format!("UPDATE item SET v = '{value}' WHERE id = 1")).unwrap();
+        assert_eq!(there.value(read), value);
+    }
+    within(Duration::from_secs(10), "its writes are counted there", || {
+        here.query("UPDATE item SET v = 'there' WHERE id = 1").unwrap();
+        counted(&other).is_some_and(|(_, all)| all.iter().any(|field| field.starts_with('b')))
+    });
+    let before = hits(&two);
+    assert_eq!((there.value(read), there.value(read), hits(&two)), ("there".to_owned(), "there".to_owned(), before));
+    // Back again, all goes on.
+    link.lead_to(redis.port());
+    link.reset();
+    stands(&one);
+    assert_eq!(kept(&two, &mut there, read), [["there"]]);
 }
 
 /// A process that stands still misses nothing of what is written meanwhile.
