@@ -82,6 +82,12 @@ pub fn stands(pgweir: &Pgweir) {
     });
 }
 
+/// A pgweir that reaches Redis by a link.
+pub fn behind(link: &Link, conf: &Conf, redis: &Redis) -> Pgweir {
+    let text = conf.clone().top("workers = 1").text();
+    Pgweir::start(&text.replace(&redis.address(), &link.address())).unwrap()
+}
+
 /// Waits until an answer is kept, and gives it.
 pub fn kept(pgweir: &Pgweir, client: &mut Client, sql: &str) -> Vec<Vec<String>> {
     let deadline = Instant::now() + PATIENCE;
@@ -428,8 +434,7 @@ fn a_redis_that_goes_back_in_time_counts_no_more() {
 fn who_cannot_reach_redis_is_known_to_all() {
     let (cluster, redis) = (cluster(), Redis::start().unwrap());
     let link = Link::to(redis.port()).unwrap();
-    let far = fenced_conf(&cluster, &redis, "").top("workers = 1").text();
-    let one = Pgweir::start(&far.replace(&redis.address(), &link.address())).unwrap();
+    let one = behind(&link, &fenced_conf(&cluster, &redis, ""), &redis);
     let two = fenced(&cluster, &redis);
     stands(&one);
     let (mut here, mut there) = (Client::connect(one.port()), Client::connect(two.port()));
@@ -465,8 +470,7 @@ fn who_cannot_reach_redis_is_known_to_all() {
 fn who_counts_elsewhere_is_known_to_all() {
     let (cluster, redis, other) = (cluster(), Redis::start().unwrap(), Redis::start().unwrap());
     let link = Link::to(redis.port()).unwrap();
-    let far = fenced_conf(&cluster, &redis, "").top("workers = 1").text();
-    let one = Pgweir::start(&far.replace(&redis.address(), &link.address())).unwrap();
+    let one = behind(&link, &fenced_conf(&cluster, &redis, ""), &redis);
     let two = fenced(&cluster, &redis);
     stands(&one);
     let (mut here, mut there) = (Client::connect(one.port()), Client::connect(two.port()));
