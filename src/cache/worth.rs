@@ -5,6 +5,10 @@
 //! of a shape that was hit less than once in 32 lookups only what was asked for before ([`super::seen`]) is kept: the others cost a lookup,
 //! and what is asked for again is answered from the third time on. It is judged anew every few
 //! thousand lookups, and leaves that state with one hit in 16.
+//!
+//! A lookup itself is a few in a hundred of a query's processor time. So a shape of which not one lookup in 256 was a hit rests: seven times
+//! as many of its queries as are judged at once are not looked up at all. What that takes from it is at most what so few hits would save;
+//! and as every query is looked up when it rests no more, whatever comes to be asked for again and again, by all or by one, is found then.
 
 use std::fmt;
 
@@ -15,6 +19,9 @@ const WINDOW: u16 = 4096;
 /// With fewer hits of so many lookups it becomes one of those, with more it is no more.
 const POOR: u16 = WINDOW / 32;
 const GOOD: u16 = WINDOW / 16;
+/// With fewer hits than this it rests, for so many queries.
+const HOPELESS: u16 = WINDOW / 256;
+const REST: u16 = 7 * WINDOW;
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Worth {
@@ -22,6 +29,8 @@ struct Worth {
     asked: u16,
     hits: u16,
     poor: bool,
+    /// So many more are not looked up.
+    rests: u16,
 }
 
 impl Worth {
@@ -29,6 +38,7 @@ impl Worth {
         self.asked += 1;
         if self.asked == WINDOW {
             self.poor = self.hits < if self.poor { GOOD } else { POOR };
+            self.rests = if self.hits < HOPELESS { REST } else { 0 };
             (self.asked, self.hits) = (0, 0);
         }
     }
@@ -53,6 +63,17 @@ impl Worths {
     fn place(&mut self, shape: u64) -> Option<&mut Worth> {
         let at = usize::try_from(shape % PLACES as u64).unwrap_or_default();
         self.0.get_mut(at)
+    }
+
+    /// Something of this shape is asked for; whether that is not looked up.
+    pub fn rests(&mut self, shape: u64) -> bool {
+        let resting = self.place(shape).filter(|worth| worth.shape == shape && worth.rests > 0);
+        resting.map(|worth| worth.rests -= 1).is_some()
+    }
+
+    /// Whether the last one was not.
+    pub fn rested(&mut self, shape: u64) -> bool {
+        self.place(shape).is_some_and(|worth| worth.shape == shape && worth.rests > 0)
     }
 
     /// Something of this shape was asked for and is not kept; whether that is hardly ever asked for twice.
@@ -104,7 +125,39 @@ mod tests {
         assert_eq!(poor(&mut worths, 4 * window, 10), misses(1..=window - 1, 10));
         assert_eq!(poor(&mut worths, 4 * window, 20), 0);
         assert_eq!(poor(&mut worths, 2 * window, 1000), misses(window..=2 * window, 1000));
+        assert!(worths.rests(7));
         // Another one in its place knows nothing of it.
         assert!(!worths.is_poor(7 + PLACES as u64) && !worths.is_poor(7));
+    }
+
+    #[test]
+    fn a_shape_rests_while_it_is_never_hit() {
+        let mut worths = Worths::default();
+        let window = u32::from(WINDOW);
+        // How many of so many queries are looked up, every `hit`th of those being a hit.
+        let looked_up = |worths: &mut Worths, queries: u32, hit: u32| {
+            let mut looked_up = 0;
+            for _ in 0..queries {
+                if worths.rests(7) {
+                    continue;
+                }
+                looked_up += 1;
+                if looked_up % hit == 0 {
+                    worths.is_hit(7);
+                } else {
+                    worths.is_poor(7);
+                }
+            }
+            looked_up
+        };
+        assert_eq!(looked_up(&mut worths, 16 * window, 1000), 2 * window);
+        // It comes to be asked for again: from when it rests no more all are looked up.
+        assert_eq!(looked_up(&mut worths, window - 5, 2), window - 5);
+        assert!(!worths.rests(7) && !worths.rested(7));
+        assert_eq!(looked_up(&mut worths, 8 * window, 100), 8 * window);
+        // Hardly ever is as good as never, one in 256 is not.
+        assert_eq!(looked_up(&mut worths, 8 * window, 250), 8 * window);
+        assert_eq!(looked_up(&mut worths, window, u32::MAX), window);
+        assert!(worths.rested(7) && !worths.rested(7 + PLACES as u64) && !worths.rests(7 + PLACES as u64));
     }
 }

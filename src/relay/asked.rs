@@ -25,6 +25,9 @@ use crate::wire::tag;
 /// What every key begins with that means nothing to other processes: [`Store::epoch`].
 pub(super) const EPOCH_BYTES: usize = size_of::<u64>();
 
+/// It was left alone.
+const RARE: WhyRun = WhyRun::Bypassed(Bypass::Rare);
+
 /// A batch whose answer may be in the cache.
 pub(super) struct Asked {
     /// How old that may be, microseconds.
@@ -81,6 +84,9 @@ impl Relay {
             End::Query if batch.first() == Some(&tag::client::QUERY) => {
                 let sql = batch.get(HEADER..).and_then(cstr).map_or(&[][..], |(sql, _)| sql);
                 let look = self.shapes.look(sql, conforming);
+                if self.rests(id, look.shape) {
+                    return Err(Bypass::Rare);
+                }
                 self.may_be_kept(id, &look, look.stand.keeps, sql).and_then(|ttl_us| {
                     let mut key = self.cache_key(id, store, buffer).ok_or(Bypass::Session)?;
                     key.number(0);
@@ -103,6 +109,9 @@ impl Relay {
             }
             End::Sync => self.single_again(id, batch).ok_or(Bypass::Batch).and_then(|single| {
                 let Single { statement, parses, describes, bind } = single;
+                if self.rests(id, statement.look.shape) {
+                    return Err(Bypass::Rare);
+                }
                 let bind = batch.get(bind).ok_or(Bypass::Batch)?;
                 let ttl_us = self.may_be_kept(id, &statement.look, statement.stand.get().keeps, statement.sql())?;
                 if may_name_moment(bind) {
@@ -122,6 +131,20 @@ impl Relay {
                 Ok(Asked { ttl_us, shape, tags, parses, timed, renews, follows, unnamed, parent })
             }),
             End::Query | End::Call | End::Flush => Err(Bypass::Batch),
+        }
+    }
+
+    /// Whether this is not looked up, because next to nothing of its shape ever is kept.
+    fn rests(&mut self, id: ClientId, shape: u64) -> bool {
+        let Some(client) = self.clients.get(id) else { return false };
+        if self.config.cache.mode != CacheMode::On || client.warms().is_some() {
+            return false;
+        }
+        let (there, why) = (self.shape_there(client.group, shape), client.why_run());
+        match why {
+            None => self.worths.rests(there),
+            // It comes a second time, having waited for something.
+            Some(why) => why == RARE && self.worths.rested(there),
         }
     }
 
@@ -149,11 +172,10 @@ impl Relay {
     /// ask for it right now, whose answer may come to be kept.
     fn is_rare(&mut self, id: ClientId, store: &Store, key: Hashed<'_>, shape: u64) -> bool {
         let Some(client) = self.clients.get(id) else { return false };
-        let rare = WhyRun::Bypassed(Bypass::Rare);
         if self.config.cache.mode != CacheMode::On || client.warms().is_some() {
             return false;
         }
-        let was = client.why_run() == Some(rare);
+        let was = client.why_run() == Some(RARE);
         // It may come a second time, having waited for something.
         let is_poor = was || self.worths.is_poor(shape);
         is_poor && !self.flights.is_taken(key) && !self.is_led_abroad(key) && (was || !store.was_seen(key.hash()))

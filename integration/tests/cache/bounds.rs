@@ -64,8 +64,9 @@ fn a_shape_of_many_values_is_left_alone() {
             (0..times).for_each(|_| assert_eq!(client.value(&format!("SELECT {id} AS of_many")), id.to_string()));
         }
     };
-    // A shape is judged after 4096 lookups.
-    run(0..4096, 1);
+    // A shape is judged after 4096 lookups, of which 40 are hits.
+    run(0..40, 2);
+    run(40..4056, 1);
     assert_eq!(reason(&pgweir, "bypasses", "rare"), 1.0);
     let misses = || reason(&pgweir, "misses", "absent");
     let (missed, before) = (misses(), hits(&pgweir));
@@ -85,4 +86,30 @@ fn a_shape_of_many_values_is_left_alone() {
     let (rare, before) = (reason(&pgweir, "bypasses", "rare"), hits(&pgweir));
     run(9000..9100, 2);
     assert_eq!((reason(&pgweir, "bypasses", "rare"), hits(&pgweir)), (rare, before + 100.0));
+}
+
+/// What is never asked for twice is not even looked up, most of the time; and is when it comes to be.
+#[test]
+fn a_shape_that_is_never_hit_rests() {
+    let pgweir = start(&conf(cluster(), "mode = \"on\"\nttl = \"1h\""));
+    let mut client = Client::connect(pgweir.port());
+    let mut run = |ids: Range<u32>| {
+        for id in ids {
+            assert_eq!(client.value(&format!("SELECT {id} AS of_endless")), id.to_string());
+        }
+    };
+    let (missed, hit) = (reason(&pgweir, "misses", "absent"), hits(&pgweir));
+    let reasons = || {
+        let missed = reason(&pgweir, "misses", "absent") - missed;
+        (reason(&pgweir, "bypasses", "rare"), missed, hits(&pgweir) - hit)
+    };
+    run(0..4096);
+    assert_eq!(reasons(), (1.0, 4095.0, 0.0));
+    // For as long as it would take to judge it seven times, also what is kept.
+    run(0..4096);
+    (0..6 * 4096 - 1).for_each(|_| run(7..8));
+    assert_eq!(reasons(), (7.0 * 4096.0, 4095.0, 0.0));
+    (0..100).for_each(|_| run(7..8));
+    let (_, missed, hits) = reasons();
+    assert!(missed == 4095.0 && hits >= 99.0, "{missed} {hits}");
 }
