@@ -160,6 +160,7 @@ fn numbers_on_the_page_are_those_of_the_api() {
         let drawn =
             browser.execute("return document.querySelectorAll('#traffic canvas').length", vec![]).await.unwrap();
         assert_eq!(drawn, json!(4), "four charts");
+        assert_eq!(text(&browser, "#unmeasured").await, "", "all is measured");
         picture(&browser, "wide.png").await;
         // The keyboard is enough: the first statement's button, Enter, Escape.
         let shape = queries["queries"][0]["shape"].as_str().unwrap();
@@ -201,7 +202,7 @@ async fn complains_of_nothing(browser: &Browser) {
 #[test]
 fn on_a_phone_in_the_dark_with_a_token() {
     let tokens = "[stats.tokens.look]\nsecret = \"look-look-look-look\"\n";
-    let pgweir = conf().rest(tokens).start();
+    let pgweir = conf().database("stats = \"off\"").rest(tokens).start();
     visit((390, 800), true, async |browser| {
         browser.goto(&url(&pgweir)).await.unwrap();
         until(&browser, "it asks for a token", "!document.getElementById('login').hidden").await;
@@ -218,6 +219,8 @@ fn on_a_phone_in_the_dark_with_a_token() {
         field.send_keys("look-look-look-look").await.unwrap();
         field.send_keys(&Key::Enter.to_string()).await.unwrap();
         until(&browser, "the page is filled twice", LOADED).await;
+        let unmeasured = text(&browser, "#unmeasured").await;
+        assert!(unmeasured.contains("stats = \"off\") of app"), "{unmeasured}");
         let fits =
             browser.execute("return document.documentElement.scrollWidth <= window.innerWidth", vec![]).await.unwrap();
         assert_eq!(fits, json!(true), "the page is wider than the phone");

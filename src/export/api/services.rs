@@ -97,6 +97,9 @@ struct HostStatus {
 #[serde(deny_unknown_fields)]
 struct DatabaseStatus {
     database: String,
+    /// Its statements are measured one by one, by the configuration (`stats`). Else rates, latencies, shapes, and the alerts of them say
+    /// nothing of it.
+    measured: bool,
     /// It was there when it was asked last.
     primary_reachable: bool,
     /// Which host takes writes; null if that is not known.
@@ -172,7 +175,9 @@ fn databases(site: &Site) -> Vec<DatabaseStatus> {
             (0..cluster.members.len()).filter_map(|number| host(cluster, number)).collect()
         });
         let stream = Stream::of(health);
-        DatabaseStatus { database, primary_reachable: health.primary_reachable(), primary, hosts, stream }
+        // Of a user without settings of his own.
+        let measured = config.terms(&database, "").measured;
+        DatabaseStatus { database, measured, primary_reachable: health.primary_reachable(), primary, hosts, stream }
     };
     site.registry.databases().iter().map(status).collect()
 }

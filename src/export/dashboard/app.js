@@ -111,6 +111,12 @@ function showPools(pools) {
   });
 }
 
+function showUnmeasured(databases) {
+  const names = databases.filter((it) => !it.measured).map((it) => it.database);
+  $("unmeasured").hidden = names.length === 0;
+  $("unmeasured").textContent = `Statements are not measured (stats = "off") of ${names.join(", ")}: the numbers here leave them out.`;
+}
+
 function showHosts(databases) {
   const all = databases.flatMap((database) => {
     if (database.hosts.length > 0) return database.hosts.map((host) => ({ database: database.database, ...host }));
@@ -186,6 +192,7 @@ async function refresh() {
   showAlerts(alerts, status.health);
   showCharts(history);
   showPools(pools.pools);
+  showUnmeasured(status.databases);
   showHosts(status.databases);
   showQueries(queries.queries);
   if (open) await showShape(open, false);
