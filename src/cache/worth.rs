@@ -157,7 +157,7 @@ mod tests {
         assert_eq!(looked_up(&mut worths, 8 * window, 100), 8 * window);
         // Hardly ever is as good as never, one in 256 is not.
         assert_eq!(looked_up(&mut worths, 8 * window, 250), 8 * window);
-        assert_eq!(looked_up(&mut worths, window, u32::MAX), window);
+        assert_eq!(looked_up(&mut worths, window + 5, u32::MAX), window + 5);
         assert!(worths.rested(7) && !worths.rested(7 + PLACES as u64) && !worths.rests(7 + PLACES as u64));
     }
 }
