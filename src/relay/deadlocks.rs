@@ -1,10 +1,16 @@
 //! Deadlocks (40P01): whose statement the server has ended, and whose it waited for.
 //! Must never cost anything but an error, nor name a value of a statement's.
+//!
+//! The error names the process that was waited for. It may serve a client of another worker: what is known goes from one worker to the next
+//! until one knows that process, and stays there, or with the last. The server tells the error before it lets its locks go (`EmitErrorReport`
+//! in front of `AbortCurrentTransaction`, src/backend/tcop/postgres.c), so that the other statement still runs then, or has just ended.
 
 use std::sync::Arc;
 
+use super::pids::Errand;
 use super::server::{Server, Use};
 use super::{Relay, ServerId};
+use crate::config::Endpoint;
 use crate::flow::expect::Expect;
 use crate::wire::frame::{HEADER, cstr};
 
@@ -24,7 +30,7 @@ pub struct Deadlock {
     pub shape: u64,
     /// Its text without values.
     pub text: Arc<str>,
-    /// Shape and text of what ran in the session that it waited for; `None` if that is not one of this worker's.
+    /// Shape and text of what ran in the session that it waited for; `None` if that is not one of this process'.
     pub other: Option<(u64, Arc<str>)>,
     /// How often.
     pub count: u64,
@@ -32,21 +38,38 @@ pub struct Deadlock {
     pub last_us: u64,
 }
 
+/// One of which the other side is looked for, on its way from worker to worker.
+#[derive(Debug)]
+pub struct HalfKnown {
+    deadlock: Deadlock,
+    /// Where the session is that was waited for, and what may be the number of its process.
+    endpoint: Endpoint,
+    numbers: Vec<u32>,
+    /// So many workers do not know it.
+    asked: u8,
+}
+
 /// Those of a worker.
 #[derive(Debug, Default)]
 pub(super) struct Deadlocks(Vec<Deadlock>);
 
+impl Deadlock {
+    /// Adds this to one of the same statements; gives it back where there is none.
+    pub(super) fn join(self, all: &mut [Self]) -> Option<Self> {
+        let other = |it: &Self| it.other.as_ref().map(|(shape, _)| *shape);
+        let same = |it: &&mut Self| {
+            it.shape == self.shape && other(it) == other(&self) && it.database == self.database && it.user == self.user
+        };
+        let Some(known) = all.iter_mut().find(same) else { return Some(self) };
+        known.count += self.count;
+        known.last_us = known.last_us.max(self.last_us);
+        None
+    }
+}
+
 impl Deadlocks {
     fn note(&mut self, new: Deadlock) {
-        let other = |it: &Deadlock| it.other.as_ref().map(|(shape, _)| *shape);
-        let same = |it: &&mut Deadlock| {
-            it.shape == new.shape && other(it) == other(&new) && it.database == new.database && it.user == new.user
-        };
-        if let Some(known) = self.0.iter_mut().find(same) {
-            known.count += 1;
-            known.last_us = new.last_us;
-            return;
-        }
+        let Some(new) = new.join(&mut self.0) else { return };
         if self.0.len() >= MOST
             && let Some((oldest, _)) = self.0.iter().enumerate().min_by_key(|(_, it)| it.last_us)
         {
@@ -86,24 +109,36 @@ impl Relay {
         let Some(this) = self.servers.get(server) else { return };
         let (pool, own) = (&self.pools[this.pool], this.key.pid);
         pool.counters.total_deadlocks.add(1);
-        let lent_there = |id: u32| {
-            let lent = self.servers.values().filter(|other| matches!(other.use_, Use::Lent(_)));
-            let mut meant = lent.filter(|other| other.key.pid == id && id != own);
-            meant.find(|other| self.pools[other.pool].dial.endpoint == pool.dial.endpoint).map(Server::speaks)
-        };
-        let other = numbers(message).into_iter().find_map(lent_there);
         let group = &self.groups[pool.group];
-        let new = Deadlock {
+        let deadlock = Deadlock {
             database: group.database.clone(),
             user: group.user.clone(),
             host: Arc::clone(&pool.counters.target.host),
             shape: entry.cookie,
             text: self.shapes.text(entry.cookie),
-            other: other.map(|shape| (shape, self.shapes.text(shape))),
+            other: None,
             count: 1,
             last_us: self.now_us,
         };
-        self.deadlocks.note(new);
+        let numbers = numbers(message).into_iter().filter(|number| *number != own).collect();
+        let endpoint = pool.dial.endpoint.clone();
+        self.looks_for_other(Box::new(HalfKnown { deadlock, endpoint, numbers, asked: 0 }));
+    }
+
+    /// Another worker does not know the other side of one, or this one has not looked yet.
+    pub fn looks_for_other(&mut self, mut half: Box<HalfKnown>) {
+        let lent = |id: u32| {
+            let lent = self.servers.values().filter(|server| matches!(server.use_, Use::Lent(_)));
+            let mut meant = lent.filter(|server| server.key.pid == id);
+            meant.find(|server| self.pools[server.pool].dial.endpoint == half.endpoint).map(Server::speaks)
+        };
+        let other = half.numbers.iter().find_map(|number| lent(*number));
+        half.asked += 1;
+        if other.is_none() && half.asked < self.place.workers {
+            return self.send((self.place.worker + 1) % self.place.workers, Errand::Deadlock(half));
+        }
+        half.deadlock.other = other.map(|shape| (shape, self.shapes.text(shape)));
+        self.deadlocks.note(half.deadlock);
     }
 }
 

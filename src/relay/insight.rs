@@ -50,8 +50,15 @@ impl Insight {
         let Self { verdicts, holders, deadlocks, repeated, slow, plans, plan_changes, indexes } = other;
         self.verdicts.extend(verdicts);
         self.holders.extend(holders);
-        self.deadlocks.extend(deadlocks);
-        self.repeated.extend(repeated);
+        // Of the same statements several workers may know.
+        for deadlock in deadlocks {
+            let new = deadlock.join(&mut self.deadlocks);
+            self.deadlocks.extend(new);
+        }
+        for repeated in repeated {
+            let new = repeated.join(&mut self.repeated);
+            self.repeated.extend(new);
+        }
         self.slow.extend(slow);
         self.plans.extend(plans);
         self.plan_changes.extend(plan_changes);

@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 
 use super::abroad::Landed;
 use super::client::State;
+use super::deadlocks::HalfKnown;
 use super::restate::Place;
 use super::server::Use;
 use super::{ClientId, Relay, ServerId, Todo};
@@ -90,6 +91,8 @@ pub enum Errand {
     Hold(Ask),
     /// What clients there wait for has come, or will not.
     Landed(Landed),
+    /// What is known here of a deadlock, of which one side may be there.
+    Deadlock(Box<HalfKnown>),
 }
 
 /// Takes it to the worker of this number.

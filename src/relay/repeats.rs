@@ -43,6 +43,23 @@ pub struct Repeated {
     pub wasted_us: u64,
 }
 
+impl Repeated {
+    /// Whether it is of this parent and child, and of this database and user.
+    fn is_of(&self, shapes: (u64, u64), whose: (&str, &str)) -> bool {
+        (self.parent, self.child) == shapes && (&*self.database, &*self.user) == whose
+    }
+
+    /// Adds this to one of the same statements; gives it back where there is none.
+    pub(super) fn join(self, all: &mut [Self]) -> Option<Self> {
+        let same = |it: &&mut Self| it.is_of((self.parent, self.child), (&self.database, &self.user));
+        let Some(known) = all.iter_mut().find(same) else { return Some(self) };
+        known.count += self.count;
+        known.calls += self.calls;
+        known.wasted_us += self.wasted_us;
+        None
+    }
+}
+
 #[derive(Clone, Copy, Debug, Default)]
 struct Child {
     shape: u64,
@@ -155,12 +172,7 @@ impl Relay {
         let Repeats { least, found, .. } = &mut self.repeats;
         for child in episode.patterns(*least) {
             let wasted_us = child.took_us - child.took_us / u64::from(child.calls);
-            let same = |it: &&mut Repeated| {
-                it.parent == episode.parent
-                    && it.child == child.shape
-                    && it.database == group.database
-                    && it.user == group.user
-            };
+            let same = |it: &&mut Repeated| it.is_of((episode.parent, child.shape), (&group.database, &group.user));
             if let Some(known) = found.iter_mut().find(same) {
                 known.count += 1;
                 known.calls += u64::from(child.calls);

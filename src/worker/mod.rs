@@ -109,6 +109,9 @@ async fn work(relay: Relay, mut mail: mpsc::UnboundedReceiver<Mail>, beside: Opt
                 Some(Mail::Errand(Errand::Landed(landed))) => {
                     let _ = task::guarded(&relay, |relay| relay.landed_abroad(&landed));
                 }
+                Some(Mail::Errand(Errand::Deadlock(half))) => {
+                    let _ = task::guarded(&relay, |relay| relay.looks_for_other(half));
+                }
                 Some(Mail::Ping(done)) => drop(done),
                 Some(Mail::Reload(config)) => drop(task::guarded(&relay, |relay| relay.reconfigure(config))),
                 Some(Mail::Drain(done)) => {

@@ -53,11 +53,20 @@ fn who_holds_a_server_is_named_with_what_it_said_last() {
     assert!(shown.value(("database", DATABASE), "what").contains(" s, in a transaction, "), "{shown:?}");
 }
 
+/// The worker that serves it, by the number that it was told (src/wire/pid.rs).
+fn worker(client: &Client) -> u8 {
+    client.key[0] >> 1
+}
+
 #[test]
 fn both_sides_of_a_deadlock_are_named() {
-    let pgweir = conf().start();
+    // Also where the other side is another worker's.
+    let pgweir = conf().top("workers = 3").size(12).start();
     let mut admin = console(&pgweir);
-    let (mut one, mut other) = (Client::connect(pgweir.port()), Client::connect(pgweir.port()));
+    let mut one = Client::connect(pgweir.port());
+    let mut others: Vec<_> = (0..24).map(|_| Client::connect(pgweir.port())).collect();
+    let at = others.iter().position(|other| worker(other) != worker(&one)).expect("clients of another worker");
+    let mut other = others.swap_remove(at);
     one.query("CREATE TABLE locked AS SELECT n FROM generate_series(1, 2) n").unwrap();
     one.query("CREATE TABLE seized AS SELECT 1 AS n").unwrap();
     // The victim is whoever looks first: the one with the shorter deadlock_timeout, which superusers alone may set; so whoever it is.
@@ -119,6 +128,25 @@ fn a_statement_for_each_row_is_an_n_plus_one_pattern() {
     admin.query("RESET STATS").unwrap();
     visit(&mut client, 30, 30);
     assert_eq!(advice(&mut admin, "n_plus_one").rows.len(), 0);
+}
+
+#[test]
+fn a_pattern_of_several_workers_is_one() {
+    let pgweir = conf().top("workers = 3").size(12).stats("n_plus_one = 10").start();
+    let mut admin = console(&pgweir);
+    let mut clients: Vec<_> = (0..24).map(|_| Client::connect(pgweir.port())).collect();
+    assert!(clients.iter().any(|client| worker(client) != worker(&clients[0])), "clients of several workers");
+    for client in &mut clients {
+        client.query("SELECT n FROM generate_series(1, 12) n /* orders */").unwrap();
+        (0..12).for_each(|_| drop(client.query("SELECT 'item' WHERE 1 > 0").unwrap()));
+    }
+    let shown = advice(&mut admin, "n_plus_one");
+    assert_eq!(shown.rows.len(), 1, "{shown:?}");
+    assert_eq!(shown.value(("kind", "n_plus_one"), "count"), (24 * 12).to_string());
+    assert!(
+        shown.value(("kind", "n_plus_one"), "what").starts_with("once for each row, 24 times behind "),
+        "{shown:?}"
+    );
 }
 
 #[test]

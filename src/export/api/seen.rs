@@ -68,7 +68,7 @@ pub(super) struct DeadlockPair {
     /// The statement that was ended (40P01).
     pub(super) shape: String,
     pub(super) query: String,
-    /// What ran in the session that it waited for; null if that was not one of the same worker's.
+    /// What ran in the session that it waited for; null if that was not one of this process'.
     pub(super) other_shape: Option<String>,
     pub(super) other_query: Option<String>,
     pub(super) times: u64,
