@@ -14,6 +14,8 @@ pub(super) struct Names {
     unnamed_upto: u64,
     /// That one was made void by an error, or one behind it was never entered.
     unnamed_void: bool,
+    /// The batch that has not ended yet may have ended a transaction that failed before it.
+    rescued: bool,
 }
 
 impl Names {
@@ -36,6 +38,17 @@ impl Names {
     /// The entry just pushed ends a batch.
     pub fn batch_ends(&mut self, ring: &Ring) {
         self.batch_upto = ring.next();
+        self.rescued = false;
+    }
+
+    /// What goes out next may end a failed transaction.
+    pub fn rescues(&mut self) {
+        self.rescued = true;
+    }
+
+    /// What ReadyForQuery said last is still so.
+    pub fn status_holds(&self, ring: &Ring) -> bool {
+        !self.rescued && !self.batch_owed(ring)
     }
 
     /// An error makes the oldest entry void, which is about to be taken out.

@@ -135,6 +135,16 @@ impl Replies {
         self.names.batch_owed(&self.ring)
     }
 
+    /// A statement is about to be sent that may end a failed transaction.
+    pub fn rescues(&mut self) {
+        self.names.rescues();
+    }
+
+    /// The server is in a failed transaction, and nothing that might end it has been sent: whatever comes it refuses.
+    pub fn refuses_all(&self) -> bool {
+        self.status == b'E' && self.names.status_holds(&self.ring)
+    }
+
     /// Transaction status of the last ReadyForQuery: `I`, `T` or `E`.
     pub fn status(&self) -> u8 {
         self.status

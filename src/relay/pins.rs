@@ -208,7 +208,7 @@ impl Relay {
         let client = self.clients.get(id)?;
         let terms = &self.groups[client.group].terms;
         // In a failed transaction PostgreSQL refuses whatever it is.
-        let failed = self.servers.get(server).is_some_and(|this| this.replies.status() == b'E');
+        let failed = self.servers.get(server).is_some_and(|this| this.replies.refuses_all());
         let (strict, limit) = (terms.session_state == SessionState::Strict, u64::from(terms.max_pinned_servers));
         let counters = Arc::clone(&self.groups[client.group].pins);
         let barred = |bar| Some(Barred { bar, why, in_code, shape });
@@ -235,7 +235,7 @@ impl Relay {
             return pins;
         }
         let server = self.clients.get(id).and_then(Client::server).and_then(|server| self.servers.get(server));
-        let failed = server.is_some_and(|this| this.replies.status() == b'E');
+        let failed = server.is_some_and(|this| this.replies.refuses_all());
         if failed { pins.without(LASTING) } else { pins }
     }
 

@@ -38,7 +38,9 @@ impl Relay {
             return None;
         }
         if entry.origin == Origin::Refused {
-            return (error.code == SqlState::UNDEFINED_STATEMENT).then(|| self.refusal(owner, entry));
+            // A text that would have ended a failed transaction first is refused as a whole.
+            let refused = [SqlState::UNDEFINED_STATEMENT, SqlState::IN_FAILED_TRANSACTION].contains(&error.code);
+            return refused.then(|| self.refusal(owner, entry));
         }
         if error.code == SqlState::QUERY_CANCELED {
             return self.timed_out(server, owner?, bytes.get(HEADER..)?);

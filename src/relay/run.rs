@@ -50,6 +50,11 @@ impl Relay {
             client.saw = true;
             return Before::Runs(look);
         }
+        if (look.shape == LONG || look.effects.any(ENDING))
+            && let Some(this) = self.servers.get_mut(server)
+        {
+            this.replies.rescues();
+        }
         if self.must_settle(server, look) {
             return Before::Waits;
         }

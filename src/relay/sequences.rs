@@ -112,7 +112,7 @@ impl Relay {
                 return false;
             }
             // PostgreSQL refuses whatever it is.
-            if this.replies.status() == b'E' {
+            if this.replies.refuses_all() {
                 return true;
             }
             this.drawn = Drawn::Nothing;

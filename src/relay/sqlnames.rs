@@ -58,7 +58,7 @@ impl Relay {
             return false;
         }
         // PostgreSQL refuses whatever it is.
-        if this.replies.status() == b'E' {
+        if this.replies.refuses_all() {
             return true;
         }
         for (name, statement) in named {

@@ -26,6 +26,7 @@ states! {
     FEATURE_NOT_SUPPORTED = b"0A000", "feature_not_supported";
     INVALID_PARAMETER_VALUE = b"22023", "invalid_parameter_value";
     INVALID_TEXT = b"22P02", "invalid_text_representation";
+    IN_FAILED_TRANSACTION = b"25P02", "in_failed_sql_transaction";
     UNDEFINED_STATEMENT = b"26000", "invalid_sql_statement_name";
     UNDEFINED_PORTAL = b"34000", "invalid_cursor_name";
     IDLE_TRANSACTION_TIMEOUT = b"25P03", "idle_in_transaction_session_timeout";

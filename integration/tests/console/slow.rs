@@ -56,7 +56,7 @@ fn comments_the_cache_and_values_that_are_asked_for_are_shown() {
     let pgweir = Conf::trust(&cluster)
         .pool("slow_query = \"80ms\"\nslow_query_parameter_bytes = 60")
         .user("root", "")
-        .rest("[console]\nstats_users = [\"root\"]\n[cache]\nmode = \"on\"\nttl = \"1m\"\n")
+        .rest("[console]\nstats_users = [\"root\"]\n[cache]\nmode = \"on\"\nttl = \"1m\"\nverify = 0\n")
         .start();
     let mut client = Client::connect(pgweir.port());
     let mut console = Client::connect_with(pgweir.port(), &[("user", "root"), ("database", "pgweir")]);

@@ -19,9 +19,10 @@ const WARM: usize = 2_000;
 /// Most private memory per idle plain client, in bytes.
 pub const BYTES: u64 = 2_300;
 
-/// Private memory of the process, in bytes.
+/// Memory that the process alone has written to, in bytes. Pages of the program count as private, and clean, as soon as
+/// no other pgweir runs: they are nobody's.
 pub fn private(pgweir: &Pgweir) -> u64 {
-    memory(pgweir, "smaps_rollup", "Private_Dirty") + memory(pgweir, "smaps_rollup", "Private_Clean")
+    memory(pgweir, "smaps_rollup", "Private_Dirty")
 }
 
 fn ready(socket: &mut TcpStream) {

@@ -11,11 +11,14 @@ use crate::player::Record;
 /// Objects made by users have numbers from here on (`FirstNormalObjectId`, access/transam.h).
 const FIRST_NORMAL: u32 = 16_384;
 
+/// How the text begins when PostgreSQL did not answer a step.
+pub const SILENT: &str = "PostgreSQL itself is silent";
+
 /// The first difference of two sessions.
 pub fn difference(direct: &Record, pooled: &Record) -> Option<String> {
     if let Some(step) = direct.silent {
         return Some(format!(
-            "PostgreSQL itself is silent in step {step}: the program is wrong\n{}",
+            "{SILENT} in step {step}: the program is wrong\n{}",
             show(&direct.steps[step])
         ));
     }

@@ -67,7 +67,7 @@ fn reads_of_pgbench_are_shared_evenly() {
         assert_even(mode, &shares(&cluster, mode, 1_000), most);
     }
     // As many as go: whoever gets more of the processors that all servers here share answers more, and is asked more.
-    assert_even("all that go", &shares(&cluster, "simple", 0), most);
+    assert_even("all that go", &shares(&cluster, "simple", 0), most.max(30));
 }
 
 /// Neither replica has more than `most` per cent less than the other.

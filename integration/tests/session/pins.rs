@@ -129,6 +129,45 @@ fn what_no_reset_takes_away_closes_the_server() {
     }
 }
 
+/// In a failed transaction nothing runs, but behind what ends it in the same batch, or text, everything does.
+#[test]
+fn what_ends_a_failed_transaction_lets_the_next_run() {
+    let fails = |client: &mut Client| {
+        client.query("BEGIN").unwrap();
+        assert!(client.query("SELECT 1 / 0").unwrap_err().starts_with("22012"));
+    };
+    let run = |script: Script, sql| script.parse("", sql).bind("", "", &[]).execute("", 0);
+    let batch = |end| run(run(Script::new(), end), "SELECT setseed(0.25)").sync();
+    let scripts = [batch("ROLLBACK"), batch("ROLLBACK AND CHAIN"), Script::new().query("END; SELECT setseed(0.25)")];
+    let pgweir = conf().size(1).start();
+    let mut other = boss(&pgweir);
+    for script in &scripts {
+        let mut client = boss(&pgweir);
+        let before = client.value("SELECT 0 + pg_backend_pid()");
+        fails(&mut client);
+        outcome(&client.run(script)).unwrap();
+        client.vanish();
+        assert_ne!(other.value("SELECT 0 + pg_backend_pid()"), before, "{script:?}");
+        // What ends is answered before what follows in its batch is sent.
+        let mut client = boss(&pgweir);
+        let before = client.value("SELECT 0 + pg_backend_pid()");
+        fails(&mut client);
+        client.send(&run(Script::new(), "ROLLBACK").flush());
+        let answers: Vec<_> = (0..3).map(|_| client.read().unwrap()).collect();
+        assert_eq!(tags(&answers), "12C");
+        outcome(&client.run(&run(Script::new(), "SELECT setseed(0.25)").sync())).unwrap();
+        client.vanish();
+        assert_ne!(other.value("SELECT 0 + pg_backend_pid()"), before);
+    }
+    let strict = conf().size(1).pool("session_state = \"strict\"").start();
+    let mut client = boss(&strict);
+    for script in &scripts {
+        fails(&mut client);
+        assert!(outcome(&client.run(script)).unwrap_err().starts_with("0A000"), "{script:?}");
+        let _ = client.query("ROLLBACK");
+    }
+}
+
 #[test]
 fn strict_refuses_before_anything_runs() {
     let pgweir = conf().size(1).pool("session_state = \"strict\"").start();

@@ -56,6 +56,21 @@ fn in_the_transaction_that_draws_it() {
     }
 }
 
+/// Also behind what ends a failed transaction in the same batch.
+#[test]
+fn nobody_reads_what_another_drew_behind_a_rollback() {
+    let pgweir = Conf::trust(cluster()).size(1).start();
+    let [mut reader, mut other] = clients::<2>(&pgweir);
+    for _ in 0..3 {
+        other.query(INSERT).unwrap();
+        reader.query("BEGIN").unwrap();
+        assert!(reader.query("SELECT 1 / 0").unwrap_err().starts_with("22012"));
+        let run = |script: Script, sql| script.parse("", sql).bind("", "", &[]).execute("", 0);
+        let error = outcome(&reader.run(&run(run(Script::new(), "ROLLBACK"), "SELECT lastval()").sync())).unwrap_err();
+        assert!(error.starts_with("55000"), "{error}");
+    }
+}
+
 #[test]
 fn nobody_reads_what_another_drew() {
     let pgweir = Conf::trust(cluster()).size(1).start();
