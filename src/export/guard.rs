@@ -96,12 +96,17 @@ impl Guard {
             if !self.is_loopback {
                 return Err(Refusal::NoTokens);
             }
+            // Of two hosts nobody knows which another program on the way has gone by (RFC 9112, section 3.2).
+            if headers.get_all(header::HOST).iter().count() > 1 {
+                return Err(Refusal::ForeignHost);
+            }
             let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).or(authority);
             if !host.is_some_and(is_loopback) {
                 return Err(Refusal::ForeignHost);
             }
             let is_json = headers.get(header::CONTENT_TYPE).is_some_and(|kind| is_json(kind.as_bytes()));
-            return if is_read || is_json { Ok(()) } else { Err(Refusal::NotJson) };
+            // Any method but these and POST a browser asks about first (Fetch Standard, CORS-safelisted methods).
+            return if *method != Method::POST || is_json { Ok(()) } else { Err(Refusal::NotJson) };
         }
         let shown = headers.get(header::AUTHORIZATION).ok_or(Refusal::NoToken)?;
         let shown = bearer(shown.as_bytes()).ok_or(Refusal::NoToken)?;

@@ -32,6 +32,11 @@ fn without_tokens_a_loopback_name_must_be_asked_for() {
         assert_eq!(ask(host), Err(Refusal::ForeignHost), "{host}");
     }
     assert_eq!(judged(&guard, Method::GET, &[]), Err(Refusal::ForeignHost));
+    let mut two = HeaderMap::new();
+    for host in ["localhost", "127.0.0.1"] {
+        two.append("host", host.parse().unwrap());
+    }
+    assert_eq!(guard.judge("192.0.2.1".parse().unwrap(), &Method::GET, &two, None), Err(Refusal::ForeignHost));
     let post = |kind: &str| judged(&guard, Method::POST, &[("host", "localhost"), ("content-type", kind)]);
     assert_eq!((post("application/json"), post("Application/JSON; charset=utf-8")), (Ok(()), Ok(())));
     for kind in ["text/plain", "application/x-www-form-urlencoded", "application/jsonp", ""] {

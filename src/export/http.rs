@@ -1,7 +1,6 @@
 //! The stats port over HTTP/1.1: `/metrics`, `/pins`, `/healthz`, `/readyz` here, the API and the dashboard beside it.
 //! Never changes anything but what the cache holds, and that only by `export::invalidate`.
 
-use std::io;
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -20,7 +19,7 @@ use super::guard::{Guard, admit};
 use super::invalidate::{invalidate, only_post};
 use super::openmetrics::Format;
 use super::pins::{Pins, list};
-use super::port::{Peer, TlsPort};
+use super::port::{self, Limits};
 use super::prometheus::Exporter;
 use crate::base::clock;
 use crate::meter::NotReady;
@@ -29,25 +28,20 @@ use crate::meter::NotReady;
 ///
 /// A client that does not read its answer can keep this from returning: bound it by the caller's own time limit.
 ///
-/// # Errors
-/// Those of the listener; failures of single connections end only those.
+/// Failures of single connections end only those.
 pub async fn serve(
     listener: TcpListener,
     guard: Arc<Guard>,
     exporter: Arc<Exporter>,
     site: Arc<Site>,
-    shutdown: impl Future<Output = ()> + Send + 'static,
-) -> io::Result<()> {
+    shutdown: impl Future<Output = ()>,
+) {
     let router = router(exporter)
         .merge(api::router(site))
         .merge(dashboard::router())
         .method_not_allowed_fallback(method_not_allowed)
-        .layer(from_fn_with_state(Arc::clone(&guard), admit))
-        .into_make_service_with_connect_info::<Peer>();
-    match guard.tls() {
-        None => axum::serve(listener, router).with_graceful_shutdown(shutdown).await,
-        Some(_) => axum::serve(TlsPort::new(listener, guard), router).with_graceful_shutdown(shutdown).await,
-    }
+        .layer(from_fn_with_state(Arc::clone(&guard), admit));
+    port::serve(listener, guard, router, Limits::default(), shutdown).await;
 }
 
 /// The endpoints, to be served alone or beside others.

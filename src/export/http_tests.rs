@@ -90,7 +90,7 @@ async fn every_endpoint_answers_as_documented_and_shutdown_ends_it() {
     assert!(body.starts_with("{\"error\":"));
 
     stop.send(()).unwrap();
-    server.await.unwrap().unwrap();
+    server.await.unwrap();
     assert!(TcpStream::connect(("127.0.0.1", port)).await.is_err());
 }
 

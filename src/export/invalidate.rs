@@ -4,12 +4,15 @@
 //! The body is a JSON object as applications notify it ([`Signal::of_json`]). Who may say so `export::guard` decides.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::to_bytes;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use http_body_util::LengthLimitError;
+use serde::Deserialize;
+use tokio::time::timeout;
 use utoipa::ToSchema;
 
 use super::api::Problem;
@@ -20,12 +23,15 @@ use crate::cache::signal::Unclear;
 
 /// Longest body, bytes.
 const BODY_BYTES: usize = 16 << 10;
+/// How long it may take to come.
+const BODY_TIME: Duration = Duration::from_secs(30);
 
-/// Which answers: exactly one of table, tag, shape, pattern and all. Other fields mean nothing.
-#[derive(ToSchema)]
+/// Which answers: exactly one of table, tag, shape, pattern and all.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 #[allow(
     dead_code,
-    reason = "it is described; what reads it is Signal::of_json, which applications' notifications go through, too"
+    reason = "what it says is read by Signal::of_json, as what applications notify, where other fields mean nothing"
 )]
 pub(super) struct Invalidation {
     /// Of this database only.
@@ -66,7 +72,10 @@ async fn said(request: Request) -> Result<Signal, Response> {
         let message = "a body of type application/json is expected";
         return Err(failure(StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
     }
-    let body = to_bytes(request.into_body(), BODY_BYTES).await.map_err(|error| {
+    let Ok(body) = timeout(BODY_TIME, to_bytes(request.into_body(), BODY_BYTES)).await else {
+        return Err(failure(StatusCode::REQUEST_TIMEOUT, "the body has not come"));
+    };
+    let body = body.map_err(|error| {
         let is_long = std::error::Error::source(&error).is_some_and(|source| source.is::<LengthLimitError>());
         if is_long {
             failure(StatusCode::PAYLOAD_TOO_LARGE, &format!("the body is longer than {BODY_BYTES} bytes"))
@@ -74,6 +83,12 @@ async fn said(request: Request) -> Result<Signal, Response> {
             failure(StatusCode::BAD_REQUEST, "the body cannot be read")
         }
     })?;
+    // A filter that is misspelt, or said twice, would leave more, or others, than were meant.
+    if let Err(error) = serde_json::from_slice::<Invalidation>(&body)
+        && error.is_data()
+    {
+        return Err(failure(StatusCode::UNPROCESSABLE_ENTITY, &error.to_string()));
+    }
     Signal::of_json(&body).map_err(|unclear| {
         let status = match unclear {
             Unclear::Syntax(_) => StatusCode::BAD_REQUEST,
@@ -140,6 +155,8 @@ mod tests {
             (kind, r#"{"table":7}"#, 422),
             (kind, r#"{"pattern":"a\\b"}"#, 422),
             (kind, r#"{"pattern":"*","all":true}"#, 422),
+            (kind, r#"{"tabel":"menu","all":true}"#, 422),
+            (kind, r#"{"tag":"a","tag":"b"}"#, 422),
             (kind, r#"{"all":true,"database":"none"}"#, 404),
             (kind, &long, 413),
         ] {

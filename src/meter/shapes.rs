@@ -210,6 +210,12 @@ impl ShapeTable {
         self.at(id).map_or(0, |slot| slot.stats.mean_us())
     }
 
+    /// The same of a shape; `None` if it has no slot, or nothing was counted.
+    pub fn mean_of(&self, place: u32, shape: u64) -> Option<u64> {
+        let slot = self.slots.get(*self.index.get(&Key { shape, place })? as usize)?;
+        Some(slot.stats.mean_us()).filter(|_| slot.stats.calls.get() > 0)
+    }
+
     fn at(&self, id: SlotId) -> Option<&Slot> {
         self.slots.get(id.index as usize).filter(|slot| slot.generation == id.generation)
     }

@@ -247,6 +247,7 @@ impl Relay {
                 self.gets_out(one, server);
             }
         }
+        let Some(pool) = self.servers.get(server).map(|this| this.pool) else { return };
         self.fill_lane(server);
         let ended = self.servers.get(server).is_some_and(|this| this.lane.as_deref().is_some_and(Lane::is_empty));
         if ended && taken == data.len() {
@@ -264,11 +265,11 @@ impl Relay {
             } else {
                 client.send(&[&one.held, rest].concat());
             }
-            let (more, group, fills) = (!client.inbox.is_empty(), client.group, client.fills());
+            let (more, fills) = (!client.inbox.is_empty(), client.fills());
             if more || self.draining {
                 client.wake();
             }
-            self.pools[self.groups[group].primary].counters.total_sent.add((one.held.len() + rest.len()) as u64);
+            self.pools[pool].counters.total_sent.add((one.held.len() + rest.len()) as u64);
             if fills {
                 self.fill_hears(one.rider.client, &one.held);
                 self.fill_hears(one.rider.client, rest);

@@ -27,15 +27,18 @@ impl Relay {
         let error = code.map(ErrorClass::of);
         let Some(this) = self.servers.get_mut(server) else { return };
         let began_us = entry.sent_us.max(this.done_us);
-        this.done_us = self.now_us;
+        let over_us = if this.abreast.is_some() { self.over_us(server, entry, began_us) } else { self.now_us };
+        let Some(this) = self.servers.get_mut(server) else { return };
+        this.done_us = over_us;
         this.ran = entry.cookie;
         // Of another that came with the same read nobody has seen an earlier byte; what came before it was sent was no answer.
-        let first_us = Some(std::mem::take(&mut this.first_us)).filter(|it| *it > began_us).unwrap_or(self.now_us);
+        let first_us =
+            Some(std::mem::take(&mut this.first_us)).filter(|it| *it > began_us).unwrap_or(over_us).min(over_us);
         let bytes = this.through - std::mem::replace(&mut this.counted, this.through);
         let pool = &self.pools[this.pool];
         let wait_us =
             owner.and_then(|id| self.clients.get_mut(id)).map_or(0, |client| std::mem::take(&mut client.waited_us));
-        let server_us = self.now_us.saturating_sub(began_us);
+        let server_us = over_us.saturating_sub(began_us);
         pool.counters.total_query_count.add(1);
         pool.counters.total_query_time_us.add(server_us);
         pool.counters.total_errors.add(u64::from(error.is_some()));

@@ -1,6 +1,7 @@
 //! A server's bytes on their way to its client.
 //! Must never send a client a byte that answers somebody else's message.
 
+use super::abreast::Abreast;
 use super::again::is_last_warning;
 use super::server::Use;
 use super::{Client, ClientId, OWED, Relay, ServerId};
@@ -73,6 +74,7 @@ impl Relay {
     pub(super) fn deliver(&mut self, server: ServerId, data: &[u8]) -> usize {
         let Some(this) = self.servers.get_mut(server) else { return data.len() };
         let read = this.read;
+        this.abreast = None;
         if this.first_us == 0 {
             this.first_us = self.now_us;
         }
@@ -104,6 +106,7 @@ impl Relay {
                 Step::Event { n, swallow, event } => {
                     let bytes = rest.get(..n).unwrap_or_default();
                     this.through = read + (at + n) as u64;
+                    this.abreast = this.abreast.or_else(|| Abreast::of(&event, rest.get(n..).unwrap_or_default()));
                     // An end announced behind the last reply is not this client's affair.
                     if let Event::Failed(Some(entry), _) = &event {
                         // Names mean again what they meant to the message that failed.
@@ -162,7 +165,7 @@ impl Relay {
     /// Hands the server on first and writes to its client then: the next request is at the server
     /// while this reply is still being copied.
     fn conclude(&mut self, server: ServerId, owner: Option<ClientId>, bytes: &[u8], all_taken: bool, outlook: Outlook) {
-        let counted = self.shapes.counted();
+        let (counted, pool) = (self.shapes.counted(), self.servers.get(server).map(|this| this.pool));
         if outlook.fault.is_none() && outlook.refused.is_none() {
             self.undo_dropped(server, None);
         }
@@ -193,8 +196,7 @@ impl Relay {
             && !bytes.is_empty()
         {
             client.send(bytes);
-            let group = &self.groups[client.group];
-            self.pools[group.primary].counters.total_sent.add(bytes.len() as u64);
+            pool.inspect(|pool| self.pools[*pool].counters.total_sent.add(bytes.len() as u64));
             owner.into_iter().for_each(|id| self.note_sent(id, counted));
         }
         if let Some(what) = outlook.fault {

@@ -8,6 +8,7 @@
 //! transaction wakes two tasks and costs two reads and two writes. What must wait (opening a
 //! connection, cancelling) is left in [`Relay::take_todo`] for the task to do afterwards.
 
+mod abreast;
 mod abroad;
 mod again;
 mod alight;

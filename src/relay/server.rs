@@ -4,6 +4,7 @@
 use std::rc::Rc;
 use std::task::Waker;
 
+use super::abreast::Abreast;
 use super::again::Again;
 use super::catalog_read::Reading;
 use super::client::Unnamed;
@@ -99,6 +100,8 @@ pub struct Server {
     pub(super) counted: u64,
     /// When the first byte came behind those, microseconds; 0: none has.
     pub(super) first_us: u64,
+    /// Statements that have come to their end with the read at hand, if several have.
+    pub(super) abreast: Option<Abreast>,
     /// The code of its database is being asked.
     pub(super) reading: Option<Box<Reading>>,
     /// What it is kept for beside its client's requests.
@@ -196,6 +199,7 @@ impl Server {
             through: 0,
             counted: 0,
             first_us: 0,
+            abreast: None,
             reading: None,
             handing: None,
             onto: None,

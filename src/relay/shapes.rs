@@ -323,6 +323,11 @@ impl Shapes {
         self.table.mean_us(slot)
     }
 
+    /// How long a server usually needs for statements of this shape, microseconds; `None` if none was counted.
+    pub fn usual_us(&self, place: u32, shape: u64) -> Option<u64> {
+        self.table.mean_of(place, shape)
+    }
+
     /// Counts a statement that was refused, behind a wait of so long for a server, microseconds.
     pub fn record_unserved(&mut self, place: u32, shape: u64, wait_us: u64, class: ErrorClass) {
         let text = || text_of(&self.known, shape).to_string();

@@ -17,10 +17,7 @@ pub const SILENT: &str = "PostgreSQL itself is silent";
 /// The first difference of two sessions.
 pub fn difference(direct: &Record, pooled: &Record) -> Option<String> {
     if let Some(step) = direct.silent {
-        return Some(format!(
-            "{SILENT} in step {step}: the program is wrong\n{}",
-            show(&direct.steps[step])
-        ));
+        return Some(format!("{SILENT} in step {step}: the program is wrong\n{}", show(&direct.steps[step])));
     }
     let (mut left, mut right) = (Normal::default(), Normal::default());
     if login(&direct.login) != login(&pooled.login) {

@@ -202,9 +202,15 @@ fn bad_parameters_are_refused_in_words() {
         ("/api/database/slow-queries?database=nowhere", 404, "no such database: nowhere"),
         ("/api/queries/xyz", 400, "16 hexadecimal digits or `other`"),
         ("/api/queries/0000000000000001", 404, "no statement of shape 0000000000000001 is known"),
+        ("/api/queries/other?limit=5", 400, "unknown field `limit`"),
+        ("/api/pools?database=app", 400, "unknown field `database`, there are no fields"),
+        ("/api/services/status?x", 400, "unknown field `x`"),
+        ("/api/database/plans?shape=1", 400, "16 hexadecimal digits"),
         ("/api/nothing", 404, "no such path: /api/nothing"),
     ] {
         let (found, said) = refused(path);
         assert!(found == status && said.contains(why), "{path}: {found} {said}");
     }
+    let other = ask(&pgweir, "DELETE /api/pools", &["Host: localhost"]);
+    assert!(other.status == 405 && other.body.contains("only GET and HEAD"), "{} {}", other.status, other.body);
 }

@@ -133,6 +133,44 @@ fn statements_of_a_pipeline_are_told_apart() {
     assert!((18_000..19_000).contains(&bytes(&quick)) && bytes(&slow) < 500, "{quick:#} {slow:#}");
 }
 
+/// PostgreSQL keeps the answers of a batch until its Sync: all of them come with one read. Each statement has what it usually needs.
+#[test]
+fn statements_of_a_batch_have_what_they_usually_need() {
+    let pgweir = conf().start();
+    ready(&pgweir);
+    let mut one = client(&pgweir);
+    let run = |script: Script, sql| script.parse("", sql).bind("", "", &[]).execute("", 0);
+    let [slow, quick] = ["SELECT pg_sleep(0.3) AS last_part", "SELECT 1 AS first_part"];
+    one.run(&run(Script::new(), quick).sync());
+    one.run(&run(run(run(Script::new(), quick), quick), slow).sync());
+    let (slow, quick) = (shape(&pgweir, "last_part", 1), shape(&pgweir, "first_part", 3));
+    let server = |it: &Value| seconds(&it["numbers"], "server", "sum_seconds");
+    assert!(server(&slow) >= 0.2, "{slow:#} {quick:#}");
+    // Of neither anything is known: half of the time is either's.
+    let [slow, quick] = ["SELECT pg_sleep(0.4) AS other, 1", "SELECT 1 AS strange"];
+    one.run(&run(run(Script::new(), quick), slow).sync());
+    let server = |text| server(&shape(&pgweir, text, 1));
+    assert!(server("AS other") >= 0.2 && server("strange") >= 0.2, "{} {}", server("AS other"), server("strange"));
+}
+
+/// What a replica has answered is not counted as the primary's.
+#[test]
+fn bytes_are_those_of_who_has_answered() {
+    let pgweir = conf().database("lanes = \"off\"").start();
+    ready(&pgweir);
+    know(&pgweir);
+    let sent = |role| metric(&pgweir, "pgweir_pool_sent_bytes_total", &[("role", role)]);
+    let mut one = client(&pgweir);
+    let mut before = sent("primary");
+    eventually("a replica answers", || {
+        let of_replica = sent("replica");
+        before = sent("primary");
+        one.query("SELECT repeat('r', 5000)").unwrap();
+        sent("replica") - of_replica >= 5_000.0
+    });
+    assert!(sent("primary") - before < 1_000.0);
+}
+
 #[test]
 fn a_client_that_does_not_read_is_told_apart() {
     let pgweir = conf().start();

@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 
 use super::indexes::{ScannedTable, SuggestedIndex, UnusedIndex, lacked, scanned, unused};
 use super::lines::Advice;
+use super::params::NoParams;
 use super::pools::{self, PoolNumbers};
 use super::queries::ShapeNumbers;
 use super::seen::{DeadlockPair, RepeatedStatement, ServerHolder, deadlocks, holders, repeated};
@@ -291,7 +292,7 @@ fn waiting(pools: Vec<PoolNumbers>) -> Vec<WaitingPool> {
 
 /// What would make the databases do better: at most 100 entries of each kind.
 #[utoipa::path(get, path = "/api/database/optimizations", responses((status = 200, description = "Advice", body = Optimizations)))]
-pub(super) async fn optimizations(State(site): Facts) -> Json<Optimizations> {
+pub(super) async fn optimizations(State(site): Facts, _: NoParams) -> Json<Optimizations> {
     let insight = (site.insight)().await;
     Json(Optimizations::of(&site.registry, &site.config.load(), insight))
 }

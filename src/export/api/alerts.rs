@@ -8,6 +8,7 @@ use axum::extract::State;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::params::NoParams;
 use super::{Facts, seconds, share};
 use crate::health::{self, AlertState, HEAT_BOUNDS_US, Health, Point, STEP};
 
@@ -85,7 +86,7 @@ impl From<Health> for HealthNow {
 
 /// What is alarming.
 #[utoipa::path(get, path = "/api/database/alerts", responses((status = 200, description = "All alerts", body = Alerts)))]
-pub(super) async fn alerts(State(site): Facts) -> Json<Alerts> {
+pub(super) async fn alerts(State(site): Facts, _: NoParams) -> Json<Alerts> {
     let all = site.watch.alerts();
     let one = |it: &health::Alert| AlertNow {
         alert: it.kind.name(),
@@ -158,7 +159,7 @@ fn step(point: &Point) -> Step {
 
 /// The last hour, in steps of ten seconds.
 #[utoipa::path(get, path = "/api/history", responses((status = 200, description = "The last hour", body = History)))]
-pub(super) async fn history(State(site): Facts) -> Json<History> {
+pub(super) async fn history(State(site): Facts, _: NoParams) -> Json<History> {
     Json(History {
         step_seconds: STEP.as_secs_f64(),
         heat_bounds_seconds: HEAT_BOUNDS_US.map(seconds).to_vec(),

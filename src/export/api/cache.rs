@@ -10,6 +10,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::super::pools;
+use super::params::NoParams;
 use super::{Facts, seconds, share};
 use crate::base::clock;
 use crate::config::CacheMode;
@@ -155,7 +156,7 @@ fn redis(registry: &Registry) -> Option<RedisNumbers> {
 /// What the cache gave, and why it did not.
 #[utoipa::path(get, path = "/api/cache/metrics",
     operation_id = "cache_metrics", responses((status = 200, description = "The cache", body = CacheMetrics)))]
-pub(super) async fn metrics(State(site): Facts) -> Json<CacheMetrics> {
+pub(super) async fn metrics(State(site): Facts, _: NoParams) -> Json<CacheMetrics> {
     let registry = &site.registry;
     let config = site.config.load();
     let mut all = CacheNumbers::default();

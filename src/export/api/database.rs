@@ -8,7 +8,7 @@ use axum::extract::State;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::params::{Params, Refused};
+use super::params::{NoParams, Params, Refused};
 use super::pools::{Clients, Servers};
 use super::queries::{Latency, Shapes, Wanted, find};
 use super::{Facts, Problem, seconds, share};
@@ -86,7 +86,7 @@ fn add(numbers: &mut DatabaseNumbers, shares: &mut Shares, pool: &PoolCounters) 
 /// What each database has done since the start.
 #[utoipa::path(get, path = "/api/database/metrics",
     operation_id = "database_metrics", responses((status = 200, description = "All databases of the configuration", body = DatabaseMetrics)))]
-pub(super) async fn metrics(State(site): Facts) -> Json<DatabaseMetrics> {
+pub(super) async fn metrics(State(site): Facts, _: NoParams) -> Json<DatabaseMetrics> {
     let mut all: BTreeMap<String, (DatabaseNumbers, Shares)> = BTreeMap::new();
     for health in site.registry.databases().iter() {
         let database = health.database.to_string();

@@ -92,7 +92,7 @@ impl Modify for Token {
 
 /// This description.
 #[utoipa::path(get, path = "/api/openapi.json", responses((status = 200, description = "The description of this API, OpenAPI 3.1", body = Object)))]
-async fn openapi() -> Response {
+async fn openapi(_: params::NoParams) -> Response {
     match Document::openapi().to_json() {
         Ok(text) => ([(header::CONTENT_TYPE, "application/json")], text).into_response(),
         Err(error) => super::http::failure(axum::http::StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),

@@ -5,6 +5,7 @@ use axum::extract::{FromRequestParts, Query};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::super::http::failure;
@@ -29,6 +30,14 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
     }
 }
 
+/// None at all.
+pub(super) type NoParams = Params<Nothing>;
+
+/// The parameters of who takes none.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Nothing {}
+
 /// Why there is no answer: a status, and what is wrong.
 #[derive(Debug)]
 pub(super) struct Refused(StatusCode, String);
@@ -52,6 +61,12 @@ pub(super) fn known(database: Option<&String>, registry: &Registry) -> Result<()
         Some(database) => Err(missing(format!("no such database: {database}"))),
         None => Ok(()),
     }
+}
+
+/// The shape that 16 hexadecimal digits name.
+pub(super) fn shape_named(hex: &str) -> Option<u64> {
+    let is_one = hex.len() == 16 && hex.bytes().all(|byte| byte.is_ascii_hexdigit());
+    u64::from_str_radix(hex, 16).ok().filter(|_| is_one)
 }
 
 /// 400 and why.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
-use super::params::{Params, Refused, bad, known, rows};
+use super::params::{Params, Refused, bad, known, rows, shape_named};
 use super::{Facts, Problem, seconds};
 use crate::base::clock;
 use crate::meter::ShapeSum;
@@ -167,10 +167,8 @@ fn changed(it: PlanChange, now_us: u64) -> ChangedPlan {
 pub(super) async fn plans(State(site): Facts, Params(wanted): Params<WantedPlans>) -> Result<Json<Plans>, Refused> {
     let limit = rows(wanted.limit)?;
     known(wanted.database.as_ref(), &site.registry)?;
-    let shape = match wanted.shape.as_deref().map(|text| u64::from_str_radix(text, 16)).transpose() {
-        Ok(shape) => shape,
-        Err(_) => return Err(bad("shape: 16 hexadecimal digits are expected")),
-    };
+    let unclear = || bad("shape: 16 hexadecimal digits are expected");
+    let shape = wanted.shape.as_deref().map(|text| shape_named(text).ok_or_else(unclear)).transpose()?;
     let is_wanted = |database: &str, of: u64| {
         wanted.database.as_ref().is_none_or(|name| name == database) && shape.is_none_or(|shape| shape == of)
     };

@@ -8,6 +8,7 @@ use axum::extract::State;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::params::NoParams;
 use super::{Facts, seconds, share};
 use crate::config::{Config, DEFAULT_POOL};
 use crate::meter::{PoolCounters, PoolTarget, Registry, Role};
@@ -139,6 +140,6 @@ pub(super) fn list(registry: &Registry, config: &Config) -> Vec<PoolNumbers> {
 
 /// Every pool that has been used.
 #[utoipa::path(get, path = "/api/pools", responses((status = 200, description = "All pools", body = Pools)))]
-pub(super) async fn pools(State(site): Facts) -> Json<Pools> {
+pub(super) async fn pools(State(site): Facts, _: NoParams) -> Json<Pools> {
     Json(Pools { pools: list(&site.registry, &site.config.load()) })
 }

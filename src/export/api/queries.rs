@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::advice::by_shape;
-use super::params::{Params, Refused, bad, missing};
+use super::params::{NoParams, Params, Refused, bad, missing, shape_named};
 use super::{Facts, Problem, seconds};
 use crate::meter::{Counter, ERROR_CLASSES, HistogramSnapshot, Phase, Registry, ShapeSum, Target};
 
@@ -298,12 +298,13 @@ pub(super) struct Shape {
 )]
 pub(super) async fn shape(
     State(site): Facts,
+    _: NoParams,
     name: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Shape>, Refused> {
     let name = name.map_or_else(|_| String::new(), |Path(name)| name);
     let wanted = match name.as_str() {
         "other" => None,
-        hex => match u64::from_str_radix(hex, 16).ok().filter(|_| hex.len() == 16 && !hex.starts_with('+')) {
+        hex => match shape_named(hex) {
             Some(shape) => Some(shape),
             None => return Err(bad("shape: 16 hexadecimal digits or `other` are expected")),
         },

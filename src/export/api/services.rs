@@ -11,6 +11,7 @@ use utoipa::ToSchema;
 use super::super::{hosts, process};
 use super::alerts::HealthNow;
 use super::cache::Stream;
+use super::params::NoParams;
 use super::{Facts, Site, seconds};
 use crate::base::clock;
 use crate::meter::NotReady;
@@ -210,7 +211,7 @@ fn process(site: &Site) -> Process {
 
 /// How the process, its databases and what they need stand.
 #[utoipa::path(get, path = "/api/services/status", responses((status = 200, description = "How things stand", body = Status)))]
-pub(super) async fn status(State(site): Facts) -> Json<Status> {
+pub(super) async fn status(State(site): Facts, _: NoParams) -> Json<Status> {
     let registry = &site.registry;
     let not_ready: Vec<Reason> = registry.not_ready().into_iter().map(reason).collect();
     let clients = site.listeners.iter().map(|address| Listener { of: "clients", address: address.clone() });
