@@ -69,6 +69,7 @@ fn tokens_open_what_their_role_allows_and_a_reload_changes_them() {
 #[test]
 fn tokens_are_not_tried_one_after_the_other() {
     let pgweir = conf().rest(TOKENS).start();
+    crate::ready(&pgweir);
     let get = |token: &str| ask(&pgweir, "GET /api/queries", &[&format!("Authorization: Bearer {token}")]);
     assert_eq!(get("look-look-look-look").status, 200);
     let answers: Vec<_> = (0..11).map(|n| get(&format!("guess-guess-guess-{n}"))).collect();
