@@ -8,12 +8,13 @@ CREATE SCHEMA IF NOT EXISTS pgweir;
 GRANT USAGE ON SCHEMA pgweir TO PUBLIC;
 
 -- The publication has every permanent table whose rows can be told apart, by a primary key or otherwise: in a publication UPDATE and DELETE
--- fail on others. A partitioned table brings its partitions with it, also those made later.
+-- fail on others. A partitioned table brings its partitions with it, also those made later; what inherits from another table is there by
+-- itself, if it can be (foreign and unlogged tables cannot).
 DO $$
 DECLARE
   tables text;
 BEGIN
-  SELECT string_agg(format('%I.%I', n.nspname, c.relname), ', ' ORDER BY n.nspname, c.relname) INTO tables
+  SELECT string_agg(concat(CASE WHEN c.relkind = 'r' THEN 'ONLY ' END, format('%I.%I', n.nspname, c.relname)), ', ' ORDER BY n.nspname, c.relname) INTO tables
   FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
   WHERE c.relpersistence = 'p' AND c.relkind IN ('r', 'p') AND c.oid >= 16384
     AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'

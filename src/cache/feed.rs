@@ -134,6 +134,8 @@ pub struct Feed {
     timeline: AtomicU32,
     /// The slot's consistent point.
     since: AtomicU64,
+    /// When positions of it had gone back, microseconds: told apart from what they were. 0: never.
+    turned: AtomicU64,
     /// All that ends here or before is visible on the primary.
     safe: AtomicU64,
     /// Everything that was visible by then is marked, microseconds; 0: nothing is known.
@@ -156,6 +158,7 @@ impl Feed {
             history: AtomicU64::new(0),
             timeline: AtomicU32::new(0),
             since: AtomicU64::new(0),
+            turned: AtomicU64::new(0),
             safe: AtomicU64::new(0),
             fresh_us: AtomicU64::new(0),
             used: AtomicBool::new(false),
@@ -170,6 +173,11 @@ impl Feed {
     pub fn begins(&self, history: u64, timeline: u32, since: u64, now_us: u64) {
         self.ends();
         self.void(now_us);
+        // Positions have gone back: the files are others, of the same server and timeline. Nothing that was marked before is meant.
+        if since < self.safe.load(Relaxed).max(self.since.load(Relaxed)) {
+            self.turned.store(now_us, Relaxed);
+        }
+        let history = (history ^ self.turned.load(Relaxed)).max(1);
         self.safe.store(0, Relaxed);
         self.since.store(since, Relaxed);
         self.timeline.store(timeline, Relaxed);
@@ -325,5 +333,12 @@ mod tests {
         let kept = feed.trace(&[16384], None).unwrap();
         feed.changed(Dependency::Relation(16384), 105);
         assert!(feed.holds(&kept, 41), "marks of another history are not in the way");
+        // From a copy of the files, on the same timeline.
+        feed.begins(8, 2, 90, 50);
+        feed.beats(60, 95);
+        let kept = feed.trace(&[16384], None).unwrap();
+        assert!(feed.holds(&kept, 61), "nor are those of positions that have gone back");
+        feed.changed(Dependency::Relation(16384), 97);
+        assert!(!feed.holds(&kept, 61));
     }
 }

@@ -73,6 +73,7 @@ impl Check<'_> {
         self.globals(&raw);
         self.caching(&raw);
         self.invalidations(&raw);
+        self.lane_settings(&raw);
         let (port, auth_is_bad) = match &raw.listen {
             Field::Set(listen, _) => (listen.port.span(), matches!(listen.auth_type, Field::Bad)),
             Field::Absent => (None, false),

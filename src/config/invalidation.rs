@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use super::cache::{CacheMode, Stale};
 use super::check::Check;
+use super::endpoint::Endpoint;
 use super::leaf::{RawSecret, Text, Timeout, Wait, Word};
-use super::model::Config;
+use super::model::{Config, Database};
 use super::password::Password;
 use super::reader::Field;
 use super::redis::RedisMode;
@@ -93,12 +94,32 @@ impl Config {
     }
 }
 
+impl Database {
+    /// Whether this is the same database under another name, as far as can be told without asking: one of its servers is this one's.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        let servers = |it: &Self| [&it.primary].into_iter().chain(&it.replicas).cloned().collect::<Vec<_>>();
+        let theirs = servers(other);
+        self.dbname == other.dbname && servers(self).iter().any(|one| *one != Endpoint::UNKNOWN && theirs.contains(one))
+    }
+}
+
 impl Config {
-    /// Whether writes to this database are fenced: its answers hang on those that pass through any pgweir.
+    /// Whether writes to this database are fenced: its answers hang on those that pass through any pgweir. So they do where one of the
+    /// other names that clients have for it says so.
     #[must_use]
     pub fn fenced(&self, database: &str) -> bool {
-        let own = self.databases.get(database).and_then(|entry| entry.invalidation.grade);
-        self.cache.mode != CacheMode::Off && own.unwrap_or(self.cache.invalidation) == Invalidation::Fenced
+        let of = |grade: Option<Invalidation>| grade.unwrap_or(self.cache.invalidation) == Invalidation::Fenced;
+        let own = self.databases.get(database);
+        let others = || self.databases.values().filter(|other| own.is_some_and(|own| own.is_same(other)));
+        self.cache.mode != CacheMode::Off
+            && (of(own.and_then(|own| own.invalidation.grade)) || others().any(|other| of(other.invalidation.grade)))
+    }
+
+    /// What the servers of this database call it.
+    #[must_use]
+    pub fn dbname_of<'a>(&'a self, database: &'a str) -> &'a str {
+        self.databases.get(database).map_or(database, |entry| &entry.dbname)
     }
 
     /// The time that no answer of this database is kept for longer than, if there is one for all of them.
@@ -256,6 +277,12 @@ mod tests {
         let own = parsed(&format!("mode = \"shadow\"\n{redis}"), "cache_invalidation = \"fenced\"").unwrap();
         assert!(own.fenced("a") && !own.fenced("b"));
         assert!(!parsed(&format!("invalidation = \"fenced\"\n{redis}"), "").unwrap().fenced("a"));
+        // Whoever writes by another name of it.
+        let more = |host| {
+            let other = format!("[databases.b]\nprimary = \"{host}\"\ndbname = \"a\"\ncache_invalidation = \"ttl\"");
+            parsed(&format!("mode = \"on\"\n{redis}"), &format!("cache_invalidation = \"fenced\"\n{other}")).unwrap()
+        };
+        assert!(more("h1").fenced("b") && !more("h2").fenced("b"));
     }
 
     #[test]

@@ -206,6 +206,16 @@ fn contradicts(text: &str, title: &str) {
 }
 
 #[test]
+fn settings_that_answers_hang_on_cannot_differ_in_a_lane() {
+    let pool = |names: &str| with_rest(&format!("[pool]\nlane_settings = [{names}]"));
+    for name in ["TimeZone", "search_path", "client_encoding", "pg_trgm.similarity_threshold", "nonsense"] {
+        let title = format!("`{name}` cannot be in `lane_settings`: answers may hang on it");
+        contradicts(&pool(&format!("\"application_name\", \"{name}\"")), &title);
+    }
+    accepted(&pool("\"Application_Name\", \"log_statement\", \"enable_seqscan\", \"app.tenant\""));
+}
+
+#[test]
 fn contradictions_of_listeners() {
     let listen = |lines: &str, title| contradicts(&with_rest(&format!("[listen]\n{lines}")), title);
     listen("client_tls_cert_file = \"Cargo.toml\"", "`client_tls_cert_file` needs `client_tls_key_file`");

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
+pub use super::alike::Changed;
 use super::alike::Settings;
 pub use super::clusters::Clusters;
 use super::heartbeat::{self, Heartbeats};
@@ -52,6 +53,7 @@ pub struct Cluster {
     pub(super) written: AtomicU64,
     /// Clients that wait for a replica for a moment.
     readers: AtomicU64,
+    pub(super) roles_set_us: AtomicU64,
     pub(super) deciding: Mutex<Deciding>,
 }
 
@@ -99,6 +101,7 @@ impl Cluster {
             position: AtomicU64::new(0),
             written: AtomicU64::new(0),
             readers: AtomicU64::new(0),
+            roles_set_us: AtomicU64::new(0),
             deciding: Mutex::default(),
         }
     }

@@ -139,8 +139,8 @@ impl Relay {
         let (Some(client), Some(this)) = (self.clients.get_mut(id), self.servers.get(server)) else { return false };
         let reads = std::mem::take(&mut client.reads) && lent;
         let pool = &self.pools[this.pool];
-        // One that was lost with a lane must not suffer from having been in it.
-        let moves = client.losses > 0 || client.renews() || self.groups[pool.group].cluster.is_watched();
+        // One that has been in a lane must not suffer from that.
+        let moves = client.losses.rode || client.renews() || self.groups[pool.group].cluster.is_watched();
         pool.role == Role::Replica || (reads && moves)
     }
 
@@ -205,17 +205,18 @@ impl Relay {
         let unanswered = (!this.again.batch.is_empty() && this.again.movable) || this.again.lent;
         let has_others = self.groups[self.pools[this.pool].group].cluster.is_watched();
         let moves = client.params.wish != Wish::Standby && client.arriving.is_none() && !self.keeps(client);
-        let again = has_others || client.losses > 0 || client.renews();
-        if !unanswered || !moves || !again || client.losses >= LOSSES {
+        let again = has_others || client.losses.rode || client.renews();
+        if !unanswered || !moves || !again || client.losses.count >= LOSSES {
             return false;
         }
         let Some(this) = self.servers.get_mut(server) else { return false };
+        let opened_us = this.opened_us;
         let batch = std::mem::take(&mut this.again.batch);
         this.notes.iter_mut().for_each(|notes| notes.clear());
         self.take_back_batch(id, server, &batch);
         self.discard(server);
         if let Some(client) = self.clients.get_mut(id) {
-            client.losses += 1;
+            client.losses.add(opened_us, self.now_us);
             client.state = State::Idle;
             client.mid_batch = false;
         }

@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 
 use super::again::{is_of_replicas, missing};
 use super::board::PIPELINES;
-use super::client::{SentBack, State};
+use super::client::{Losses, SentBack, State};
 use super::lane::{Fate, Lane, Rider};
 use super::learned::LARGE_BYTES;
 use super::release::{SPARE_BYTES, SPARES};
@@ -79,6 +79,13 @@ impl Lanes {
     pub fn unwatched(&mut self) {
         self.watched = false;
     }
+}
+
+/// Whether an error is the statement's own wherever it runs: what it is told to compute, whom it asks, or how it is written (the classes
+/// are those of appendix A of PostgreSQL's documentation).
+fn is_of_statement(code: SqlState) -> bool {
+    const CLASSES: [&[u8]; 6] = [b"21", b"22", b"2F", b"38", b"42", b"P0"];
+    code.0.get(..2).is_some_and(|class| CLASSES.contains(&class))
 }
 
 impl Relay {
@@ -207,8 +214,14 @@ impl Relay {
             self.forget_prepared_on(server, lane.riders.front().map(|rider| rider.client), entry.statement, missing);
         }
         self.undo_dropped(server, entry);
+        // Its settings are the lane's.
+        let client = lane.riders.front().and_then(|rider| self.clients.get(rider.client));
+        let has_limit =
+            client.is_some_and(|it| it.params.settings.iter().any(|(name, _)| name == b"statement_timeout"));
+        let times_out = has_limit && error.code == SqlState::QUERY_CANCELED;
         let Some(rider) = lane.riders.front_mut() else { return };
-        let own = rider.cancelled || (!of_lane && now_us.saturating_sub(began_us) > LONG_US);
+        let long = now_us.saturating_sub(began_us) > LONG_US;
+        let own = rider.cancelled || (!of_lane && (long || is_of_statement(error.code) || times_out));
         rider.failed = Some(error.code);
         if rider.fate == Fate::Rides && !own {
             rider.fate = Fate::Fails;
@@ -287,9 +300,11 @@ impl Relay {
         };
         client.state = State::Idle;
         client.sent_back = if again { SentBack::Alone } else { SentBack::Nowhere };
+        client.losses.rode = true;
         if again {
             return;
         }
+        client.losses = Losses::default();
         client.paid = false;
         client.active_us = self.now_us;
         client.saw = true;
@@ -362,6 +377,7 @@ impl Relay {
             return;
         };
         client.state = State::Idle;
+        client.losses.rode = true;
         if alone {
             client.sent_back = SentBack::Alone;
         }

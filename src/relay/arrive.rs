@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::cached::Caching;
-use super::client::{Arriving, Rest, SentBack, State, Unnamed};
+use super::client::{Arriving, Losses, Rest, SentBack, State, Unnamed};
 use super::lease::{Lease, Target};
 use super::rules::Course;
 use super::unopened::Unopened;
@@ -136,7 +136,7 @@ impl Relay {
             skipping: false,
             late: false,
             sent_back: SentBack::default(),
-            losses: 0,
+            losses: Losses::default(),
             course: Course::NONE,
             paid: false,
             reads: false,

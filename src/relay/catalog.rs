@@ -20,7 +20,8 @@ use super::shapes::{LONG, Look, Stand};
 use super::{ClientId, GroupId, PoolId, Relay};
 use crate::config::{Endpoint, TableName};
 use crate::meter::DatabaseHealth;
-use crate::sql::code::{Code, Resolved, may_define, names_in};
+use crate::sql::code::{Code, Resolved, names_in};
+use crate::sql::defines::may_define;
 use crate::sql::footing::Footing;
 use crate::sql::verdict::{Effects, Route, StatementKind, StatementKind as K};
 
@@ -368,7 +369,7 @@ impl Relay {
     }
 
     /// The statement may change the code of the database.
-    fn note_defines(&mut self, id: ClientId, sql: &[u8]) {
+    pub(super) fn note_defines(&mut self, id: ClientId, sql: &[u8]) {
         let Some(client) = self.clients.get_mut(id) else { return };
         client.defines = true;
         client.caching().alters = true;
@@ -402,9 +403,20 @@ impl Relay {
         let Some(client) = self.clients.get_mut(id) else { return };
         client.defines = false;
         let number = self.groups[client.group].catalog;
-        self.catalogs.change(number, |catalog| {
-            catalog.health.as_ref().inspect(|health| health.change_code());
-            catalog.changed();
-        });
+        self.of_same_name(number).iter().for_each(|health| health.change_code());
+        let name = self.catalogs.all.get(number).map(|catalog| catalog.dbname.clone());
+        for number in 0..self.catalogs.all.len() {
+            if self.catalogs.all.get(number).map(|catalog| &catalog.dbname) == name.as_ref() {
+                self.catalogs.change(number, Catalog::changed);
+            }
+        }
+    }
+
+    /// The databases whose servers call them as they call that of a catalog: that one may be there under several names, and by several
+    /// addresses, for clients.
+    pub(super) fn of_same_name(&self, number: usize) -> Vec<Arc<DatabaseHealth>> {
+        let Some(catalog) = self.catalogs.all.get(number) else { return Vec::new() };
+        let is_same = |health: &&Arc<DatabaseHealth>| self.config.dbname_of(&health.database) == catalog.dbname;
+        self.registry.databases().iter().filter(is_same).cloned().collect()
     }
 }

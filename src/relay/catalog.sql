@@ -38,7 +38,7 @@ WITH watched AS MATERIALIZED (
   UNION ALL SELECT concat('p', oid), proargdefaults::text FROM pg_proc WHERE oid >= 16384 AND proargdefaults IS NOT NULL
   UNION ALL SELECT concat('w', adrelid), adbin::text FROM pg_attrdef WHERE oid >= 16384
   UNION ALL SELECT concat('r', polrelid), concat(polqual::text, polwithcheck::text) FROM pg_policy WHERE oid >= 16384
-  UNION ALL SELECT CASE WHEN conrelid <> 0 THEN concat('w', conrelid) ELSE 'a' END, conbin::text
+  UNION ALL SELECT CASE WHEN conrelid <> 0 THEN concat('w', conrelid) ELSE 'k' END, conbin::text
   FROM pg_constraint WHERE contype = 'c' AND oid >= 16384
   UNION ALL SELECT concat('w', tgrelid), tgqual::text FROM pg_trigger WHERE tgqual IS NOT NULL AND oid >= 16384
 ), called(k, field, oid) AS MATERIALIZED (
@@ -70,7 +70,7 @@ WITH watched AS MATERIALIZED (
   UNION ALL SELECT 'pg_attrdef'::regclass, oid, concat('w', adrelid), NULL FROM pg_attrdef WHERE oid >= 16384
   UNION ALL SELECT 'pg_policy'::regclass, oid, concat('r', polrelid), true FROM pg_policy WHERE oid >= 16384
   UNION ALL
-  SELECT 'pg_constraint'::regclass, oid, CASE WHEN conrelid <> 0 THEN concat('w', conrelid) ELSE 'a' END,
+  SELECT 'pg_constraint'::regclass, oid, CASE WHEN conrelid <> 0 THEN concat('w', conrelid) ELSE 'k' END,
     NULL FROM pg_constraint WHERE contype = 'c' AND oid >= 16384
   UNION ALL
   SELECT 'pg_trigger'::regclass, oid, concat('w', tgrelid), NULL FROM pg_trigger WHERE tgqual IS NOT NULL AND oid >= 16384
@@ -88,6 +88,16 @@ WITH watched AS MATERIALIZED (
   WHERE (d.refobjid >= 16384 OR d.refobjid IN (SELECT oid FROM settings))
     AND (d.refclassid IN ('pg_proc'::regclass, 'pg_operator'::regclass)
       OR (d.refclassid = 'pg_class'::regclass AND o.reads IS NOT NULL))
+  UNION ALL
+  -- Whoever plans a read computes what is immutable in checks and extended statistics (get_relation_constraints and
+  -- get_relation_statistics in src/backend/optimizer/util/plancat.c).
+  SELECT DISTINCT concat('r', x.relation), concat(CASE WHEN o.oid IS NULL THEN 'p' ELSE 'o' END, d.refobjid) FROM (
+    SELECT 'pg_constraint'::regclass AS class, oid, conrelid AS relation FROM pg_constraint WHERE contype = 'c' AND conrelid <> 0 AND oid >= 16384
+    UNION ALL SELECT 'pg_statistic_ext'::regclass, oid, stxrelid FROM pg_statistic_ext WHERE oid >= 16384
+  ) x JOIN pg_depend d ON d.classid = x.class AND d.objid = x.oid AND d.refobjid >= 16384
+    AND d.refclassid IN ('pg_proc'::regclass, 'pg_operator'::regclass)
+  LEFT JOIN pg_operator o ON d.refclassid = 'pg_operator'::regclass AND o.oid = d.refobjid
+  JOIN pg_proc p ON p.oid = coalesce(o.oprcode::oid, d.refobjid) AND p.provolatile = 'i'
   UNION ALL
   -- A view that is written to writes to its tables.
   SELECT DISTINCT concat('w', r.ev_class), concat('w', d.refobjid) FROM pg_rewrite r
@@ -137,6 +147,11 @@ WITH watched AS MATERIALIZED (
   UNION ALL SELECT k, 'writes' FROM trees WHERE k LIKE 'p%' AND tree ~ ':commandType [2-9]'
   -- CURRENT_DATE and the like, and texts that become something else: 'now' becomes a time.
   UNION ALL SELECT DISTINCT k, 'timed' FROM trees WHERE tree ~ '[{](SQLVALUEFUNCTION|COERCEVIAIO) '
+  -- So does the state that an aggregate begins with, and a value that a cast of a user's has read as its text.
+  UNION ALL SELECT concat('p', aggfnoid::oid), 'timed' FROM pg_aggregate
+  WHERE aggfnoid::oid >= 16384 AND concat(agginitval, ' ', aggminitval) ~* 'now|today|tomorrow|yesterday'
+  UNION ALL SELECT 'a', 'timed' FROM pg_cast c JOIN pg_type t ON t.oid = c.casttarget
+  WHERE c.oid >= 16384 AND castmethod = 'i' AND castcontext = 'i' AND t.typcategory = 'D'
   UNION ALL SELECT DISTINCT k, 'catalog' FROM called WHERE field = 'relid' AND oid > 0 AND oid < 16384
   UNION ALL SELECT concat('p', oid), 'definer' FROM pg_proc WHERE oid >= 16384 AND prosecdef
 ), named(k) AS (
@@ -166,6 +181,7 @@ WHERE (c.oid >= 16384 AND c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f') AND c.relp
 UNION ALL
 SELECT 'o', concat('o', o.oid), n.nspname, o.oprname, NULL FROM pg_operator o JOIN pg_namespace n ON n.oid = o.oprnamespace
 WHERE o.oid >= 16384
+UNION ALL SELECT 'n', typname, NULL, NULL, NULL FROM pg_type WHERE typtype = 'd' AND oid >= 16384
 UNION ALL SELECT 'e', f, t, NULL, NULL FROM edges WHERE f <> t
 UNION ALL SELECT 'b', f, name, NULL, NULL FROM builtin
 UNION ALL SELECT 'm', k, mark, NULL, NULL FROM marks

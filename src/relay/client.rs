@@ -59,6 +59,27 @@ pub enum SentBack {
     Alone,
 }
 
+/// What has become so far of the batch at the front of a client's inbox.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Losses {
+    /// So many servers were lost with it, those apart that had been open when another was: what takes one down takes all.
+    pub count: u8,
+    /// When the last of these was lost, microseconds.
+    since_us: u64,
+    /// It has been in a lane: it only reads, and its client has not chosen where.
+    pub rode: bool,
+}
+
+impl Losses {
+    /// A server that was opened at `opened_us` was lost with it.
+    pub fn add(&mut self, opened_us: u64, now_us: u64) {
+        if opened_us >= self.since_us {
+            self.count = self.count.saturating_add(1);
+            self.since_us = now_us;
+        }
+    }
+}
+
 /// The client's unnamed statement.
 #[derive(Clone, Debug, Default)]
 pub enum Unnamed {
@@ -137,8 +158,8 @@ pub struct Client {
     pub(super) late: bool,
     /// Where the batch at the front of its inbox has been.
     pub(super) sent_back: SentBack,
-    /// How often the server was lost that had the batch at the front of its inbox.
-    pub(super) losses: u8,
+    /// What it has come through.
+    pub(super) losses: Losses,
     /// The rule that its lease, or what it waits with, is under.
     pub(super) course: Course,
     /// The batch at the front of its inbox has been counted by the rule that limits its rate.

@@ -127,8 +127,7 @@ impl Relay {
 
     /// What is known of the schema of the group's database is read again.
     pub(super) fn schema_is_another(&self, group: GroupId) {
-        let catalog = self.catalogs.all.get(self.groups[group].catalog);
-        if let Some(health) = catalog.and_then(|catalog| catalog.health.as_ref()) {
+        for health in self.of_same_name(self.groups[group].catalog) {
             health.change_code();
             health.change_schema();
         }

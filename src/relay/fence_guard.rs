@@ -15,7 +15,8 @@ use super::{ClientId, Relay, ServerId, Todo};
 use crate::base::clock;
 use crate::cache::Fence;
 use crate::cache::fence::{ALL, Count, SCHEMA, listed};
-use crate::sql::code::{Resolved, may_define};
+use crate::sql::code::Resolved;
+use crate::sql::defines::may_define;
 use crate::sql::verdict::{Effects, Route, StatementKind as K};
 use crate::wire::error::{PgError, SqlState};
 

@@ -140,6 +140,11 @@ impl Relay {
         let Some(fill) = client.cache.as_mut().and_then(|cache| cache.fill.as_mut()) else { return };
         let Some(this) = self.servers.get(server) else { return };
         let pool = &self.pools[this.pool];
+        if this.opened_us <= self.groups[pool.group].cluster.roles_set_us() {
+            // It has other settings of its role or database than a new connection.
+            let fill = self.clients.get_mut(id).and_then(|client| client.caching().fill.take());
+            return self.unkept(id, fill, Unkept::Older);
+        }
         let source = match pool.role {
             Role::Primary => Source::Primary,
             Role::Replica => Source::Replica(self.groups[client.group].cluster.replayed(pool.number)),

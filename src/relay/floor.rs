@@ -18,6 +18,7 @@
 //! From one replica a client goes to another only if that has replayed at least what the first one says when it is asked
 //! after the read; until then it stays.
 
+use super::client::Losses;
 use super::lease::Target;
 use super::patience::{MOMENTS, Mark};
 use super::{ClientId, Group, GroupId, Relay, ServerId};
@@ -56,7 +57,7 @@ impl Relay {
     /// A transaction of the client's has ended on this server: from now on it must see what it wrote and read there.
     pub(super) fn note_seen(&mut self, id: ClientId, server: ServerId) {
         let (Some(client), Some(this)) = (self.clients.get_mut(id), self.servers.get(server)) else { return };
-        client.losses = 0;
+        client.losses = Losses::default();
         let (wrote, saw) = (std::mem::take(&mut client.wrote), std::mem::take(&mut client.saw));
         let group = &self.groups[client.group];
         if let Some(cache) = &mut client.cache {

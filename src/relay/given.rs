@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::asked::Asked;
-use super::client::SentBack;
+use super::client::{Losses, SentBack};
 use super::{ClientId, GroupId, Relay};
 use crate::cache::key::Hashed;
 use crate::cache::{Entry, Outcome, Store};
@@ -182,7 +182,8 @@ impl Relay {
         }
         asked.unnamed.into_iter().for_each(|unnamed| client.unnamed = unnamed);
         let shape = asked.shape;
-        (client.paid, client.current, client.sent_back, client.losses) = (false, false, SentBack::Nowhere, 0);
+        (client.paid, client.current, client.sent_back) = (false, false, SentBack::Nowhere);
+        client.losses = Losses::default();
         counters.cache.followed.add(u64::from(asked.follows));
         client.warms().into_iter().for_each(|warms| warms.tell(Outcome::Kept));
         if self.draining {

@@ -220,7 +220,7 @@ impl Relay {
         let shared_with = super::remote::shared_with(&cluster, splits);
         let balancer = self.balancer_of(entry, group);
         let label = PoolLabel { database: database.into(), user: user.into() };
-        let asks = if cluster.is_watched() { members.len() } else { 0 };
+        let asks = if cluster.is_watched() || (terms.caches && self.cache.is_some()) { members.len() } else { 0 };
         if asks > 0 {
             self.todo.push(Todo::Watch(group));
         }

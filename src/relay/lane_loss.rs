@@ -13,7 +13,7 @@ impl Relay {
         let Some(this) = self.servers.get_mut(server) else { return };
         let silently = this.replies.must_end_silently();
         let lane = this.lane.take();
-        let pool = this.pool;
+        let (pool, opened_us) = (this.pool, this.opened_us);
         self.pools[pool].lanes.retain(|lane| *lane != server);
         self.lanes.ended(server);
         self.discard(server);
@@ -23,8 +23,10 @@ impl Relay {
             let Some(client) = self.clients.get_mut(id).filter(|client| client.state == State::Riding(server)) else {
                 continue;
             };
-            client.losses += u8::from(place == 0);
-            if rider.fate == Fate::Told || client.losses >= LOSSES {
+            if place == 0 {
+                client.losses.add(opened_us, self.now_us);
+            }
+            if rider.fate == Fate::Told || client.losses.count >= LOSSES {
                 let error = PgError::fatal(SqlState::CONNECTION_FAILURE, why.to_owned());
                 self.end(id, if silently && rider.fate == Fate::Told { None } else { Some(&error) });
                 continue;

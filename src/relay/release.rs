@@ -316,6 +316,10 @@ impl Relay {
             }
             return self.discard(server);
         }
+        if this.stalled {
+            // What its client did not read is read over now.
+            this.wake();
+        }
         this.left = this.left.max(client.leaves);
         let until_us = if cancel { self.now_us + CLEANING_US } else { u64::MAX };
         this.use_ = Use::Cleaning { until_us };

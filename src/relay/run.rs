@@ -2,11 +2,12 @@
 //! Must never let one run whose effects were not noted.
 
 use super::forward::{Message, Outgoing};
-use super::inventory::{ASKING, SETTING};
+use super::inventory::{ASKING, HIDDEN, SETTING};
 use super::pins::Barred;
 use super::shapes::{LONG, Look};
 use super::sqlnames::NAMING;
 use super::{ClientId, Relay, ServerId};
+use crate::sql::defines::spells_definition;
 use crate::sql::verdict::Effects;
 use crate::wire::tag::client as tag;
 
@@ -86,6 +87,9 @@ impl Relay {
             return Before::Waits;
         }
         self.take_look(id, &look, code.as_deref(), sql);
+        if look.effects.any(HIDDEN) && spells_definition(message.data) {
+            self.note_defines(id, sql);
+        }
         Before::Runs(look)
     }
 

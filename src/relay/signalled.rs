@@ -18,11 +18,20 @@ use super::shapes::Look;
 use super::wrote::Wrote;
 use super::{ClientId, GroupId, Relay, Todo};
 use crate::cache::key::Key;
-use crate::cache::{Entry, Source, Stamp, Store, signal};
+use crate::cache::{Entry, Signal, Source, Stamp, Store, signal};
 use crate::config::Cache;
 use crate::sql::wish;
 
 impl Relay {
+    /// A server has other settings than before, by which answers are written otherwise: none that was kept counts.
+    pub(super) fn answers_otherwise(&self) {
+        let databases = self.registry.databases();
+        if let Some(store) = &self.cache {
+            tracing::info!("settings of a server have changed: what was kept of its answers is void");
+            store.signals().give(&Signal::all(None), databases.iter().map(|health| &*health.database));
+        }
+    }
+
     /// The slots of the tags in the comments of a statement, which become part of its key.
     pub(super) fn tags(&self, id: ClientId, look: &Look, sql: &[u8], key: &mut Key<'_>) -> Box<[u32]> {
         let Some(client) = self.clients.get(id).filter(|_| look.hinted) else { return Box::default() };

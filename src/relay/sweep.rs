@@ -109,6 +109,7 @@ impl Relay {
         let this = &self.pools[pool];
         let idle_us = micros(self.config.pool.server_idle_timeout);
         let life_us = micros(self.groups[this.group].terms.server_lifetime);
+        let roles_set_us = self.groups[this.group].cluster.roles_set_us();
         let mut spare = this.slice.above_min();
         let is_late = |id: &ServerId| {
             self.servers.get(*id).is_some_and(|server| {
@@ -117,7 +118,8 @@ impl Relay {
                 let jitter = life_us / 1000 * u64::from(server.key.pid % 200);
                 let unused = self.now_us.saturating_sub(server.rested_us) >= idle_us && spare > 0;
                 spare -= usize::from(unused);
-                unused || self.now_us.saturating_sub(server.opened_us) >= life_us.saturating_sub(jitter)
+                let old = self.now_us.saturating_sub(server.opened_us) >= life_us.saturating_sub(jitter);
+                unused || old || server.opened_us <= roles_set_us
             })
         };
         let late: Vec<ServerId> = this.slice.idle().copied().filter(is_late).collect();

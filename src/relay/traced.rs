@@ -229,10 +229,7 @@ impl Relay {
 
     /// The schema may have changed, from here: what statements name is to be looked up again before anything is traced.
     fn schema_altered(&self, group: GroupId) {
-        let catalog = self.catalogs.all.get(self.groups[group].catalog);
-        if let Some(health) = catalog.and_then(|catalog| catalog.health.as_ref()) {
-            health.change_schema();
-        }
+        self.of_same_name(self.groups[group].catalog).iter().for_each(|health| health.change_schema());
     }
 
     /// A catalog says something else than before: what was kept may hang on what was not seen to be there. Where somebody here had noted the change

@@ -19,7 +19,7 @@
 
 use std::borrow::Cow;
 
-use super::client::{SentBack, Unnamed};
+use super::client::{Losses, SentBack, Unnamed};
 use super::lease::Target;
 use super::lone::Lone;
 use super::{Client, ClientId, GroupId, Relay, ServerId};
@@ -177,7 +177,7 @@ impl Relay {
         let client = self.clients.get_mut(id)?;
         client.unopened = unopened;
         unnamed.into_iter().for_each(|unnamed| client.unnamed = unnamed);
-        (client.paid, client.sent_back, client.losses) = (false, SentBack::Nowhere, 0);
+        (client.paid, client.sent_back, client.losses) = (false, SentBack::Nowhere, Losses::default());
         let mut out = std::mem::take(&mut self.tx);
         for &tag in lone.iter().flat_map(Lone::answers) {
             let body: &[u8] = if tag == tag::server::PARAMETER_DESCRIPTION { &[0, 0] } else { &[] };

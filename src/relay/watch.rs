@@ -8,6 +8,7 @@
 //!
 //! Every group has a task per host, but of all tasks of a process only one has a connection to a host at a time: the
 //! others wait for their turn, which comes when the group of the one is gone or its login is not good enough.
+//! The only host of a database whose answers are kept is asked for its settings alone.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::GroupId;
 use super::task::{Shared, guarded};
 use crate::base::clock;
-use crate::pool::cluster::{Cluster, Member, Says, Standing};
+use crate::pool::cluster::{Changed, Cluster, Member, Says, Standing};
 use crate::server::open::OpenError;
 use crate::server::position::{Asker, WRITTEN};
 
@@ -26,6 +27,8 @@ use crate::server::position::{Asker, WRITTEN};
 const PRIMARY_PAUSE: Duration = Duration::from_millis(2);
 /// Pause between two questions to a replica while clients wait for it to catch up.
 const REPLICA_PAUSE: Duration = Duration::from_millis(5);
+/// Pause after a failure of what is only asked for its settings.
+const ALONE_PAUSE: Duration = Duration::from_secs(1);
 /// Pause after a failure.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
@@ -40,7 +43,11 @@ pub(super) fn start(relay: &Shared, group: GroupId) {
         tokio::task::spawn_local(async move {
             let asks = async {
                 while let Some(member) = cluster.members.get(number) {
-                    take_turn(&relay, group, &cluster, number, member).await;
+                    if cluster.is_watched() {
+                        take_turn(&relay, group, &cluster, number, member).await;
+                    } else {
+                        take_turn_alone(&relay, group, &cluster, number, member).await;
+                    }
                 }
             };
             tokio::select! {
@@ -80,6 +87,46 @@ async fn take_turn(relay: &Shared, group: GroupId, cluster: &Cluster, number: us
     }
 }
 
+/// Asks the only host there is for its settings, on which what is kept of its answers hangs, until that fails.
+async fn take_turn_alone(relay: &Shared, group: GroupId, cluster: &Cluster, number: usize, member: &Member) {
+    let turn = member.asking.lock().await;
+    if let Err(error) = follow_alone(relay, group, cluster, number).await {
+        tracing::debug!(server = %member.endpoint, "the server does not say what its settings are: {error}");
+    }
+    drop(turn);
+    tokio::time::sleep(ALONE_PAUSE).await;
+}
+
+async fn follow_alone(relay: &Shared, group: GroupId, cluster: &Cluster, number: usize) -> Result<(), OpenError> {
+    let (dial, interval, limit) = {
+        let relay = relay.borrow();
+        let pool = &relay.config.pool;
+        (relay.dial(relay.groups[group].members[number]), pool.check_interval, pool.check_timeout)
+    };
+    let mut asker = Asker::connect(&dial, limit).await?;
+    let mut before = Changed::default();
+    loop {
+        before = ask_settings(relay, cluster, number, &mut asker, before).await?;
+        tokio::time::sleep(interval).await;
+    }
+}
+
+/// Asks a host for its settings; what was kept under others is void. `before`: what it has said the last time.
+async fn ask_settings(
+    relay: &Shared,
+    cluster: &Cluster,
+    number: usize,
+    asker: &mut Asker,
+    before: Changed,
+) -> Result<Changed, OpenError> {
+    let changed = cluster.has_settings(number, asker.settings().await?, clock::now_us());
+    // Once more behind a change: other connections may have heard of it later than this one.
+    if changed != Changed::default() || before != Changed::default() {
+        let _ = guarded(relay, |relay| relay.answers_otherwise());
+    }
+    Ok(changed)
+}
+
 /// Whether nobody could use the host; otherwise it is this login that cannot.
 fn is_about_host(error: &OpenError) -> bool {
     match error {
@@ -104,9 +151,10 @@ async fn follow(
         (relay.dial(relay.groups[group].members[number]), pool.check_interval, pool.check_timeout)
     };
     let mut asker = Asker::connect(&dial, limit).await?;
+    let mut before = Changed::default();
     loop {
         let defers = relay.borrow().defers_any(group);
-        cluster.has_settings(number, asker.settings().await?);
+        before = ask_settings(relay, cluster, number, &mut asker, before).await?;
         let question = member.ask();
         let place = asker.role().await?;
         *heard = true;

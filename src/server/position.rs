@@ -25,8 +25,10 @@ const ROLE: &str = "SELECT r, CASE WHEN r THEN pg_catalog.pg_last_wal_replay_lsn
     FROM pg_catalog.pg_is_in_recovery() AS r";
 /// Who waits for a table. On a standby only replay keeps others from one (`RecoveryLockHash`, src/backend/storage/ipc/standby.c).
 const WAITING: &str = "SELECT pg_catalog.string_agg(pid::pg_catalog.text, ' ') FROM pg_catalog.pg_locks WHERE NOT granted AND pg_catalog.texteq(locktype, 'relation')";
-/// The settings that a result hangs on, as a connection has them that says nothing of them, a line each.
-const SETTINGS: &str = "SELECT pg_catalog.string_agg(pg_catalog.concat(n, '=', pg_catalog.current_setting(n, true)), E'\\n') \
+/// The settings that a result hangs on, as a connection has them that says nothing of them, a line each; and a summary of what is set
+/// for roles and databases, which a connection has from its start.
+const SETTINGS: &str = "SELECT pg_catalog.string_agg(pg_catalog.concat(n, '=', pg_catalog.current_setting(n, true)), E'\\n'), \
+    (SELECT pg_catalog.sum(pg_catalog.hashtext(pg_catalog.concat(setdatabase, ':', setrole, setconfig))) FROM pg_catalog.pg_db_role_setting) \
     FROM pg_catalog.unnest(ARRAY['DateStyle','IntervalStyle','TimeZone','timezone_abbreviations','extra_float_digits','bytea_output',\
     'lc_monetary','lc_numeric','lc_time','xmlbinary','xmloption','default_text_search_config','search_path','client_encoding',\
     'standard_conforming_strings','array_nulls','transform_null_equals','row_security']) AS n";
@@ -90,9 +92,10 @@ impl Asker {
     ///
     /// # Errors
     /// As for [`Asker::ask`].
-    pub async fn settings(&mut self) -> Result<String, OpenError> {
+    pub async fn settings(&mut self) -> Result<(String, String), OpenError> {
         let row = self.row(SETTINGS).await?;
-        Ok(texts(&row).next().flatten().unwrap_or_default().to_owned())
+        let mut texts = texts(&row).map(|text| text.unwrap_or_default().to_owned());
+        Ok((texts.next().unwrap_or_default(), texts.next().unwrap_or_default()))
     }
 
     /// Asks who waits for a table there: processes.

@@ -7,7 +7,7 @@
 
 use std::borrow::Cow;
 
-use super::code::defines;
+use super::defines::defines;
 use super::lex::Kind;
 use super::settings::Named;
 use super::verdict::Effects;

@@ -114,7 +114,7 @@ fn readings(words: Words<'_>) -> Reading {
 
 fn parsed(words: Words<'_>, scanned: &Scanned, summary: &pg_query::SummaryResult) -> Verdict {
     let mut all = readings(words);
-    if calls_unknown(words, summary) && (all.kind != StatementKind::Prepare) {
+    if (calls_unknown(words, summary) || words.applies_unknown()) && all.kind != StatementKind::Prepare {
         all.effects |= Effects::UNKNOWN_FUNCTION;
     }
     if scanned.flags.has(Flags::UNICODE_WORD) {
@@ -128,7 +128,9 @@ fn parsed(words: Words<'_>, scanned: &Scanned, summary: &pg_query::SummaryResult
         Some((reason, true)) => (Route::Catalog, reason),
         Some((reason, false)) => (Route::Primary, reason),
         None if words.asks_for_settings() => (Route::Replica, Reason::SessionSetting),
-        None if summary.functions.iter().any(|f| standing(&f.function_name) == Standing::Harmless) => {
+        None if summary.functions.iter().any(|f| standing(&f.function_name) == Standing::Harmless)
+            || applied(words, Standing::Harmless) =>
+        {
             (Route::Replica, Reason::VolatileRead)
         }
         None => (Route::Replica, Reason::PureRead),
@@ -154,7 +156,7 @@ fn why_not(words: Words<'_>, scanned: &Scanned, summary: &pg_query::SummaryResul
             return Some(Reason::Into);
         }
         // Independent of the grammar's walk: by name, wherever it stands.
-        if !words.call_effects().is_empty() {
+        if !words.call_effects().is_empty() || applied(words, Standing::Denied) {
             return Some(Reason::Function);
         }
         if words.asks_for_node_settings() {
@@ -169,9 +171,15 @@ fn why_not(words: Words<'_>, scanned: &Scanned, summary: &pg_query::SummaryResul
     let catalog = if words.names_foreign_operator() {
         Some(Reason::Operator)
     } else {
-        summary.functions.iter().find_map(function).or_else(|| sequences(words, summary))
+        let applied = || words.applies_unknown().then_some(Reason::FunctionUnknown);
+        summary.functions.iter().find_map(function).or_else(applied).or_else(|| sequences(words, summary))
     };
     catalog.map(|reason| (reason, true))
+}
+
+/// Whether a built-in function of this standing is called as if it were a column.
+fn applied(words: Words<'_>, of: Standing) -> bool {
+    words.applied().any(|(_, name)| std::str::from_utf8(&name).is_ok_and(|name| standing(name) == of))
 }
 
 fn function(call: &pg_query::Function) -> Option<Reason> {

@@ -3,11 +3,13 @@
 //!
 //! Made from what `relay/catalog.sql` reads, by way of a graph (`super::code_graph`).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
+use super::applied::Applied;
 use super::bodies::{self, Language, Touch};
 use super::classify::unknown_calls;
 use super::code_graph::{Graph, rows};
+use super::defines::defines;
 use super::footing::{self, Footing};
 use super::functions::{self, Standing};
 use super::globals::Globals;
@@ -79,6 +81,8 @@ pub struct Code {
     pub is_too_large: bool,
     functions: HashMap<Box<[u8]>, Vec<Function>>,
     names: HashMap<Box<[u8]>, Entry>,
+    /// Domains: who names one may have its checks run.
+    pub(super) domains: HashSet<Box<[u8]>>,
     /// Casts, the support of indexes, checks of domains, operators behind words: no statement names them.
     always: Touch,
     /// All there is: what VACUUM and the like come across.
@@ -145,6 +149,8 @@ impl Code {
 
     fn take(&mut self, graph: &Graph<'_>, bytes: &[u8]) {
         (self.always, self.on_ddl) = (graph.named(b"a"), graph.named(b"d"));
+        self.always.merge(&graph.named(b"k"));
+        self.domains = rows(bytes).filter(|row| row[0] == b"n").map(|row| row[1].into()).collect();
         for &node in IMPLIED.iter().filter_map(|name| graph.others.get(name)).flatten() {
             self.always.merge(&graph.touch_of(node));
         }
@@ -194,6 +200,11 @@ impl Code {
     /// How far reads of what there is may leave the primary.
     fn stand(&mut self, graph: &Graph<'_>, bytes: &[u8]) {
         self.implied = graph.footing_named(b"a").and(graph.footing_named(b"t")).implied();
+        // That a check of a domain hangs on the time, or on chance, is for who converts to it.
+        let checks = graph.footing_named(b"k").implied();
+        if !checks.is_read() {
+            self.implied.merge(checks);
+        }
         for &node in IMPLIED.iter().filter_map(|name| graph.others.get(name)).flatten() {
             self.implied.merge(graph.footing_of(node).implied());
         }
@@ -281,7 +292,7 @@ impl Code {
         let mut resolved = Resolved { touch: Touch { effects: own, ..Touch::default() }, ..Resolved::default() };
         let touch = &mut resolved.touch;
         let writes = WRITING.iter().any(|word| words.has(word));
-        let cascades = truncates_all(words);
+        let (cascades, applied) = (truncates_all(words), Applied::of(words));
         for at in 0..words.len() {
             let entry = match words.kind(at) {
                 // Its name may be any.
@@ -300,7 +311,7 @@ impl Code {
             if cascades {
                 touch.merge(&entry.cascade);
             }
-            if entry.is_attribute || words.kind(at + 1) == Some(Kind::Open) {
+            if entry.is_attribute || words.kind(at + 1) == Some(Kind::Open) || applied.has(at) {
                 touch.merge(&entry.call);
             }
         }
@@ -334,30 +345,6 @@ pub(crate) fn truncates_all(words: Words<'_>) -> bool {
     words.has("truncate") && words.has("cascade")
 }
 
-/// Whether a statement may bring code into the database, or make something else run it.
-pub(crate) fn defines(words: Words<'_>) -> bool {
-    if words.is(0, "create") {
-        let head = words.upto(6);
-        if head.is_one_of(1, &["index", "unique"]) {
-            // Expressions and predicates.
-            let opens = (0..words.len()).filter(|&at| words.kind(at) == Some(Kind::Open)).count();
-            return opens > 1 || words.has("where");
-        }
-        if CODELESS.iter().any(|word| head.is(1, word)) {
-            return false;
-        }
-        return !head.is_one_of(1, &["table", "unlogged"]) || TABLE_CODE.iter().any(|word| words.has(word));
-    }
-    words.is(0, "import") || (words.is(0, "alter") && !CODELESS.iter().any(|word| words.is(1, word)))
-}
-
-/// Whether code given as text, as DO has it, may do the same.
-#[must_use]
-pub fn may_define(sql: &[u8]) -> bool {
-    let lower = sql.to_ascii_lowercase();
-    ["create", "alter", "execute", "import"].iter().any(|word| memchr::memmem::find(&lower, word.as_bytes()).is_some())
-}
-
 /// Settings that code in the literals of a text names: what a function that is being made will set.
 #[must_use]
 pub fn names_in(sql: &[u8], standard_conforming_strings: bool) -> Vec<Box<[u8]>> {
@@ -374,41 +361,6 @@ pub fn names_in(sql: &[u8], standard_conforming_strings: bool) -> Vec<Box<[u8]>>
     }
     touch.names
 }
-
-/// Objects without code, and temporary ones, which keep their client with the server anyway.
-const CODELESS: [&str; 14] = [
-    "temp",
-    "temporary",
-    "local",
-    "global",
-    "index",
-    "unique",
-    "sequence",
-    "database",
-    "role",
-    "user",
-    "group",
-    "tablespace",
-    "system",
-    "statistics",
-];
-
-/// Words of CREATE TABLE behind which code may be.
-const TABLE_CODE: [&str; 13] = [
-    "default",
-    "serial",
-    "bigserial",
-    "smallserial",
-    "serial4",
-    "serial8",
-    "serial2",
-    "generated",
-    "check",
-    "like",
-    "references",
-    "partition",
-    "inherits",
-];
 
 /// Catalogs written by hand.
 #[cfg(test)]

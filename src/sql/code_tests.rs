@@ -2,6 +2,7 @@
 //! Must never need a server: what one says is written here by hand.
 
 use super::*;
+use crate::sql::defines::{may_define, spells_definition};
 
 const LOGIN: &[&[&str]] = &[
     &["p", "p1", "app", "login", "fvp-"],
@@ -204,4 +205,14 @@ fn readers_of_global_tables_are_found_by_any_way() {
         assert_eq!(code.reads_globals(sql.as_bytes(), true), reads, "{sql}");
     }
     assert!(!Code::new(&Code::facts(rows), |_, _| false).reads_globals(b"SELECT * FROM part", true));
+}
+
+#[test]
+fn definitions_are_found_in_what_is_handed_to_code() {
+    for text in ["SELECT run('CREATE TABLE t ()')", "x\0\0\0\x20create\tor replace", "SELECT f(E'Alter/**/table')"] {
+        assert!(spells_definition(text.as_bytes()), "{text}");
+    }
+    for text in ["SELECT f(created_at, altered) FROM t", "SELECT create", "", "re-crea te"] {
+        assert!(!spells_definition(text.as_bytes()), "{text}");
+    }
 }

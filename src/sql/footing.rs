@@ -153,10 +153,16 @@ pub(crate) fn declared(flags: &[u8], quiet: &[&[u8]]) -> Footing {
         // What an aggregate does its parts do, which it depends on.
         _ if kind == b'a' => Footing::Safe,
         (b's' | b'p', b'i') => Footing::Safe,
+        // PostgreSQL runs nothing in them that writes (`init_execution_state` in src/backend/executor/functions.c, `exec_stmt_execsql` in
+        // src/pl/plpgsql/src/pl_exec.c), and what they call has its own footing; but they may ask for the time.
+        (b's' | b'p', b's') => Footing::Timed,
         // The body is read: what it writes, or what cannot be seen of it, is added.
         (b's' | b'p', _) => Footing::Optimistic,
         (b'c', _) if is_in(LOCAL) => Footing::Primary(Reason::Function),
-        (b'c' | b'i', b'i') => Footing::Safe,
+        (b'c', b'i') => Footing::Safe,
+        // Another name for a built-in one, whatever that does.
+        (b'i', b'i') if extension.is_empty() => Footing::Primary(Reason::UnseenCode),
+        (b'i', b'i') => Footing::Safe,
         (b'c' | b'i', b's') if is_in(quiet) || is_in(TRUSTED) => Footing::Safe,
         (b'c', b'v') if is_in(HARMLESS) => Footing::Safe,
         (b'c' | b'i', b'v') => Footing::Primary(Reason::VolatileFunction),

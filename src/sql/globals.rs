@@ -20,10 +20,13 @@ impl Globals {
     /// Of the facts in these DataRow bodies.
     pub(crate) fn of(graph: &Graph<'_>, bytes: &[u8], is_global: impl Fn(&[u8], &[u8]) -> bool) -> Self {
         let tables = rows(bytes).filter(|[kind, _, schema, name, _]| *kind == b"r" && is_global(schema, name));
-        Self::reading(graph, bytes, tables.map(|[_, key, ..]| [b"r", key].concat()))
+        let tables: Vec<Vec<u8>> = tables.map(|[_, key, ..]| [b"r", key].concat()).collect();
+        let mut all = Self::reading(graph, bytes, tables.iter().cloned());
+        all.implied |= graph.is_reader(&graph.readers_of(tables.into_iter()), b"k");
+        all
     }
 
-    /// The same of what these nodes of the graph stand for.
+    /// The same of what these nodes of the graph stand for, checks of domains apart.
     pub(crate) fn reading(graph: &Graph<'_>, bytes: &[u8], nodes: impl Iterator<Item = Vec<u8>>) -> Self {
         let node = |key: &[u8]| [b"r", key].concat();
         let readers = graph.readers_of(nodes);

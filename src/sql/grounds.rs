@@ -4,6 +4,7 @@
 //! So neither SET search_path nor SET ROLE changes the answer, and it holds for all texts of a shape. Only a schema in the text narrows it down.
 //! Temporary objects need not be thought of: a client that has some keeps its server.
 
+use super::applied::Applied;
 use super::classify::parses;
 use super::code::Code;
 use super::footing::{Footing, alone};
@@ -50,6 +51,7 @@ impl Code {
     /// Of operators, and of functions that are called as if they were columns.
     fn words(&self, words: Words<'_>) -> Footing {
         let mut footing = if is_timed(words) { Footing::Timed } else { Footing::Safe };
+        let applied = Applied::of(words);
         for at in 0..words.len() {
             if words.kind(at) == Some(Kind::Operator) {
                 let is_foreign = at >= 2 && words.kind(at - 1) == Some(Kind::Dot) && !words.is(at - 2, "pg_catalog");
@@ -60,8 +62,14 @@ impl Code {
             } else if words.kind(at + 1) != Some(Kind::Open)
                 && let Some(name) = words.name(at)
             {
-                for function in self.functions(&name).iter().filter(|function| function.is_attribute) {
+                let is_applied = applied.has(at);
+                for function in self.functions(&name).iter().filter(|function| is_applied || function.is_attribute) {
                     footing.merge(function.footing);
+                }
+                // What is no function's name is a field's or a type's.
+                let built_in = std::str::from_utf8(&name).map_or(Standing::Unknown, functions::standing);
+                if is_applied && built_in != Standing::Unknown {
+                    footing.merge(alone(built_in, &name));
                 }
             }
         }

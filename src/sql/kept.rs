@@ -6,6 +6,7 @@
 //! functions of users that are not declared immutable. What hides in views, operators, casts and the like counts by its name, as elsewhere.
 //! After routing-and-cache.md 3.4.
 
+use super::applied::Applied;
 use super::code::Code;
 use super::code_graph::rows;
 use super::footing::Footing;
@@ -81,14 +82,15 @@ impl Code {
         }
         let all = tokens(sql, standard_conforming_strings);
         let words = Words::new(sql, &all);
+        let applied = Applied::of(words);
         (0..words.len()).all(|at| match words.kind(at) {
             // Its name may be any.
             Some(Kind::UnicodeWord) => false,
             Some(Kind::Word | Kind::QuotedWord) => {
                 let name = words.name(at).unwrap_or_default();
-                let is_call = words.kind(at + 1) == Some(Kind::Open);
                 let is_type = std::str::from_utf8(&name).is_ok_and(|name| TYPES.contains(&name));
-                let asks = is_type || (is_call && asks_around(&name));
+                let is_call = words.kind(at + 1) == Some(Kind::Open) || applied.has(at);
+                let asks = is_type || self.domains.contains(&*name) || (is_call && asks_around(&name));
                 !asks && !words.is(at, "tablesample")
             }
             _ => true,

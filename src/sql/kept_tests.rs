@@ -28,6 +28,9 @@ const ROWS: &[&[&str]] = &[
     &["e", "r9", "o1"],
     &["o", "o1", "app", "~~~"],
     &["e", "o1", "p3"],
+    &["n", "birthday"],
+    &["m", "k", "timed"],
+    &["c", "k", "now"],
 ];
 
 #[test]
@@ -56,6 +59,12 @@ fn what_hangs_on_more_is_not() {
         "SELECT random() FROM item",
         "SELECT current_date",
         "SELECT current_setting('app.tenant')",
+        "SELECT ('app.tenant'::text).current_setting",
+        "SELECT (v).timestamptz FROM item",
+        "SELECT (1259::oid).pg_relation_size",
+        "SELECT (v).near FROM item",
+        "SELECT '2024-01-01'::birthday",
+        "SELECT u.to_regclass FROM unnest($1::text[]) u",
         "SELECT * FROM secret",
         "SELECT * FROM secrets",
         "SELECT * FROM whole",

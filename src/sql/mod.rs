@@ -5,6 +5,7 @@
 //! the body of a DO block, the value and name given to `set_config`, the path of a COPY, the value of a SET. Whoever needs those reads the text; the
 //! effects [`verdict::Effects::OPAQUE`], `SET_CONFIG`, `SET_SESSION`, `EXECUTE` and `LOAD` say when. A word such as `true` is not a literal here.
 
+mod applied;
 pub mod block;
 pub mod bodies;
 pub mod by_key;
@@ -13,6 +14,7 @@ pub mod classify;
 pub mod code;
 pub(crate) mod code_graph;
 pub mod deeds;
+pub mod defines;
 pub mod footing;
 mod functions;
 mod globals;

@@ -116,7 +116,7 @@ impl Sources {
         }
         let named = IMPLIED.iter().filter_map(|name| this.names.get(*name));
         let implied = named.fold(Some(Box::default()), both);
-        this.implied = [&b"a"[..], b"t"].iter().fold(implied, |all, key| both(all, &reads(key)));
+        this.implied = [&b"a"[..], b"k", b"t"].iter().fold(implied, |all, key| both(all, &reads(key)));
         this
     }
 

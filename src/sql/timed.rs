@@ -7,6 +7,8 @@
 
 use std::cell::LazyCell;
 
+use super::applied::Applied;
+use super::functions::{Standing, standing};
 use super::lex::Kind;
 use super::words::Words;
 
@@ -114,12 +116,19 @@ pub(crate) fn tells_time(name: &[u8]) -> bool {
 
 /// Whether the words of a text may, its constants aside.
 pub(crate) fn is_timed(words: Words<'_>) -> bool {
+    let applied = Applied::of(words);
     (0..words.len()).any(|at| {
         let before = at.checked_sub(1).and_then(|at| words.kind(at));
         let converts = at > 0 && words.bytes(at - 1) == b"::";
         match words.kind(at) {
             Some(Kind::Punct) if words.bytes(at) == b"::" => !is_constant(before) && !is_plain(words, at + 1),
             Some(Kind::Word) if words.is_one_of(at, VALUES) => before != Some(Kind::Dot),
+            // A field, or a conversion to any type.
+            Some(Kind::Word | Kind::QuotedWord) if words.kind(at + 1) != Some(Kind::Open) && applied.has(at) => {
+                let name = words.name(at).unwrap_or_default();
+                let is_known = std::str::from_utf8(&name).is_ok_and(|name| standing(name) == Standing::Pure);
+                (!is_known && !PLAIN.contains(&&*name)) || FUNCTIONS.contains(&&*name) || TYPES.contains(&&*name)
+            }
             Some(Kind::Word | Kind::QuotedWord) if words.kind(at + 1) == Some(Kind::Open) && !converts => {
                 if words.is(at, "cast") {
                     return !casts_plainly(words, at + 2);
@@ -235,6 +244,9 @@ mod tests {
             "SELECT U&\"n\\006fw\"()",
             "SELECT * FROM json_to_record(x) AS r(d date)",
             "SELECT array_agg(a)::date[] FROM t",
+            "SELECT (note).timestamptz FROM t",
+            "SELECT (note).pg_catalog, $1.date, (x).mine, (at).age",
+            "SELECT u.timestamptz FROM unnest($1::text[]) u",
         ] {
             assert!(timed(sql), "{sql}");
         }
@@ -251,6 +263,7 @@ mod tests {
             "SELECT CAST(a AS int), CAST($1 AS date), CAST(f(a, b) AS text) FROM t",
             "SELECT to_char(at, 'YYYY'), date_trunc('day', at) FROM t",
             "SELECT x[1:2], $1::timestamp(3) FROM t",
+            "SELECT (x).lower, (x).int4, u.timestamptz FROM t u",
         ] {
             assert!(!timed(sql), "{sql}");
         }

@@ -118,10 +118,15 @@ impl<'a> Words<'a> {
     }
 
     /// Names directly before an opening parenthesis: every function call, and some things that are none.
-    fn calls(self) -> impl Iterator<Item = (usize, Cow<'a, [u8]>)> {
+    fn opened(self) -> impl Iterator<Item = (usize, Cow<'a, [u8]>)> {
         (0..self.tokens.len())
             .filter(move |&at| self.kind(at + 1) == Some(Kind::Open))
             .filter_map(move |at| Some((at, self.name(at)?)))
+    }
+
+    /// The same, and names behind a value ([`super::applied`]).
+    fn calls(self) -> impl Iterator<Item = (usize, Cow<'a, [u8]>)> {
+        self.opened().chain(self.applied())
     }
 
     /// Effects of the functions called by name anywhere in the statement, whatever their schema.
@@ -187,7 +192,7 @@ impl<'a> Words<'a> {
     /// Whether something that looks like a call names no built-in function. Only where the grammar's summary does not look; may say yes to a type,
     /// an alias or a keyword with parentheses.
     pub(crate) fn may_call_unknown(self) -> bool {
-        self.unknown_calls().next().is_some()
+        self.unknown_calls().next().is_some() || self.applies_unknown()
     }
 
     /// The names of such calls.
@@ -200,7 +205,7 @@ impl<'a> Words<'a> {
                 || (functions::standing(name) == Standing::Unknown
                     && !BEFORE_PARENTHESIS.split_ascii_whitespace().any(|word| word == name))
         };
-        self.calls().filter(is_unknown).map(|(_, name)| name.into_owned())
+        self.opened().filter(is_unknown).map(|(_, name)| name.into_owned())
     }
 
     /// The part after RETURNING: the grammar's summary does not walk into it.

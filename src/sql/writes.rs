@@ -147,7 +147,7 @@ impl Writes {
         }
         let named = IMPLIED.iter().filter_map(|name| this.names.get(*name)).map(|sides| &sides.used);
         let implied = named.fold(Some(Box::default()), both);
-        this.implied = [&b"a"[..], b"t"].iter().fold(implied, |all, key| both(all, &changes(key)));
+        this.implied = [&b"a"[..], b"k", b"t"].iter().fold(implied, |all, key| both(all, &changes(key)));
         this
     }
 }

@@ -130,3 +130,48 @@ fn what_was_kept_before_a_schema_change_is_void() {
     Client::connect(pgweir.port()).query("CREATE TEMP TABLE passing (n int)").unwrap();
     assert!(ask_sql(&pgweir, &mut two, read).1);
 }
+
+/// A database that clients know by two names: what is changed by way of the one is changed for who reads by the other.
+#[test]
+fn a_change_by_another_name_of_the_database() {
+    let cluster = builder().sql("CREATE VIEW app.shown AS SELECT 1 AS n").start().unwrap();
+    cluster.primary().query_in(integration::DATABASE, "ALTER VIEW app.shown OWNER TO app").unwrap();
+    let alias = format!("[databases.alias]\ndbname = \"{}\"\n{}", integration::DATABASE, cluster.config_lines());
+    let pgweir = start(&conf(&cluster, "mode = \"on\"\nttl = \"1h\"").rest(&alias));
+    let (mut one, mut two) =
+        (Client::connect(pgweir.port()), Client::connect_with(pgweir.port(), &[("database", "alias")]));
+    let read = "SELECT n FROM app.shown";
+    for n in 1..4 {
+        eventually("it is kept", || ask_sql(&pgweir, &mut one, read).1);
+        assert_eq!(one.value(read), n.to_string());
+        two.query(&format!("CREATE OR REPLACE VIEW app.shown AS SELECT {} AS n", n + 1)).unwrap();
+        eventually("the change is there", || one.value(read) == (n + 1).to_string());
+    }
+}
+
+/// Settings that stand in a file of the server's, and those of roles and databases, which connections have from their start.
+#[test]
+fn settings_of_the_server_and_of_roles() {
+    let cluster = builder().start().unwrap();
+    let pgweir = start(&conf(&cluster, "mode = \"on\"\nttl = \"1h\"").pool("min_pool_size = 2"));
+    let mut client = Client::connect(pgweir.port());
+    let (read, same) = ("SELECT 1 / 3::float8", "SELECT 1 / 3::float8 -- the same");
+    let kept = |client: &mut Client| eventually("it is kept", || ask_sql(&pgweir, client, read).1);
+    kept(&mut client);
+    let long = client.value(read);
+    direct(&cluster, "ALTER SYSTEM SET extra_float_digits = 0");
+    direct(&cluster, "SELECT pg_reload_conf()");
+    eventually("it is answered as it is now", || client.value(read) == "0.333333333333333");
+    kept(&mut client);
+    assert_eq!(client.value(read), "0.333333333333333");
+    direct(&cluster, "ALTER SYSTEM RESET extra_float_digits");
+    direct(&cluster, "SELECT pg_reload_conf()");
+    eventually("it is answered as it was", || client.value(read) == long);
+    kept(&mut client);
+    assert_eq!(client.value(read), long);
+    // Those who are connected go on as they were, and what they say is not kept.
+    direct(&cluster, "ALTER ROLE app SET extra_float_digits = -5");
+    eventually("servers are opened anew", || client.value(read) == "0.3333333333");
+    kept(&mut client);
+    assert_eq!((client.value(read), client.value(same)), ("0.3333333333".into(), "0.3333333333".into()));
+}

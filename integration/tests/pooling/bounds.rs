@@ -33,6 +33,22 @@ fn a_large_row_and_a_slow_reader() {
     assert_eq!(client.value("SELECT 1"), "1");
 }
 
+/// One who leaves in the middle of it: the server is soon another's.
+#[test]
+fn a_slow_reader_that_leaves() {
+    let pgweir = conf().size(1).start();
+    let mut client = Client::connect(pgweir.port());
+    client.send(&Script::new().query("SELECT repeat('x', 50 * 1024 * 1024) /* left */"));
+    assert_eq!(client.read().unwrap().tag, b'T');
+    let stuck = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%/* left */' AND wait_event = 'ClientWrite'";
+    eventually("the server waits", || cluster().primary().value_in("postgres", stuck).unwrap() == "1");
+    client.vanish();
+    let began = std::time::Instant::now();
+    assert_eq!(Client::connect(pgweir.port()).value("SELECT 1"), "1");
+    // It was once waited for until a cancelled statement may be ended by force, 10 s.
+    assert!(began.elapsed().as_secs() < 5, "{:?}", began.elapsed());
+}
+
 /// As much the other way.
 #[test]
 fn a_large_parameter() {

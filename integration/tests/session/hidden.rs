@@ -63,6 +63,12 @@ const CODE: &[&str] = &[
     "GRANT ALL ON ALL TABLES IN SCHEMA public, shadow TO PUBLIC",
     "CREATE INDEX i ON indexed (f(t))",
     "CREATE INDEX j ON partial (t) WHERE f(t) = 'a'",
+    // What who plans a read computes.
+    "CREATE TABLE ranged (n int, t text) PARTITION BY RANGE (n)",
+    "CREATE TABLE ranged_a PARTITION OF ranged (CHECK (f('x') IS NOT NULL AND n > 0)) FOR VALUES FROM (0) TO (10)",
+    "CREATE TABLE surveyed (t text, u text)",
+    "CREATE STATISTICS survey ON (t || f('x')), u FROM surveyed",
+    "GRANT ALL ON ranged, surveyed TO PUBLIC",
     "CREATE FUNCTION tabled() RETURNS int LANGUAGE plpgsql SET search_path = pg_temp AS $$ BEGIN CREATE TABLE x (n int); RETURN 1; END $$",
     "CREATE ROLE boss SUPERUSER LOGIN",
 ];
@@ -134,6 +140,10 @@ const ACTS: &[&str] = &[
     "BEGIN; SET LOCAL search_path = shadow, pg_catalog, public; SELECT lower(t) FROM plain; COMMIT",
     "SELECT atomic('a')",
     "SELECT p.attribute FROM plain p",
+    "SELECT ('a'::text).f",
+    "SELECT (t).f FROM plain",
+    "SELECT u.f FROM unnest(ARRAY['a']) u",
+    "SELECT (4713::bigint).pg_try_advisory_lock",
     "CALL commits()",
     "DO $$ BEGIN PERFORM f('a'); END $$",
     "CREATE TEMP TABLE made (t text DEFAULT f('a')); INSERT INTO made DEFAULT VALUES; DROP TABLE made",
@@ -141,6 +151,8 @@ const ACTS: &[&str] = &[
     "EXPLAIN ANALYZE SELECT f('a')",
     "BEGIN; DECLARE c CURSOR FOR SELECT f(t) FROM plain; FETCH c; COMMIT",
     "SELECT tabled()",
+    "SELECT * FROM ranged WHERE n > 3",
+    "SELECT t || 'x' FROM surveyed WHERE u = 'a' GROUP BY t || 'x'",
 ];
 
 fn cluster() -> &'static Cluster {

@@ -150,7 +150,12 @@ fn statements_of_a_batch_have_what_they_usually_need() {
     let [slow, quick] = ["SELECT pg_sleep(0.4) AS other, 1", "SELECT 1 AS strange"];
     one.run(&run(run(Script::new(), quick), slow).sync());
     let server = |text| server(&shape(&pgweir, text, 1));
-    assert!(server("as other") >= 0.2 && server("as strange") >= 0.2, "{} {}", server("as other"), server("as strange"));
+    assert!(
+        server("as other") >= 0.2 && server("as strange") >= 0.2,
+        "{} {}",
+        server("as other"),
+        server("as strange")
+    );
 }
 
 /// What a replica has answered is not counted as the primary's.
