@@ -19,6 +19,7 @@ use crate::trace::Clock;
 /// Values of the enumeration MetricType.
 const COUNTER: i32 = 0;
 const GAUGE: i32 = 1;
+const SUMMARY: i32 = 2;
 const HISTOGRAM: i32 = 4;
 /// Buckets to an octave, as a power of two.
 const SCHEMA: i32 = 3;
@@ -103,6 +104,24 @@ struct Histogram {
 }
 
 #[derive(Clone, PartialEq, Message)]
+struct Quantile {
+    #[prost(double, tag = "1")]
+    quantile: f64,
+    #[prost(double, tag = "2")]
+    value: f64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Summary {
+    #[prost(uint64, tag = "1")]
+    sample_count: u64,
+    #[prost(double, tag = "2")]
+    sample_sum: f64,
+    #[prost(message, repeated, tag = "3")]
+    quantile: Vec<Quantile>,
+}
+
+#[derive(Clone, PartialEq, Message)]
 struct Metric {
     #[prost(message, repeated, tag = "1")]
     label: Vec<Label>,
@@ -110,6 +129,8 @@ struct Metric {
     gauge: Option<Value>,
     #[prost(message, optional, tag = "3")]
     counter: Option<Value>,
+    #[prost(message, optional, tag = "4")]
+    summary: Option<Summary>,
     #[prost(message, optional, tag = "7")]
     histogram: Option<Histogram>,
 }
@@ -229,13 +250,11 @@ pub(super) fn write_shapes(rows: &[Row], out: &mut Vec<u8>) {
     }
     family.end(out);
     let phase = |phase: Phase| label("phase", phase.name());
-    let (of_total, quantiles) = (phase(Phase::Total), QUANTILES.map(|q| label("quantile", &q.to_string())));
-    let mut family = Family::new(LATENCIES.0, LATENCIES.1, GAUGE);
+    let of_total = phase(Phase::Total);
+    let mut family = Family::new(LATENCIES.0, LATENCIES.1, SUMMARY);
     for Labelled { row, names, query } in &rows {
-        for (quantile, us) in quantiles.iter().zip(row.quantiles_us) {
-            let metric = Metric { gauge: Some(Value { value: seconds(us) }), ..Metric::default() };
-            family.push(&[names, query, &of_total, quantile], &metric);
-        }
+        let metric = Metric { summary: Some(summary(row)), ..Metric::default() };
+        family.push(&[names, query, &of_total], &metric);
     }
     family.end(out);
     let (clock, phases) = (Clock::now(), Phase::ALL.map(phase));
@@ -262,6 +281,12 @@ fn shown(us: u64, one: &Exemplar, clock: Clock) -> Shown {
         value: seconds(us),
         timestamp: Some(Timestamp { seconds: (at_ns / 1_000_000_000) as i64, nanos: (at_ns % 1_000_000_000) as i32 }),
     }
+}
+
+fn summary(row: &Row) -> Summary {
+    let quantiles = QUANTILES.into_iter().zip(row.quantiles_us);
+    let quantile = quantiles.map(|(quantile, us)| Quantile { quantile, value: seconds(us) }).collect();
+    Summary { sample_count: row.timed, sample_sum: seconds(row.total_us), quantile }
 }
 
 fn histogram(spread: &Spread, clock: Clock) -> Histogram {
@@ -327,8 +352,16 @@ pub(super) fn series(mut bytes: &[u8]) -> Vec<(String, std::collections::BTreeMa
     while !bytes.is_empty() {
         let family = Read::decode_length_delimited(&mut bytes).unwrap();
         for metric in family.metric {
-            let of_kind = [metric.counter.is_some(), metric.gauge.is_some(), metric.histogram.is_some()];
-            assert_eq!(of_kind, [COUNTER, GAUGE, HISTOGRAM].map(|kind| kind == family.kind), "{}", family.name);
+            let (of_value, summary) = ([metric.counter.is_some(), metric.gauge.is_some()], metric.summary);
+            let of_kind = [of_value[0], of_value[1], summary.is_some(), metric.histogram.is_some()];
+            assert_eq!(
+                of_kind,
+                [COUNTER, GAUGE, SUMMARY, HISTOGRAM].map(|kind| kind == family.kind),
+                "{}",
+                family.name
+            );
+            let quantiles = summary.map(|it| it.quantile.iter().map(|it| it.quantile).collect::<Vec<_>>());
+            assert!(quantiles.is_none_or(|it| it == QUANTILES), "{}", family.name);
             let histogram = metric.histogram.unwrap_or_default();
             let (mut count, mut sum) = (0, histogram.zero_count as i64);
             for delta in &histogram.positive_delta {

@@ -26,7 +26,7 @@ pub(super) const COUNTS: [Count; 4] = [
 /// Errors by class of SQLSTATE, of those that had any.
 pub(super) const CLASSES: (&str, &str) =
     ("pgweir_query_errors_by_class_total", "Statements that ended in an error, by shape and class of SQLSTATE.");
-/// Quantiles.
+/// Quantiles: a summary.
 pub(super) const LATENCIES: (&str, &str) = (
     "pgweir_query_latency_seconds",
     "Quantiles since start, off by at most 6 %, of the time of statements by shape: wait plus server.",
@@ -43,13 +43,15 @@ pub(super) struct Row {
     /// What the shape is called.
     pub shape: String,
     calls: u64,
+    /// Those that are in [`Row::total_us`] and [`Row::quantiles_us`].
+    pub timed: u64,
     errors: u64,
     /// By class, those that there are.
     pub errors_of: Vec<(&'static str, u64)>,
     rows: u64,
     bytes: u64,
     /// Time in all, µs.
-    total_us: u64,
+    pub total_us: u64,
     /// By [`QUANTILES`].
     pub quantiles_us: [u64; QUANTILES.len()],
     phases: [Spread; PHASES.len()],
@@ -118,7 +120,7 @@ impl Row {
 
     /// How many series it is in text; in the form with native histograms they are fewer.
     pub fn series(&self) -> usize {
-        COUNTS.len() + self.errors_of.len() + QUANTILES.len() + self.phases().count() * (BOUNDS_US.len() + 3)
+        COUNTS.len() + self.errors_of.len() + QUANTILES.len() + 2 + self.phases().count() * (BOUNDS_US.len() + 3)
     }
 
     /// Adds up the entries of one shape; `sum` is scratch space.
@@ -143,10 +145,10 @@ impl Row {
             Spread::new(sum, fine, exemplars(&known, phase))
         });
         // The last of them is that of the whole.
-        let (total_us, quantiles_us) = (sum.sum_us, QUANTILES.map(|q| sum.quantile(q)));
+        let (timed, total_us, quantiles_us) = (sum.count, sum.sum_us, QUANTILES.map(|q| sum.quantile(q)));
         let (calls, rows) = (add(|stats| stats.calls.get()), add(|stats| stats.rows.get()));
         let (bytes, shape) = (add(|stats| stats.bytes.get()), ShapeSum::name(first.shape));
-        Some(Self { first, shape, calls, errors, errors_of, rows, bytes, total_us, quantiles_us, phases })
+        Some(Self { first, shape, calls, timed, errors, errors_of, rows, bytes, total_us, quantiles_us, phases })
     }
 
     /// Labels that all series have.

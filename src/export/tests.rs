@@ -56,7 +56,7 @@ fn parse_labels(mut rest: &str) -> (Labels, &str) {
 }
 
 /// Parses and checks: line syntax, HELP and TYPE once and before the samples, families not interleaved, no series
-/// twice, counters and buckets named as the conventions want, histograms cumulative and consistent.
+/// twice, counters and buckets named as the conventions want, quantiles in summaries only, histograms cumulative and consistent.
 fn parse(text: &str) -> Scrape {
     assert!(text.ends_with('\n'));
     let mut scrape = Scrape::default();
@@ -70,7 +70,7 @@ fn parse(text: &str) -> Scrape {
                 "HELP" => current = name.to_owned(),
                 "TYPE" => {
                     assert_eq!(name, current, "TYPE without HELP");
-                    assert!(["counter", "gauge", "histogram"].contains(&rest));
+                    assert!(["counter", "gauge", "histogram", "summary"].contains(&rest));
                     assert_eq!(rest == "counter", name.ends_with("_total"), "{name} {rest}");
                     assert!(scrape.types.insert(name.into(), rest.into()).is_none(), "{name} twice");
                 }
@@ -84,12 +84,15 @@ fn parse(text: &str) -> Scrape {
         let suffix = name.strip_prefix(current.as_str()).unwrap();
         match scrape.types[&current].as_str() {
             "histogram" => assert!(["_bucket", "_sum", "_count"].contains(&suffix), "{line}"),
+            "summary" => assert!(["", "_sum", "_count"].contains(&suffix), "{line}"),
             _ => assert_eq!(suffix, "", "{line}"),
         }
         let (labels, rest) = match rest.strip_prefix('{') {
             Some(rest) => parse_labels(rest),
             None => (Labels::new(), rest),
         };
+        let is_quantile = scrape.types[&current] == "summary" && suffix.is_empty();
+        assert_eq!(labels.contains_key("quantile"), is_quantile, "{line}");
         let value: f64 = rest.strip_prefix(' ').unwrap().parse().unwrap();
         assert!(value.is_finite() && value >= 0.0, "{line}");
         assert!(series.insert(line[..line.len() - rest.len()].to_owned()), "twice: {line}");
@@ -209,12 +212,13 @@ fn both_formats_have_the_same_series() {
     };
     assert_eq!(series(&plain), series(&open));
     assert_eq!(plain.types, open.types);
-    // The parts of a histogram are one in the third.
+    // The parts of a histogram or summary are one in the third.
     let mut named: Vec<(String, Labels)> = Vec::new();
     for (name, all) in series(&plain) {
         let parts = ["_bucket", "_count"].iter().any(|part| name.ends_with(part));
         let name = name.strip_suffix("_sum").unwrap_or(&name).to_owned();
-        named.extend(all.into_iter().filter(|_| !parts).map(|labels| (name.clone(), labels)));
+        let whole = all.into_iter().filter(|labels| !parts && !labels.contains_key("quantile"));
+        named.extend(whole.map(|labels| (name.clone(), labels)));
     }
     let mut messages = super::protobuf::series(&exporter.encode(Format::Protobuf).unwrap());
     let sorted = |all: &mut Vec<(String, Labels)>| all.sort_by_key(|it| format!("{it:?}"));
@@ -273,6 +277,11 @@ fn workers_are_added_up_per_shape_and_pool() {
     for (quantile, exact) in [("0.5", 0.0502), ("0.95", 0.0952), ("0.99", 0.0992)] {
         let got = scrape.get("pgweir_query_latency_seconds", &of(&[("quantile", quantile), ("phase", "total")]));
         assert!((got / exact - 1.0).abs() <= 0.06, "{quantile}: {got}");
+    }
+    let total = of(&[("phase", "total")]);
+    for part in ["_count", "_sum"] {
+        let of = |family: &str| scrape.get(&format!("pgweir_query_{family}_seconds{part}"), &total);
+        assert_eq!(of("latency"), of("duration"));
     }
     let described = exporter.desc().len();
     let names: HashSet<_> = exporter.desc().iter().map(|desc| desc.fq_name.clone()).collect();

@@ -1,6 +1,7 @@
 //! The rules and the dashboard of docker/, in a real Prometheus that scrapes a real pgweir.
 //! It must never take for data what Prometheus makes up itself: only what an expression finds counts.
 
+use std::io::Write;
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Stdio};
@@ -116,6 +117,24 @@ fn promtool_accepts_what_is_shipped() {
         let done = promtool.args(["check", what]).arg(docker().join("prometheus").join(file)).output().unwrap();
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     }
+}
+
+#[test]
+fn promtool_finds_nothing_wrong_with_a_scrape() {
+    let pgweir = conf().rest("[cache]\nmode = \"on\"\nttl = \"1m\"\nverify = 0\n").start();
+    ready(&pgweir);
+    let mut client = client(&pgweir);
+    client.query("SELECT 1 AS linted").unwrap();
+    client.query("SELECT 1/0 AS linted").unwrap_err();
+    let scraped = || pgweir.get("/metrics").unwrap().1;
+    eventually("both are counted", || scraped().contains("pgweir_query_errors_by_class_total{"));
+    let mut promtool = integration::command("promtool").unwrap();
+    promtool.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = promtool.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(scraped().as_bytes()).unwrap();
+    let done = child.wait_with_output().unwrap();
+    let said = [done.stdout, done.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
+    assert!(done.status.success() && said.is_empty(), "{said}");
 }
 
 #[test]
