@@ -2,8 +2,9 @@
 //! Must never allocate or look for anything where a statement is counted, nor remember more than a fixed number of clients.
 //!
 //! Behind a statement that has returned many rows (the parent) up to four other shapes of the same client are counted (the
-//! children). A fifth, the parent again, or a pause ends that; a child that then ran about as often as the parent has rows is a
-//! pattern. What a statement costs here is one comparison with the place of its client. Clients that share a place disturb each
+//! children), but for statements that failed. A fifth, the parent again, or a pause ends that; a child that then ran as often as the
+//! parent has rows, by a tenth, is a pattern, if there is a value in it: without one it asks nothing of a row. Once may be chance: what was seen
+//! twice is told. What a statement costs here is one comparison with the place of its client. Clients that share a place disturb each
 //! other: a pattern less is found.
 
 use std::sync::Arc;
@@ -17,8 +18,10 @@ const CLIENTS: usize = 1024;
 const CHILDREN: usize = 4;
 /// A pause that ends it, µs.
 const PAUSE_US: u64 = 1_000_000;
-/// Most patterns that are remembered; then the one is forgotten that has taken the least time.
+/// Most patterns that are remembered; then the one is forgotten that has taken the least time, those first that were seen once.
 const MOST: usize = 100;
+/// A pattern that was seen so often is none by chance.
+const TIMES: u64 = 2;
 
 /// A pattern.
 #[derive(Clone, Debug)]
@@ -47,6 +50,11 @@ impl Repeated {
     /// Whether it is of this parent and child, and of this database and user.
     fn is_of(&self, shapes: (u64, u64), whose: (&str, &str)) -> bool {
         (self.parent, self.child) == shapes && (&*self.database, &*self.user) == whose
+    }
+
+    /// Whether it was seen often enough to be told.
+    pub fn is_certain(&self) -> bool {
+        self.count >= TIMES
     }
 
     /// Adds this to one of the same statements; gives it back where there is none.
@@ -81,16 +89,19 @@ struct Episode {
 
 impl Episode {
     /// Counts what was run. False if that ends it.
-    fn takes(&mut self, shape: u64, took_us: u64, now_us: u64) -> bool {
+    fn takes(&mut self, shape: u64, sample: &Sample, now_us: u64) -> bool {
         if now_us > self.until_us || shape == self.parent {
             return false;
+        }
+        if sample.error.is_some() {
+            return true;
         }
         let Some(child) = self.children.iter_mut().find(|child| child.shape == shape || child.calls == 0) else {
             return false;
         };
         child.shape = shape;
         child.calls += 1;
-        child.took_us += took_us;
+        child.took_us += sample.wait_us + sample.server_us;
         self.until_us = now_us + PAUSE_US;
         true
     }
@@ -99,7 +110,7 @@ impl Episode {
     fn patterns(&self, least: u64) -> impl Iterator<Item = &Child> {
         let is_one = move |child: &&Child| {
             let calls = u64::from(child.calls);
-            calls >= least && calls * 2 >= self.rows && calls <= self.rows * 2
+            calls >= least && calls * 10 >= self.rows * 9 && calls * 10 <= self.rows * 11
         };
         self.children.iter().filter(is_one)
     }
@@ -136,9 +147,8 @@ impl Repeats {
     #[inline]
     fn ran(&mut self, id: ClientId, group: GroupId, shape: u64, sample: &Sample, now_us: u64) -> Option<Episode> {
         let place = self.episodes.get_mut(id.index() as usize % CLIENTS)?;
-        let took_us = sample.wait_us + sample.server_us;
         let is_its = place.client == id;
-        if is_its && place.takes(shape, took_us, now_us) {
+        if is_its && place.takes(shape, sample, now_us) {
             return None;
         }
         let begins = sample.rows >= self.least && sample.error.is_none();
@@ -171,6 +181,11 @@ impl Relay {
         let Some(group) = self.groups.get(episode.group) else { return };
         let Repeats { least, found, .. } = &mut self.repeats;
         for child in episode.patterns(*least) {
+            // In a shape a value is a question mark, as it is in a text that is not known any more: there is none.
+            let child_text = self.shapes.text(child.shape);
+            if !child_text.contains('?') {
+                continue;
+            }
             let wasted_us = child.took_us - child.took_us / u64::from(child.calls);
             let same = |it: &&mut Repeated| it.is_of((episode.parent, child.shape), (&group.database, &group.user));
             if let Some(known) = found.iter_mut().find(same) {
@@ -180,7 +195,7 @@ impl Relay {
                 continue;
             }
             if found.len() >= MOST
-                && let Some((least, _)) = found.iter().enumerate().min_by_key(|(_, it)| it.wasted_us)
+                && let Some((least, _)) = found.iter().enumerate().min_by_key(|(_, it)| (it.is_certain(), it.wasted_us))
             {
                 found.swap_remove(least);
             }
@@ -190,7 +205,7 @@ impl Relay {
                 parent: episode.parent,
                 parent_text: self.shapes.text(episode.parent),
                 child: child.shape,
-                child_text: self.shapes.text(child.shape),
+                child_text,
                 count: 1,
                 calls: child.calls.into(),
                 wasted_us,
@@ -216,6 +231,8 @@ impl Relay {
 mod tests {
     use super::*;
     use crate::base::slab::Slab;
+    use crate::meter::ErrorClass;
+    use crate::wire::error::SqlState;
 
     const PARENT: u64 = 1;
 
@@ -232,8 +249,17 @@ mod tests {
 
         /// Runs a statement, and gives what ended with it: the children that are patterns, and how often they ran.
         fn run(&mut self, shape: u64, rows: u64) -> Vec<(u64, u32)> {
+            self.ends(shape, Sample { server_us: 50, rows, ..Sample::default() })
+        }
+
+        /// The same for one that fails.
+        fn fail(&mut self, shape: u64) {
+            let error = Some(ErrorClass::of(SqlState(*b"23505")));
+            assert_eq!(self.ends(shape, Sample { server_us: 50, error, ..Sample::default() }), []);
+        }
+
+        fn ends(&mut self, shape: u64, sample: Sample) -> Vec<(u64, u32)> {
             self.now_us += 100;
-            let sample = Sample { server_us: 50, rows, ..Sample::default() };
             let ended = self.repeats.ran(self.id, GroupId::default(), shape, &sample, self.now_us);
             ended.iter().flat_map(|it| it.patterns(10)).map(|child| (child.shape, child.calls)).collect()
         }
@@ -251,6 +277,12 @@ mod tests {
         }
         assert_eq!(rig.run(PARENT, 20), [(7, 20), (2, 20), (3, 20), (8, 20)]);
         assert_eq!(rig.run(PARENT, 20), []);
+        // One that a cache had, or two that were asked for again; what fails does not count, and ends nothing.
+        for times in [18, 22] {
+            (0..times).for_each(|_| drop(rig.run(2, 1)));
+            (0..20).for_each(|_| rig.fail(3));
+            assert_eq!(rig.run(PARENT, 20), [(2, times)]);
+        }
     }
 
     #[test]
@@ -260,10 +292,12 @@ mod tests {
         rig.run(PARENT, 9);
         (0..20).for_each(|_| drop(rig.run(2, 1)));
         assert_eq!(rig.run(PARENT, 100), []);
-        // Far from as many as there were rows.
-        (0..20).for_each(|_| drop(rig.run(2, 1)));
+        // Not as many as there were rows.
+        (0..89).for_each(|_| drop(rig.run(2, 1)));
         assert_eq!(rig.run(PARENT, 10), []);
-        (0..21).for_each(|_| drop(rig.run(2, 1)));
+        (0..12).for_each(|_| drop(rig.run(2, 1)));
+        assert_eq!(rig.run(PARENT, 20), []);
+        (0..20).for_each(|_| rig.fail(2));
         assert_eq!(rig.run(PARENT, 20), []);
         // A pause between.
         (0..9).for_each(|_| drop(rig.run(2, 1)));

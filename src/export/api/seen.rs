@@ -114,6 +114,7 @@ pub(super) fn holders(mut all: Vec<Holder>) -> Vec<ServerHolder> {
 }
 
 pub(super) fn repeated(mut all: Vec<Repeated>) -> Vec<RepeatedStatement> {
+    all.retain(Repeated::is_certain);
     all.sort_by_key(|it| std::cmp::Reverse(it.wasted_us));
     all.truncate(ROWS_MAX);
     let one = |it: Repeated| RepeatedStatement {
