@@ -21,7 +21,7 @@ use crate::meter::{Phase, Registry, ShapeSum};
 use crate::relay::ShapeVerdict;
 use crate::relay::insight::Insight;
 use crate::sql::footing::Footing;
-use crate::sql::verdict::{Reason, Route};
+use crate::sql::verdict::{Effects, Reason, Route, StatementKind, Verdict};
 
 /// Most entries of each list, the heaviest first.
 pub(super) const ROWS_MAX: usize = 100;
@@ -46,7 +46,7 @@ pub(super) struct PinnedSession {
     pub(super) hint: &'static str,
 }
 
-/// A shape that reads, in a database that has replicas, and runs on the primary.
+/// A shape that reads, as far as can be seen, in a database that has replicas, and runs on the primary.
 #[derive(Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PrimaryOnly {
@@ -57,7 +57,7 @@ pub(super) struct PrimaryOnly {
     pub(super) seconds_total: f64,
     /// What the text says: `replica`, `catalog`, `primary`, `begin_read_only`, `transaction`.
     pub(super) route: &'static str,
-    /// A code for why, or `replica_refused`.
+    /// A code for why.
     pub(super) reason: &'static str,
     /// The same in words.
     pub(super) reason_text: &'static str,
@@ -166,39 +166,39 @@ fn pinned(registry: &Registry) -> Vec<PinnedSession> {
     rows.into_iter().take(ROWS_MAX).map(session).collect()
 }
 
-/// Why a shape stays on the primary that might leave it if it were written otherwise; `None` for one that may leave it, and for
-/// what belongs there: writes, and what is no read.
+/// Why a shape that reads stays on the primary, and might leave it if it were written otherwise. `None` for one that may leave it, and
+/// for what belongs there: what writes or locks, by its text, by what it calls or as a replica has found; what is about the session; and what
+/// nobody can read.
 fn held(verdict: &ShapeVerdict) -> Option<(&'static str, &'static str)> {
-    if verdict.refused {
-        return Some(("replica_refused", "a replica has refused to run it"));
-    }
-    let of = |reason: Reason| (reason.code(), reason.text());
-    match (verdict.verdict.route, verdict.footing) {
-        (Route::Replica | Route::Catalog, Some(Footing::Primary(reason))) => Some(of(reason)),
-        (Route::Replica | Route::Catalog | Route::BeginReadOnly | Route::FollowTransaction, _) => None,
-        (Route::Primary, _) => {
-            use Reason::{
-                CatalogRelation, Encoding, Function, FunctionUnknown, ManyStatements, NodeSetting, Operator, TooDeep,
-                TooLong, UnicodeName, Unparsable,
-            };
-            let reason = verdict.verdict.reason;
-            let might = matches!(
-                reason,
-                CatalogRelation
-                    | Encoding
-                    | Function
-                    | FunctionUnknown
-                    | ManyStatements
-                    | NodeSetting
-                    | Operator
-                    | TooDeep
-                    | TooLong
-                    | UnicodeName
-                    | Unparsable
-            );
-            might.then(|| of(reason))
-        }
-    }
+    use Reason::{
+        CatalogRelation, ForeignTable, FunctionUnknown, NodeSetting, Operator, SecurityDefiner, Sequence, UnicodeName,
+        UnknownRelation, UnloggedTable, UnseenCode,
+    };
+    let Verdict { route, reason, effects, kind } = verdict.verdict;
+    // What a function of a name that is not built in does is for the catalog to say.
+    let reads = kind == StatementKind::Select && effects.without(Effects::UNKNOWN_FUNCTION).is_empty();
+    let reason = match (route, verdict.footing) {
+        (Route::Replica | Route::Catalog, Some(Footing::Primary(reason))) => reason,
+        (Route::Primary, _) => reason,
+        (Route::Replica | Route::Catalog | Route::BeginReadOnly | Route::FollowTransaction, _) => return None,
+    };
+    // Of built-in functions only those are not for a replica that write, lock, keep something or tell of the server itself; and code
+    // that is seen to write or lock, or is volatile and cannot be seen, has a reason of its own, too.
+    let might = matches!(
+        reason,
+        CatalogRelation
+            | ForeignTable
+            | FunctionUnknown
+            | NodeSetting
+            | Operator
+            | SecurityDefiner
+            | Sequence
+            | UnicodeName
+            | UnknownRelation
+            | UnloggedTable
+            | UnseenCode
+    );
+    (reads && might && !verdict.refused).then(|| (reason.code(), reason.text()))
 }
 
 /// What workers say of one shape, put together: one of them may know more.
@@ -295,4 +295,48 @@ fn waiting(pools: Vec<PoolNumbers>) -> Vec<WaitingPool> {
 pub(super) async fn optimizations(State(site): Facts, _: NoParams) -> Json<Optimizations> {
     let insight = (site.insight)().await;
     Json(Optimizations::of(&site.registry, &site.config.load(), insight))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sql::classify::classify;
+    use crate::sql::shape::scan;
+
+    #[test]
+    fn what_is_held_reads() {
+        let held = |sql: &str, footing, refused| {
+            let verdict = classify(sql.as_bytes(), &scan(sql.as_bytes(), true));
+            let verdict = ShapeVerdict { shape: 1, verdict, footing, refused };
+            held(&verdict).map(|(code, _)| code)
+        };
+        for sql in [
+            "INSERT INTO t VALUES (1)",
+            "WITH w AS (DELETE FROM t RETURNING *) SELECT * FROM w",
+            "CREATE TABLE t (n int)",
+            "SELECT * FROM t FOR UPDATE",
+            "SELECT * INTO u FROM t",
+            "SELECT nextval('s')",
+            "SELECT set_config('a.b', '1', false)",
+            "SELECT pg_advisory_xact_lock(1)",
+            "SELECT pg_backend_pid()",
+            "SET a.b = 1",
+            "SELECT * FROM pg_temp.t",
+            "SELEC 1",
+            "SELECT 1; SELECT 2",
+            "EXECUTE p",
+            "CALL p()",
+            "SELECT n FROM t",
+        ] {
+            assert_eq!(held(sql, None, false), None, "{sql}");
+        }
+        assert_eq!(held("SELECT * FROM pg_stat_activity", None, false), Some("catalog_relation"));
+        let on_primary = |reason| Some(Footing::Primary(reason));
+        assert_eq!(held("SELECT n FROM t", on_primary(Reason::UnloggedTable), false), Some("unlogged_table"));
+        assert_eq!(held("SELECT f()", on_primary(Reason::UnseenCode), false), Some("unseen_code"));
+        // Its code writes, or a replica has said so.
+        assert_eq!(held("SELECT f()", on_primary(Reason::VolatileFunction), false), None);
+        assert_eq!(held("SELECT f()", on_primary(Reason::UnseenCode), true), None);
+        assert_eq!(held("SELECT f()", Some(Footing::Optimistic), true), None);
+    }
 }

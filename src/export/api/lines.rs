@@ -189,8 +189,8 @@ impl Optimizations {
             count: Some(it.calls_total),
             time_us: Some(us(it.seconds_total)),
             shape: Some(it.shape),
-            what: format!("it reads, and stays on the primary: {} ({})", it.reason, it.reason_text),
-            action: "Write it otherwise, or mark the function STABLE, and a replica can take it: EXPLAIN ROUTE tells.",
+            what: format!("by its text it only reads, and stays on the primary: {} ({})", it.reason, it.reason_text),
+            action: "If it can be written without that, a replica can take it: EXPLAIN ROUTE tells.",
             query: Some(it.query),
         }));
         lines
