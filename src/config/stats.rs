@@ -4,12 +4,13 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use toml::Spanned;
 use toml::de::DeValue;
 
 use super::check::Check;
-use super::leaf::{FilePath, HttpAddress, Number, RawSecret, Word};
+use super::leaf::{FilePath, HttpAddress, Number, RawSecret, Wait, Word};
 use super::reader::{Field, Leaf, Named, Reader, Span, join, section};
 use super::words::words;
 use crate::base::secret::Secret;
@@ -46,6 +47,7 @@ section! {
         max_shapes: Number<1, 1_000_000>,
         max_series: Number<100, 100_000_000>,
         n_plus_one: Number<0, 1_000_000>,
+        unused_index_after: Wait,
         tls_cert_file: FilePath,
         tls_key_file: FilePath,
         tokens: Named<RawToken>,
@@ -80,6 +82,8 @@ pub struct Stats {
     pub max_series: u32,
     /// Fewest rows behind which a statement that is run for each of them is called an N+1 pattern. Default 0: nobody looks, as to look costs every statement.
     pub n_plus_one: u32,
+    /// For how long nothing was looked up in an index that is called unused. Default a day; zero: at once.
+    pub unused_index_after: Duration,
     /// Who is let in, by a name that only stands in the file. Default: none, then everybody is who reaches the address.
     pub tokens: BTreeMap<String, Token>,
     /// Certificate chain, PEM; with it the port speaks TLS only.
@@ -95,6 +99,7 @@ impl Default for Stats {
             max_shapes: 2000,
             max_series: 500_000,
             n_plus_one: 0,
+            unused_index_after: Duration::from_secs(86_400),
             tokens: BTreeMap::new(),
             tls_cert_file: None,
             tls_key_file: None,
@@ -123,6 +128,7 @@ impl Check<'_> {
             max_shapes: raw.max_shapes.set().map_or(default.max_shapes, |n| n.0),
             max_series: raw.max_series.set().map_or(default.max_series, |n| n.0),
             n_plus_one: raw.n_plus_one.set().map_or(default.n_plus_one, |n| n.0),
+            unused_index_after: raw.unused_index_after.set().map_or(default.unused_index_after, |wait| wait.0),
             tokens: self.tokens(raw.tokens),
             tls_cert_file: self.file(raw.tls_cert_file),
             tls_key_file: self.file(raw.tls_key_file),

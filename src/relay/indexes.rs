@@ -1,6 +1,7 @@
 //! What servers say of indexes: those that a plan seems to lack, and what the statistics have of the others.
 //! Must never take an index for worth having that the planner has tried and would not use.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::server::explain::Said;
@@ -38,10 +39,14 @@ pub enum IndexUse {
         index: String,
         /// Its table's.
         table: String,
+        /// Its number, which stays with it.
+        oid: u32,
         /// Its size.
         bytes: u64,
-        /// For so long, seconds.
+        /// How old the statistics are, seconds.
         seconds: u64,
+        /// When it was first heard of, microseconds of [`crate::base::clock`].
+        known_us: u64,
     },
     /// A table of some size is read whole more often than by its indexes.
     Scanned {
@@ -55,18 +60,27 @@ pub enum IndexUse {
 }
 
 impl IndexUse {
-    /// Of the rows of `indexes.sql` in src/server.
-    pub(super) fn all(rows: &[u8]) -> Vec<Self> {
+    /// Of the rows of `indexes.sql` in src/server, which have come now; `known`: when each index was first heard of. Those that are not
+    /// among them are forgotten.
+    pub(super) fn all(rows: &[u8], known: &mut HashMap<u32, u64>, now_us: u64) -> Vec<Self> {
         let text = |column: &[u8]| String::from_utf8_lossy(column).into_owned();
         let number = |column: &[u8]| text(column).parse().unwrap_or(0);
-        let one = |[kind, index, table, first, second]: code_graph::Row<'_>| match kind {
-            b"unused" => {
+        let one = |[kind, index, table, first, second]: code_graph::Row<'_>| match kind.strip_prefix(b"unused ") {
+            Some(oid) => {
                 let (index, table, bytes, seconds) = (text(index), text(table), number(first), number(second));
-                Self::Unused { index, table, bytes, seconds }
+                let oid = text(oid).parse().unwrap_or(0);
+                let known_us = known.get(&oid).copied().unwrap_or(now_us);
+                Self::Unused { index, table, oid, bytes, seconds, known_us }
             }
-            _ => Self::Scanned { table: text(table), scans: number(first), rows: number(second) },
+            None => Self::Scanned { table: text(table), scans: number(first), rows: number(second) },
         };
-        code_graph::rows(rows).map(one).collect()
+        let all: Vec<Self> = code_graph::rows(rows).map(one).collect();
+        let unused = all.iter().filter_map(|it| match it {
+            Self::Unused { oid, known_us, .. } => Some((*oid, *known_us)),
+            Self::Scanned { .. } => None,
+        });
+        *known = unused.collect();
+        all
     }
 }
 
@@ -132,9 +146,19 @@ mod tests {
             }
             out
         };
-        let rows = [row(["unused", "s.i", "s.t", "8192", "60"]), row(["missing", "", "s.u", "100", "5000"])].concat();
-        let (index, table) = ("s.i".to_owned(), "s.t".to_owned());
-        let unused = IndexUse::Unused { index, table, bytes: 8192, seconds: 60 };
-        assert_eq!(IndexUse::all(&rows), [unused, IndexUse::Scanned { table: "s.u".into(), scans: 100, rows: 5000 }]);
+        let unused = row(["unused 7", "s.i", "s.t", "8192", "60"]);
+        let rows = [unused.clone(), row(["missing", "", "s.u", "100", "5000"])].concat();
+        let one = |known_us| {
+            let (index, table) = ("s.i".to_owned(), "s.t".to_owned());
+            IndexUse::Unused { index, table, oid: 7, bytes: 8192, seconds: 60, known_us }
+        };
+        let mut known = HashMap::new();
+        let scanned = IndexUse::Scanned { table: "s.u".into(), scans: 100, rows: 5000 };
+        assert_eq!(IndexUse::all(&rows, &mut known, 5), [one(5), scanned.clone()]);
+        assert_eq!(IndexUse::all(&rows, &mut known, 9), [one(5), scanned]);
+        // Another that is called the same, and one that was used meanwhile.
+        let other = row(["unused 8", "s.i", "s.t", "8192", "60"]);
+        IndexUse::all(&other, &mut known, 11);
+        assert_eq!(IndexUse::all(&unused, &mut known, 13), [one(13)]);
     }
 }

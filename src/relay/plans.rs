@@ -81,6 +81,8 @@ pub struct ShapePlans {
     pub text: Arc<str>,
     /// The one that was seen last is the last.
     pub plans: Vec<KnownPlan>,
+    /// Statements that have run since that, and what servers needed for them, microseconds: with the same plan, as far as is known.
+    pub since: (u64, u64),
 }
 
 /// Statements of a shape take clearly longer, or less long, than they did with another plan.
@@ -120,7 +122,7 @@ struct Known {
 impl Known {
     /// This plan was seen. A change that matters, if it is clear by now: before and after.
     fn sees(&mut self, plan: Plan, lacks: Option<LackedIndex>, host: Arc<str>, now_us: u64) -> Option<(Spell, Spell)> {
-        // If it is another plan than before, nobody can tell with which of them these ran.
+        // If it is another plan than before, nobody can tell with which of them these ran; those before the first ran with that.
         let (calls, server_us) = std::mem::take(&mut self.since);
         if let Some(last) = self.plans.last_mut().filter(|last| last.plan.fingerprint == plan.fingerprint) {
             (last.calls, last.server_us) = (last.calls + calls, last.server_us.saturating_add(server_us));
@@ -140,7 +142,8 @@ impl Known {
             let it = self.plans.remove(at);
             (it.first_us, it.seen + 1)
         });
-        self.plans.push(KnownPlan { plan, host, lacks, first_us, last_us: now_us, seen, calls: 0, server_us: 0 });
+        let (calls, server_us) = if self.plans.is_empty() { (calls, server_us) } else { (0, 0) };
+        self.plans.push(KnownPlan { plan, host, lacks, first_us, last_us: now_us, seen, calls, server_us });
         if self.plans.len() > MAX_PLANS {
             self.plans.remove(0);
         }
@@ -174,6 +177,8 @@ pub(super) struct Plans {
     changes: VecDeque<PlanChange>,
     /// What the statistics of the group's database say, on each host.
     indexes: HashMap<(GroupId, Arc<str>), DatabaseIndexes>,
+    /// When each of the indexes that are unused there was first heard of, by its number.
+    heard: HashMap<(GroupId, Arc<str>), HashMap<u32, u64>>,
     /// A question is under way.
     asking: bool,
     /// No other is asked before, microseconds.
@@ -199,6 +204,7 @@ impl Plans {
         self.every_us > 0
     }
 
+    /// What was seen; not since when there are indexes, which is no number of what statements did.
     pub fn forget(&mut self) {
         self.known.clear();
         self.changes.clear();
@@ -209,6 +215,7 @@ impl Plans {
     pub fn forget_group(&mut self, group: GroupId) {
         self.known.retain(|(of, _), _| *of != group);
         self.indexes.retain(|(of, _), _| *of != group);
+        self.heard.retain(|(of, _), _| *of != group);
     }
 
     /// A statement has run. Whether its plan is to be asked now.
@@ -279,8 +286,9 @@ impl Relay {
         };
         let Some(of) = self.groups.get(group) else { return };
         if let Some(rows) = &said.statistics {
-            let (database, host, asked_us, uses) =
-                (of.database.clone(), Arc::clone(host), self.now_us, IndexUse::all(rows));
+            let (database, host, asked_us) = (of.database.clone(), Arc::clone(host), self.now_us);
+            let heard = self.plans.heard.entry((group, Arc::clone(&host))).or_default();
+            let uses = IndexUse::all(rows, heard, asked_us);
             let all = of.members.iter().map(|pool| Arc::clone(&self.pools[*pool].counters.target.host)).collect();
             self.plans
                 .indexes
@@ -320,6 +328,7 @@ impl Relay {
                 shape,
                 text: self.shapes.text(shape),
                 plans: known.plans.clone(),
+                since: known.since,
             })
         };
         (seen.filter_map(of).collect(), self.plans.changes.iter().cloned().collect())
@@ -360,6 +369,9 @@ mod tests {
     #[test]
     fn another_plan_counts_if_it_takes_longer_or_less_long() {
         let mut known = Known::default();
+        assert_eq!(runs(&mut known, 1, 900, 1), None);
+        assert_eq!(known.plans.last().map(|it| (it.calls, it.server_us)), Some((1, 900)));
+        known = Known::default();
         assert_eq!(runs(&mut known, 0, 0, 1), None);
         assert_eq!(runs(&mut known, 10, 100, 1), None);
         assert_eq!(runs(&mut known, 1000, 900, 2), None, "with which of the two they ran is not known");

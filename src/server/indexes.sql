@@ -1,6 +1,7 @@
 -- What the statistics of a database say of its indexes: those that nothing was looked up in, and tables that are read whole time and again
--- although they are not small. Indexes that hold something together (unique ones, those of constraints) are none of the former.
-SELECT 'unused',
+-- although they are not small. Indexes that hold something together (unique ones, those of constraints) are none of the former. When one was made
+-- no catalog says: by its number whoever asks knows since when it has been there. How many rows a table has the statistics of a standby do not say.
+SELECT pg_catalog.format('unused %s', s.indexrelid),
        pg_catalog.format('%I.%I', s.schemaname, s.indexrelname),
        pg_catalog.format('%I.%I', s.schemaname, s.relname),
        pg_catalog.pg_relation_size(s.indexrelid),
@@ -17,6 +18,8 @@ SELECT 'missing', '',
        s.seq_scan,
        s.seq_tup_read
   FROM pg_catalog.pg_stat_user_tables s
- WHERE s.n_live_tup >= 10000 AND s.seq_scan >= 100 AND s.seq_scan > COALESCE(s.idx_scan, 0)
-   AND s.seq_tup_read / s.seq_scan >= s.n_live_tup / 2
+  JOIN pg_catalog.pg_class c ON c.oid = s.relid
+  CROSS JOIN LATERAL (SELECT COALESCE(NULLIF(s.n_live_tup, 0), c.reltuples)) n (live)
+ WHERE n.live >= 10000 AND s.seq_scan >= 100 AND s.seq_scan > COALESCE(s.idx_scan, 0)
+   AND s.seq_tup_read / NULLIF(s.seq_scan, 0) >= n.live / 2
  ORDER BY s.seq_tup_read DESC LIMIT 20

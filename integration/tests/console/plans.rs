@@ -12,9 +12,13 @@ const TABLES: &str = "CREATE TABLE planned AS SELECT n AS k, repeat('x', 100) AS
     CREATE SCHEMA aside; GRANT ALL ON SCHEMA aside TO app; CREATE TABLE aside.only_there (k int); GRANT ALL ON aside.only_there TO app";
 
 /// One that asks for a plan every second.
-fn start(cluster: &Cluster) -> Pgweir {
+fn conf(cluster: &Cluster) -> Conf {
     let root = "[console]\nstats_users = [\"root\"]\n";
-    Conf::trust(cluster).top("workers = 1").pool("plan_interval = \"1s\"").user("root", "").rest(root).start()
+    Conf::trust(cluster).top("workers = 1").pool("plan_interval = \"1s\"").user("root", "").rest(root)
+}
+
+fn start(cluster: &Cluster) -> Pgweir {
+    conf(cluster).start()
 }
 
 #[test]
@@ -121,9 +125,18 @@ fn indexes_that_are_lacked_and_those_that_nobody_needs_are_advised() {
     });
     let first = all();
     assert!(lacked(&first)["cost_with_index"].is_null(), "{first:#}");
-    let unused: Vec<_> =
-        first["unused_indexes"].as_array().unwrap().iter().map(|it| it["index"].as_str().unwrap()).collect();
-    assert_eq!(unused, ["public.idle_k"], "{first:#}");
+    // Before anybody has looked at its plan again.
+    assert!(lacked(&first)["calls_total"].as_u64() > Some(0), "{first:#}");
+    // What is new has had no time to be used.
+    assert_eq!(first["unused_indexes"], serde_json::json!([]));
+    pgweir.reload(&conf(&cluster).stats("unused_index_after = 0").text()).unwrap();
+    let mut unused = Value::Null;
+    eventually("it is looked at with the new limit", || {
+        unused = all()["unused_indexes"].clone();
+        unused != serde_json::json!([])
+    });
+    assert_eq!((unused.as_array().unwrap().len(), &unused[0]["index"]), (1, &"public.idle_k".into()), "{unused:#}");
+    assert!(unused[0]["seconds"].as_u64() < Some(3600), "{unused:#}");
     let scanned = &first["scanned_tables"][0];
     assert_eq!((scanned["table"].as_str(), scanned["scans_total"].as_u64() >= Some(120)), (Some("public.idle"), true));
 
@@ -148,4 +161,24 @@ fn indexes_that_are_lacked_and_those_that_nobody_needs_are_advised() {
     for kind in ["lacked_index", "unused_index", "scanned_table"] {
         assert!(advice.iter().any(|row| row[0] == kind), "{kind}: {advice:?}");
     }
+}
+
+#[test]
+fn tables_that_a_replica_reads_whole_are_advised() {
+    let sql = "CREATE TABLE scanned AS SELECT n AS k FROM generate_series(1, 20000) n; ANALYZE scanned; GRANT ALL ON scanned TO app";
+    let cluster = Cluster::builder().replicas(1).sql(sql).start().unwrap();
+    let pgweir = Conf::trust(&cluster).top("workers = 1").pool("plan_interval = \"1s\"").start();
+    let mut client = Client::connect(pgweir.port());
+    let replica = &cluster.replicas()[0];
+    let scans = "DO $$ BEGIN FOR n IN 1..120 LOOP PERFORM count(*) FROM scanned; END LOOP; END $$";
+    replica.query_in(DATABASE, scans).unwrap();
+    let counted = "SELECT seq_scan >= 120 AND n_live_tup = 0 FROM pg_stat_user_tables WHERE relname = 'scanned'";
+    eventually("they are counted", || replica.query_in(DATABASE, counted).unwrap() == [["t"]]);
+    eventually("it is advised", || {
+        client.query("SELECT max(k) FROM scanned").unwrap();
+        let all: Value = serde_json::from_str(&pgweir.get("/api/database/optimizations").unwrap().1).unwrap();
+        let found =
+            all["scanned_tables"].as_array().unwrap().iter().find(|it| it["table"] == "public.scanned").cloned();
+        found.is_some_and(|it| it["host"].as_str().unwrap().ends_with(&format!(":{}", replica.port())))
+    });
 }

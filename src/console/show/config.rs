@@ -206,6 +206,7 @@ fn stats(it: &Stats) -> Vec<Setting> {
         s("max_shapes", &it.max_shapes, false),
         s("max_series", &it.max_series, false),
         s("n_plus_one", &it.n_plus_one, true),
+        s("unused_index_after", &it.unused_index_after, true),
         s("stats.tls_cert_file", &it.tls_cert_file, true),
         s("stats.tls_key_file", &it.tls_key_file, true),
     ]

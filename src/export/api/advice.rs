@@ -136,7 +136,7 @@ impl Optimizations {
             repeated_statements: repeated(insight.repeated),
             deadlocks: deadlocks(insight.deadlocks),
             lacked_indexes: lacked(insight.plans),
-            unused_indexes: unused(&insight.indexes),
+            unused_indexes: unused(&insight.indexes, config.stats.unused_index_after),
             scanned_tables: scanned(&insight.indexes),
         }
     }

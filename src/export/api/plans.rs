@@ -121,6 +121,7 @@ pub fn joined(all: Vec<ShapePlans>) -> Vec<ShapePlans> {
             known.insert(key, of);
             continue;
         };
+        mine.since = (mine.since.0 + of.since.0, mine.since.1.saturating_add(of.since.1));
         for theirs in of.plans {
             match mine.plans.iter_mut().find(|it| it.plan.fingerprint == theirs.plan.fingerprint) {
                 Some(it) => {
