@@ -55,7 +55,7 @@ error: unknown key `port` in [stats]
   |
 2 | \tport = 1
   | \t^^^^
-  = expected `address`, `max_shapes`, `max_series`, `n_plus_one`, `unused_index_after`, `tls_cert_file`, `tls_key_file` or `tokens`
+  = expected `address`, `max_shapes`, `max_series`, `n_plus_one`, `unused_index_after`, `tls_cert_file`, `tls_key_file`, `allow_cleartext_tokens` or `tokens`
   = did you mean `listen.port`?
 ",
     );

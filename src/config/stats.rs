@@ -1,5 +1,6 @@
 //! `[stats]`: where metrics, the HTTP API and the dashboard are served, and to whom.
-//! Must never let the port be reached from another machine by whoever has no token.
+//! Must never let the port be reached from another machine by whoever has no token, nor have tokens cross a network in the clear unless
+//! that was asked for by name.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -50,6 +51,7 @@ section! {
         unused_index_after: Wait,
         tls_cert_file: FilePath,
         tls_key_file: FilePath,
+        allow_cleartext_tokens: bool,
         tokens: Named<RawToken>,
     }
 }
@@ -74,7 +76,8 @@ pub struct Token {
 /// `[stats]`: metrics, health, the HTTP API and the dashboard.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Stats {
-    /// Where they are served. Default 127.0.0.1:9127; `"off"` is `None`. Beyond loopback only with tokens.
+    /// Where they are served. Default 127.0.0.1:9127; `"off"` is `None`. Beyond loopback only with tokens, and with TLS or
+    /// [`Stats::allow_cleartext_tokens`].
     pub address: Option<SocketAddr>,
     /// Query shapes with figures of their own; the rest shares one, `other`. Default 2000.
     pub max_shapes: u32,
@@ -90,6 +93,8 @@ pub struct Stats {
     pub tls_cert_file: Option<PathBuf>,
     /// Its private key, PEM. Set exactly when the certificate is.
     pub tls_key_file: Option<PathBuf>,
+    /// Beyond loopback tokens may be sent without TLS, as something in front speaks it, or nobody can listen. Default false.
+    pub allow_cleartext_tokens: bool,
 }
 
 impl Default for Stats {
@@ -103,6 +108,7 @@ impl Default for Stats {
             tokens: BTreeMap::new(),
             tls_cert_file: None,
             tls_key_file: None,
+            allow_cleartext_tokens: false,
         }
     }
 }
@@ -112,6 +118,7 @@ impl Check<'_> {
         let default = Stats::default();
         self.pair("tls_cert_file", &raw.tls_cert_file, "tls_key_file", &raw.tls_key_file);
         self.tls_files("", &raw.tls_cert_file, &raw.tls_key_file, &Field::Absent);
+        let allow_cleartext_tokens = raw.allow_cleartext_tokens.set().unwrap_or(default.allow_cleartext_tokens);
         let no_tokens = match &raw.tokens {
             Field::Absent => true,
             Field::Set(named, _) => named.0.is_empty(),
@@ -121,7 +128,8 @@ impl Check<'_> {
             && let Some(address) = address.0
             && !address.ip().is_loopback()
         {
-            self.beyond_loopback(address, span.clone(), no_tokens, raw.tls_cert_file.is_absent());
+            let in_clear = raw.tls_cert_file.is_absent() && !allow_cleartext_tokens;
+            self.beyond_loopback(address, span.clone(), no_tokens, in_clear);
         }
         Stats {
             address: raw.address.set().map_or(default.address, |address| address.0),
@@ -132,21 +140,19 @@ impl Check<'_> {
             tokens: self.tokens(raw.tokens),
             tls_cert_file: self.file(raw.tls_cert_file),
             tls_key_file: self.file(raw.tls_key_file),
+            allow_cleartext_tokens,
         }
     }
 
-    fn beyond_loopback(&mut self, address: SocketAddr, span: Span, no_tokens: bool, no_tls: bool) {
+    fn beyond_loopback(&mut self, address: SocketAddr, span: Span, no_tokens: bool, in_clear: bool) {
         if no_tokens {
             let title = format!("anybody who reaches {address} could read everything there: there is no token");
             let expected = r#"a section [stats.tokens.NAME] with role and secret, or address = "127.0.0.1:9127""#;
             self.reader.note(span, title, |problem| problem.expected(expected));
-        } else if no_tls {
-            let title = format!("tokens for {address} cross the network in the clear");
-            self.reader.warn(
-                span,
-                title,
-                "`tls_cert_file` and `tls_key_file` in [stats], or a proxy with TLS in front",
-            );
+        } else if in_clear {
+            let title = format!("tokens for {address} would cross the network in the clear");
+            let expected = "`tls_cert_file` and `tls_key_file` in [stats], or `allow_cleartext_tokens = true` where TLS ends in front of it";
+            self.reader.note(span, title, |problem| problem.expected(expected));
         }
     }
 

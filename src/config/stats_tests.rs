@@ -36,9 +36,22 @@ fn beyond_loopback_there_must_be_a_token() {
     for address in ["127.3.4.5:9127", "[::1]:9127", "off"] {
         accepted(&format!("[stats]\naddress = \"{address}\""));
     }
-    let config = accepted(&format!("[stats]\naddress = \"0.0.0.0:9127\"\n{TOKEN}"));
-    let warnings = config.warnings.to_string();
-    assert!(warnings.contains("tokens for 0.0.0.0:9127 cross the network in the clear"), "{warnings}");
+}
+
+#[test]
+fn beyond_loopback_there_must_be_tls() {
+    assert_eq!(
+        said(&format!("[stats]\naddress = \"0.0.0.0:9127\"\n{TOKEN}")),
+        "error: tokens for 0.0.0.0:9127 would cross the network in the clear\n \
+         --> f.toml:2:11\n  |\n2 | address = \"0.0.0.0:9127\"\n  |           ^^^^^^^^^^^^^^\n  \
+         = expected `tls_cert_file` and `tls_key_file` in [stats], or `allow_cleartext_tokens = true` where TLS ends in front of it\n"
+    );
+    let wanted = "[stats]\naddress = \"0.0.0.0:9127\"\nallow_cleartext_tokens";
+    assert!(said(&format!("{wanted} = false\n{TOKEN}")).contains("in the clear"));
+    let config = accepted(&format!("{wanted} = true\n{TOKEN}"));
+    assert!(config.stats.allow_cleartext_tokens && config.warnings.is_empty());
+    // It takes nothing else back.
+    assert!(said(&format!("{wanted} = true")).contains("there is no token"));
 }
 
 #[test]

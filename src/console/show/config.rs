@@ -209,6 +209,7 @@ fn stats(it: &Stats) -> Vec<Setting> {
         s("unused_index_after", &it.unused_index_after, true),
         s("stats.tls_cert_file", &it.tls_cert_file, true),
         s("stats.tls_key_file", &it.tls_key_file, true),
+        s("allow_cleartext_tokens", &it.allow_cleartext_tokens, false),
     ]
 }
 
