@@ -160,6 +160,7 @@ fn numbers_on_the_page_are_those_of_the_api() {
         let drawn =
             browser.execute("return document.querySelectorAll('#traffic canvas').length", vec![]).await.unwrap();
         assert_eq!(drawn, json!(4), "four charts");
+        orders_of_magnitude_are_equally_far_apart(&browser).await;
         assert_eq!(text(&browser, "#unmeasured").await, "", "all is measured");
         picture(&browser, "wide.png").await;
         // The keyboard is enough: the first statement's button, Enter, Escape.
@@ -189,6 +190,29 @@ fn numbers_on_the_page_are_those_of_the_api() {
         assert!(text(&browser, "#status").await.starts_with("ready"));
         complains_of_nothing(&browser).await;
     });
+}
+
+/// The labels beside the latencies, by what is written on the canvas and how high.
+async fn orders_of_magnitude_are_equally_far_apart(browser: &Browser) {
+    let record = "window.written = {}; const write = CanvasRenderingContext2D.prototype.fillText; \
+        CanvasRenderingContext2D.prototype.fillText = function (text, x, y) { \
+            const [, value, unit] = /^([\\d.]+) (µs|ms|s)$/.exec(text) ?? []; \
+            if (unit && this.canvas.closest('#latency-chart')) window.written[text] = [value * { 'µs': 1e-6, ms: 1e-3, s: 1 }[unit], y]; \
+            return write.apply(this, arguments); }; \
+        window.dispatchEvent(new Event('resize'))";
+    browser.execute(record, vec![]).await.unwrap();
+    until(browser, "it is drawn again", "Object.keys(window.written).length > 1").await;
+    let written = browser.execute("return Object.values(window.written)", vec![]).await.unwrap();
+    let number = |it: &Value| it.as_f64().unwrap();
+    let mut labels: Vec<_> =
+        written.as_array().unwrap().iter().map(|it| (number(&it[0]).log10(), number(&it[1]))).collect();
+    labels.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let ((first, bottom), (last, top)) = (labels[0], labels[labels.len() - 1]);
+    assert!(last - first >= 1.0, "{written}");
+    for (at, height) in &labels {
+        let expected = bottom + (top - bottom) * (at - first) / (last - first);
+        assert!((height - expected).abs() <= 2.0, "{written}");
+    }
 }
 
 /// The page broke no rule of its policy, and nothing failed in it.

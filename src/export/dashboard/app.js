@@ -69,7 +69,7 @@ function showCharts(history) {
   const at = steps.map((step) => step.at_unix_seconds);
   const of = (name) => steps.map((step) => step[name]);
   charts.lines("throughput-chart", count, [["statements", "--a"], ["errors", "--c"]], [at, of("queries_per_second"), of("errors_per_second")]);
-  charts.lines("latency-chart", seconds, [["p50", "--a"], ["p95", "--b"], ["p99", "--c"]], [at, of("p50_seconds"), of("p95_seconds"), of("p99_seconds")]);
+  charts.lines("latency-chart", seconds, [["p50", "--a"], ["p95", "--b"], ["p99", "--c"]], [at, of("p50_seconds"), of("p95_seconds"), of("p99_seconds")], charts.decades);
   charts.heat("heat-chart", history, seconds);
   const hits = of("cache_hit_ratio").map((ratio) => (ratio === null ? null : ratio * 100));
   charts.lines("clients-chart", count, [["active", "--a"], ["waiting", "--c"], ["cache hits, %", "--b"]], [at, of("active"), of("waiting"), hits]);

@@ -41,6 +41,9 @@ const charts = (() => {
     }));
   }
 
+  // What lies orders of magnitude apart is to be told apart all the same.
+  const decades = { scales: { y: { distr: 3, log: 10 } } };
+
   // A cell for each step and row, as opaque as the share of the step's statements in it.
   function heat(id, history, unit) {
     const bounds = history.heat_bounds_seconds;
@@ -115,5 +118,5 @@ const charts = (() => {
   });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
 
-  return { lines, heat, bars, drop };
+  return { lines, decades, heat, bars, drop };
 })();
