@@ -51,6 +51,7 @@ const LOCKS: &[(&str, &str)] = &[
         "cache/store.rs",
         "names of tenants and databases; taken when a worker makes a group, and where it first needs a database's changes",
     ),
+    ("export/port.rs", "who connects to the stats port; taken when a connection comes and goes"),
     ("export/wrong.rs", "who asks at the stats port; nobody else takes it"),
     ("pool/member.rs", "who asks a host holds it, beside the data path"),
     ("net/mem.rs", "a test holds the other end of the socket; not in a production build"),

@@ -48,6 +48,12 @@ pub(super) struct Invalidation {
     pattern: Option<String>,
     /// All answers.
     all: Option<bool>,
+    /// What applications notify along with a table; changes nothing, for a table's answers go as a whole.
+    tenant_id: Option<serde_json::Value>,
+    /// Like `tenant_id`.
+    record_id: Option<serde_json::Value>,
+    /// Like `tenant_id`.
+    action: Option<String>,
 }
 
 /// For any other method.

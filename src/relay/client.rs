@@ -64,8 +64,8 @@ pub enum SentBack {
 pub(super) struct Losses {
     /// So many servers were lost with it, those apart that had been open when another was: what takes one down takes all.
     pub count: u8,
-    /// When the last of these was lost, microseconds.
-    since_us: u64,
+    /// When the last of these was lost, milliseconds, of which 2^32 start over.
+    since_ms: u32,
     /// It has been in a lane: it only reads, and its client has not chosen where.
     pub rode: bool,
 }
@@ -73,9 +73,9 @@ pub(super) struct Losses {
 impl Losses {
     /// A server that was opened at `opened_us` was lost with it.
     pub fn add(&mut self, opened_us: u64, now_us: u64) {
-        if opened_us >= self.since_us {
-            self.count = self.count.saturating_add(1);
-            self.since_us = now_us;
+        let [opened_ms, now_ms] = [opened_us, now_us].map(|us| (us / 1000) as u32);
+        if self.count == 0 || opened_ms.wrapping_sub(self.since_ms) <= u32::MAX / 2 {
+            (self.count, self.since_ms) = (self.count.saturating_add(1), now_ms);
         }
     }
 }
@@ -123,13 +123,35 @@ impl Last {
 /// Bytes of a message whose beginning was handled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rest {
-    /// How many are still to come.
-    pub bytes: usize,
+    /// How many are still to come: no message is longer than a length in it can say.
+    bytes: u32,
     /// They are dropped, not passed on.
     pub drop: bool,
 }
 
 impl Rest {
+    /// So many are passed on.
+    pub fn passed(bytes: usize) -> Self {
+        Self { bytes: bytes as u32, drop: false }
+    }
+
+    /// So many are dropped.
+    pub fn dropped(bytes: usize) -> Self {
+        Self { bytes: bytes as u32, drop: true }
+    }
+
+    /// None is to come.
+    pub fn is_empty(self) -> bool {
+        self.bytes == 0
+    }
+
+    /// `here` bytes have come; returns how many of them are of this message.
+    pub fn take(&mut self, here: usize) -> usize {
+        let n = here.min(self.bytes as usize);
+        self.bytes -= n as u32;
+        n
+    }
+
     /// A server has the beginning of the message and waits for the rest.
     pub fn is_forwarded(self) -> bool {
         self.bytes > 0 && !self.drop

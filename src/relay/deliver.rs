@@ -410,7 +410,7 @@ impl Relay {
         // Behind an error, too: what a Query without its Sync is followed by is still read over.
         this.replies.status() != b'I'
             || this.replies.is_skipping()
-            || client.is_some_and(|client| client.mid_batch || client.rest.bytes > 0 || client.arriving.is_some())
+            || client.is_some_and(|client| client.mid_batch || !client.rest.is_empty() || client.arriving.is_some())
     }
 
     /// A transaction, the session's state or an unfinished request holds the server.

@@ -43,9 +43,8 @@ impl Relay {
         {
             match client.state {
                 State::Attached(server) => return at + self.forward(id, server, rest),
-                State::Idle if client.rest.bytes > 0 => {
-                    let n = client.rest.bytes.min(rest.len());
-                    client.rest.bytes -= n;
+                State::Idle if !client.rest.is_empty() => {
+                    let n = client.rest.take(rest.len());
                     at += n;
                 }
                 State::Idle if client.skipping => match self.skip(id, rest) {
@@ -74,7 +73,7 @@ impl Relay {
             Ok(Batch::Oversize) => None,
             // A server that is not copying drops these without a word, so it need not see them.
             Ok(Batch::Stray { total }) => {
-                self.clients.get_mut(id)?.rest = Rest { bytes: total, drop: true };
+                self.clients.get_mut(id)?.rest = Rest::dropped(total);
                 return Some(0);
             }
             Ok(Batch::Terminate) => {
@@ -210,9 +209,8 @@ impl Relay {
     fn next_message(&mut self, id: ClientId, server: ServerId, at: usize, out: &mut Outgoing<'_>) -> Taken {
         let data = out.data.get(at..).unwrap_or_default();
         let Some(client) = self.clients.get_mut(id) else { return Taken::More };
-        if client.rest.bytes > 0 {
-            let n = client.rest.bytes.min(data.len());
-            client.rest.bytes -= n;
+        if !client.rest.is_empty() {
+            let n = client.rest.take(data.len());
             if client.rest.drop {
                 out.edit(at, n);
             }
@@ -352,7 +350,7 @@ impl Relay {
     pub(super) fn pass(&mut self, id: ClientId, message: &Message<'_>) -> Taken {
         let n = message.header.total.min(message.data.len());
         if let Some(client) = self.clients.get_mut(id) {
-            client.rest = Rest { bytes: message.header.total - n, drop: false };
+            client.rest = Rest::passed(message.header.total - n);
         }
         Taken::Bytes(n)
     }

@@ -308,7 +308,7 @@ impl Relay {
         build::describe_statement(&mut out.tx, barred.name().as_bytes());
         self.expect_refused(id, server, Kind::Describe, NO_STATEMENT, barred);
         if let Some(client) = self.clients.get_mut(id) {
-            client.rest = Rest { bytes: message.header.total - n, drop: true };
+            client.rest = Rest::dropped(message.header.total - n);
         }
         Taken::Bytes(n)
     }

@@ -245,7 +245,7 @@ impl Relay {
         let server_rests = held.is_none_or(|server| {
             !server.replies.busy() && server.replies.status() == b'I' && !client.mid_batch && server.handing.is_none()
         });
-        server_rests && client.inbox.is_empty() && client.rest.bytes == 0
+        server_rests && client.inbox.is_empty() && client.rest.is_empty()
     }
 
     /// A transaction is open, or a batch without its Sync, and nothing is owed: it is the client's

@@ -115,7 +115,7 @@ impl Relay {
         let mut out = Vec::new();
         error.encode(&mut out);
         if matches!(header.tag, tag::QUERY | tag::FUNCTION_CALL) {
-            client.rest = Rest { bytes: header.total, drop: true };
+            client.rest = Rest::dropped(header.total);
             build::ready(&mut out, client.unopened.status());
         } else {
             client.skipping = true;
@@ -181,7 +181,7 @@ impl Relay {
             | tag::COPY_DATA
             | tag::COPY_DONE
             | tag::COPY_FAIL => {
-                client.rest = Rest { bytes: header.total, drop: true };
+                client.rest = Rest::dropped(header.total);
                 Some(0)
             }
             tag::TERMINATE => {

@@ -108,7 +108,9 @@ const VOLATILE: &[&str] = &[
 fn every_place_is_a_read_with_a_safe_function() {
     for place in PLACES {
         let sql = place.replace('#', "abs(1)");
-        assert_eq!(verdict_of(&sql).reason, Reason::PureRead, "{sql}");
+        // A name behind a value may be that of a function, which no server's catalog has told about here.
+        let expected = if place.ends_with(").f") { Reason::FunctionUnknown } else { Reason::PureRead };
+        assert_eq!(verdict_of(&sql).reason, expected, "{sql}");
     }
 }
 

@@ -325,6 +325,9 @@ impl Backend {
         if rest == "1/0" {
             return Done::Failed("22012");
         }
+        if rest == "too much" {
+            return Done::Failed("53200");
+        }
         if rest.starts_with("pg_catalog.set_config(") {
             for call in rest.split("pg_catalog.set_config(").skip(1) {
                 let mut parts = call.split('\'');
