@@ -168,7 +168,9 @@ impl View {
             Self::Replicas => {
                 ("sssiisqqqsq", "database host role up timeline lsn lag_bytes lag_us latency_us breaker breaker_opens")
             }
-            Self::Routing => ("sssqsssiss", "shape database user calls verdict reason catalog refused cache query"),
+            Self::Routing => {
+                ("sssqsssisss", "shape database user calls verdict reason catalog refused cache lanes query")
+            }
             Self::Shape(_) => ("sssss", "shape database user item value"),
             Self::Slow => (
                 "Tsssssqqqqqsqissssss",

@@ -45,9 +45,9 @@ const fn servers(state: &'static str, get: fn(&PoolCounters) -> u64) -> Field {
     }
 }
 
-const fn unfit(why: &'static str, get: fn(&PoolCounters) -> u64) -> Field {
+const fn unfit(why: Unfit, get: fn(&PoolCounters) -> u64) -> Field {
     let help = "Batches that did not share a server, by reason; those of which it is not tried do not count.";
-    Field { label: Some(("reason", why)), ..count("pgweir_pool_lane_unfit_total", help, get) }
+    Field { label: Some(("reason", why.name())), ..count("pgweir_pool_lane_unfit_total", help, get) }
 }
 
 const fn bypass(why: &'static str, get: fn(&PoolCounters) -> u64) -> Field {
@@ -131,15 +131,15 @@ static FIELDS: [Field; 98] = [
     count("pgweir_pool_lane_repeats_total", "Reads run again alone because they failed on a shared server, or it was lost.", |p| p.lanes.repeats.get()),
     count("pgweir_pool_lane_stalls_total", "Reads that kept those behind them waiting for too long.", |p| p.lanes.stalls.get()),
     count("pgweir_pool_lane_resends_total", "Reads sent to another server from behind such.", |p| p.lanes.resends.get()),
-    unfit("verdict", |p| p.lanes.unfit(Unfit::Verdict).get()),
-    unfit("alone", |p| p.lanes.unfit(Unfit::Alone).get()),
-    unfit("pipeline", |p| p.lanes.unfit(Unfit::Pipeline).get()),
-    unfit("session", |p| p.lanes.unfit(Unfit::Session).get()),
-    unfit("batch", |p| p.lanes.unfit(Unfit::Batch).get()),
-    unfit("unknown", |p| p.lanes.unfit(Unfit::Unknown).get()),
-    unfit("slow", |p| p.lanes.unfit(Unfit::Slow).get()),
-    unfit("stalled", |p| p.lanes.unfit(Unfit::Stalled).get()),
-    unfit("no_server", |p| p.lanes.unfit(Unfit::NoServer).get()),
+    unfit(Unfit::Verdict, |p| p.lanes.unfit(Unfit::Verdict).get()),
+    unfit(Unfit::Alone, |p| p.lanes.unfit(Unfit::Alone).get()),
+    unfit(Unfit::Pipeline, |p| p.lanes.unfit(Unfit::Pipeline).get()),
+    unfit(Unfit::Session, |p| p.lanes.unfit(Unfit::Session).get()),
+    unfit(Unfit::Batch, |p| p.lanes.unfit(Unfit::Batch).get()),
+    unfit(Unfit::Unknown, |p| p.lanes.unfit(Unfit::Unknown).get()),
+    unfit(Unfit::Slow, |p| p.lanes.unfit(Unfit::Slow).get()),
+    unfit(Unfit::Stalled, |p| p.lanes.unfit(Unfit::Stalled).get()),
+    unfit(Unfit::NoServer, |p| p.lanes.unfit(Unfit::NoServer).get()),
     count("pgweir_cache_hits_total", "Batches answered from the cache.", |p| p.cache.hits.get()),
     count("pgweir_cache_followed_total", "Hits that waited for another client's read of the same, which ran once for all.", |p| p.cache.followed.get()),
     stale("updating", |p| p.cache.stale_updating.get()),

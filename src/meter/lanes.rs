@@ -4,7 +4,7 @@
 use super::counters::{Counter, Gauge};
 
 /// Why a batch did not share a server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Unfit {
     /// It is not certain that it only reads, leaves nothing behind, and hangs on nothing of its session's.
     Verdict,
@@ -24,6 +24,24 @@ pub enum Unfit {
     Stalled,
     /// No server was there for another lane, or none with its client's settings.
     NoServer,
+}
+
+impl Unfit {
+    /// What it is called by `SHOW LANES` and in the label `reason`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Verdict => "verdict",
+            Self::Alone => "alone",
+            Self::Pipeline => "pipeline",
+            Self::Session => "session",
+            Self::Batch => "batch",
+            Self::Unknown => "unknown",
+            Self::Slow => "slow",
+            Self::Stalled => "stalled",
+            Self::NoServer => "no_server",
+        }
+    }
 }
 
 /// Numbers of the lanes of one pool on one worker.

@@ -130,14 +130,9 @@ impl Relay {
             return Err(Unfit::Verdict.into());
         }
         let learned = self.shapes.learned(look.shape, catalog);
-        if !learned.is_light(self.lane_fast_us(), self.now_us) {
-            return Err(match learned.is_known() {
-                true if learned.out_until_us() > self.now_us => {
-                    NoFare { why: Unfit::Stalled, until_us: learned.out_until_us() }
-                }
-                true => Unfit::Slow.into(),
-                false => Unfit::Unknown.into(),
-            });
+        if let Some(why) = learned.unfit(self.lane_fast_us(), self.now_us) {
+            let until_us = if why == Unfit::Stalled { learned.out_until_us() } else { 0 };
+            return Err(NoFare { why, until_us });
         }
         Ok(Fare { shape: look.shape, statement, bytes: len, usual_us: learned.usual_us(), epoch })
     }

@@ -86,7 +86,7 @@ impl Relay {
 
     /// Where the statements of each shape may run.
     pub fn verdicts(&self) -> Vec<ShapeVerdict> {
-        self.shapes.verdicts().collect()
+        self.shapes.verdicts(self.lane_fast_us(), self.now_us).collect()
     }
 
     /// What the catalog of a database says of a text, if it has been read.

@@ -6,6 +6,8 @@
 //! what is usual is taken from the faster ones. That would let anything pass on a large machine: so no more than four others count
 //! where one of four must be fast; and whoever truly stalls a lane leaves it for a while ([`Learned::stalled`]).
 
+use crate::meter::Unfit;
+
 /// Executions behind which something is known: of fewer nothing could be said about one in a hundred.
 const ENOUGH: u16 = 100;
 /// Executions after which what was seen before counts half.
@@ -105,6 +107,18 @@ impl Learned {
             && u64::from(self.usual_us()) < fast_us
             && u32::from(self.slow.max(self.large)) * 100 <= u32::from(self.runs)
             && self.out_until_us <= now_us
+    }
+
+    /// Nothing, if it may share a server; else why it may not yet, or not now.
+    pub fn unfit(&self, fast_us: u64, now_us: u64) -> Option<Unfit> {
+        if self.is_light(fast_us, now_us) {
+            return None;
+        }
+        Some(match self.is_known() {
+            true if self.out_until_us > now_us => Unfit::Stalled,
+            true => Unfit::Slow,
+            false => Unfit::Unknown,
+        })
     }
 
     /// It is out of the lanes for having stalled one until then, microseconds.

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::learned::Learned;
-use crate::meter::{ErrorClass, Exemplar, Place, Sample, ShapeTable, ShapeView, SlotId};
+use crate::meter::{ErrorClass, Exemplar, Place, Sample, ShapeTable, ShapeView, SlotId, Unfit};
 use crate::sql::classify::classify;
 use crate::sql::footing::Footing;
 use crate::sql::shape::{Flags, normalized, scan};
@@ -97,6 +97,28 @@ pub struct ShapeVerdict {
     pub footing: Option<Footing>,
     /// A replica has refused one: they stay on the primary.
     pub refused: bool,
+    /// Why they share no server, as far as that hangs on the shape; of several databases where they come nearest to it.
+    pub unfit: Option<Unfit>,
+}
+
+impl ShapeVerdict {
+    /// What workers say of each shape, put together: one of them may know more.
+    #[must_use]
+    pub fn by_shape(verdicts: impl IntoIterator<Item = Self>) -> HashMap<u64, Self> {
+        let mut known: HashMap<u64, Self> = HashMap::new();
+        for verdict in verdicts {
+            let it = known.entry(verdict.shape).or_insert(verdict);
+            it.footing = it.footing.or(verdict.footing);
+            it.refused |= verdict.refused;
+            it.unfit = nearer(it.unfit, verdict.unfit);
+        }
+        known
+    }
+}
+
+/// What is nearer to sharing a server: nothing against it, or that it is stalled, slow, unknown; last its verdict.
+fn nearer(one: Option<Unfit>, other: Option<Unfit>) -> Option<Unfit> {
+    Some(one?.max(other?))
 }
 
 struct Shape {
@@ -216,12 +238,27 @@ impl Shapes {
     }
 
     /// All that is known, by shape.
-    pub fn verdicts(&self) -> impl Iterator<Item = ShapeVerdict> {
-        let verdict = |(&shape, known): (&u64, &Shape)| ShapeVerdict {
-            shape,
-            verdict: known.verdict,
-            footing: (known.stand.epoch > 0).then_some(known.stand.footing),
-            refused: self.stays(shape),
+    ///
+    /// `fast_us`: what counts as fast; `now_us`: now.
+    pub fn verdicts(&self, fast_us: u64, now_us: u64) -> impl Iterator<Item = ShapeVerdict> {
+        let mut unfit: HashMap<u64, Option<Unfit>> = HashMap::new();
+        for (&(shape, _), learned) in &self.learned {
+            let why = learned.unfit(fast_us, now_us);
+            unfit.entry(shape).and_modify(|known| *known = nearer(*known, why)).or_insert(why);
+        }
+        let verdict = move |(&shape, known): (&u64, &Shape)| {
+            let Stand { epoch, footing, .. } = known.stand;
+            let shares = epoch > 0
+                && footing.is_shareable()
+                && known.verdict.effects.without(Effects::UNKNOWN_FUNCTION).is_empty();
+            let learned = || unfit.get(&shape).copied().unwrap_or(Some(Unfit::Unknown));
+            ShapeVerdict {
+                shape,
+                verdict: known.verdict,
+                footing: (epoch > 0).then_some(footing),
+                refused: self.stays(shape),
+                unfit: if shares { learned() } else { Some(Unfit::Verdict) },
+            }
         };
         self.known.iter().map(verdict)
     }

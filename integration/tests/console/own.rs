@@ -188,8 +188,8 @@ fn routing_is_explained_with_the_live_hosts_and_catalog() {
     let routing = show(&mut admin, "SHOW ROUTING WHERE query LIKE '%reads%'");
     let of = |column: &str| routing.value(("database", DATABASE), column);
     assert_eq!(
-        (of("verdict"), of("reason"), of("catalog"), of("refused")),
-        ("catalog".into(), "function_unknown".into(), "optimistic".into(), "0".into())
+        [of("verdict"), of("reason"), of("catalog"), of("refused"), of("lanes")],
+        ["catalog", "function_unknown", "timed", "0", "unknown"]
     );
     assert!(of("calls").parse::<u64>().unwrap() > 0);
     let hosts = show(&mut admin, "SHOW REPLICAS");
@@ -271,6 +271,14 @@ fn lanes_are_listed() {
     let lanes = show(&mut admin, "SHOW LANES");
     assert!(number(&lanes, ("user", USER), "unfit_unknown") > 0, "{lanes:?}");
     assert_eq!(lanes.value(("user", USER), "role"), "primary");
+    // By shape, too.
+    ["BEGIN", "COMMIT"].iter().for_each(|sql| drop(clients[0].query(sql).unwrap()));
+    let of = |admin: &mut Client, text: &str| {
+        let shapes = show(admin, &format!("SHOW ROUTING WHERE user = '{USER}' AND query LIKE '{text}'"));
+        shapes.value(("user", USER), "lanes")
+    };
+    assert_eq!(of(&mut admin, "%as ride"), "rides");
+    assert_eq!(of(&mut admin, "begin"), "verdict");
 }
 
 /// Behind a proxy a client comes from where the proxy says, not from the proxy.

@@ -41,7 +41,7 @@ fn a_setting_changes_until_the_file_is_read_again() {
         ("SET server_lifetime = 0.5", "server_lifetime", "0.5"),
         ("SET lanes = 0", "lanes", "0"),
         ("SET lanes TO 'on'", "lanes", "1"),
-        ("SET lane_settings = 'application_name, TimeZone'", "lane_settings", "application_name,timezone"),
+        ("SET lane_settings = 'application_name, Work_Mem'", "lane_settings", "application_name,work_mem"),
         ("SET max_packet_size = 1048576", "max_packet_size", "1048576"),
         ("SET alerts.slow_query = 2", "alerts.slow_query", "2"),
         ("SET shutdown_timeout = '90s'", "shutdown_timeout", "90"),

@@ -94,13 +94,7 @@ impl Console {
 
     /// What the grammar and the catalogs say of each shape; of two workers the one that knows more.
     async fn verdicts(&self) -> Result<HashMap<u64, ShapeVerdict>, PgError> {
-        let mut known: HashMap<u64, ShapeVerdict> = HashMap::new();
-        for verdict in self.each(|relay| relay.verdicts()).await?.into_iter().flatten() {
-            let it = known.entry(verdict.shape).or_insert(verdict);
-            it.footing = it.footing.or(verdict.footing);
-            it.refused |= verdict.refused;
-        }
-        Ok(known)
+        Ok(ShapeVerdict::by_shape(self.each(|relay| relay.verdicts()).await?.into_iter().flatten()))
     }
 
     pub(super) async fn routing(&self) -> Result<Rows, PgError> {
@@ -119,6 +113,7 @@ impl Console {
                 verdict.and_then(|it| it.footing).map(footing_name),
                 verdict.is_some_and(|it| it.refused),
                 disabled.contains_key(&(Box::from(&*first.pool.database), first.shape?)).then_some("disabled"),
+                verdict.map(|it| self.sharing(first, it)),
                 &*first.text,
             ]);
             Some(row)
@@ -144,7 +139,21 @@ impl Console {
             let error = PgError::error(SqlState::UNDEFINED_OBJECT, format!("no statement of shape {wanted} is known"));
             return Err(error.hint("SHOW QUERIES lists the shapes. Rare ones are counted together as other."));
         }
-        Ok(of_it.iter().flat_map(|(entries, lately)| details(entries, lately, verdict.as_ref())).collect())
+        let details = |(entries, lately): &(ShapeSum, Lately)| {
+            let first = entries.first()?;
+            let sharing = verdict.as_ref().map(|it| self.sharing(first, it));
+            Some(details(first, entries, lately, verdict.as_ref().zip(sharing)))
+        };
+        Ok(of_it.iter().filter_map(details).flatten().collect())
+    }
+
+    /// Whether statements of a shape share servers: `rides`, or why they do not, as far as that hangs on the shape.
+    fn sharing(&self, of: &ShapeStats, verdict: &ShapeVerdict) -> &'static str {
+        match verdict.unfit {
+            _ if !self.config().terms(&of.pool.database, &of.pool.user).lanes => "off",
+            Some(why) => why.name(),
+            None => "rides",
+        }
     }
 }
 
@@ -178,15 +187,20 @@ fn query(entries: &ShapeSum, lately: &Lately, by: By) -> Option<(u64, Vec<Value>
 }
 
 /// Everything about a shape in one pool, an item a row.
-fn details(entries: &ShapeSum, lately: &Lately, verdict: Option<&ShapeVerdict>) -> Rows {
-    let Some(first) = entries.first() else { return Vec::new() };
+fn details(
+    first: &ShapeStats,
+    entries: &ShapeSum,
+    lately: &Lately,
+    verdict: Option<(&ShapeVerdict, &'static str)>,
+) -> Rows {
     let mut items: Vec<(String, Value)> = vec![("query".into(), (&*first.text).into())];
-    if let Some(it) = verdict {
+    if let Some((it, sharing)) = verdict {
         items.push(("verdict".into(), it.verdict.route.name().into()));
         items.push(("reason".into(), it.verdict.reason.code().into()));
         items.push(("reason_text".into(), it.verdict.reason.text().into()));
         items.push(("catalog".into(), it.footing.map(footing_name).into()));
         items.push(("refused".into(), if it.refused { "yes" } else { "no" }.into()));
+        items.push(("lanes".into(), sharing.into()));
     }
     let number = |number: u64| Value::from(number.to_string());
     for (name, of) in [

@@ -123,7 +123,7 @@ pub(super) struct Optimizations {
 impl Optimizations {
     /// What these numbers, and what workers have seen besides, come to.
     fn of(registry: &Registry, config: &Config, insight: Insight) -> Self {
-        let verdicts = by_shape(insight.verdicts);
+        let verdicts = ShapeVerdict::by_shape(insight.verdicts);
         let shapes = ShapeSum::all(registry);
         let slow_us = config.alerts.slow_query.as_micros() as u64;
         Self {
@@ -199,17 +199,6 @@ fn held(verdict: &ShapeVerdict) -> Option<(&'static str, &'static str)> {
             | UnseenCode
     );
     (reads && might && !verdict.refused).then(|| (reason.code(), reason.text()))
-}
-
-/// What workers say of one shape, put together: one of them may know more.
-pub(super) fn by_shape(verdicts: Vec<ShapeVerdict>) -> HashMap<u64, ShapeVerdict> {
-    let mut known: HashMap<u64, ShapeVerdict> = HashMap::new();
-    for verdict in verdicts {
-        let it = known.entry(verdict.shape).or_insert(verdict);
-        it.footing = it.footing.or(verdict.footing);
-        it.refused |= verdict.refused;
-    }
-    known
 }
 
 fn primary_only(config: &Config, shapes: &[ShapeSum], verdicts: &HashMap<u64, ShapeVerdict>) -> Vec<PrimaryOnly> {
@@ -307,7 +296,7 @@ mod tests {
     fn what_is_held_reads() {
         let held = |sql: &str, footing, refused| {
             let verdict = classify(sql.as_bytes(), &scan(sql.as_bytes(), true));
-            let verdict = ShapeVerdict { shape: 1, verdict, footing, refused };
+            let verdict = ShapeVerdict { shape: 1, verdict, footing, refused, unfit: None };
             held(&verdict).map(|(code, _)| code)
         };
         for sql in [

@@ -9,10 +9,10 @@ use axum::extract::{Path, State};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::advice::by_shape;
 use super::params::{NoParams, Params, Refused, bad, missing, shape_named};
 use super::{Facts, Problem, seconds};
 use crate::meter::{Counter, ERROR_CLASSES, HistogramSnapshot, Phase, Registry, ShapeSum, Target};
+use crate::relay::ShapeVerdict;
 
 /// Most shapes in one answer; there are `max_shapes` per worker.
 const LIMIT_MAX: u32 = 10_000;
@@ -315,7 +315,7 @@ pub(super) async fn shape(
         return Err(missing(format!("no statement of shape {name} is known; /api/queries lists them")));
     };
     let verdict = match wanted {
-        Some(wanted) => by_shape((site.insight)().await.verdicts).remove(&wanted),
+        Some(wanted) => ShapeVerdict::by_shape((site.insight)().await.verdicts).remove(&wanted),
         None => None,
     };
     let verdict = verdict.map(|it| Verdict {
