@@ -64,6 +64,16 @@ pub(super) enum View {
     Version,
 }
 
+/// Columns of `SHOW STATS`: what is counted since the start, and per second of the last period.
+const STATS: (&str, &str) = (
+    "sNNNNNNNNNNNNNNNNNNNNNN",
+    "database total_server_assignment_count total_xact_count total_query_count total_received total_sent \
+     total_xact_time total_query_time total_wait_time total_client_parse_count total_server_parse_count \
+     total_bind_count avg_server_assignment_count avg_xact_count avg_query_count avg_recv avg_sent \
+     avg_xact_time avg_query_time avg_wait_time avg_client_parse_count avg_server_parse_count \
+     avg_bind_count",
+);
+
 const SOCKET: (&str, &str) = (
     "ssssssisiTTiiississii",
     "type user database replication state addr port local_addr local_port connect_time request_time wait wait_us \
@@ -178,14 +188,7 @@ impl View {
                  application_name query cache tags parameters",
             ),
             Self::State => ("ss", "key value"),
-            Self::Stats => (
-                "sNNNNNNNNNNNNNNNNNNNNNN",
-                "database total_server_assignment_count total_xact_count total_query_count total_received total_sent \
-                 total_xact_time total_query_time total_wait_time total_client_parse_count total_server_parse_count \
-                 total_bind_count avg_server_assignment_count avg_xact_count avg_query_count avg_recv avg_sent \
-                 avg_xact_time avg_query_time avg_wait_time avg_client_parse_count avg_server_parse_count \
-                 avg_bind_count",
-            ),
+            Self::Stats => STATS,
             Self::StatsAverages => (
                 "sNNNNNNNNNNN",
                 "database server_assignment_count xact_count query_count bytes_received bytes_sent xact_time \

@@ -1,15 +1,17 @@
 //! Prints a shape for people.
-//! Must never print two shapes alike, nor a literal.
+//! Must never print two shapes alike, nor a literal; what may be in one, as its quotes do not match, is left out.
 
 use crate::sql::canon::{BEFORE_EXPRESSION, Canon, Item, Sink};
-use crate::sql::lex::{Kind, Token};
+use crate::sql::lex::{Kind, Lexer, Token};
 
 /// The canonical text of a shape for people: words in lower case, literals as `?` (an operator's own `?` is doubled), at most `limit` bytes of it
-/// and `…` if that was not all. Bytes that are not UTF-8 become U+FFFD.
+/// and `…` if that was not all. Bytes that are not UTF-8 become U+FFFD. Of a text whose quotes do not match, as one that an application has put
+/// together with `O'Brien`, only what is before the first of them: whatever is behind may be a value.
 #[must_use]
 pub fn normalized(sql: &[u8], standard_conforming_strings: bool, limit: usize) -> String {
     let mut sink = TextSink { text: Vec::new(), last: None, limit };
-    Canon::new(&mut sink).run(sql, standard_conforming_strings);
+    let clear = clear(sql, standard_conforming_strings);
+    Canon::new(&mut sink).run(clear, standard_conforming_strings);
     let mut text = sink.text;
     let cut = text.len() > limit;
     if cut {
@@ -18,10 +20,42 @@ pub fn normalized(sql: &[u8], standard_conforming_strings: bool, limit: usize) -
         text.truncate(end);
     }
     let mut text = String::from_utf8_lossy(&text).into_owned();
-    if cut {
+    if cut || clear.len() < sql.len() {
         text.push('…');
     }
     text
+}
+
+/// The text as far as it is certain what is a value: all of it, or what is before the first quote if they do not match.
+fn clear(sql: &[u8], standard_conforming_strings: bool) -> &[u8] {
+    let is_quoted = |kind| matches!(kind, Kind::Text | Kind::QuotedWord | Kind::UnicodeWord);
+    // The first string, and the first of either kind of quotes.
+    let (mut text, mut any) = (None, None);
+    let mut last: Option<Token> = None;
+    for token in Lexer::new(sql, standard_conforming_strings) {
+        if let Some(last) = last.filter(|last| is_quoted(last.kind) && last.end == token.start)
+            && matches!(token.kind, Kind::Word | Kind::Number | Kind::Text | Kind::Param)
+        {
+            // `'it's`: a quote within a value has ended it.
+            let end = if last.kind == Kind::Text { text } else { any };
+            return sql.get(..end.unwrap_or_default()).unwrap_or_default();
+        }
+        if is_quoted(token.kind) {
+            any.get_or_insert(token.start);
+        }
+        if token.kind == Kind::Text {
+            text.get_or_insert(token.start);
+        }
+        last = Some(token);
+    }
+    let Some(last) = last.filter(|last| is_quoted(last.kind)) else { return sql };
+    // One that is not closed would go on.
+    let longer = [last.bytes(sql), b" "].concat();
+    if Lexer::new(&longer, standard_conforming_strings).next().is_none_or(|token| token.end < longer.len()) {
+        return sql;
+    }
+    let end = if last.kind == Kind::Text { text } else { any };
+    sql.get(..end.unwrap_or_default()).unwrap_or_default()
 }
 
 /// Prints the canonical tokens.

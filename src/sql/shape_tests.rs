@@ -71,6 +71,23 @@ fn prints_for_people() {
     assert_eq!(normalized(b"SELECT 1", true, 0), "…");
 }
 
+/// A value whose quote has ended it is not shown, nor anything that may be one.
+#[test]
+fn what_may_be_a_value_is_not_printed() {
+    for (sql, expected) in [
+        ("SELECT a FROM t WHERE n = 'O'Brien' AND b = 'x'", "select a from t where n =…"),
+        ("SELECT a FROM t WHERE n = 'it's Brien's'", "select a from t where n =…"),
+        ("SELECT \"a\" FROM t WHERE b = 'x' AND n = 'secret", "select \"a\" from t where b =…"),
+        ("SELECT a FROM t WHERE n = \"secret AND b = 'x'", "select a from t where n =…"),
+        ("SELECT a FROM t WHERE n = E'it\\'s", "select a from t where n =…"),
+        ("DO $$ BEGIN RETURN 'x'; END", "do…"),
+        ("SELECT a FROM t WHERE n = 'O''Brien' AND b = E'\\''", "select a from t where n = ? and b = ?"),
+        ("SELECT \"a\".\"b\", 'x'::text, $$it's$$ AS \"c\"", "select \"a\".\"b\", ?::text, ? as \"c\""),
+    ] {
+        assert_eq!(text(sql), expected, "{sql}");
+    }
+}
+
 #[test]
 fn flags_and_counts() {
     let first = |sql: &str| scan(sql.as_bytes(), true).first;
